@@ -1,0 +1,1 @@
+"""Engines run a program's methods on numpy arrays."""

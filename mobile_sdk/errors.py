@@ -1,0 +1,81 @@
+"""
+What can go wrong on a device, as exceptions.
+
+    FtteError
+    ├── LayoutError          parameter layout or subset that contradicts itself
+    ├── PayloadError         a safetensors file that is not what it should be
+    ├── ProgramError         a program that cannot be loaded or executed
+    │   └── ProgramRejected  unsigned, altered, of another run, or older than the one held
+    ├── DataError            samples that break the task's input contract
+    ├── StorageError         the device's folder is damaged or in use
+    ├── ProtocolError        the peer broke the protocol
+    └── Refused              the coordinator said no, and why
+
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "FtteError",
+    "LayoutError",
+    "PayloadError",
+    "ProgramError",
+    "ProgramRejected",
+    "ProtocolError",
+    "Refused",
+    "StorageError",
+]
+
+
+class FtteError(Exception):
+    """Base class of every error that FTTE raises on purpose."""
+
+
+class LayoutError(FtteError):
+    """A parameter layout or a subset of it contradicts itself."""
+
+
+class PayloadError(FtteError):
+    """A safetensors file is malformed, or does not hold what was announced."""
+
+
+class ProgramError(FtteError):
+    """
+    A program cannot be loaded or executed.
+
+    ``code`` is ExecuTorch's name of the error (``"InvalidArgument"``), or
+    :obj:`None` when FTTE refused before ExecuTorch was asked.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ProgramRejected(ProgramError):
+    """A program is unsigned, altered, of another run, or older than the one held."""
+
+
+class DataError(FtteError):
+    """Samples break the task's input contract."""
+
+
+class StorageError(FtteError):
+    """The device's folder is damaged, or another process is using it."""
+
+
+class ProtocolError(FtteError):
+    """The peer sent something that the protocol does not allow at this point."""
+
+
+class Refused(FtteError):
+    """
+    The coordinator refused a request and said why.
+
+    ``code`` is one of the codes in ``docs/protocol.md``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{message} [{code}]")
+        self.code = code

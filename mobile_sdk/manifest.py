@@ -1,0 +1,242 @@
+"""
+What a program says of itself.
+
+A program is a folder (or, on the wire, its files one by one): ``program.pte`` and
+``manifest.json``, and ``manifest.sig`` where it was signed. The manifest is canonical JSON; its
+exact bytes are what is signed and hashed, so nobody ever needs to serialise it a second time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import LayoutError, ProgramError
+from .layout import Layout, Subset
+
+__all__ = [
+    "EXECUTORCH_VERSION",
+    "MANIFEST_FILE",
+    "PROGRAM_FILE",
+    "SIGNATURE_FILE",
+    "FileEntry",
+    "InputContract",
+    "Manifest",
+    "Memory",
+    "Method",
+    "TensorSpec",
+    "canonical_json",
+]
+
+# One constant for exporter, native runtime and Android archive: programs and runtimes are paired.
+EXECUTORCH_VERSION = "1.5.1"
+
+FORMAT = 1
+PROGRAM_FILE = "program.pte"
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"
+
+DTYPES = ("float32", "int64", "int32", "uint8", "bool")
+ROLES = ("x", "y", "sample_weight", "weight", "loss", "metric", "gradient", "prediction")
+
+
+def canonical_json(data: Any) -> bytes:
+    """JSON in UTF-8 with sorted keys and no spaces; NaN and infinities are errors."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: SHA-256 (hex) of its bytes, and how many there are."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, content: bytes) -> FileEntry:
+        """The entry that describes ``content``."""
+        return cls(hashlib.sha256(content).hexdigest(), len(content))
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """
+    One input or output of a method, in the order of the call.
+
+    ``role`` says what it is (one of ``x y sample_weight weight`` for inputs,
+    ``loss metric gradient prediction`` for outputs); ``name`` says which parameter or metric.
+    """
+
+    role: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Inputs and outputs of ``train_step``, ``evaluate`` or ``predict``, and its planned arena in bytes."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    planned_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InputContract:
+    """
+    What one sample looks like, without the batch dimension.
+
+    ``range`` is the closed interval of valid x (:obj:`None`: any finite value); ``labels`` names the
+    classes where y is a class index.
+    """
+
+    x_shape: tuple[int, ...]
+    x_dtype: str
+    y_shape: tuple[int, ...]
+    y_dtype: str
+    range: tuple[float, float] | None = None
+    normalisation: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """
+    What a device needs, in bytes.
+
+    ``measured_bytes`` is the growth of anonymous memory from "runtime ready" to the peak of a training
+    step, gradients, optimiser state and input buffers included, in a fresh process of the native
+    runtime. ``planned_bytes`` is the arena that ExecuTorch planned for ``train_step``.
+    ``budget_bytes`` is what the plan was made for; 0 where no budget was set.
+    """
+
+    budget_bytes: int
+    planned_bytes: int
+    measured_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """
+    Everything a device must know to run a program.
+
+    ``serial`` numbers the sets of programs of a run: a device refuses one lower than it has seen.
+    ``run`` is empty in a program that was saved without being signed for a run.
+    """
+
+    run: str
+    serial: int
+    tier: str
+    task: str
+    files: Mapping[str, FileEntry]
+    methods: Mapping[str, Method]
+    layout: Layout
+    subset: Subset
+    contract: InputContract
+    metrics: tuple[str, ...]
+    micro_batch: int
+    memory: Memory
+    executorch: str = EXECUTORCH_VERSION
+    format: int = FORMAT
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: what is written to ``manifest.json``, hashed and signed."""
+        data = {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in ("layout", "subset")
+        }
+        return canonical_json(data | {"layout": self.layout.to_json(), "subset": self.subset.to_json()})
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """
+        Parse the bytes of ``manifest.json``.
+
+        Raises:
+            ProgramError: if they are not a manifest of this format.
+
+        """
+        try:
+            data = json.loads(content)
+            if data["format"] != FORMAT:
+                raise ProgramError(
+                    f"the manifest has format {data['format']!r}; this SDK reads format {FORMAT}: update the SDK"
+                )
+            layout = Layout.from_json(data["layout"])
+            manifest = cls(
+                run=_text(data["run"]),
+                serial=_count(data["serial"]),
+                tier=_text(data["tier"]),
+                task=_text(data["task"]),
+                files={_text(k): FileEntry(_text(v["sha256"]), _count(v["size"])) for k, v in data["files"].items()},
+                methods={_text(k): _method(v) for k, v in data["methods"].items()},
+                layout=layout,
+                subset=Subset.from_json(layout, data["subset"]),
+                contract=_contract(data["contract"]),
+                metrics=tuple(_text(m) for m in data["metrics"]),
+                micro_batch=_count(data["micro_batch"]),
+                memory=Memory(**{k: _count(v) for k, v in data["memory"].items()}),
+                executorch=_text(data["executorch"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:
+            raise ProgramError(f"not a program manifest: {type(error).__name__}: {error}") from error
+        if PROGRAM_FILE not in manifest.files:
+            raise ProgramError(f"the manifest lists no {PROGRAM_FILE}")
+        if manifest.micro_batch < 1:
+            raise ProgramError(f"the manifest has the micro-batch {manifest.micro_batch}; it must be at least 1")
+        return manifest
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, tuples and mappings as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a whole number of at least 0")
+    return value
+
+
+def _spec(data: Any) -> TensorSpec:
+    if data["role"] not in ROLES or data["dtype"] not in DTYPES:
+        raise ValueError(f"unknown role or dtype in {data!r}")
+    return TensorSpec(data["role"], _text(data["name"]), tuple(_count(d) for d in data["shape"]), data["dtype"])
+
+
+def _method(data: Any) -> Method:
+    return Method(
+        tuple(_spec(s) for s in data["inputs"]), tuple(_spec(s) for s in data["outputs"]), _count(data["planned_bytes"])
+    )
+
+
+def _contract(data: Any) -> InputContract:
+    if data["x_dtype"] not in DTYPES or data["y_dtype"] not in DTYPES:
+        raise ValueError(f"unknown dtype in {data!r}")
+    span = data["range"]
+    return InputContract(
+        x_shape=tuple(_count(d) for d in data["x_shape"]),
+        x_dtype=data["x_dtype"],
+        y_shape=tuple(_count(d) for d in data["y_shape"]),
+        y_dtype=data["y_dtype"],
+        range=None if span is None else (float(span[0]), float(span[1])),
+        normalisation=_text(data["normalisation"]),
+        labels=tuple(_text(label) for label in data["labels"]),
+    )
