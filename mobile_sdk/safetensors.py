@@ -20,7 +20,7 @@ from .errors import PayloadError
 
 __all__ = ["dumps", "loads"]
 
-_NAMES = {
+_NAMES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -31,7 +31,7 @@ _NAMES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("bool"),
 }
-_DTYPES = {dtype: name for name, dtype in _NAMES.items()}
+_DTYPES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in _NAMES.items()}
 
 # As in the reference implementation: a header beyond this is an attack or an accident.
 MAX_HEADER_BYTES = 100_000_000
