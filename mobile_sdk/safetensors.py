@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | 
     return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
 
 
-def loads(content: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def loads(content: bytes | mmap.mmap) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """
     Arrays and metadata of a safetensors file; the arrays are read-only views into ``content``.
 

@@ -1,0 +1,1 @@
+"""The wire protocol, written once for both sides; see ``docs/protocol.md``."""

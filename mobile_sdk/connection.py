@@ -1,0 +1,130 @@
+"""The link to the coordinator: a small interface, and its WebSocket form."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import websockets
+from websockets.asyncio.client import connect
+
+from .errors import FtteError
+from .protocol.frames import MAX_FRAME_BYTES
+
+__all__ = ["Connect", "Connection", "ConnectionLost", "WEBSOCKET_LIMITS", "is_loopback", "websocket"]
+
+# Deflate costs ten times the throughput and our payloads are dense already; pings find dead links.
+WEBSOCKET_LIMITS: dict[str, Any] = {
+    "compression": None,
+    "max_size": MAX_FRAME_BYTES,
+    "max_queue": 16,
+    "ping_interval": 20,
+    "ping_timeout": 20,
+    "close_timeout": 5,
+}
+
+
+class ConnectionLost(FtteError):
+    """The link broke or could not be made; trying again later may help."""
+
+
+class Connection(Protocol):
+    """An ordered, reliable link that carries text and binary frames."""
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send one frame; waits while the link is congested. Raises :exc:`ConnectionLost`."""
+        ...
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises :exc:`ConnectionLost`."""
+        ...
+
+    async def close(self, reason: str = "") -> None:
+        """Close the link; does nothing if it is closed."""
+        ...
+
+
+# Opens a connection for as long as the context lasts.
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
+class WebSocketConnection:
+    """A WebSocket of the ``websockets`` library, with its errors as ours."""
+
+    def __init__(self, socket: websockets.asyncio.connection.Connection) -> None:
+        self._socket = socket
+
+    async def send(self, frame: str | bytes) -> None:
+        try:
+            await self._socket.send(frame)
+        except websockets.ConnectionClosed as error:
+            raise ConnectionLost(describe(error)) from error
+
+    async def receive(self) -> str | bytes:
+        try:
+            return await self._socket.recv()
+        except websockets.ConnectionClosed as error:
+            raise ConnectionLost(describe(error)) from error
+
+    async def close(self, reason: str = "") -> None:
+        # RFC 6455 allows 123 bytes of reason.
+        await self._socket.close(reason=reason.encode()[:120].decode(errors="ignore"))
+
+
+def describe(error: websockets.ConnectionClosed) -> str:
+    """A connection's end in one line, preferring the peer's own words."""
+    close = error.rcvd or error.sent
+    if close is None:
+        return "the connection broke without a closing handshake"
+    return f"the connection was closed: {close.reason or close.code}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` names this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def websocket(url: str, *, insecure: bool = False, certificates: Path | None = None) -> Connect:
+    """
+    How to reach a coordinator.
+
+    Args:
+        url: ``wss://host:port``, or ``ws://`` to this machine.
+        insecure: allow ``ws://`` to another machine, where anyone on the way can read and alter it.
+        certificates: PEM file of the authorities to trust instead of the system's.
+
+    Raises:
+        ValueError: if ``url`` is none of these.
+
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"{url!r} is not the address of a coordinator, such as wss://example.org:8765")
+    if parts.scheme == "ws" and not insecure and not is_loopback(parts.hostname):
+        raise ValueError(f"{url} would send everything in the clear: use wss://, or allow it with insecure=True")
+    context = None
+    if parts.scheme == "wss":
+        context = ssl.create_default_context(cafile=None if certificates is None else str(certificates))
+
+    @contextlib.asynccontextmanager
+    async def open_socket() -> AsyncIterator[Connection]:
+        try:
+            socket = await connect(url, ssl=context, open_timeout=20, **WEBSOCKET_LIMITS)
+        except (OSError, TimeoutError, websockets.InvalidHandshake) as error:
+            raise ConnectionLost(f"cannot reach {url}: {error or type(error).__name__}") from error
+        connection = WebSocketConnection(socket)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    return open_socket

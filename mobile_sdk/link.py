@@ -1,0 +1,70 @@
+"""A session on a connection: the only place where frames meet I/O, on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Generic, TypeVar
+
+from .clock import Clock
+from .connection import Connection
+from .errors import ProtocolError
+from .protocol.session import Event, Session
+
+__all__ = ["Link"]
+
+
+S = TypeVar("S", bound=Session)
+
+
+class Link(Generic[S]):
+    """Feeds what comes from ``connection`` to ``session``, and sends what it wants sent."""
+
+    def __init__(self, connection: Connection, session: S, clock: Clock) -> None:
+        self.session = session
+        self._connection = connection
+        self._clock = clock
+        self._sending = asyncio.Lock()
+
+    def now(self) -> float:
+        """The monotonic time that the session measures transfers with."""
+        return self._clock.monotonic()
+
+    async def flush(self) -> None:
+        """
+        Send all that the session wants sent.
+
+        Raises:
+            ConnectionLost: if the link is gone.
+
+        """
+        async with self._sending:  # frames leave in the order the session made them
+            for frame in self.session.frames_to_send():
+                await self._connection.send(frame)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """
+        What the peer does, until the link breaks.
+
+        Raises:
+            ConnectionLost: when the link is gone.
+            ProtocolError: when the peer broke the protocol; it has been told, and the link is closed.
+
+        """
+        await self.flush()
+        while True:
+            frame = await self._connection.receive()
+            try:
+                events = self.session.receive(frame, self.now())
+            except ProtocolError as error:
+                await self.fail("protocol", str(error))
+                raise
+            await self.flush()
+            for event in events:
+                yield event
+
+    async def fail(self, code: str, message: str) -> None:
+        """Tell the peer what is wrong and close."""
+        self.session.fail(code, message)
+        await self.flush()
+        await self._connection.close(f"{code}: {message}")

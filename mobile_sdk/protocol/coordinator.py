@@ -1,0 +1,114 @@
+"""The coordinator's side of a connection, without I/O."""
+
+from __future__ import annotations
+
+from ..errors import ProtocolError
+from . import auth
+from .messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Announce,
+    Assign,
+    Challenge,
+    Decline,
+    Enrol,
+    Finished,
+    Hello,
+    Hex,
+    Message,
+    Name,
+    Offer,
+    Proof,
+    Ready,
+    Rejected,
+    Welcome,
+)
+from .session import Event, Session, State
+
+__all__ = ["CoordinatorSession"]
+
+
+class CoordinatorSession(Session):
+    """
+    Challenges a device and then passes its control messages on as events.
+
+    The owner answers the events in the order they come: :class:`Hello` with :meth:`challenge`,
+    :class:`Enrol` with :meth:`enrolled` (or :meth:`~Session.fail`), :class:`Proof` with :meth:`prove`.
+
+    Args:
+        run: the run's name.
+        key: its public key, hex.
+
+    """
+
+    def __init__(self, *, run: str, key: str) -> None:
+        super().__init__()
+        self.device = ""
+        self._run = run
+        self._key = key
+        self._nonce = auth.new_nonce()
+        self._peer_nonce = ""
+        self._secret: bytes | None = None
+
+    def challenge(self, secret: bytes | None) -> None:
+        """Challenge the device that said hello; ``secret`` is :obj:`None` if it has not enrolled."""
+        self._secret = secret
+        self._send(Challenge(PROTOCOL_VERSION, Hex(self._nonce), secret is not None, Hex(self._key)))
+        self.state = State.PROVING
+
+    def enrolled(self, secret: bytes) -> None:
+        """The device's enrolment was written down."""
+        self._secret = secret
+
+    def prove(self, message: Proof, version: int) -> bool:
+        """Check the device's proof and welcome it; ``version`` is the newest one. False if the proof is wrong."""
+        if self._secret is None:
+            return False
+        parts = (self._run, self.device, self._peer_nonce, self._nonce)
+        if not auth.matches(auth.device_mac(self._secret, *parts), message.mac):
+            return False
+        self._send(Welcome(Hex(auth.coordinator_mac(self._secret, *parts)), version))
+        self.state = State.OPEN
+        return True
+
+    def assign(self, message: Assign) -> None:
+        """Give the device work."""
+        self._send(message)
+
+    def accept(self, assignment: str, *, staleness: int, duplicate: bool) -> None:
+        """The update is written down."""
+        self._send(Accepted(Name(assignment), staleness, duplicate))
+
+    def reject(self, assignment: str, code: str, message: str) -> None:
+        """The update will never be merged."""
+        self._send(Rejected(Name(assignment), Name(code), message[:4096]))
+
+    def announce(self, message: Announce | Finished) -> None:
+        """Tell of a new version, or of the end."""
+        if self.state is State.OPEN:
+            self._send(message)
+
+    def _message(self, message: Message) -> list[Event]:
+        match message, self.state:
+            case Hello(), State.GREETING:
+                return self._greeted(message)
+            case ((Enrol() | Proof()), State.PROVING):
+                return [message]
+            case ((Ready() | Offer() | Decline()), State.OPEN):
+                return [message]
+            case _:
+                raise self._unexpected(message)
+
+    def _greeted(self, message: Hello) -> list[Event]:
+        if message.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"the device speaks protocol {message.protocol} (SDK {message.sdk}), "
+                f"this coordinator {PROTOCOL_VERSION}: update the older one"
+            )
+        if message.run != self._run:
+            raise ProtocolError(f"this coordinator serves the run {self._run!r}, not {message.run!r}")
+        if len(message.nonce) != 2 * auth.NONCE_BYTES:
+            raise ProtocolError(f"hello.nonce must have {auth.NONCE_BYTES} bytes")
+        self.device = message.device
+        self._peer_nonce = message.nonce
+        return [message]

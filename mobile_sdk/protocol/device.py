@@ -1,0 +1,105 @@
+"""The device's side of a connection, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ProtocolError, Refused
+from ..version import __version__
+from . import auth
+from .messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Announce,
+    ArtifactRef,
+    Assign,
+    Challenge,
+    Decline,
+    Enrol,
+    Finished,
+    Hello,
+    Hex,
+    Message,
+    Name,
+    Offer,
+    Proof,
+    Ready,
+    Rejected,
+    Welcome,
+)
+from .session import Event, Session, State
+
+__all__ = ["DeviceSession"]
+
+
+class DeviceSession(Session):
+    """
+    Greets, proves who it is, and then passes control messages on as events.
+
+    Args:
+        run: name of the run to join.
+        device: this device's name.
+        secret: the device's own secret; sent once, with ``token``, if the coordinator does not know it.
+        token: what the operator gave out for enrolling; empty where enrolment is open.
+        key: the run's public key (hex) that the app pins.
+
+    """
+
+    def __init__(self, *, run: str, device: str, secret: bytes, token: str, key: str) -> None:
+        super().__init__()
+        self._run = run
+        self._device = device
+        self._secret = secret
+        self._token = token
+        self._key = key
+        self._nonce = auth.new_nonce()
+        self._peer_nonce = ""
+        self._send(Hello(PROTOCOL_VERSION, __version__, Name(run), Name(device), Hex(self._nonce)))
+
+    def ready(self, message: Ready) -> None:
+        """Ask for work."""
+        self._send(message)
+
+    def decline(self, assignment: str, code: str, message: str) -> None:
+        """Give an assignment back."""
+        self._send(Decline(Name(assignment), Name(code), message[:4096]))
+
+    def offer(self, assignment: str, artifact: ArtifactRef, report: Mapping[str, Any]) -> None:
+        """Offer an update; the coordinator fetches it, or says at once that it has it or will not take it."""
+        self._send(Offer(Name(assignment), artifact, report))
+
+    def _message(self, message: Message) -> list[Event]:
+        match message, self.state:
+            case Challenge(), State.GREETING:
+                return self._challenged(message)
+            case Welcome(), State.PROVING:
+                return self._welcomed(message)
+            case ((Assign() | Accepted() | Rejected() | Announce() | Finished()), State.OPEN):
+                return [message]
+            case _:
+                raise self._unexpected(message)
+
+    def _challenged(self, message: Challenge) -> list[Event]:
+        if message.protocol != PROTOCOL_VERSION:
+            raise Refused(
+                "protocol",
+                f"the coordinator speaks protocol {message.protocol}, not {PROTOCOL_VERSION}: update the older side",
+            )
+        if message.key != self._key:
+            raise Refused(
+                "key", f"the coordinator's key is {message.key}, but {self._key} is pinned: check address and key"
+            )
+        self._peer_nonce = message.nonce
+        if not message.enrolled:
+            self._send(Enrol(self._token, Hex(self._secret.hex())))
+        self._send(Proof(Hex(auth.device_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce))))
+        self.state = State.PROVING
+        return []
+
+    def _welcomed(self, message: Welcome) -> list[Event]:
+        expected = auth.coordinator_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce)
+        if not auth.matches(expected, message.mac):
+            raise ProtocolError("the coordinator could not prove that it knows this device")
+        self.state = State.OPEN
+        return [message]

@@ -1,0 +1,374 @@
+"""
+The control messages of protocol version 1, and their JSON.
+
+Each message is a frozen dataclass whose ``type`` on the wire is its class name in lower case.
+Decoding is strict: an unknown type, a missing, extra or mistyped field is a
+:exc:`~mobile_sdk.errors.ProtocolError` that names it. ``docs/protocol.md`` tells the story.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ProtocolError
+
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "PROTOCOL_VERSION",
+    "Accepted",
+    "Ack",
+    "Announce",
+    "ArtifactRef",
+    "Assign",
+    "Challenge",
+    "Decline",
+    "Enrol",
+    "Error",
+    "Fetch",
+    "Finished",
+    "Hello",
+    "Hex",
+    "Message",
+    "Name",
+    "Offer",
+    "Proof",
+    "Ready",
+    "Rejected",
+    "Sha256",
+    "Welcome",
+    "decode",
+    "encode",
+]
+
+PROTOCOL_VERSION = 1
+
+# Control messages are small; whatever is large travels as an artifact.
+MAX_TEXT_BYTES = 65_536
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEX = re.compile(r"(?:[0-9a-f]{2})*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Name(str):
+    """1 to 64 letters, digits, dots, dashes or underscores: safe in file names and logs."""
+
+
+class Hex(str):
+    """Bytes in lower-case hexadecimal."""
+
+
+class Sha256(str):
+    """A SHA-256 in lower-case hexadecimal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtifactRef:
+    """A file to transfer: SHA-256 and size of the bytes as sent, and how they are packed (``identity``, ``zlib``)."""
+
+    sha256: Sha256
+    size: int
+    encoding: str = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hello:
+    """Device: who I am and which run I want to join."""
+
+    protocol: int
+    sdk: str
+    run: Name
+    device: Name
+    nonce: Hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Challenge:
+    """Coordinator: prove it, or enrol first; ``key`` is the run's public key."""
+
+    protocol: int
+    nonce: Hex
+    enrolled: bool
+    key: Hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Enrol:
+    """Device: my enrolment token, and the secret that I shall answer challenges with."""
+
+    token: str
+    secret: Hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """Device: HMAC over both nonces with my secret."""
+
+    mac: Hex
+
+
+@dataclasses.dataclass(frozen=True)
+class Welcome:
+    """Coordinator: you are in; here is my own HMAC, and the newest version."""
+
+    mac: Hex
+    version: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """Device: give me work. ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold."""
+
+    budget: int
+    samples: int
+    engine: Name
+    executorch: str
+    serial: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Assign:
+    """
+    Coordinator: train this.
+
+    ``weights`` are safetensors files which together hold every parameter; later ones overlay earlier ones.
+    """
+
+    assignment: Name
+    version: int
+    manifest: ArtifactRef
+    signature: Hex
+    program: ArtifactRef
+    weights: tuple[ArtifactRef, ...]
+    settings: Mapping[str, Any]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Decline:
+    """Device: I cannot do this assignment, and why."""
+
+    assignment: Name
+    code: Name
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Offer:
+    """Device: I have the update of this assignment; ``report`` holds counts and metrics, never data."""
+
+    assignment: Name
+    artifact: ArtifactRef
+    report: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """Coordinator: your update is written down; you may forget it. ``staleness`` is as of now, in versions."""
+
+    assignment: Name
+    staleness: int
+    duplicate: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """Coordinator: your update will never be merged; forget it."""
+
+    assignment: Name
+    code: Name
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetch:
+    """Either side: send me this artifact from this byte on."""
+
+    sha256: Sha256
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Ack:
+    """Either side: I hold the artifact's first ``offset`` bytes."""
+
+    sha256: Sha256
+    offset: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Announce:
+    """Coordinator: there is a new version; ``metrics`` are those of the operator's held-out data."""
+
+    version: int
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """Coordinator: the run has ended."""
+
+    version: int
+    reason: str
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Error:
+    """Either side: something is wrong; the sender of this closes the connection."""
+
+    code: Name
+    message: str
+
+
+Message = (
+    Hello
+    | Challenge
+    | Enrol
+    | Proof
+    | Welcome
+    | Ready
+    | Assign
+    | Decline
+    | Offer
+    | Accepted
+    | Rejected
+    | Fetch
+    | Ack
+    | Announce
+    | Finished
+    | Error
+)
+
+
+def encode(message: Message) -> str:
+    """One text frame."""
+    return json.dumps({"type": _type(type(message)), **dataclasses.asdict(message)}, separators=(",", ":"))
+
+
+def decode(text: str) -> Message:
+    """
+    Parse one text frame.
+
+    Raises:
+        ProtocolError: if it is not exactly one message of protocol version 1.
+
+    """
+    if len(text) > MAX_TEXT_BYTES:
+        raise ProtocolError(f"a control message has {len(text)} characters; the limit is {MAX_TEXT_BYTES}")
+    try:
+        data = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"a control message is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ProtocolError("a control message is not a JSON object")
+    kind = data.pop("type", None)
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise ProtocolError(f"unknown message type {kind!r}")
+    message: Message = _build(_TYPES[kind], data, kind)
+    return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _build(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ProtocolError(f"{where} must be an object")
+    fields = dataclasses.fields(cls)
+    extra = sorted(data.keys() - {field.name for field in fields})
+    if extra:
+        raise ProtocolError(f"{where} has an unknown field {extra[0]!r}")
+    values = {}
+    for field in fields:
+        if field.name not in data:
+            raise ProtocolError(f"{where} lacks the field {field.name!r}")
+        values[field.name] = _CHECKS[str(field.type)](data[field.name], f"{where}.{field.name}")
+    return cls(**values)
+
+
+def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
+    if not condition:
+        shown = repr(value)
+        raise ProtocolError(f"{where} must be {wanted}, not {shown if len(shown) <= 80 else shown[:77] + '...'}")
+
+
+def _integer(value: Any, where: str) -> int:
+    _expect(
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
+        value,
+        where,
+        "a whole number of at least 0",
+    )
+    return int(value)
+
+
+def _boolean(value: Any, where: str) -> bool:
+    _expect(isinstance(value, bool), value, where, "true or false")
+    return bool(value)
+
+
+def _text(value: Any, where: str) -> str:
+    _expect(isinstance(value, str) and len(value) <= 4096, value, where, "text of at most 4096 characters")
+    return str(value)
+
+
+def _pattern(pattern: re.Pattern[str], wanted: str) -> Callable[[Any, str], str]:
+    def check(value: Any, where: str) -> str:
+        matches = isinstance(value, str) and len(value) <= 4096 and pattern.fullmatch(value) is not None
+        _expect(matches, value, where, wanted)
+        return str(value)
+
+    return check
+
+
+def _metrics(value: Any, where: str) -> dict[str, float]:
+    _expect(isinstance(value, dict), value, where, "an object")
+    for name, number in value.items():
+        is_number = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+        _expect(is_number, number, f"{where}.{name}", "a finite number")
+    return {str(name): float(number) for name, number in value.items()}
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    _expect(isinstance(value, dict), value, where, "an object")
+    return dict(value)
+
+
+def _artifact(value: Any, where: str) -> ArtifactRef:
+    ref: ArtifactRef = _build(ArtifactRef, value, where)
+    _expect(ref.encoding in ("identity", "zlib"), ref.encoding, f"{where}.encoding", "'identity' or 'zlib'")
+    return ref
+
+
+def _artifacts(value: Any, where: str) -> tuple[ArtifactRef, ...]:
+    _expect(isinstance(value, list) and len(value) <= 64, value, where, "a list of at most 64 artifacts")
+    return tuple(_artifact(item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
+# By annotation, as text: what a field's value must be.
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "int": _integer,
+    "bool": _boolean,
+    "str": _text,
+    "Name": _pattern(_NAME, "1 to 64 letters, digits, '.', '-' or '_'"),
+    "Hex": _pattern(_HEX, "lower-case hexadecimal"),
+    "Sha256": _pattern(_SHA256, "a SHA-256 in hexadecimal"),
+    "ArtifactRef": _artifact,
+    "tuple[ArtifactRef, ...]": _artifacts,
+    "Mapping[str, float]": _metrics,
+    "Mapping[str, Any]": _object,
+}
+
+
+def _type(cls: type[Any]) -> str:
+    return cls.__name__.lower()
+
+
+_TYPES: dict[str, Any] = {_type(cls): cls for cls in Message.__args__}

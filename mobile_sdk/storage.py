@@ -1,0 +1,254 @@
+"""
+What a device keeps over restarts: one folder, written so that a kill at any instant leaves it whole.
+
+    device.json          name, secret, run, and the highest serial of programs seen
+    lock                 held while a client uses the folder
+    artifacts/HASH       complete files; HASH.part what has come so far
+    programs/HASH/       a verified program, by the hash of its manifest
+    update/              a finished update that is not yet acknowledged
+
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import StorageError
+from .protocol.auth import SECRET_BYTES
+from .protocol.messages import ArtifactRef, Sha256
+
+__all__ = ["DeviceStorage", "PendingUpdate", "write_durably"]
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace ``path`` atomically: after this returns, a power cut leaves the new content, before it the old."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclasses.dataclass(frozen=True)
+class PendingUpdate:
+    """A finished update: the assignment it answers, its artifact, and the report that goes with it."""
+
+    assignment: str
+    artifact: ArtifactRef
+    report: Mapping[str, Any]
+
+
+class DeviceStorage:
+    """
+    The folder of one device in one run.
+
+    Args:
+        folder: created if missing, readable by its owner alone.
+        run: the run that this device takes part in.
+
+    Raises:
+        StorageError: if another process uses the folder, or it belongs to another run.
+
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in ("artifacts", "programs"):
+                (folder / name).mkdir(exist_ok=True)
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise StorageError(f"cannot use the folder {folder}: {error}") from error
+        try:
+            self._identity = self._load_identity(run)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._lock.close()
+
+    def _take_lock(self) -> IO[bytes]:
+        lock = (self.folder / "lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StorageError(
+                f"another process uses the folder {self.folder}: stop it, or choose another folder"
+            ) from None
+        return lock
+
+    def _load_identity(self, run: str) -> dict[str, Any]:
+        path = self.folder / "device.json"
+        if not path.exists():
+            identity = {
+                "run": run,
+                "device": f"device-{secrets.token_hex(6)}",
+                "secret": secrets.token_hex(SECRET_BYTES),
+                "serial": 0,
+            }
+            self._write_identity(identity)
+            return identity
+        try:
+            identity = json.loads(path.read_bytes())
+            str(identity["device"]), bytes.fromhex(identity["secret"]), int(identity["serial"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} is damaged ({error}): remove it to enrol again as a new device") from error
+        if identity["run"] != run:
+            raise StorageError(f"the folder {self.folder} belongs to the run {identity['run']!r}, not {run!r}")
+        return dict(identity)
+
+    def _write_identity(self, identity: Mapping[str, Any]) -> None:
+        path = self.folder / "device.json"
+        path.touch(mode=0o600)
+        with (self.folder / "device.json.new").open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+        write_durably(path, json.dumps(identity, indent=1).encode())
+
+    @property
+    def device(self) -> str:
+        """The device's name; made up at random when the folder was created."""
+        return str(self._identity["device"])
+
+    @property
+    def secret(self) -> bytes:
+        """What this device answers challenges with."""
+        return bytes.fromhex(self._identity["secret"])
+
+    @property
+    def serial(self) -> int:
+        """The highest serial of programs that this device has accepted."""
+        return int(self._identity["serial"])
+
+    def raise_serial(self, serial: int) -> None:
+        """Remember ``serial``: programs with a lower one are refused from now on."""
+        if serial > self.serial:
+            self._identity["serial"] = serial
+            self._write_identity(self._identity)
+
+    # Artifacts on their way down.
+
+    def artifact(self, sha256: str) -> Path | None:
+        """The complete file, if it is here."""
+        path = self.folder / "artifacts" / sha256
+        return path if path.exists() else None
+
+    def partial_size(self, ref: ArtifactRef) -> int:
+        """How many bytes have come; a part that is too long to be right is thrown away."""
+        path = self._part(ref.sha256)
+        size = path.stat().st_size if path.exists() else 0
+        if size > ref.size:
+            path.unlink()
+            return 0
+        return size
+
+    def append(self, sha256: str, offset: int, data: bytes) -> None:
+        """Write a chunk at ``offset``, the end of what has come."""
+        with self._part(sha256).open("ab") as file:
+            file.truncate(offset)
+            file.write(data)
+
+    def complete(self, sha256: str) -> bool:
+        """Check the part's hash and make it an artifact; false, and the part is gone, if its hash is another."""
+        part = self._part(sha256)
+        with part.open("rb") as file:
+            good = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            if good:
+                os.fsync(file.fileno())
+        if not good:
+            part.unlink()
+            return False
+        part.replace(self.folder / "artifacts" / sha256)
+        sync_folder(self.folder / "artifacts")
+        return True
+
+    def keep_artifacts(self, wanted: Iterable[str]) -> None:
+        """Remove artifacts and parts that are not among the hashes ``wanted``."""
+        keep = set(wanted)
+        for path in (self.folder / "artifacts").iterdir():
+            if path.name.removesuffix(".part") not in keep:
+                path.unlink()
+
+    def _part(self, sha256: str) -> Path:
+        return self.folder / "artifacts" / f"{sha256}.part"
+
+    # Programs.
+
+    def program_folder(self, manifest_sha256: str) -> Path | None:
+        """The folder of an installed program, if it is here."""
+        path = self.folder / "programs" / manifest_sha256
+        return path if path.exists() else None
+
+    def install_program(self, manifest_sha256: str, files: Mapping[str, bytes]) -> Path:
+        """Write a verified program's files; older programs are removed."""
+        target = self.folder / "programs" / manifest_sha256
+        temporary = target.with_name(target.name + ".new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, content in files.items():
+            write_durably(temporary / name, content)
+        temporary.replace(target)
+        sync_folder(target.parent)
+        for other in target.parent.iterdir():
+            if other != target:
+                shutil.rmtree(other)
+        return target
+
+    # The finished update.
+
+    def save_update(self, assignment: str, content: bytes, report: Mapping[str, Any]) -> PendingUpdate:
+        """Keep a finished update until it is acknowledged."""
+        ref = ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
+        update = PendingUpdate(assignment, ref, report)
+        folder = self.folder / "update"
+        folder.mkdir(exist_ok=True)
+        write_durably(folder / ref.sha256, content)
+        # The description is written last: without it the update does not exist.
+        write_durably(folder / "update.json", json.dumps(dataclasses.asdict(update)).encode())
+        return update
+
+    def pending_update(self) -> PendingUpdate | None:
+        """The update that waits to be acknowledged; a damaged one is dropped, the work is done again."""
+        folder = self.folder / "update"
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                data = json.loads((folder / "update.json").read_bytes())
+                ref = ArtifactRef(**data["artifact"])
+                if hashlib.sha256(self.update_content(ref)).hexdigest() == ref.sha256:
+                    return PendingUpdate(str(data["assignment"]), ref, dict(data["report"]))
+            except (ValueError, KeyError, TypeError):
+                pass
+        self.drop_update()
+        return None
+
+    def update_content(self, ref: ArtifactRef) -> bytes:
+        """The pending update's bytes."""
+        return (self.folder / "update" / ref.sha256).read_bytes()
+
+    def drop_update(self) -> None:
+        """Forget the pending update: it was acknowledged, or will never be accepted."""
+        shutil.rmtree(self.folder / "update", ignore_errors=True)

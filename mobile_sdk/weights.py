@@ -1,0 +1,45 @@
+"""Weights as files: a version's safetensors files, mapped and overlaid."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from . import safetensors
+from .errors import PayloadError
+from .layout import Layout, Vector
+
+__all__ = ["map_weights"]
+
+
+def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:
+    """
+    Every parameter of ``layout`` from ``files``, later ones overlaying earlier ones.
+
+    The arrays are read-only and lie in the mapped files: only pages that are touched take memory,
+    and the kernel can drop them again.
+
+    Raises:
+        PayloadError: if a file is malformed, or a parameter is missing or of another shape or dtype.
+
+    """
+    arrays = {}
+    for path in files:
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        arrays.update(safetensors.loads(content)[0])
+    weights = {}
+    for parameter in layout:
+        array = arrays.get(parameter.name)
+        if array is None:
+            raise PayloadError(f"the weights lack the parameter {parameter.name!r}")
+        if array.shape != parameter.shape or array.dtype != np.float32:
+            raise PayloadError(
+                f"the weights hold {parameter.name!r} as {array.dtype} of shape {array.shape}; "
+                f"the program takes float32 of shape {parameter.shape}"
+            )
+        weights[parameter.name] = array
+    return weights
