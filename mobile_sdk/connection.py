@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import connect
+from websockets.asyncio.connection import Connection as ConnectionBase
 
 from .errors import FtteError
 from .protocol.frames import MAX_FRAME_BYTES
@@ -57,7 +58,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 class WebSocketConnection:
     """A WebSocket of the ``websockets`` library, with its errors as ours."""
 
-    def __init__(self, socket: websockets.asyncio.connection.Connection) -> None:
+    def __init__(self, socket: ConnectionBase) -> None:
         self._socket = socket
 
     async def send(self, frame: str | bytes) -> None:
@@ -68,9 +69,10 @@ class WebSocketConnection:
 
     async def receive(self) -> str | bytes:
         try:
-            return await self._socket.recv()
+            frame: str | bytes = await self._socket.recv()
         except websockets.ConnectionClosed as error:
             raise ConnectionLost(describe(error)) from error
+        return frame
 
     async def close(self, reason: str = "") -> None:
         # RFC 6455 allows 123 bytes of reason.

@@ -202,11 +202,12 @@ async def train_in_thread(
 ) -> TrainingResult:
     """Train in a thread, so that the connection stays alive; cancelling ends it after the current step."""
     cancelled = threading.Event()
+    loop = asyncio.get_running_loop()
 
     def report(done: int, steps: int, loss: float) -> None:
         if cancelled.is_set():
             raise Cancelled("training was cancelled")
-        progress(done, steps, loss)
+        loop.call_soon_threadsafe(progress, done, steps, loss)
 
     try:
         return await asyncio.to_thread(train, engine, weights, data, settings, seed, report)

@@ -1,0 +1,159 @@
+"""``ftte-device``: one device in one run, as a process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from .client import Client
+from .data import load_dataset
+from .engines import load_engine
+from .engines.base import Engine
+from .engines.paced import PacedEngine
+from .errors import FtteError
+from .events import (
+    Announced,
+    Assigned,
+    Connected,
+    Declined,
+    Disconnected,
+    Event,
+    RunFinished,
+    Training,
+    UpdateAccepted,
+    UpdateRejected,
+)
+from .process import peak_rss_bytes, torch_loaded
+from .sizes import format_bytes, parse_bytes
+from .version import __version__
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 when the run has ended, 1 on an error, 2 on wrong usage."""
+    options = _parser().parse_args(arguments)
+    # Data modules are looked up like those of `python -m`: from the folder where the user is.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return asyncio.run(_join(options))
+    except (FtteError, ValueError) as error:
+        print(f"ftte-device: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ftte-device", description="Take part in a federated training run.")
+    parser.add_argument("--version", action="version", version=f"ftte-device {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    join = commands.add_parser("join", help="join a run and train until it has ended")
+    join.add_argument("url", metavar="URL", help="the coordinator, e.g. ws://127.0.0.1:8765 or wss://example.org:8765")
+    join.add_argument("--run", required=True, metavar="NAME", help="name of the run")
+    join.add_argument("--key", required=True, metavar="FINGERPRINT", help="the run's public key, 64 hex digits")
+    join.add_argument(
+        "--data", required=True, metavar="SOURCE", help="package.module:callable, with literal arguments, or FILE.npz"
+    )
+    join.add_argument(
+        "--storage",
+        type=Path,
+        metavar="DIR",
+        help="this device's own folder (default: ~/.local/share/ftte-device/NAME)",
+    )
+    join.add_argument("--budget", type=parse_bytes, default=0, metavar="SIZE", help="memory for training, e.g. 2MB")
+    join.add_argument(
+        "--token",
+        default=os.environ.get("FTTE_TOKEN", ""),
+        help="enrolment token (default: FTTE_TOKEN of the environment)",
+    )
+    join.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the native engine (default: 1)")
+    join.add_argument(
+        "--step-time",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="a step takes at least this long: a slower phone",
+    )
+    join.add_argument("--certificates", type=Path, metavar="FILE", help="PEM file of the authorities to trust")
+    join.add_argument("--insecure", action="store_true", help="allow ws:// to another machine")
+    join.add_argument("--quiet", action="store_true", help="print errors only")
+    return parser
+
+
+async def _join(options: argparse.Namespace) -> int:
+    storage = options.storage or Path.home() / ".local" / "share" / "ftte-device" / options.run
+
+    def load(folder: Path) -> Engine:
+        engine = load_engine(folder, threads=options.threads)
+        return PacedEngine(engine, options.step_time) if options.step_time > 0 else engine
+
+    client = Client(
+        options.url,
+        run=options.run,
+        key=options.key,
+        dataset=load_dataset(options.data),
+        storage=storage,
+        token=options.token,
+        budget=options.budget,
+        insecure=options.insecure,
+        certificates=options.certificates,
+        load=load,
+    )
+    with contextlib.closing(client):
+        running = asyncio.create_task(client.run((lambda event: None) if options.quiet else _Printer()))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signum, running.cancel)
+        await running
+    return 0
+
+
+class _Printer:
+    """Prints what a person wants to know: a line per event, of training at most one a second."""
+
+    def __init__(self) -> None:
+        self._printed = 0.0
+
+    def __call__(self, event: Event) -> None:
+        line = self._line(event)
+        if line:
+            print(line, flush=True)
+
+    def _line(self, event: Event) -> str:
+        match event:
+            case Connected():
+                return f"connected as {event.device}; the newest version is {event.version}"
+            case Assigned():
+                return f"{event.assignment}: train from version {event.version}"
+            case Training() if time.monotonic() - self._printed >= 1 or event.step == event.steps:
+                self._printed = time.monotonic()
+                return f"  step {event.step} of {event.steps}, loss {event.loss:.4f}"
+            case UpdateAccepted():
+                return f"{event.assignment}: accepted, staleness {event.staleness}"
+            case UpdateRejected():
+                return f"{event.assignment}: refused: {event.reason}"
+            case Declined():
+                return f"{event.assignment}: given back: {event.reason}"
+            case Announced():
+                return f"version {event.version}: {_numbers(event.metrics)}"
+            case Disconnected():
+                return f"{event.reason}; trying again in {event.retry_seconds:.1f} s"
+            case RunFinished():
+                peak = format_bytes(peak_rss_bytes())
+                return (
+                    f"the run has ended at version {event.version}: {event.reason} ({_numbers(event.metrics)}); "
+                    f"peak memory of this process {peak}, torch {'loaded' if torch_loaded() else 'not loaded'}"
+                )
+            case _:
+                return ""
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,126 @@
+"""Bring a program and weights onto the device: fetch what is missing, check everything, unpack."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from .clock import Offload
+from .errors import ProgramRejected, ProtocolError
+from .link import Link
+from .manifest import MANIFEST_FILE, PROGRAM_FILE, SIGNATURE_FILE, Manifest
+from .protocol.device import DeviceSession
+from .protocol.messages import ArtifactRef, Assign
+from .protocol.session import Received
+from .signing import verify_program
+from .storage import DeviceStorage
+
+__all__ = ["Downloads", "install_program"]
+
+# A broken or hostile coordinator must not fill the device.
+MAX_ARTIFACT_BYTES = 256 * 1000 * 1000
+
+
+class Downloads:
+    """
+    The artifacts that come over one connection.
+
+    Args:
+        link: the open connection.
+        storage: where they are kept; what is there already is not fetched, a part is continued.
+        offload: runs what touches files.
+        progress: called with (bytes here, bytes in all) of the artifact on its way.
+
+    """
+
+    def __init__(
+        self, link: Link[DeviceSession], storage: DeviceStorage, offload: Offload, progress: Callable[[int, int], None]
+    ) -> None:
+        self._link = link
+        self._storage = storage
+        self._offload = offload
+        self._progress = progress
+
+    async def start(self, ref: ArtifactRef) -> bool:
+        """Ask for what is missing of an artifact; true if it is complete and nothing was asked for."""
+        if ref.size > MAX_ARTIFACT_BYTES:
+            raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
+        if self._storage.artifact(ref.sha256) is not None:
+            return True
+        offset = await self._offload(self._storage.partial_size, ref)
+        if offset == ref.size:
+            if await self._offload(self._storage.complete, ref.sha256):
+                return True
+            offset = 0
+        self._link.session.fetch(ref, offset)
+        await self._link.flush()
+        return False
+
+    async def receive(self, ref: ArtifactRef, event: Received) -> bool:
+        """Write a chunk down and acknowledge it; true when the artifact is complete and its hash is right."""
+        chunk = event.chunk
+        await self._offload(self._storage.append, chunk.sha256, chunk.offset, chunk.data)
+        received = chunk.offset + len(chunk.data)
+        self._link.session.acknowledge(chunk.sha256, received)
+        await self._link.flush()
+        self._progress(received, ref.size)
+        if not event.last:
+            return False
+        if not await self._offload(self._storage.complete, ref.sha256):
+            raise ProtocolError(f"artifact {ref.sha256} came with another hash")
+        return True
+
+
+def install_program(storage: DeviceStorage, assign: Assign, *, public_key: bytes, run: str) -> Path:
+    """
+    Verify the downloaded program of an assignment and install it.
+
+    Returns:
+        The folder that :func:`~mobile_sdk.load_engine` takes.
+
+    Raises:
+        ProgramRejected: if it is unsigned, altered, of another run or older than what was accepted before.
+
+    """
+    installed = storage.program_folder(assign.manifest.sha256)
+    manifest = (installed / MANIFEST_FILE).read_bytes() if installed else _read(storage, assign.manifest)
+    program = (installed / PROGRAM_FILE).read_bytes() if installed else _unpack(storage, assign, manifest)
+    verified = verify_program(
+        manifest=manifest,
+        signature=bytes.fromhex(assign.signature),
+        files={PROGRAM_FILE: program},
+        public_key=public_key,
+        run=run,
+        least_serial=storage.serial,
+    )
+    storage.raise_serial(verified.serial)
+    if installed:
+        return installed
+    files = {PROGRAM_FILE: program, SIGNATURE_FILE: bytes.fromhex(assign.signature), MANIFEST_FILE: manifest}
+    return storage.install_program(assign.manifest.sha256, files)
+
+
+def _read(storage: DeviceStorage, ref: ArtifactRef) -> bytes:
+    path = storage.artifact(ref.sha256)
+    if path is None:
+        raise ProtocolError(f"artifact {ref.sha256} is not here")
+    return path.read_bytes()
+
+
+def _unpack(storage: DeviceStorage, assign: Assign, manifest: bytes) -> bytes:
+    packed = _read(storage, assign.program)
+    if assign.program.encoding == "identity":
+        return packed
+    size = Manifest.from_bytes(manifest).files[PROGRAM_FILE].size
+    if size > MAX_ARTIFACT_BYTES:
+        raise ProgramRejected(f"the program has {size} bytes; the limit is {MAX_ARTIFACT_BYTES}")
+    unpacker = zlib.decompressobj()
+    try:
+        # Never unpack more than was promised, whatever the packed bytes would give.
+        content = unpacker.decompress(packed, size)
+    except zlib.error as error:
+        raise ProgramRejected(f"the program cannot be unpacked: {error}") from error
+    if len(content) != size or unpacker.unconsumed_tail:
+        raise ProgramRejected(f"the program unpacks to another size than the {size} bytes of its manifest")
+    return content
