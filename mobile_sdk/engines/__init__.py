@@ -1,1 +1,43 @@
 """Engines run a program's methods on numpy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ProgramError
+from ..manifest import MANIFEST_FILE, Manifest
+from ..signing import check_files, check_runtime
+from .base import Engine
+
+__all__ = ["Engine", "load_engine"]
+
+
+def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) -> Engine:
+    """
+    Load the program in a local folder.
+
+    Its files must be what the manifest says; the signature is not asked for, since the folder is the
+    caller's own. What a coordinator sends goes through :func:`mobile_sdk.signing.verify_program` instead.
+
+    Args:
+        folder: holds ``manifest.json`` and the files that it lists.
+        engine: ``"native"``, ExecuTorch's C++ runtime.
+        threads: threads of the pool that all engines of the process share.
+
+    Raises:
+        ProgramRejected: if a file is missing or altered, or the program is for another ExecuTorch.
+        ProgramError: if it cannot be loaded for another reason.
+
+    """
+    folder = Path(folder)
+    try:
+        manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
+    except OSError as error:
+        raise ProgramError(f"no program in {folder}: {error}") from error
+    check_runtime(manifest)
+    check_files(manifest, folder)
+    if engine == "native":
+        from .native import NativeEngine  # others may run where there is no native runtime
+
+        return NativeEngine(folder, manifest, threads=threads)
+    raise ProgramError(f"unknown engine {engine!r}; there is 'native'")

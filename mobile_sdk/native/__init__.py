@@ -1,0 +1,1 @@
+"""The native runtime: ExecuTorch behind a C ABI, called through ctypes."""

@@ -1,0 +1,131 @@
+"""
+Compile the native runtime into ``mobile_sdk/native/lib``.
+
+``python mobile_sdk/native/build.py`` builds for development; ``setup.py`` calls :func:`build` for the
+wheel. The libraries of ExecuTorch that the runtime needs are copied next to it, so a device needs no
+executorch package (which would bring torch along).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["BuildError", "build", "platform_tag"]
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = HERE / "lib"
+LIBRARY = "libftte_runtime.so"
+
+# Order matters to the linker: the kernels and the backend register themselves when they are loaded.
+EXECUTORCH_LIBRARIES = (
+    "libexecutorch.so",
+    "libexecutorch_threadpool.so",
+    "libexecutorch_kernels_optimized.so",
+    "libexecutorch_backend_xnnpack.so",
+)
+
+
+class BuildError(Exception):
+    """Something that the build needs is missing or of another version."""
+
+
+def build(output: Path = OUTPUT) -> None:
+    """
+    Compile the runtime into ``output`` and copy ExecuTorch's libraries and licence there.
+
+    Raises:
+        BuildError: if the system, the compiler or the executorch package does not fit.
+
+    """
+    if not sys.platform.startswith("linux"):
+        raise BuildError(f"the native runtime is built on Linux only, not on {sys.platform}")
+    package, version = _executorch()
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise BuildError(f"the C++ compiler {compiler!r} is missing: install g++ or set CXX to a compiler of C++17")
+    output.mkdir(parents=True, exist_ok=True)
+    for name in EXECUTORCH_LIBRARIES:
+        shutil.copy2(package / "lib" / name, output / name)
+    shutil.copy2(_licence(), output / "LICENSE.executorch")
+    include = package / "include"
+    # Written aside and moved into place: a process that has the old library mapped keeps it.
+    fresh = output / f"{LIBRARY}.new"
+    command = [
+        compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall",
+        str(HERE / "runtime.cpp"), "-o", str(fresh),
+        "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
+        "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
+        f"-L{output}", "-Wl,--no-as-needed",
+        *(f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in EXECUTORCH_LIBRARIES),
+        "-Wl,--enable-new-dtags,-rpath,$ORIGIN", "-Wl,--no-undefined", "-Wl,--strip-all",
+    ]  # fmt: skip
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
+    if outcome.returncode != 0:
+        raise BuildError(f"{compiler} could not compile the native runtime:\n{outcome.stderr}")
+    fresh.replace(output / LIBRARY)
+
+
+def platform_tag(folder: Path = OUTPUT) -> str:
+    """
+    The wheel's platform, from the C library that the built libraries in ``folder`` really ask for.
+
+    ExecuTorch's wheel claims ``manylinux_2_28``, so nothing below that is promised.
+
+    Raises:
+        BuildError: if a library asks for a newer C++ library than that platform is sure to have.
+
+    """
+    machine = os.uname().machine
+    glibc = 28
+    for path in sorted(folder.glob("*.so")):
+        listing = subprocess.run(["objdump", "-T", str(path)], check=True, capture_output=True, text=True).stdout
+        glibc = max([glibc, *(int(minor) for minor in re.findall(r"\bGLIBC_2\.(\d+)", listing))])
+        newest = max([0, *(int(patch) for patch in re.findall(r"\bGLIBCXX_3\.4\.(\d+)", listing))])
+        # GCC 8's, the oldest that systems with glibc 2.28 carry.
+        if newest > 25:
+            raise BuildError(f"{path.name} needs GLIBCXX_3.4.{newest}: compile with an older g++ (set CXX)")
+    return f"manylinux_2_{glibc}_{machine}"
+
+
+def _executorch() -> tuple[Path, str]:
+    """Folder and version of the installed executorch, found without importing it (that imports torch)."""
+    wanted = _paired_version()
+    spec = importlib.util.find_spec("executorch")
+    if spec is None or not spec.submodule_search_locations:
+        raise BuildError(
+            f"executorch is missing: pip install executorch=={wanted} first, and build with --no-build-isolation"
+        )
+    version = importlib.metadata.version("executorch").partition("+")[0]
+    if version != wanted:
+        raise BuildError(f"executorch {version} is installed; programs are paired with {wanted}: install that one")
+    return Path(next(iter(spec.submodule_search_locations))), version
+
+
+def _paired_version() -> str:
+    """Read from the source: importing the package here would need its dependencies at build time."""
+    source = (HERE.parent / "manifest.py").read_text()
+    found = re.search(r'^EXECUTORCH_VERSION = "([^"]+)"$', source, re.MULTILINE)
+    if found is None:
+        raise BuildError("mobile_sdk/manifest.py does not say EXECUTORCH_VERSION")
+    return found[1]
+
+
+def _licence() -> Path:
+    for file in importlib.metadata.files("executorch") or ():
+        if file.name == "LICENSE" and ".dist-info" in str(file):
+            return Path(str(file.locate()))
+    raise BuildError("the executorch package has no licence text to pass on: reinstall it")
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except BuildError as error:
+        sys.exit(f"error: {error}")
