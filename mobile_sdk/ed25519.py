@@ -4,10 +4,13 @@ Verify Ed25519 signatures (RFC 8032, section 5.1.7) in pure Python.
 Python's standard library cannot, and a device should not need a compiled library for one signature per
 program. Verifying handles no secret, so it needs not run in constant time; signing is not here.
 
-Strict where implementations differ: encodings of R and A must be canonical and S below the group's
-order, so a signature cannot be changed into another valid one. The equation is RFC 8032's without the
-cofactor, ``[S]B = R + [k]A``, as OpenSSL checks it. Public keys of small order are refused: such a key
-can make one signature fit many messages, and no honest signer has one.
+Strict where implementations differ:
+
+* encodings of R and A must be canonical and S below the group's order, so nobody can turn a signature
+  into another valid one;
+* the equation is ``[S]B = R + [k]A`` without the cofactor, which is what OpenSSL checks;
+* public keys of small order are refused: one signature of such a key can fit many messages, and no
+  honest signer has one. Keys with a small-order component beside an honest one pass, as in OpenSSL.
 """
 
 from __future__ import annotations
