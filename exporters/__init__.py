@@ -1,0 +1,47 @@
+"""
+FTTE's exporter: a model in, a verified training program for small devices out.
+
+Names are imported when first used, so that a device process can read ``exporters.zoo.digits_data`` without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .budget import parse_bytes
+    from .errors import BudgetError, ExportError, TaskError
+    from .plan import Plan
+    from .program import Program, export
+    from .task import Task, load_task
+
+__all__ = [
+    "BudgetError",
+    "ExportError",
+    "Plan",
+    "Program",
+    "Task",
+    "TaskError",
+    "export",
+    "load_task",
+    "parse_bytes",
+]
+
+_HOMES = {
+    "BudgetError": "errors",
+    "ExportError": "errors",
+    "Plan": "plan",
+    "Program": "program",
+    "Task": "task",
+    "TaskError": "errors",
+    "export": "program",
+    "load_task": "task",
+    "parse_bytes": "budget",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,35 @@
+"""
+What can go wrong at export, as exceptions.
+
+    FtteError
+    └── ExportError      no correct program can be made of the task
+        ├── TaskError    the task contradicts itself or its example
+        └── BudgetError  no plan fits the budget
+
+"""
+
+from __future__ import annotations
+
+from mobile_sdk.errors import FtteError
+
+__all__ = ["BudgetError", "ExportError", "TaskError"]
+
+
+class ExportError(FtteError):
+    """No program that gives the right gradients can be made of the task."""
+
+
+class TaskError(ExportError):
+    """A task contradicts itself or its example batch."""
+
+
+class BudgetError(ExportError):
+    """
+    No plan fits the budget.
+
+    ``smallest_bytes`` is the smallest budget that can be met.
+    """
+
+    def __init__(self, message: str, smallest_bytes: int) -> None:
+        super().__init__(message)
+        self.smallest_bytes = smallest_bytes

@@ -1,0 +1,1 @@
+"""Selectors: which parameters to train first. One file per selector, each giving nested subsets."""

@@ -1,0 +1,160 @@
+"""
+Pooling, forward and backward.
+
+``max_pool2d_with_indices_backward`` of ExecuTorch 1.5.1 gives wrong gradients without an error, and ``avg_pool2d`` has no
+backward at all. Both become slices of the input, and their adjoints. No index leaves the forward pass: the
+backward pass finds the first maximum of each window again, which is how torch breaks ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import Unsupported
+from .images import Window, fit, spread, tap
+from .registry import lowers
+from .values import Value
+
+__all__: list[str] = []
+
+_aten = torch.ops.aten
+# Below any activation, and finite: differences with it stay numbers.
+_LOWEST = -3.0e38
+
+
+def _pair(value: Sequence[int], default: Sequence[int] = ()) -> list[int]:
+    value = list(value) or list(default)
+    return value * 2 if len(value) == 1 else value
+
+
+def _windows(
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> tuple[Window, Window]:
+    if ceil_mode:
+        raise Unsupported("pooling with ceil_mode", "ceil_mode=False, padding the input where needed")
+    if x.ndim != 4:
+        raise Unsupported(f"2-d pooling of a tensor with {x.ndim} axes", "an image batch (n, c, h, w)")
+    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
+    stride = _pair(stride, kernel)
+    result = []
+    for i in range(2):
+        outputs = (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
+        result.append(Window(x.shape[2 + i], outputs, kernel[i], stride[i], padding[i], dilation[i]))
+    return result[0], result[1]
+
+
+def _taps(x: Value, rows: Window, cols: Window, fill: float) -> list[tuple[int, int, Tensor]]:
+    image = fit(fit(x.channels_last(), 1, rows.padding, rows.span, fill), 2, cols.padding, cols.span, fill)
+    result = []
+    for i in range(rows.kernel):
+        row = tap(image, 1, rows, i)
+        result += [(i, j, tap(row, 2, cols, j)) for j in range(cols.kernel)]
+    return result
+
+
+def _gather(parts: Sequence[tuple[int, int, Tensor]], rows: Window, cols: Window) -> Value:
+    """The adjoint of :func:`_taps`: the sum of every tap's part, put back where it was read."""
+    total: Tensor | None = None
+    for i, j, part in parts:
+        placed = spread(spread(part, 1, rows, i), 2, cols, j)
+        total = placed if total is None else _aten.add.Tensor(total, placed)
+    assert total is not None
+    return Value.of_channels_last(total)
+
+
+def _maximum(taps: Sequence[tuple[int, int, Tensor]]) -> Tensor:
+    result = taps[0][2]
+    for _, _, part in taps[1:]:
+        result = _aten.maximum.default(result, part)
+    return result
+
+
+@lowers(_aten.max_pool2d_with_indices.default)
+def max_pool(
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[Value, None]:
+    """The elementwise maximum of the taps."""
+    rows, cols = _windows(x, kernel, stride, padding, dilation, ceil_mode)
+    return Value.of_channels_last(_maximum(_taps(x, rows, cols, _LOWEST))), None
+
+
+@lowers(_aten.max_pool2d_with_indices_backward.default)
+def max_pool_backward(
+    grad: Value,
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: object,
+) -> Value:
+    """The gradient goes to the first tap that equals the maximum; masks are arithmetic, not booleans."""
+    rows, cols = _windows(x, kernel, stride, padding, dilation, ceil_mode)
+    taps = _taps(x, rows, cols, _LOWEST)
+    largest = _maximum(taps)
+    left = grad.channels_last()
+    parts = []
+    for i, j, part in taps[:-1]:
+        below = _aten.clamp.default(_aten.mul.Tensor(_aten.sub.Tensor(largest, part), 1e38), 0.0, 1.0)
+        rest = _aten.mul.Tensor(left, below)
+        parts.append((i, j, _aten.sub.Tensor(left, rest)))
+        left = rest
+    parts.append((*taps[-1][:2], left))
+    return _gather(parts, rows, cols)
+
+
+@lowers(_aten.avg_pool2d.default)
+def avg_pool(
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    """The mean of the taps."""
+    rows, cols = _windows(x, kernel, stride, padding, (1, 1), ceil_mode)
+    scale = _average(rows, cols, count_include_pad, divisor_override)
+    taps = _taps(x, rows, cols, 0.0)
+    total = taps[0][2]
+    for _, _, part in taps[1:]:
+        total = _aten.add.Tensor(total, part)
+    return Value.of_channels_last(_aten.mul.Tensor(total, scale))
+
+
+@lowers(_aten.avg_pool2d_backward.default)
+def avg_pool_backward(
+    grad: Value,
+    x: Value,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Value:
+    """Every tap gets an equal part of the gradient."""
+    rows, cols = _windows(x, kernel, stride, padding, (1, 1), ceil_mode)
+    part = _aten.mul.Tensor(grad.channels_last(), _average(rows, cols, count_include_pad, divisor_override))
+    return _gather([(i, j, part) for i in range(rows.kernel) for j in range(cols.kernel)], rows, cols)
+
+
+def _average(rows: Window, cols: Window, count_include_pad: bool, divisor: int | None) -> float:
+    if not count_include_pad and (rows.padding or cols.padding):
+        raise Unsupported("average pooling that leaves padding out of the count", "count_include_pad=True")
+    return 1.0 / (divisor or rows.kernel * cols.kernel)

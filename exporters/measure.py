@@ -1,0 +1,96 @@
+"""
+What a training step takes on a device, measured rather than predicted.
+
+The planned arena is not the memory (a program that plans 6 MB can grow a process by 25 MB: the delegate's workspace
+lies outside the plan), so a fresh process of the native runtime trains and is watched. Its growth is counted
+in anonymous memory, from "engine imported, one thread, a one-operator program already run" to the peak of a step,
+with the trained weights, gradients, momentum and input buffers of :mod:`exporters.measure_child`. Frozen
+weights are mapped from their file, so they are not anonymous: the kernel can drop them at any time.
+
+Peaks inside a step come from the kernel: after two steps of warming up the high-water mark of resident memory
+is reset (``5`` into ``/proc/self/clear_refs``), more steps run, and ``VmHWM`` less the file-backed pages is the peak.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import fx
+
+import mobile_sdk
+
+from .emit import emit
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    from .program import Program
+
+__all__ = ["Footprint", "measure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """
+    Anonymous memory of a training step, in bytes.
+
+    ``total_bytes`` is the measured growth. The others are parts of it that follow from the plan:
+    the device's copy of the trained parameters, their gradients, the optimiser's momentum, and the batch.
+    ``runtime_bytes`` is the rest: arena, the delegate's workspace, loaded program.
+    """
+
+    total_bytes: int
+    trained_bytes: int
+    gradient_bytes: int
+    optimiser_bytes: int
+    batch_bytes: int
+
+    @property
+    def runtime_bytes(self) -> int:
+        """What remains of the total."""
+        parts = self.trained_bytes + self.gradient_bytes + self.optimiser_bytes + self.batch_bytes
+        return self.total_bytes - parts
+
+
+def measure(program: Program) -> Footprint:
+    """
+    Train in a fresh process and report its growth.
+
+    Raises:
+        ExportError: if the process fails; Linux is needed.
+
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        program.save(folder)
+        first = Path(folder) / "first.pte"
+        first.write_bytes(_one_operator())
+        command = [sys.executable, "-m", "exporters.measure_child", folder, str(first)]
+        # One arena and one thread, as in a device's process; where this package lies, for a fresh interpreter.
+        paths = [str(Path(p).resolve().parent.parent) for p in (__file__, str(mobile_sdk.__file__))]
+        environment = os.environ | {
+            "MALLOC_ARENA_MAX": "1",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": os.pathsep.join([*dict.fromkeys(paths), os.environ.get("PYTHONPATH", "")]),
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ExportError(f"the program's memory cannot be measured: {reason[0]}")
+    return Footprint(**json.loads(done.stdout))
+
+
+@functools.cache
+def _one_operator() -> bytes:
+    """A program of one delegated operator, which sets up all that the first run of any program sets up."""
+    graph = fx.symbolic_trace(torch.nn.Tanh())
+    return emit({"first": (graph, [torch.zeros(1, 8)])}).pte

@@ -1,0 +1,80 @@
+"""
+The process that :mod:`exporters.measure` watches: trains a program as a device does, and prints its growth.
+
+Imports numpy and mobile_sdk, nothing else; run as ``python -m exporters.measure_child FOLDER FIRST_PTE``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mobile_sdk.engines import load_engine
+from mobile_sdk.engines.base import Engine
+from mobile_sdk.layout import Arrays
+from mobile_sdk.native.library import Program, set_threads
+from mobile_sdk.optimisers import SGD
+from mobile_sdk.weights import map_weights
+
+_WARM_UP = 2
+_STEPS = 3
+
+
+def main(folder: Path, first: Path) -> None:
+    """Measure the program in ``folder`` after running ``first``; the fields of ``Footprint`` go to stdout as JSON."""
+    set_threads(1)
+    tiny = Program(first)
+    tiny.execute("first", [np.zeros((1, 8), np.float32)], (np.zeros((1, 8), np.float32),))
+    gc.collect()
+    before = _status("RssAnon")
+
+    engine = load_engine(folder)
+    manifest = engine.manifest
+    weights = dict(map_weights(manifest.layout, [folder / "weights.safetensors"]))
+    for name in manifest.subset:
+        weights[name] = np.array(weights[name])
+    optimiser = SGD(learning_rate=1e-3, momentum=0.9)
+    n, contract = manifest.micro_batch, manifest.contract
+    x = np.zeros((n, *contract.x_shape), contract.x_dtype)
+    y = np.zeros((n, *contract.y_shape), contract.y_dtype)
+    sample_weight = np.ones(n, np.float32)
+
+    for step in range(_WARM_UP + _STEPS):
+        if step == _WARM_UP:
+            Path("/proc/self/clear_refs").write_text("5")
+        _, _, gradients = engine.train_step(x, y, sample_weight, weights)
+        _update(engine, weights, optimiser, gradients)
+    peak = _status("VmHWM") - _status("RssFile") - _status("RssShmem")
+
+    compact = 4 * manifest.subset.size
+    report = {
+        "total_bytes": peak - before,
+        "trained_bytes": sum(weights[name].nbytes for name in manifest.subset),
+        "gradient_bytes": compact,
+        "optimiser_bytes": compact,
+        "batch_bytes": x.nbytes + y.nbytes + sample_weight.nbytes,
+    }
+    print(json.dumps(report))
+    engine.close()
+    tiny.close()
+
+
+def _update(engine: Engine, weights: Arrays, optimiser: SGD, gradients: Arrays) -> None:
+    for name, step in optimiser.steps(gradients):
+        weights[name][engine.manifest.subset.selector(name)] -= step
+
+
+def _status(field: str) -> int:
+    """A field of ``/proc/self/status``, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

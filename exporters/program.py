@@ -1,0 +1,216 @@
+"""From a task to a program that is known to be right: export, verify, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobile_sdk import safetensors
+from mobile_sdk.engines import load_engine
+from mobile_sdk.errors import ProgramError
+from mobile_sdk.layout import Subset, Vector
+from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
+
+from .budget import parse_bytes
+from .emit import emit
+from .errors import ExportError
+from .lowering import lower
+from .plan import Plan
+from .step import Step
+from .task import Task
+from .tracing import trace
+from .verify import verify
+
+__all__ = ["WEIGHTS_FILE", "Program", "build", "export"]
+
+WEIGHTS_FILE = "weights.safetensors"
+METHODS = ("train_step", "evaluate", "predict")
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """
+    A training program for one plan, with the weights to start from.
+
+    Args:
+        manifest: what a device must know of it.
+        pte: the ExecuTorch program; it holds no weights.
+        weights: the task's initial weights, float32, shape ``(layout.size,)``.
+        gradient_error: largest error of a gradient found when it was verified, relative to its norm;
+            :obj:`None` in a program that was not exported but loaded.
+        seconds: what the export took, search included; 0 in a loaded one.
+
+    """
+
+    manifest: Manifest
+    pte: bytes
+    weights: Vector
+    gradient_error: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def plan(self) -> Plan:
+        """What it trains."""
+        return Plan(self.manifest.subset, self.manifest.micro_batch)
+
+    def for_run(self, run: str, serial: int, tier: str) -> Program:
+        """The same program, its manifest made out to a run."""
+        return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, run=run, serial=serial, tier=tier))
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``program.pte``, ``manifest.json`` and the initial weights to ``folder``, which is made if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / PROGRAM_FILE).write_bytes(self.pte)
+        (folder / WEIGHTS_FILE).write_bytes(safetensors.dumps(self.manifest.layout.views(self.weights)))
+        (folder / MANIFEST_FILE).write_bytes(self.manifest.to_bytes())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Program:
+        """
+        Read what :meth:`save` wrote.
+
+        Raises:
+            ProgramError: if a file is missing or ``program.pte`` is not the manifest's.
+            PayloadError: if the weights are not a safetensors file.
+            LayoutError: if the weights do not fit the manifest.
+
+        """
+        folder = Path(folder)
+        try:
+            manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
+            pte = (folder / PROGRAM_FILE).read_bytes()
+            arrays, _ = safetensors.loads((folder / WEIGHTS_FILE).read_bytes())
+        except OSError as error:
+            raise ProgramError(f"no program in {folder}: {error}") from error
+        if FileEntry.of(pte) != manifest.files[PROGRAM_FILE]:
+            raise ProgramError(f"{folder / PROGRAM_FILE} is not the file that the manifest describes")
+        return cls(manifest, pte, manifest.layout.flatten(arrays))
+
+
+def export(
+    task: Task,
+    *,
+    budget: str | int | None = None,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+) -> Program:
+    """
+    Make the program of a task.
+
+    Args:
+        task: what to learn.
+        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes; the search picks
+            the plan. Without budget and plan, everything is trained.
+        plan: what to train.
+        progress: called with a line of text at every stage; a search takes many seconds.
+
+    Raises:
+        ExportError: if the task cannot be lowered, or the result is not right.
+        BudgetError: if no plan fits the budget.
+        ValueError: if both ``budget`` and ``plan`` are given, or ``budget`` is not an amount of memory.
+
+    """
+    from .measure import measure  # it starts from programs
+    from .search import plan_for
+
+    if budget is not None and plan is not None:
+        raise ValueError("give a budget or a plan, not both")
+    say = progress or _silent
+    start = time.perf_counter()
+    limit = 0 if budget is None else parse_bytes(budget)
+    if limit:
+        plan = plan_for(task, limit, progress=say)
+    elif plan is None:
+        plan = Plan(Subset.whole(task.layout, task.parameter_names()), task.micro_batch)
+    program = build(task, plan)
+    say("verifying gradients")
+    error = _verified(program, Step(task, plan))
+    say("measuring memory")
+    memory = Memory(limit, program.manifest.memory.planned_bytes, measure(program).total_bytes)
+    manifest = dataclasses.replace(program.manifest, memory=memory)
+    return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
+
+
+def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS) -> Program:
+    """
+    Lower and emit, without verifying or measuring: what the search tries out, with the methods that it needs.
+
+    Raises:
+        ExportError: if an operator cannot be lowered.
+
+    """
+    step = Step(task, plan)
+    x, y = task.batch(plan.micro_batch)
+    sample_weight = torch.ones(plan.micro_batch)
+    weights = task.initial_weights()
+    state = {name: torch.from_numpy(view) for name, view in task.layout.views(weights).items()}
+    ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
+    calls: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
+        "train_step": (step.train_step, [x, y, sample_weight, *ordered]),
+        "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
+        "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
+    }
+    lowered = {}
+    for name in methods:
+        function, inputs = calls[name]
+        lowered[name] = lower(trace(function, task.model, inputs), inputs), inputs
+    emitted = emit(lowered)
+    manifest = Manifest(
+        run="",
+        serial=0,
+        tier="",
+        task=task.name,
+        files={PROGRAM_FILE: FileEntry.of(emitted.pte)},
+        methods={n: _method(step, n, emitted.planned[n], lowered[n][1]) for n in methods},
+        layout=task.layout,
+        subset=plan.subset,
+        contract=task.contract,
+        metrics=tuple(task.metrics),
+        micro_batch=plan.micro_batch,
+        memory=Memory(0, emitted.planned["train_step"], 0),
+    )
+    return Program(manifest, emitted.pte, weights)
+
+
+def _silent(text: str) -> None:
+    """Nobody is watching."""
+
+
+def _verified(program: Program, step: Step) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        program.save(folder)
+        engine = load_engine(folder)
+        try:
+            return verify(engine, step)
+        except ProgramError as error:
+            raise ExportError(f"the program does not run: {error}") from error
+        finally:
+            engine.close()
+
+
+def _method(step: Step, name: str, planned: int, inputs: list[Tensor]) -> Method:
+    """What the manifest says of a method, which the runtime compares with the program itself."""
+    order = step.order if name == "train_step" else step.names
+    roles = [("x", "")] if name == "predict" else [("x", ""), ("y", ""), ("sample_weight", "")]
+    roles += [("weight", n) for n in order]
+    specs = tuple(
+        TensorSpec(role, n, tuple(t.shape), str(t.dtype).removeprefix("torch."))
+        for (role, n), t in zip(roles, inputs, strict=True)
+    )
+    if name == "predict":
+        output = tuple(step.predict(*inputs).shape)
+        return Method(specs, (TensorSpec("prediction", "", output, "float32"),), planned)
+    sums = [TensorSpec("loss", "", (), "float32"), *(TensorSpec("metric", m, (), "float32") for m in step.task.metrics)]
+    subset = step.plan.subset
+    gradients = [TensorSpec("gradient", n, subset.shape(n), "float32") for n in subset] if name == "train_step" else []
+    return Method(specs, (*sums, *gradients), planned)

@@ -1,0 +1,77 @@
+"""
+The largest plan that fits a budget.
+
+Candidates are nested subsets, so their memory grows with them and a bisection finds the last that fits. A candidate is
+built and measured, but not verified; what the search settles on is verified when it is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .budget import format_bytes
+from .errors import BudgetError
+from .importance import last_layers
+from .measure import measure
+from .plan import Plan
+from .program import build
+from .task import Task
+
+__all__ = ["plan_for"]
+
+# Measurements repeat within about one percent; a plan must fit whenever it is measured.
+_MARGIN = 1.02
+
+
+def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None = None) -> Plan:
+    """
+    The last layers of the model, as many as fit.
+
+    Where not even the last one fits at the task's micro-batch, it alone is trained at a smaller one; so the
+    plan of a smaller budget always lies inside that of a larger one.
+
+    Args:
+        task: what to learn.
+        budget: bytes that a training step may take, as :func:`~exporters.measure.measure` counts them.
+        progress: called with a line of text per candidate.
+
+    Raises:
+        BudgetError: if no plan fits; it names the smallest budget that can be met.
+        ExportError: if the model cannot be lowered.
+
+    """
+    subsets = last_layers.subsets(task)
+
+    def needs(count: int, micro_batch: int) -> int:
+        plan = Plan(subsets[count - 1], micro_batch)
+        needed = int(measure(build(task, plan, ("train_step",))).total_bytes * _MARGIN)
+        if progress is not None:
+            progress(
+                f"last {count} of {len(subsets)} layers, micro-batch {micro_batch}: {format_bytes(needed)} "
+                f"of {format_bytes(budget)}"
+            )
+        return needed
+
+    size = task.micro_batch
+    if needs(len(subsets), size) <= budget:
+        return Plan(subsets[-1], size)
+    smallest = needs(1, size)
+    if smallest <= budget:
+        fits, fails = 1, len(subsets)
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            if needs(middle, size) <= budget:
+                fits = middle
+            else:
+                fails = middle
+        return Plan(subsets[fits - 1], size)
+    while size > 1:
+        size //= 2
+        smallest = min(smallest, needs(1, size))
+        if smallest <= budget:
+            return Plan(subsets[0], size)
+    raise BudgetError(
+        f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, one sample at a time, "
+        f"takes {format_bytes(smallest)}; set at least that",
+        smallest,
+    )

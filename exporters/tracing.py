@@ -1,0 +1,80 @@
+"""Trace a step into one graph of ATen operators, each tagged with the module of the model that it comes from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from .lowering import MODULE, decompositions
+
+__all__ = ["trace"]
+
+
+def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """
+    The graph of ``function(*inputs)``, backward pass included.
+
+    ``node.meta["custom"][MODULE]`` of each node names the module of ``model`` that it belongs to, or "" for
+    what lies outside the model.
+    """
+    with traceback.preserve_node_meta(), _named_modules(model), _TagBackward():
+        _enter("")
+        graph = make_fx(function, decomposition_table=decompositions())(*inputs)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _enter(name: str) -> None:
+    traceback.current_meta["custom"] = {MODULE: name}
+
+
+@contextlib.contextmanager
+def _named_modules(model: nn.Module) -> Iterator[None]:
+    """Note the innermost module whose forward is running."""
+    stack: list[str] = []
+    handles = []
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            stack.append(name)
+            _enter(name)
+
+        return hook
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop()
+        _enter(stack[-1] if stack else "")
+
+    for name, module in model.named_modules():
+        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _TagBackward(TorchFunctionMode):
+    """Note the same module again when autograd comes to what it computed."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        meta = traceback.current_meta.get("custom", {MODULE: ""})
+        for output in result if isinstance(result, tuple) else (result,):
+            if isinstance(output, torch.Tensor) and output.grad_fn is not None:
+                output.grad_fn.register_prehook(lambda _, meta=meta: _enter(meta[MODULE]))
+        return result
