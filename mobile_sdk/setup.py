@@ -1,0 +1,72 @@
+"""What pyproject.toml cannot say: the wheel holds a compiled library that serves every CPython 3."""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).resolve().parent
+BUILD_ONLY = {("mobile_sdk", "setup"), ("mobile_sdk.native", "build")}
+
+spec = importlib.util.spec_from_file_location("ftte_native_build", HERE / "native" / "build.py")
+native = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native)
+
+# Leftovers of an earlier build would end up in the wheel, and the source folder stays clean.
+build_base = tempfile.mkdtemp(prefix="ftte-build-")
+atexit.register(shutil.rmtree, build_base, ignore_errors=True)
+
+
+class BuildWithRuntime(build_py):
+    """Python files, and the runtime beside them; an editable install gets it in the source folder."""
+
+    def run(self):
+        native.build(self.output)  # first, so that what is missing is all that is said
+        super().run()
+
+    @property
+    def output(self):
+        return native.OUTPUT if self.editable_mode else Path(self.build_lib) / "mobile_sdk" / "native" / "lib"
+
+    def find_package_modules(self, package, package_dir):
+        """All but what only builds."""
+        modules = super().find_package_modules(package, package_dir)
+        return [found for found in modules if found[:2] not in BUILD_ONLY]
+
+    def get_outputs(self, include_bytecode=True):
+        built = [] if self.editable_mode else [str(path) for path in self.output.glob("*")]
+        return [*super().get_outputs(include_bytecode), *built]
+
+
+class PlatformWheel(bdist_wheel):
+    """Bound to the platform but, since ctypes loads the library, to no version of CPython."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self):
+        return "py3", "none", native.platform_tag(self.get_finalized_command("build_py").output)
+
+
+class BinaryDistribution(Distribution):
+    def has_ext_modules(self):
+        return True
+
+
+try:
+    setup(
+        packages=["mobile_sdk", *(f"mobile_sdk.{name}" for name in find_packages(str(HERE)))],
+        distclass=BinaryDistribution,
+        cmdclass={"build_py": BuildWithRuntime, "bdist_wheel": PlatformWheel},
+        options={"build": {"build_base": build_base}},
+    )
+except native.BuildError as error:
+    raise SystemExit(f"error: {error}") from None
