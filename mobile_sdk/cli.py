@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="this device's own folder (default: ~/.local/share/ftte-device/NAME)",
     )
+    join.add_argument("--name", default="", help="what to call this device when it joins for the first time")
     join.add_argument("--budget", type=parse_bytes, default=0, metavar="SIZE", help="memory for training, e.g. 2MB")
     join.add_argument(
         "--token",
@@ -101,6 +102,7 @@ async def _join(options: argparse.Namespace) -> int:
         key=options.key,
         dataset=load_dataset(options.data),
         storage=storage,
+        name=options.name,
         token=options.token,
         budget=options.budget,
         insecure=options.insecure,

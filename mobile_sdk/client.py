@@ -66,6 +66,7 @@ class Client:
         key: the run's public key as 64 hex digits; programs signed by any other are refused.
         dataset: this device's samples.
         storage: a folder of this device's own, kept over restarts.
+        name: what to call a device that joins for the first time; made up if empty.
         token: the operator's enrolment token, where one is needed.
         budget: bytes of memory that training may take; 0 for no limit.
         insecure: allow ``ws://`` to another machine.
@@ -90,6 +91,7 @@ class Client:
         key: str,
         dataset: Dataset,
         storage: str | Path,
+        name: str = "",
         token: str = "",
         budget: int = 0,
         insecure: bool = False,
@@ -113,7 +115,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._offload = offload
         self._rng = rng or random.Random()
-        self._storage = DeviceStorage(Path(storage), run)
+        self._storage = DeviceStorage(Path(storage), run, name)
         self._engine: tuple[str, Engine] | None = None
         self._diverged = 0
 
@@ -269,6 +271,8 @@ class _Visit:
                         await self._receive(event)
                     case FetchRequested():
                         await self._send(event)
+                    case PeerError(code="unavailable" | "replaced"):
+                        raise ConnectionLost(event.message)
                     case PeerError():
                         raise Refused(event.code, event.message)
                     case Welcome() | Assign() | Accepted() | Rejected():

@@ -66,13 +66,14 @@ class DeviceStorage:
     Args:
         folder: created if missing, readable by its owner alone.
         run: the run that this device takes part in.
+        name: what to call a new device; made up at random if empty. An existing folder keeps its name.
 
     Raises:
         StorageError: if another process uses the folder, or it belongs to another run.
 
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, name: str = "") -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,7 +83,7 @@ class DeviceStorage:
         except OSError as error:
             raise StorageError(f"cannot use the folder {folder}: {error}") from error
         try:
-            self._identity = self._load_identity(run)
+            self._identity = self._load_identity(run, name)
         except BaseException:
             self.close()
             raise
@@ -102,12 +103,12 @@ class DeviceStorage:
             ) from None
         return lock
 
-    def _load_identity(self, run: str) -> dict[str, Any]:
+    def _load_identity(self, run: str, name: str) -> dict[str, Any]:
         path = self.folder / "device.json"
         if not path.exists():
             identity = {
                 "run": run,
-                "device": f"device-{secrets.token_hex(6)}",
+                "device": name or f"device-{secrets.token_hex(6)}",
                 "secret": secrets.token_hex(SECRET_BYTES),
                 "serial": 0,
             }
@@ -131,7 +132,7 @@ class DeviceStorage:
 
     @property
     def device(self) -> str:
-        """The device's name; made up at random when the folder was created."""
+        """The device's name; fixed when the folder was created."""
         return str(self._identity["device"])
 
     @property

@@ -1,0 +1,1 @@
+"""FTTE's coordinator: devices, versions, buffer, merge."""

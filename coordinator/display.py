@@ -1,0 +1,124 @@
+"""The run on a terminal, live: version, buffer, accuracy, staleness, bytes, and every device."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from mobile_sdk.sizes import format_bytes
+
+from .status import RunStatus
+
+__all__ = ["live"]
+
+REFRESH_SECONDS = 0.25
+BLOCKS = "▁▂▃▄▅▆▇█"
+SHOWN_DEVICES = 20
+_STYLES = {"offline": "dim", "idle": "default", "downloading": "cyan", "training": "green", "uploading": "magenta"}
+
+
+@contextlib.asynccontextmanager
+async def live(console: Console, status: Callable[[], RunStatus]) -> AsyncIterator[None]:
+    """
+    Show the run while the context lasts; where there is no terminal, print a line per version instead.
+
+    Args:
+        console: where to.
+        status: gives the newest look at the run.
+
+    """
+    history: list[float] = []
+    task = asyncio.create_task(_animate(console, status, history) if console.is_terminal else _log(console, status))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _animate(console: Console, status: Callable[[], RunStatus], history: list[float]) -> None:
+    with Live(console=console, auto_refresh=False, transient=True) as screen:
+        seen = -1
+        while True:
+            now = status()
+            if now.version != seen and "accuracy" in now.metrics:
+                seen = now.version
+                history.append(now.metrics["accuracy"])
+            screen.update(render(now, history), refresh=True)
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
+async def _log(console: Console, status: Callable[[], RunStatus]) -> None:
+    seen = 0
+    while True:
+        now = status()
+        if now.version != seen:
+            seen = now.version
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in now.metrics.items())
+            console.print(f"version {now.version}: {numbers} ({now.merged} updates merged)", highlight=False)
+        await asyncio.sleep(REFRESH_SECONDS)
+
+
+def render(status: RunStatus, history: list[float]) -> RenderableType:
+    """One picture of the run; ``history`` holds the accuracy of the versions so far."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(Text("version", style="dim"), Text(str(status.version), style="bold"))
+    if history:
+        facts.add_row(
+            Text("accuracy", style="dim"),
+            Text.assemble((f"{history[-1]:.4f}  ", "bold"), (_spark(history[-48:]), "green")),
+        )
+    buffer = Table.grid(padding=(0, 1))
+    buffer.add_row(
+        ProgressBar(status.capacity, min(status.buffered, status.capacity), width=20),
+        f"{status.buffered} of {status.capacity}",
+    )
+    facts.add_row(Text("buffer", style="dim"), buffer)
+    facts.add_row(Text("staleness", style="dim"), _staleness(status))
+    up, down = sum(d.bytes_up for d in status.devices), sum(d.bytes_down for d in status.devices)
+    facts.add_row(Text("bytes", style="dim"), f"{format_bytes(up)} up, {format_bytes(down)} down")
+    return Group(Text(f"FTTE  {status.name}", style="bold"), facts, _devices(status))
+
+
+def _spark(values: list[float]) -> str:
+    return "".join(BLOCKS[min(int(value * len(BLOCKS)), len(BLOCKS) - 1)] for value in values)
+
+
+def _staleness(status: RunStatus) -> Text:
+    if not status.staleness:
+        return Text("none merged yet", style="dim")
+    most = max(status.staleness.values())
+    text = Text()
+    for tau, count in list(status.staleness.items())[:16]:
+        text.append(f"{tau}")
+        text.append(BLOCKS[round((len(BLOCKS) - 1) * count / most)] + " ", style="yellow")
+    return text.append(f" {status.merged} merged")
+
+
+def _devices(status: RunStatus) -> Table:
+    table = Table("device", "tier", "state", box=None, pad_edge=False)
+    for name in ("updates", "staleness", "loss", "up", "down"):
+        table.add_column(name, justify="right")
+    for device in status.devices[:SHOWN_DEVICES]:
+        loss = device.report.get("loss")
+        table.add_row(
+            device.id,
+            device.tier or "-",
+            Text(device.state, style=_STYLES[device.state]),
+            str(device.updates),
+            "-" if device.staleness is None else str(device.staleness),
+            f"{loss:.3f}" if isinstance(loss, float) else "-",
+            format_bytes(device.bytes_up),
+            format_bytes(device.bytes_down),
+        )
+    if len(status.devices) > SHOWN_DEVICES:
+        table.add_row(f"and {len(status.devices) - SHOWN_DEVICES} more")
+    return table

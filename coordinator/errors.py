@@ -1,0 +1,39 @@
+"""
+What can go wrong on the coordinator.
+
+    CoordinatorError
+    ├── ConfigError     a run file that cannot be used
+    ├── StoreError      a state directory that is damaged, in use, or of another run
+    └── UpdateRefused   an update that will never be merged
+
+"""
+
+from __future__ import annotations
+
+from mobile_sdk.errors import FtteError
+
+__all__ = ["ConfigError", "CoordinatorError", "StoreError", "UpdateRefused"]
+
+
+class CoordinatorError(FtteError):
+    """Base class of the coordinator's own errors."""
+
+
+class ConfigError(CoordinatorError):
+    """A run file cannot be used."""
+
+
+class StoreError(CoordinatorError):
+    """A state directory is damaged, in use, or of another run."""
+
+
+class UpdateRefused(CoordinatorError):
+    """
+    An update will never be merged.
+
+    ``code`` is one of the codes in ``docs/protocol.md``; the message goes to the device.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,1 @@
+"""How a buffer of updates becomes a version: staleness weights, then the merge rule."""

@@ -1,0 +1,182 @@
+"""
+Begin a run: plan a program per memory budget, sign them, and write down version 0.
+
+Exporting needs torch, which takes hundreds of megabytes and blocks for seconds. It happens once, in
+worker processes that end when it is done, so that the coordinator itself stays small.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mobile_sdk import safetensors
+from mobile_sdk.engines import load_engine
+from mobile_sdk.engines.base import Engine
+from mobile_sdk.layout import Vector
+from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+
+from .config import Config
+from .errors import ConfigError, StoreError
+from .evaluate import Evaluator
+from .keys import RunKey
+from .store.base import RunRecord, Store, TierRecord, VersionRecord
+from .tiers import Tier, load_tiers
+from .versions import put_weights
+
+__all__ = ["begin_or_resume", "load_evaluator"]
+
+# Programs are numbered by the set they were exported in; a device never goes back.
+FIRST_SERIAL = 1
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exported:
+    """What comes back from a worker."""
+
+    tier: str
+    manifest: bytes
+    program: bytes
+    vector: Vector
+
+
+def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progress: Progress) -> list[Tier]:
+    """
+    The tiers of the run: as stored, or newly planned where the state directory is empty.
+
+    Args:
+        config: the run file.
+        store: the run's state.
+        key: signs the programs.
+        now: wall time, for the records.
+        progress: called with a sentence as planning goes on.
+
+    Raises:
+        StoreError: if the state belongs to another run, or to the same with other plans.
+        ConfigError: if the task or a budget cannot be used.
+
+    """
+    plans: dict[str, Any] = {"task": config.run.task, "budgets": dict(config.budgets)}
+    existing = store.run()
+    if existing is None:
+        _begin(config, store, key, now, progress, plans)
+    elif existing.name != config.run.name:
+        raise StoreError(
+            f"the state directory {config.run.state} holds the run {existing.name!r}, not {config.run.name!r}"
+        )
+    elif dict(existing.plans) != plans:
+        raise StoreError(
+            f"the run {existing.name!r} in {config.run.state} was planned for another task or other budgets: "
+            "restore them in the run file, or give a new state directory"
+        )
+    tiers = load_tiers(store)
+    if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
+        raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
+    return tiers
+
+
+def _reports(store: Store, tier: Tier, metric: str) -> bool:
+    """Whether central evaluation gives this metric."""
+    run = store.run()
+    return run is not None and bool(run.evaluation) and metric in tier.manifest.metrics
+
+
+def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Progress, plans: dict[str, Any]) -> None:
+    exported, evaluation = _export_all(config, progress)
+    records = []
+    subsets = []
+    for item in exported:
+        manifest = Manifest.from_bytes(item.manifest)
+        subsets.append(manifest.subset)
+        packed = zlib.compress(item.program, 9)
+        records.append(
+            TierRecord(
+                name=item.tier,
+                serial=manifest.serial,
+                budget_bytes=manifest.memory.budget_bytes,
+                manifest=_put(store, item.manifest),
+                signature=key.sign(item.manifest),
+                program=dataclasses.replace(_put(store, packed), encoding="zlib"),
+            )
+        )
+    layout = manifest.layout
+    refs = put_weights(store, layout, subsets, exported[0].vector)
+    run = RunRecord(config.run.name, plans, store.put(evaluation).sha256 if evaluation else "", now)
+    metrics = {}
+    if evaluation:
+        progress("evaluating version 0")
+        engine = _engine(exported[0].manifest, exported[0].program)
+        metrics = Evaluator(engine, evaluation)(exported[0].vector)
+        engine.close()
+    store.create(run, records, VersionRecord(0, -1, refs, metrics, now))
+
+
+def _put(store: Store, content: bytes) -> ArtifactRef:
+    entry = store.put(content)
+    return ArtifactRef(Sha256(entry.sha256), entry.size)
+
+
+def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
+    """Export every tier, as many at once as there are processors; and the held-out data."""
+    workers = min(len(config.budgets), os.cpu_count() or 1)
+    context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        evaluation = pool.submit(_held_out, config.run.task)
+        waiting = {
+            pool.submit(_export, config.run.task, config.run.name, tier, budget): tier
+            for tier, budget in sorted(config.budgets.items(), key=lambda item: item[1])
+        }
+        exported = []
+        for future in concurrent.futures.as_completed(waiting):
+            exported.append(future.result())
+            done = ", ".join(sorted(item.tier for item in exported))
+            progress(f"planned {len(exported)} of {len(waiting)} programs: {done}")
+        return sorted(exported, key=lambda item: config.budgets[item.tier]), evaluation.result()
+
+
+def _export(task: str, run: str, tier: str, budget: int) -> _Exported:
+    """In a worker: plan, export and verify one program."""
+    from exporters import export
+    from exporters.task import load_task
+
+    program = export(load_task(task), budget=budget).for_run(run, FIRST_SERIAL, tier)
+    return _Exported(tier, program.manifest.to_bytes(), program.pte, program.initial_weights)
+
+
+def _held_out(task: str) -> bytes:
+    """In a worker: the task's held-out data as a safetensors file, or nothing."""
+    from exporters.task import load_task
+
+    held_out = load_task(task).held_out
+    if held_out is None:
+        return b""
+    x, y = held_out()
+    return safetensors.dumps({"x": x, "y": y})
+
+
+def _engine(manifest: bytes, program: bytes) -> Engine:
+    with tempfile.TemporaryDirectory() as folder:
+        # The runtime maps the file, so it may be gone once it is loaded.
+        (Path(folder) / MANIFEST_FILE).write_bytes(manifest)
+        (Path(folder) / PROGRAM_FILE).write_bytes(program)
+        return load_engine(folder)
+
+
+def load_evaluator(store: Store, tier: Tier) -> Evaluator | None:
+    """The run's central evaluation, in a program of ``tier``; none if the task has no held-out data."""
+    run = store.run()
+    if run is None or not run.evaluation:
+        return None
+    manifest = store.artifact(tier.record.manifest.sha256).read_bytes()
+    program = zlib.decompress(store.artifact(tier.record.program.sha256).read_bytes())
+    return Evaluator(_engine(manifest, program), store.artifact(run.evaluation).read_bytes())

@@ -1,0 +1,127 @@
+"""
+A run in memory: what the merge loop and the devices' sessions share.
+
+All of it can be rebuilt from the store.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+
+from mobile_sdk.clock import Clock, Offload
+from mobile_sdk.protocol.messages import ArtifactRef, Finished
+
+from .buffer import Buffer, BufferedUpdate
+from .config import Config
+from .errors import StoreError
+from .intake import Intake
+from .keys import RunKey
+from .status import DeviceStatus, RunStatus, Traffic
+from .store.base import MergedUpdate, Store
+from .tiers import Tier
+from .uploads import Uploads
+from .validation import parse_update
+from .versions import Versions
+
+__all__ = ["Run"]
+
+
+class Run:
+    """
+    The state of one run.
+
+    Args:
+        config: the operator's decisions.
+        store: what is durable; accepted updates that wait in it are buffered again.
+        key: signs what devices run.
+        tiers: the programs, smallest first.
+        clock: where the time comes from.
+        offload: runs what must not block the event loop.
+
+    """
+
+    def __init__(
+        self, config: Config, store: Store, key: RunKey, tiers: Sequence[Tier], *, clock: Clock, offload: Offload
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.key = key
+        self.tiers = list(tiers)
+        self.clock = clock
+        self.offload = offload
+        self.layout = tiers[0].manifest.layout
+        self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers])
+        self.buffer = Buffer(config.merge.buffer)
+        self.intake = Intake(store, self._deliver, offload)
+        self.uploads = Uploads(config.run.state / "incoming")
+        self.finished: Finished | None = None
+        self._by_name = {tier.name: tier for tier in tiers}
+        self._devices: dict[str, DeviceStatus] = {}
+        self._staleness: collections.Counter[int] = collections.Counter()
+        self._recover()
+
+    def _recover(self) -> None:
+        for device in self.store.devices():
+            self._devices[device.id] = DeviceStatus(
+                device.id,
+                tier=device.tier,
+                updates=device.updates,
+                report=device.report,
+                earlier=Traffic(device.bytes_up, device.bytes_down),
+            )
+        self._staleness.update(update.staleness for update in self.store.merged())
+        for record in self.store.buffered():
+            content = self.store.artifact(record.artifact.sha256).read_bytes()
+            delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
+            self.buffer.add(BufferedUpdate(record, delta))
+
+    def tier(self, name: str) -> Tier:
+        """
+        A tier by its name.
+
+        Raises:
+            StoreError: if the run has no such tier.
+
+        """
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise StoreError(f"the run has no tier {name!r}") from None
+
+    def device(self, name: str) -> DeviceStatus:
+        """The status of a device, kept up to date by its session."""
+        return self._devices.setdefault(name, DeviceStatus(name))
+
+    def artifacts(self, tier: Tier) -> list[ArtifactRef]:
+        """What a device of ``tier`` may fetch for the newest version."""
+        return [tier.record.manifest, tier.record.program, *self.versions.newest.weights]
+
+    def merged(self, updates: Sequence[MergedUpdate]) -> None:
+        """Count updates that became part of a version."""
+        self._staleness.update(update.staleness for update in updates)
+
+    def finish(self, reason: str, metrics: Mapping[str, float]) -> Finished:
+        """The run has ended; devices are told."""
+        self.finished = Finished(self.versions.newest.version, reason, metrics)
+        return self.finished
+
+    def status(self) -> RunStatus:
+        """One look at the run."""
+        return RunStatus(
+            name=self.config.run.name,
+            version=self.versions.newest.version,
+            metrics=self.versions.newest.metrics,
+            buffered=len(self.buffer),
+            capacity=self.buffer.capacity,
+            merged=self._staleness.total(),
+            staleness=dict(sorted(self._staleness.items())),
+            devices=tuple(self._devices[name] for name in sorted(self._devices)),
+        )
+
+    def _deliver(self, update: BufferedUpdate) -> None:
+        device = self.device(update.record.device)
+        device.updates += 1
+        device.report = update.record.report
+        device.staleness = self.versions.staleness(update.record.version)
+        self.buffer.add(update)

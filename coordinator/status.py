@@ -1,0 +1,62 @@
+"""What is going on, as plain values: for the display, the summary and tests."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+__all__ = ["DeviceState", "DeviceStatus", "RunStatus", "Traffic"]
+
+DeviceState = Literal["offline", "idle", "downloading", "training", "uploading"]
+
+
+@dataclasses.dataclass
+class Traffic:
+    """Bytes that a device's connection moved, counted at the socket."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclasses.dataclass
+class DeviceStatus:
+    """
+    One device as the coordinator knows it.
+
+    ``earlier`` holds the traffic of closed connections, ``current`` that of the open one. ``staleness`` is
+    that of its last accepted update, ``report`` what it said of it.
+    """
+
+    id: str
+    tier: str = ""
+    state: DeviceState = "offline"
+    updates: int = 0
+    staleness: int | None = None
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    earlier: Traffic = dataclasses.field(default_factory=Traffic)
+    current: Traffic = dataclasses.field(default_factory=Traffic)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes from the device."""
+        return self.earlier.up + self.current.up
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes to the device."""
+        return self.earlier.down + self.current.down
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStatus:
+    """One look at a run. ``staleness`` counts merged updates by their staleness."""
+
+    name: str
+    version: int
+    metrics: Mapping[str, float]
+    buffered: int
+    capacity: int
+    merged: int
+    staleness: Mapping[int, int]
+    devices: tuple[DeviceStatus, ...]

@@ -1,0 +1,60 @@
+"""Files addressed by the SHA-256 of their content, in one folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mobile_sdk.manifest import FileEntry
+from mobile_sdk.storage import sync_folder
+
+from ..errors import StoreError
+
+__all__ = ["ContentFiles"]
+
+
+class ContentFiles:
+    """
+    Writes files so that they survive a power cut before anyone is told of them.
+
+    Each file is synced, then renamed to its hash, then the folder is synced; the folder once for many
+    files. A file that is there already is complete: it got its name only after it was synced.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.new"):
+            leftover.unlink()
+
+    def put(self, contents: Iterable[bytes]) -> list[FileEntry]:
+        """Keep files; they are durable when this returns."""
+        entries = []
+        for content in contents:
+            entry = FileEntry.of(content)
+            path = self._folder / entry.sha256
+            if not path.exists():
+                temporary = path.with_suffix(".new")
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            entries.append(entry)
+        # Even if every file was there: whoever wrote it may not have come to this point.
+        sync_folder(self._folder)
+        return entries
+
+    def path(self, sha256: str) -> Path:
+        """
+        The file with this hash.
+
+        Raises:
+            StoreError: if there is none.
+
+        """
+        path = self._folder / sha256
+        if not path.exists():
+            raise StoreError(f"the file {path} is missing: restore the state directory from a backup")
+        return path

@@ -1,0 +1,54 @@
+"""The run's programs, ready to be given out: one tier per memory budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mobile_sdk.manifest import Manifest
+
+from .store.base import Store, TierRecord
+
+__all__ = ["Tier", "choose_tier", "load_tiers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tier:
+    """A program with its parsed manifest; ``positions`` says where its update belongs in the weight vector."""
+
+    record: TierRecord
+    manifest: Manifest
+    positions: npt.NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """The tier's name in the run file."""
+        return self.record.name
+
+    @property
+    def needs_bytes(self) -> int:
+        """Memory that a device needs for it: the measured one."""
+        return self.manifest.memory.measured_bytes
+
+    @property
+    def update_bytes(self) -> int:
+        """Bytes of the float32 arrays of an update."""
+        return 4 * len(self.positions)
+
+
+def load_tiers(store: Store) -> list[Tier]:
+    """The tiers of the run, smallest first."""
+    tiers = []
+    for record in store.tiers():
+        manifest = Manifest.from_bytes(store.artifact(record.manifest.sha256).read_bytes())
+        tiers.append(Tier(record, manifest, manifest.subset.positions()))
+    return sorted(tiers, key=lambda tier: tier.needs_bytes)
+
+
+def choose_tier(tiers: Sequence[Tier], budget: int) -> Tier | None:
+    """The largest tier whose measured memory fits ``budget`` bytes (0: no limit); none if nothing fits."""
+    fitting = [tier for tier in tiers if budget == 0 or tier.needs_bytes <= budget]
+    return fitting[-1] if fitting else None

@@ -1,0 +1,131 @@
+"""Is an update what it claims to be? Decided before anything is written down."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mobile_sdk import safetensors
+from mobile_sdk.errors import PayloadError
+from mobile_sdk.layout import Vector
+from mobile_sdk.protocol.messages import Offer
+
+from .errors import UpdateRefused
+from .store.base import AssignmentRecord
+from .tiers import Tier
+
+__all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update"]
+
+# What a safetensors header of a reasonable model takes; the arrays themselves are counted exactly.
+MAX_HEADER_BYTES = 100_000
+
+# An element beyond this is no training step; summed, such elements could overflow the weights.
+MAX_MAGNITUDE = 1e6
+
+# An example weight beyond this is a mistake or an attack on the average.
+MAX_SAMPLES = 100_000_000
+
+
+def check_offer(
+    offer: Offer,
+    assignment: AssignmentRecord | None,
+    device: str,
+    tier: Tier | None,
+    staleness: int,
+    maximum: int | None,
+) -> tuple[AssignmentRecord, Tier]:
+    """
+    Whether an update of this description can be taken at all.
+
+    Args:
+        offer: what the device announced.
+        assignment: the assignment that it names, if there is one.
+        device: who offers it.
+        tier: the assignment's tier.
+        staleness: versions merged since the one that it was trained from.
+        maximum: the run's limit of staleness, or none.
+
+    Returns:
+        The assignment and the tier that the update answers.
+
+    Raises:
+        UpdateRefused: with a code and a sentence for the device.
+
+    """
+    if assignment is None or assignment.device != device or tier is None:
+        raise UpdateRefused("unknown-assignment", f"{offer.assignment} was never given to this device")
+    if offer.report.get("version") != assignment.version:
+        raise UpdateRefused(
+            "unknown-version",
+            f"the update was trained from version {offer.report.get('version')!r}; "
+            f"{offer.assignment} is for version {assignment.version}",
+        )
+    samples = offer.report.get("samples")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
+        raise UpdateRefused("report", f"the update counts {samples!r} samples; it must be 1 to {MAX_SAMPLES}")
+    if maximum is not None and staleness > maximum:
+        raise UpdateRefused("stale", f"the update is {staleness} versions old; this run takes {maximum} at the most")
+    if offer.artifact.encoding != "identity":
+        raise UpdateRefused("payload", f"updates are not packed; this one is {offer.artifact.encoding}")
+    if not tier.update_bytes <= offer.artifact.size <= tier.update_bytes + MAX_HEADER_BYTES:
+        raise UpdateRefused(
+            "size",
+            f"the update has {offer.artifact.size} bytes; "
+            f"the tier {tier.name} takes {tier.update_bytes} and up to {MAX_HEADER_BYTES} of header",
+        )
+    return assignment, tier
+
+
+def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
+    """
+    The update's elements in the order of ``tier.positions``, float32.
+
+    Raises:
+        UpdateRefused: if the bytes are not what was announced, or not float32 arrays of the tier's subset,
+            finite and of a sane magnitude.
+
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UpdateRefused("payload", "the update came with another hash than was announced: send it again")
+    try:
+        arrays, _ = safetensors.loads(content)
+    except PayloadError as error:
+        raise UpdateRefused("payload", str(error)) from error
+    subset = tier.manifest.subset
+    if set(arrays) != set(subset):
+        odd = sorted(set(arrays) ^ set(subset))[0]
+        raise UpdateRefused("payload", f"the update and the tier {tier.name} differ in the parameter {odd!r}")
+    parts = [np.empty(0, np.float32)]
+    for name in subset:
+        array = arrays[name]
+        if array.shape != subset.shape(name) or array.dtype != np.float32:
+            raise UpdateRefused(
+                "payload",
+                f"{name!r} has {array.dtype} of shape {array.shape}; "
+                f"the tier {tier.name} takes float32 of shape {subset.shape(name)}",
+            )
+        if not np.isfinite(array).all():
+            raise UpdateRefused("not-finite", f"{name!r} holds values that are infinite or not a number")
+        if np.abs(array).max(initial=0.0) > MAX_MAGNITUDE:
+            raise UpdateRefused("magnitude", f"{name!r} holds values beyond {MAX_MAGNITUDE:g}")
+        parts.append(array.reshape(-1))
+    return np.concatenate(parts)
+
+
+def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's known fields; anything else a device says is not kept."""
+    known = (
+        "version",
+        "samples",
+        "steps",
+        "loss",
+        "metrics",
+        "seconds",
+        "cpu_seconds",
+        "peak_rss_bytes",
+        "torch_loaded",
+    )
+    return {name: report[name] for name in known if name in report}
