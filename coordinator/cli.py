@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
+from exporters.cli import add_export_command
 from rich.console import Console
 from rich.logging import RichHandler
 
-from exporters.cli import add_export_command
 from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
@@ -69,13 +69,10 @@ def _serve(options: argparse.Namespace, console: Console) -> int:
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with serving(config, console) as server:
-            token = " --token TOKEN" if config.server.token else ""
-            console.print(f"The run {config.run.name} waits for devices on {server.url}. Join it with", highlight=False)
-            console.print(
-                f"  ftte-device join {server.url} --run {config.run.name} --key {server.key}{token} --data MODULE:CALLABLE",
-                highlight=False,
-                soft_wrap=True,
-            )
+            run, token = config.run.name, " --token TOKEN" if config.server.token else ""
+            console.print(f"The run {run} waits for devices on {server.url}. Join it with", highlight=False)
+            join = f"ftte-device join {server.url} --run {run} --key {server.key}{token} --data MODULE:CALLABLE"
+            console.print(f"  {join}", highlight=False, soft_wrap=True)
             try:
                 summary = await server.run()
             except asyncio.CancelledError:

@@ -77,8 +77,8 @@ class DeviceStorage:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in ("artifacts", "programs"):
-                (folder / name).mkdir(exist_ok=True)
+            for part in ("artifacts", "programs"):
+                (folder / part).mkdir(exist_ok=True)
             self._lock = self._take_lock()
         except OSError as error:
             raise StorageError(f"cannot use the folder {folder}: {error}") from error

@@ -1,0 +1,40 @@
+# make demo   the main job: a coordinator and eight devices on this machine
+# make test   the tests
+# make lint   style and types
+# Each sets up what it needs, in .venv.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint setup native clean
+
+demo: setup
+	$(BIN)/ftte demo
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(VENV)/installed
+
+# torch first and pinned: without the pin, what depends on it would bring gigabytes of CUDA packages.
+$(VENV)/installed: pyproject.toml mobile_sdk/pyproject.toml mobile_sdk/setup.py $(wildcard mobile_sdk/native/*.cpp mobile_sdk/native/*.h mobile_sdk/native/*.py)
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is needed (or: make PYTHON=/path/to/python3.11)"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "make: a C++ compiler is needed, e.g. 'apt-get install g++'"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ./mobile_sdk
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	touch $@
+
+# The SDK's native runtime alone, after a change of its sources.
+native: setup
+	$(BIN)/python mobile_sdk/native/build.py
+
+clean:
+	rm -rf $(VENV) build dist mobile_sdk/build mobile_sdk/native/lib *.egg-info mobile_sdk/*.egg-info
