@@ -23,7 +23,7 @@ from ..manifest import EXECUTORCH_VERSION
 __all__ = ["Program", "TensorMeta", "set_threads", "threads"]
 
 LIBRARY = Path(__file__).with_name("lib") / "libftte_runtime.so"
-ABI = 1
+ABI = 2
 MAX_RANK = 16
 
 # c10::ScalarType's numbers of the dtypes that a manifest may name.
@@ -83,7 +83,7 @@ def _library() -> ctypes.CDLL:
     pointers, sizes = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_uint64)
     for function, arguments in {
         "set_threads": [ctypes.c_uint32],
-        "threads": [ctypes.POINTER(ctypes.c_uint32)],
+        "threads": [],
         "open": [ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)],
         "method_meta": [handle, name, ctypes.POINTER(_Method)],
         "input_meta": [handle, name, counts, ctypes.POINTER(_Tensor)],
@@ -110,7 +110,10 @@ def _call(what: str, function: str, *arguments: Any) -> None:
 
 def set_threads(count: int) -> None:
     """
-    Let all programs of this process share ``count`` threads.
+    Let all programs of this process share ``count`` threads; 1 at first.
+
+    With more than 1, ExecuTorch's pool is resized: do it before anything else in the process, such as
+    ExecuTorch's own Python bindings, loads a program. With 1 the pool is left alone.
 
     Raises:
         ProgramError: if ``count`` is below 1, or differs from now while a program is open.
@@ -123,9 +126,7 @@ def set_threads(count: int) -> None:
 
 def threads() -> int:
     """How many threads the programs of this process share."""
-    count = ctypes.c_uint32()
-    _call("asking for the number of threads", "threads", ctypes.byref(count))
-    return count.value
+    return int(_library().ftte_threads())
 
 
 class Program:

@@ -3,8 +3,10 @@
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
+#include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/platform/platform.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -33,6 +35,7 @@ namespace {
 using executorch::extension::Module;
 using executorch::extension::TensorPtr;
 using executorch::extension::threadpool::get_threadpool;
+using executorch::extension::threadpool::NoThreadPoolGuard;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
 using executorch::runtime::MethodMeta;
@@ -46,6 +49,9 @@ thread_local bool in_call = false;
 
 std::mutex open_mutex;
 size_t open_programs = 0;  // guarded by open_mutex
+
+// 1 means that our calls do without the pool: nobody else's use of it is disturbed, and none is made.
+std::atomic<uint32_t> thread_count{1};
 
 void say(const std::string& text) {
   if (!last_error.empty()) {
@@ -85,6 +91,8 @@ template <typename Body>
 uint32_t guarded(Body body) {
   last_error.clear();
   in_call = true;
+  const bool had_no_pool = NoThreadPoolGuard::is_enabled();
+  NoThreadPoolGuard::set_enabled(thread_count == 1);
   Error error = Error::Internal;
   try {
     error = body();
@@ -95,6 +103,7 @@ uint32_t guarded(Body body) {
   } catch (...) {
     last_error.assign("an exception of unknown type");
   }
+  NoThreadPoolGuard::set_enabled(had_no_pool);
   in_call = false;
   return static_cast<uint32_t>(error);
 }
@@ -191,32 +200,31 @@ const char* ftte_last_error(void) { return last_error.c_str(); }
 uint32_t ftte_set_threads(uint32_t count) {
   return guarded([&] {
     const std::lock_guard<std::mutex> lock(open_mutex);
-    auto* pool = get_threadpool();
-    if (pool == nullptr) {
-      return refuse(Error::Internal, "there is no thread pool");
-    }
-    if (pool->get_thread_count() == count) {
+    if (count == thread_count) {
       return Error::Ok;
     }
+    if (count == 0) {
+      return refuse(Error::InvalidArgument, "there must be at least one thread");
+    }
     if (open_programs > 0) {
-      return refuse(Error::InvalidState, "the open programs of this process use " +
-                                             std::to_string(pool->get_thread_count()) + " threads");
+      return refuse(Error::InvalidState,
+                    "the open programs of this process use " + std::to_string(thread_count) + " threads");
     }
-    return pool->_unsafe_reset_threadpool(count) ? Error::Ok : Error::Internal;
-  });
-}
-
-uint32_t ftte_threads(uint32_t* count) {
-  return guarded([&] {
-    const std::lock_guard<std::mutex> lock(open_mutex);
-    auto* pool = get_threadpool();
-    if (pool == nullptr) {
-      return refuse(Error::Internal, "there is no thread pool");
+    if (count > 1) {
+      auto* pool = get_threadpool();
+      if (pool == nullptr) {
+        return refuse(Error::Internal, "there is no thread pool");
+      }
+      if (pool->get_thread_count() != count && !pool->_unsafe_reset_threadpool(count)) {
+        return refuse(Error::Internal, "the thread pool cannot be resized");
+      }
     }
-    *count = static_cast<uint32_t>(pool->get_thread_count());
+    thread_count = count;
     return Error::Ok;
   });
 }
+
+uint32_t ftte_threads(void) { return thread_count; }
 
 uint32_t ftte_open(const char* path, ftte_program** program) {
   return guarded([&] {

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FTTE_ABI 1
+#define FTTE_ABI 2
 #define FTTE_MAX_RANK 16
 #define FTTE_API __attribute__((visibility("default")))
 
@@ -38,10 +38,11 @@ FTTE_API const char* ftte_runtime_version(void);
 FTTE_API const char* ftte_error_name(uint32_t code);
 FTTE_API const char* ftte_last_error(void);
 
-// Threads of the pool that every program of the process shares. Loaded delegates hold on to the pool, so
-// changing the number while a program is open is InvalidState.
+// Threads that every program of the process shares; 1 at first. Loaded delegates hold on to ExecuTorch's pool,
+// so changing the number while a program is open is InvalidState. More than 1 resizes the pool, which programs
+// that others loaded in this process past this ABI would not survive; 1 leaves it alone.
 FTTE_API uint32_t ftte_set_threads(uint32_t count);
-FTTE_API uint32_t ftte_threads(uint32_t* count);
+FTTE_API uint32_t ftte_threads(void);
 
 // Maps the file at path; methods are loaded by ftte_load or their first execution.
 FTTE_API uint32_t ftte_open(const char* path, ftte_program** program);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -296,6 +297,50 @@ def test_the_number_of_threads_changes_only_while_no_program_is_open(folder: Pat
         set_threads(0)
 
 
+@pytest.mark.parametrize("native_first", [True, False])
+def test_executorchs_own_bindings_work_in_the_same_process(folder: Path, native_first: bool) -> None:
+    """One thread means without the pool, so a program that others loaded keeps the pool that it holds on to."""
+    script = """
+import sys
+import numpy as np, torch
+from mobile_sdk import load_engine
+def bindings():
+    from executorch.extension.pybindings.portable_lib import _load_for_executorch
+    return _load_for_executorch(sys.argv[1] + "/program.pte")
+if sys.argv[2] == "True":
+    engine, module = load_engine(sys.argv[1], threads=1), bindings()
+else:
+    module, engine = bindings(), load_engine(sys.argv[1], threads=1)
+shapes = {p.name: p.shape for p in engine.manifest.layout}
+weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+x, y, w = np.ones((4, 6), np.float32), np.arange(4) % 3, np.ones(4, np.float32)
+arguments = [torch.from_numpy(a) for a in (x, y, w, weights["weight"], weights["bias"], weights["scale"])]
+for _ in range(3):
+    assert abs(engine.train_step(x, y, w, weights)[0] - module.run_method("train_step", arguments)[0].item()) < 1e-5
+print("agreed")
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, str(folder), str(native_first)]
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stdout) == (0, "agreed\n"), outcome.stderr
+
+
+def test_one_thread_is_one_thread(folder: Path) -> None:
+    outcome = run_without_torch(
+        """
+from pathlib import Path
+import numpy as np
+from mobile_sdk import load_engine
+engine = load_engine(sys.argv[1])
+weights = {p.name: np.ones(p.shape, np.float32) for p in engine.manifest.layout}
+engine.predict(np.ones((4, 6), np.float32), weights)
+print(len(list(Path("/proc/self/task").iterdir())))
+""",
+        folder,
+        OPENBLAS_NUM_THREADS="1",
+    )
+    assert outcome.stdout == "1\n"
+
+
 def test_threads_take_turns_on_one_engine(engine) -> None:
     """Each call's loss is that of its own batch, however many threads ask."""
     cases = {seed: sample.example(seed=seed) for seed in range(4)}
@@ -327,12 +372,11 @@ def test_programs_share_a_process_without_mixing_weights(folder: Path) -> None:
     second.close()
 
 
-def run_without_torch(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_without_torch(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """``script`` in a fresh process that could not import torch or executorch if it tried."""
     block = "import sys; sys.modules['torch'] = sys.modules['executorch'] = None\n"
-    return subprocess.run(
-        [sys.executable, "-c", block + script, *map(str, arguments)], check=True, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", block + script, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment)
 
 
 def test_users_see_no_log_lines_of_executorch(folder: Path) -> None:
