@@ -16,6 +16,7 @@ from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec
 from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
 
 __all__ = ["Emitted", "emit"]
 
@@ -42,7 +43,7 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
             for name, (graph, inputs) in methods.items()
         }
         edge = to_edge_transform_and_lower(
-            exported, partitioner=[_partitioner()], compile_config=EdgeCompileConfig(_check_ir_validity=False)
+            exported, partitioner=[_Partitioner()], compile_config=EdgeCompileConfig(_check_ir_validity=False)
         )
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.
         program = edge.to_executorch(
@@ -52,18 +53,23 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
     return Emitted(program.buffer, planned)
 
 
-def _partitioner() -> XnnpackPartitioner:
+class _Partitioner(XnnpackPartitioner):
     """
     XNNPACK, without the passes that prepare a graph for it.
 
-    By default 17 passes retrace every delegate, a second each; they fuse, decompose and re-tag what the lowering
-    never emits. Naming a single one, as this key does, skips the rest.
+    By default the graph is retraced three times to find what not to decompose, and 17 passes retrace every delegate, a
+    second each; they fuse, decompose and re-tag what the lowering never emits. Naming a single pass, as this
+    key does, skips the others.
     """
-    partitioner = XnnpackPartitioner()
-    partitioner.delegation_spec = DelegationSpec(
-        partitioner.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
-    )
-    return partitioner
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delegation_spec = DelegationSpec(
+            self.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
+        )
+
+    def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[torch._ops.OpOverload], None]:
+        return [], None
 
 
 class _Positional(nn.Module):

@@ -9,6 +9,7 @@ from typing import Any
 from mobile_sdk.layout import Layout, Subset
 
 from .errors import ExportError
+from .task import Task
 
 __all__ = ["Plan"]
 
@@ -25,6 +26,12 @@ class Plan:
             raise ExportError("the plan trains nothing; name at least one parameter")
         if self.micro_batch < 1:
             raise ExportError(f"the plan has the micro-batch {self.micro_batch}; it must be at least 1")
+
+    @classmethod
+    def everything(cls, task: Task, micro_batch: int | None = None) -> Plan:
+        """All parameters of ``task``, at its own micro-batch or another."""
+        subset = Subset.whole(task.layout, task.parameter_names())
+        return cls(subset, task.micro_batch if micro_batch is None else micro_batch)
 
     def to_json(self) -> dict[str, Any]:
         """``{"subset": {...}, "micro_batch": n}``."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from mobile_sdk import safetensors
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
-from mobile_sdk.layout import Subset, Vector
+from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
 
 from .budget import parse_bytes
@@ -131,7 +131,7 @@ def export(
     if limit:
         plan = plan_for(task, limit, progress=say)
     elif plan is None:
-        plan = Plan(Subset.whole(task.layout, task.parameter_names()), task.micro_batch)
+        plan = Plan.everything(task)
     program = build(task, plan)
     say("verifying gradients")
     error = _verified(program, Step(task, plan))

@@ -34,7 +34,7 @@ class Task:
         example_x: a batch of inputs, tensor or array of shape (n, ...).
         example_y: the batch's targets, shape (n, ...).
         name: what to call it; the model's class name where empty.
-        metrics: name -> ``function(output, y)``, which gives one number per sample, shape (n,), such as "was it right?".
+        metrics: name -> ``function(output, y)``: one number per sample, shape (n,), such as 1 where it was right.
         held_out: gives the samples ``(x, y)`` that central evaluation uses.
         micro_batch: samples per training step; the example's where :obj:`None`.
         range: closed interval of valid x.
@@ -138,7 +138,7 @@ def _dtype(example: Tensor, name: str) -> str:
 
 
 def _layout(model: nn.Module) -> Layout:
-    """Parameters and floating buffers in the order of ``state_dict``; counters such as ``num_batches_tracked`` stay out."""
+    """Parameters and floating buffers in the order of ``state_dict``; counters (``num_batches_tracked``) stay out."""
     parameters = []
     owners: dict[int, str] = {}
     named = dict(model.named_parameters(remove_duplicate=False))

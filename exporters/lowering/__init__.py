@@ -30,10 +30,12 @@ FAMILIES = (activations, convolution, elementwise, losses, normalisation, poolin
 # Key in ``node.meta["custom"]``: the model's module that an operator of the traced graph comes from.
 MODULE = "module"
 
+_BATCH_NORM = "the BatchNorm module in eval mode (its running statistics are then frozen weights), or GroupNorm"
 _INSTEAD = {
     "native_dropout": "Dropout with p=0, or the module in eval mode",
-    "native_batch_norm": "the BatchNorm module in eval mode (running statistics are then frozen weights), or GroupNorm",
-    "_native_batch_norm_legit": "the BatchNorm module in eval mode (running statistics are frozen weights), or GroupNorm",
+    "native_batch_norm": _BATCH_NORM,
+    "_native_batch_norm_legit": _BATCH_NORM,
+    "_native_batch_norm_legit_functional": _BATCH_NORM,
 }
 
 
@@ -76,7 +78,7 @@ class _Rewriter(fx.Interpreter):
         if n.op != "call_function" or n.target is operator.getitem:
             result = super().run_node(n)
             return Value(result) if n.op == "get_attr" else result
-        rewrite = REWRITES.get(n.target)  # type: ignore[arg-type]
+        rewrite = REWRITES.get(n.target) if isinstance(n.target, torch._ops.OpOverload) else None
         if rewrite is None:
             raise ExportError(_refusal(n))
         args, kwargs = self.fetch_args_kwargs_from_env(n)

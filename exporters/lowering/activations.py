@@ -1,16 +1,19 @@
 """
 Derivatives of activations, and softmax.
 
-Masks are ``clamp(x * 1e38, 0, 1)`` rather than comparisons: booleans and ``where`` are portable kernels, and each would end
-the delegate's region. Denormal numbers below 1e-38 count as zero.
+Masks are ``clamp(x * 1e38, 0, 1)`` rather than comparisons: booleans and ``where`` are portable kernels, and each
+would end the delegate's region. Denormal numbers below 1e-38 count as zero.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from .elementwise import elementwise
+from .errors import Unsupported
 from .products import sum_dim
 from .registry import lowers
 from .values import Value
@@ -22,57 +25,50 @@ _aten = torch.ops.aten
 
 def _positive(x: Tensor) -> Tensor:
     """1 where x > 0, else 0."""
-    return _aten.clamp.default(_aten.mul.Tensor(x, 1e38), 0.0, 1.0)
+    return torch.clamp(x * 1e38, 0.0, 1.0)
 
 
 @lowers(_aten.threshold_backward.default)
 def threshold_backward(grad: Value, x: Value, threshold: float) -> Value:
     """Replaces ReLU's ``where(x > threshold, grad, 0)`` by a product with the mask."""
-
-    def rule(g: Tensor, t: Tensor) -> Tensor:
-        return _aten.mul.Tensor(g, _positive(t if threshold == 0 else _aten.sub.Tensor(t, threshold)))
-
-    return elementwise(rule, grad, x)
+    return elementwise(lambda g, t: g * _positive(t if threshold == 0 else t - threshold), grad, x)
 
 
 @lowers(_aten.hardtanh.default)
 def hardtanh(x: Value, low: float = -1.0, high: float = 1.0) -> Value:
     """Replaces ``hardtanh`` (ReLU6 is one) by a clamp."""
-    return elementwise(lambda t: _aten.clamp.default(t, low, high), x)
+    return elementwise(lambda t: torch.clamp(t, low, high), x)
 
 
 @lowers(_aten.hardtanh_backward.default)
 def hardtanh_backward(grad: Value, x: Value, low: float, high: float) -> Value:
     """The gradient passes strictly between the bounds."""
+    return elementwise(lambda g, t: g * _between(t, low, high), grad, x)
 
-    def rule(g: Tensor, t: Tensor) -> Tensor:
-        above = _positive(t if low == 0 else _aten.sub.Tensor(t, low))
-        below = _positive(_aten.add.Tensor(_aten.mul.Tensor(t, -1.0), high))
-        return _aten.mul.Tensor(g, _aten.mul.Tensor(above, below))
 
-    return elementwise(rule, grad, x)
+def _between(x: Tensor, low: float, high: float) -> Tensor:
+    """1 where low < x < high, else 0."""
+    return _positive(x if low == 0 else x - low) * _positive(x * -1.0 + high)
 
 
 @lowers(_aten.leaky_relu.default)
 def leaky_relu(x: Value, slope: float = 0.01) -> Value:
-    """Replaces ``leaky_relu`` by a maximum; needs a slope of at most 1."""
-    return elementwise(lambda t: _aten.maximum.default(t, _aten.mul.Tensor(t, slope)), x)
+    """Replaces ``leaky_relu`` by a maximum."""
+    if slope > 1:
+        raise Unsupported(f"leaky_relu with the slope {slope}", "a slope of at most 1")
+    return elementwise(lambda t: torch.maximum(t, t * slope), x)
 
 
 @lowers(_aten.leaky_relu_backward.default)
 def leaky_relu_backward(grad: Value, x: Value, slope: float, is_result: bool) -> Value:
     """``grad * (slope + (1 - slope) * mask)``."""
-
-    def rule(g: Tensor, t: Tensor) -> Tensor:
-        return _aten.mul.Tensor(g, _aten.add.Tensor(_aten.mul.Tensor(_positive(t), 1.0 - slope), slope))
-
-    return elementwise(rule, grad, x)
+    return elementwise(lambda g, t: g * (_positive(t) * (1.0 - slope) + slope), grad, x)
 
 
 @lowers(_aten.silu.default)
 def silu(x: Value) -> Value:
     """``x * sigmoid(x)``."""
-    return elementwise(lambda t: _aten.mul.Tensor(t, _aten.sigmoid.default(t)), x)
+    return elementwise(lambda t: t * torch.sigmoid(t), x)
 
 
 @lowers(_aten.silu_backward.default)
@@ -80,23 +76,79 @@ def silu_backward(grad: Value, x: Value) -> Value:
     """``grad * s * (1 + x - x * s)`` with ``s = sigmoid(x)``."""
 
     def rule(g: Tensor, t: Tensor) -> Tensor:
-        s = _aten.sigmoid.default(t)
-        inner = _aten.add.Tensor(_aten.sub.Tensor(t, _aten.mul.Tensor(t, s)), 1.0)
-        return _aten.mul.Tensor(_aten.mul.Tensor(g, s), inner)
+        s = torch.sigmoid(t)
+        return g * s * (t - t * s + 1.0)
 
     return elementwise(rule, grad, x)
+
+
+@lowers(_aten.hardsigmoid.default)
+def hardsigmoid(x: Value) -> Value:
+    """``clamp(x / 6 + 1 / 2, 0, 1)``."""
+    return elementwise(lambda t: torch.clamp(t * (1 / 6) + 0.5, 0.0, 1.0), x)
+
+
+@lowers(_aten.hardsigmoid_backward.default)
+def hardsigmoid_backward(grad: Value, x: Value) -> Value:
+    """A sixth of the gradient passes strictly between -3 and 3."""
+    return elementwise(lambda g, t: g * _between(t, -3.0, 3.0) * (1 / 6), grad, x)
+
+
+@lowers(_aten.hardswish.default)
+def hardswish(x: Value) -> Value:
+    """``x * hardsigmoid(x)``."""
+    return elementwise(lambda t: t * torch.clamp(t * (1 / 6) + 0.5, 0.0, 1.0), x)
+
+
+@lowers(_aten.hardswish_backward.default)
+def hardswish_backward(grad: Value, x: Value) -> Value:
+    """``grad * (hardsigmoid(x) + x / 6 * mask)``, the mask 1 strictly between -3 and 3."""
+
+    def rule(g: Tensor, t: Tensor) -> Tensor:
+        return g * (torch.clamp(t * (1 / 6) + 0.5, 0.0, 1.0) + t * _between(t, -3.0, 3.0) * (1 / 6))
+
+    return elementwise(rule, grad, x)
+
+
+@lowers(_aten.gelu.default)
+def gelu(x: Value, *, approximate: str = "none") -> Value:
+    """The tanh form in elementary operators; the exact form as the delegate has it."""
+    if approximate == "tanh":
+        return elementwise(lambda t: t * 0.5 * (torch.tanh(_gelu_argument(t)) + 1.0), x)
+    return elementwise(_aten.gelu.default, x)
+
+
+@lowers(_aten.gelu_backward.default)
+def gelu_backward(grad: Value, x: Value, *, approximate: str = "none") -> Value:
+    """``grad * (cdf(x) + x * pdf(x))``, or the derivative of the tanh form."""
+
+    def exact(g: Tensor, t: Tensor) -> Tensor:
+        cdf = torch.erf(t * math.sqrt(0.5)) * 0.5 + 0.5
+        pdf = torch.exp(t * t * -0.5) * (1 / math.sqrt(2 * math.pi))
+        return g * (cdf + t * pdf)
+
+    def tanh(g: Tensor, t: Tensor) -> Tensor:
+        h = torch.tanh(_gelu_argument(t))
+        slope = (t * t * (3 * 0.044715) + 1.0) * math.sqrt(2 / math.pi)
+        return g * 0.5 * (h + 1.0 + t * slope * (h * h * -1.0 + 1.0))
+
+    return elementwise(tanh if approximate == "tanh" else exact, grad, x)
+
+
+def _gelu_argument(x: Tensor) -> Tensor:
+    return (x * x * x * 0.044715 + x) * math.sqrt(2 / math.pi)
 
 
 @lowers(_aten.sigmoid_backward.default)
 def sigmoid_backward(grad: Value, y: Value) -> Value:
     """``grad * (y - y * y)``."""
-    return elementwise(lambda g, t: _aten.mul.Tensor(g, _aten.sub.Tensor(t, _aten.mul.Tensor(t, t))), grad, y)
+    return elementwise(lambda g, t: g * (t - t * t), grad, y)
 
 
 @lowers(_aten.tanh_backward.default)
 def tanh_backward(grad: Value, y: Value) -> Value:
     """``grad - grad * y * y``."""
-    return elementwise(lambda g, t: _aten.sub.Tensor(g, _aten.mul.Tensor(g, _aten.mul.Tensor(t, t))), grad, y)
+    return elementwise(lambda g, t: g - g * (t * t), grad, y)
 
 
 @lowers(_aten._softmax.default)
@@ -127,4 +179,4 @@ def log_softmax(x: Value, axis: int, half_to_float: bool) -> Value:
 def log_softmax_backward(grad: Value, y: Value, axis: int, dtype: torch.dtype) -> Value:
     """``grad - exp(y) * sum(grad)``."""
     total = sum_dim(grad, [axis], True)
-    return elementwise(lambda g, t, s: _aten.sub.Tensor(g, _aten.mul.Tensor(_aten.exp.default(t), s)), grad, y, total)
+    return elementwise(lambda g, t, s: g - torch.exp(t) * s, grad, y, total)

@@ -73,7 +73,7 @@ def convolution(
         product = matmul(reshape(windows, n * rows.outputs * cols.outputs, windows.shape[3]), weights)
         result = reshape(product, n, rows.outputs, cols.outputs, out)
     if bias is not None:
-        result = _aten.add.Tensor(result, bias.natural())
+        result = result + bias.natural()
     return Value.of_channels_last(result)
 
 
@@ -117,7 +117,7 @@ def convolution_backward(
             windows = columns(x.channels_last(), rows, cols)
             windows = reshape(windows, flat.shape[0], windows.shape[3])
             # The gradient is the narrower operand, so it is the one that is turned.
-            product = matmul(_aten.permute_copy.default(flat, [1, 0]), windows)
+            product = matmul(torch.permute_copy(flat, [1, 0]), windows)
             grad_w = Value(reshape(product, w.shape[0], *kernel, w.shape[1]), (0, 2, 3, 1))
     if output_mask[2]:
         grad_bias = Value(reshape(sum_rows(reshape(flat, 1, *flat.shape)), w.shape[0]))
@@ -139,8 +139,8 @@ def _depthwise(x: Tensor, weights: Tensor, rows: Window, cols: Window, reverse: 
         for j in range(cols.kernel):
             at = i * cols.kernel + j
             at = weights.shape[0] - 1 - at if reverse else at
-            term = _aten.mul.Tensor(tap(row, 2, cols, j), slice_axis(weights, 0, at, 1))
-            total = term if total is None else _aten.add.Tensor(total, term)
+            term = torch.mul(tap(row, 2, cols, j), slice_axis(weights, 0, at, 1))
+            total = term if total is None else torch.add(total, term)
     assert total is not None
     return total
 
@@ -152,6 +152,6 @@ def _depthwise_weight_gradient(x: Tensor, g: Tensor, rows: Window, cols: Window)
     for i in range(rows.kernel):
         row = tap(x, 1, rows, i)
         for j in range(cols.kernel):
-            term = _aten.mul.Tensor(tap(row, 2, cols, j), g)
+            term = torch.mul(tap(row, 2, cols, j), g)
             sums.append(reshape(sum_rows(reshape(term, 1, g.numel() // g.shape[3], g.shape[3])), 1, g.shape[3]))
     return cat(sums, 0)

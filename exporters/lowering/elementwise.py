@@ -25,7 +25,7 @@ _aten = torch.ops.aten
 def elementwise(function: Callable[..., Tensor], *operands: Any) -> Value:
     """Apply ``function`` to operands (values or numbers) aligned to the largest value's axis order."""
     values = [v for v in operands if isinstance(v, Value)]
-    shape = torch.broadcast_shapes(*[v.shape for v in values])
+    shape = tuple(torch.broadcast_shapes(*[v.shape for v in values]))  # type: ignore[no-untyped-call]
     leader = max(values, key=lambda v: (v.ndim == len(shape), v.tensor.numel()))
     order = leader.order if leader.ndim == len(shape) else tuple(range(len(shape)))
     aligned = [_aligned(v, order) if isinstance(v, Value) else v for v in operands]
@@ -37,7 +37,7 @@ def _aligned(value: Value, order: tuple[int, ...]) -> Tensor:
     if missing == 0:
         return value.unexpanded(order)
     stored = value.unexpanded(range(value.ndim))
-    grown = _aten.view_copy.default(stored, [1] * missing + list(stored.shape))
+    grown = torch.view_copy(stored, [1] * missing + list(stored.shape))
     return Value(grown).unexpanded(order)
 
 
@@ -92,7 +92,7 @@ def to_copy(x: Value, **options: Any) -> Value:
 @lowers(_aten.reciprocal.default)
 def reciprocal(x: Value) -> Value:
     """Replaces ``reciprocal``, which the delegate lacks, by a division."""
-    return elementwise(lambda t: _aten.div.Tensor(torch.ones(()), t), x)
+    return elementwise(lambda t: torch.div(torch.ones(()), t), x)
 
 
 @lowers(_aten.mul.Scalar)

@@ -57,7 +57,7 @@ def fit(x: Tensor, axis: int, before: int, total: int, value: float = 0.0) -> Te
     if before == after == 0:
         return x
     widths = [0, 0] * (x.dim() - 1 - axis) + [before, after]
-    return _aten.constant_pad_nd.default(x, widths, value)
+    return torch.constant_pad_nd(x, widths, value)
 
 
 def tap(x: Tensor, axis: int, window: Window, k: int) -> Tensor:

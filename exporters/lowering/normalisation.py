@@ -34,7 +34,7 @@ def _group_mean(x: Tensor) -> Tensor:
     n, positions, groups, d = x.shape
     rows = sum_rows(reshape(x, n, positions, groups * d))
     total = sum_last(reshape(rows, n, groups, d))
-    return reshape(_aten.mul.Tensor(total, 1.0 / (positions * d)), n, 1, groups, 1)
+    return reshape(torch.mul(total, 1.0 / (positions * d)), n, 1, groups, 1)
 
 
 @lowers(_aten.native_group_norm.default)
@@ -47,14 +47,14 @@ def group_norm(
     stored = x.arranged(order)
     split = reshape(stored, n, positions, groups, d)
     mean = _group_mean(split)
-    centred = _aten.sub.Tensor(split, mean)
-    variance = _group_mean(_aten.mul.Tensor(centred, centred))
-    rstd = _aten.rsqrt.default(_aten.add.Tensor(variance, eps))
-    result = _aten.mul.Tensor(centred, rstd)
+    centred = torch.sub(split, mean)
+    variance = _group_mean(torch.mul(centred, centred))
+    rstd = torch.rsqrt(torch.add(variance, eps))
+    result = torch.mul(centred, rstd)
     if w is not None:
-        result = _aten.mul.Tensor(result, reshape(w.natural(), 1, 1, groups, d))
+        result = torch.mul(result, reshape(w.natural(), 1, 1, groups, d))
     if b is not None:
-        result = _aten.add.Tensor(result, reshape(b.natural(), 1, 1, groups, d))
+        result = torch.add(result, reshape(b.natural(), 1, 1, groups, d))
     return (
         Value(reshape(result, *stored.shape), order),
         Value(reshape(mean, n, groups)),
@@ -81,16 +81,16 @@ def group_norm_backward(
     stored = x.arranged(order)
     g = reshape(grad.arranged(order), n, positions, groups, d)
     scale = reshape(rstd.natural(), n, 1, groups, 1)
-    centred = _aten.sub.Tensor(reshape(stored, n, positions, groups, d), reshape(mean.natural(), n, 1, groups, 1))
-    h = _aten.mul.Tensor(centred, scale)
+    centred = torch.sub(reshape(stored, n, positions, groups, d), reshape(mean.natural(), n, 1, groups, 1))
+    h = torch.mul(centred, scale)
     grad_x = grad_w = grad_b = None
     if mask[0]:
-        gw = g if w is None else _aten.mul.Tensor(g, reshape(w.natural(), 1, 1, groups, d))
-        along = _aten.mul.Tensor(h, _group_mean(_aten.mul.Tensor(gw, h)))
-        inner = _aten.sub.Tensor(_aten.sub.Tensor(gw, _group_mean(gw)), along)
-        grad_x = Value(reshape(_aten.mul.Tensor(inner, scale), *stored.shape), order)
+        gw = g if w is None else torch.mul(g, reshape(w.natural(), 1, 1, groups, d))
+        along = torch.mul(h, _group_mean(torch.mul(gw, h)))
+        inner = torch.sub(torch.sub(gw, _group_mean(gw)), along)
+        grad_x = Value(reshape(torch.mul(inner, scale), *stored.shape), order)
     if mask[1]:
-        grad_w = Value(reshape(sum_rows(reshape(_aten.mul.Tensor(g, h), 1, n * positions, c)), c))
+        grad_w = Value(reshape(sum_rows(reshape(torch.mul(g, h), 1, n * positions, c)), c))
     if mask[2]:
         grad_b = Value(reshape(sum_rows(reshape(g, 1, n * positions, c)), c))
     return grad_x, grad_w, grad_b
@@ -98,7 +98,7 @@ def group_norm_backward(
 
 def _row_mean(x: Tensor) -> Tensor:
     """(1, rows, k) -> (1, rows, 1)."""
-    return _aten.mul.Tensor(sum_last(x), 1.0 / x.shape[2])
+    return torch.mul(sum_last(x), 1.0 / x.shape[2])
 
 
 @lowers(_aten.native_layer_norm.default)
@@ -109,13 +109,13 @@ def layer_norm(
     k = math.prod(shape)
     rows = reshape(x.natural(), 1, math.prod(x.shape) // k, k)
     mean = _row_mean(rows)
-    centred = _aten.sub.Tensor(rows, mean)
-    rstd = _aten.rsqrt.default(_aten.add.Tensor(_row_mean(_aten.mul.Tensor(centred, centred)), eps))
-    result = _aten.mul.Tensor(centred, rstd)
+    centred = torch.sub(rows, mean)
+    rstd = torch.rsqrt(torch.add(_row_mean(torch.mul(centred, centred)), eps))
+    result = torch.mul(centred, rstd)
     if w is not None:
-        result = _aten.mul.Tensor(result, reshape(w.natural(), 1, 1, k))
+        result = torch.mul(result, reshape(w.natural(), 1, 1, k))
     if b is not None:
-        result = _aten.add.Tensor(result, reshape(b.natural(), 1, 1, k))
+        result = torch.add(result, reshape(b.natural(), 1, 1, k))
     outer = [*x.shape[: x.ndim - len(shape)], *[1] * len(shape)]
     return Value(reshape(result, *x.shape)), Value(reshape(mean, *outer)), Value(reshape(rstd, *outer))
 
@@ -136,15 +136,15 @@ def layer_norm_backward(
     n = math.prod(x.shape) // k
     g = reshape(grad.natural(), 1, n, k)
     scale = reshape(rstd.natural(), 1, n, 1)
-    h = _aten.mul.Tensor(_aten.sub.Tensor(reshape(x.natural(), 1, n, k), reshape(mean.natural(), 1, n, 1)), scale)
+    h = torch.mul(torch.sub(reshape(x.natural(), 1, n, k), reshape(mean.natural(), 1, n, 1)), scale)
     grad_x = grad_w = grad_b = None
     if mask[0]:
-        gw = g if w is None else _aten.mul.Tensor(g, reshape(w.natural(), 1, 1, k))
-        along = _aten.mul.Tensor(h, _row_mean(_aten.mul.Tensor(gw, h)))
-        inner = _aten.sub.Tensor(_aten.sub.Tensor(gw, _row_mean(gw)), along)
-        grad_x = Value(reshape(_aten.mul.Tensor(inner, scale), *x.shape))
+        gw = g if w is None else torch.mul(g, reshape(w.natural(), 1, 1, k))
+        along = torch.mul(h, _row_mean(torch.mul(gw, h)))
+        inner = torch.sub(torch.sub(gw, _row_mean(gw)), along)
+        grad_x = Value(reshape(torch.mul(inner, scale), *x.shape))
     if mask[1]:
-        grad_w = Value(reshape(sum_rows(_aten.mul.Tensor(g, h)), *shape))
+        grad_w = Value(reshape(sum_rows(torch.mul(g, h)), *shape))
     if mask[2]:
         grad_b = Value(reshape(sum_rows(g), *shape))
     return grad_x, grad_w, grad_b
@@ -155,7 +155,7 @@ def _per_channel(v: Value, x: Value) -> Value:
 
 
 def _frozen(var: Value, eps: float) -> Value:
-    return elementwise(lambda t: _aten.rsqrt.default(_aten.add.Tensor(t, eps)), var)
+    return elementwise(lambda t: torch.rsqrt(torch.add(t, eps)), var)
 
 
 @lowers(_aten._native_batch_norm_legit_no_training.default)

@@ -1,8 +1,8 @@
 """
 Pooling, forward and backward.
 
-``max_pool2d_with_indices_backward`` of ExecuTorch 1.5.1 gives wrong gradients without an error, and ``avg_pool2d`` has no
-backward at all. Both become slices of the input, and their adjoints. No index leaves the forward pass: the
+``max_pool2d_with_indices_backward`` of ExecuTorch 1.5.1 gives wrong gradients without an error, and ``avg_pool2d``
+has no backward at all. Both become slices of the input, and their adjoints. No index leaves the forward pass: the
 backward pass finds the first maximum of each window again, which is how torch breaks ties.
 """
 
@@ -65,7 +65,7 @@ def _gather(parts: Sequence[tuple[int, int, Tensor]], rows: Window, cols: Window
     total: Tensor | None = None
     for i, j, part in parts:
         placed = spread(spread(part, 1, rows, i), 2, cols, j)
-        total = placed if total is None else _aten.add.Tensor(total, placed)
+        total = placed if total is None else torch.add(total, placed)
     assert total is not None
     return Value.of_channels_last(total)
 
@@ -73,7 +73,7 @@ def _gather(parts: Sequence[tuple[int, int, Tensor]], rows: Window, cols: Window
 def _maximum(taps: Sequence[tuple[int, int, Tensor]]) -> Tensor:
     result = taps[0][2]
     for _, _, part in taps[1:]:
-        result = _aten.maximum.default(result, part)
+        result = torch.maximum(result, part)
     return result
 
 
@@ -109,9 +109,9 @@ def max_pool_backward(
     left = grad.channels_last()
     parts = []
     for i, j, part in taps[:-1]:
-        below = _aten.clamp.default(_aten.mul.Tensor(_aten.sub.Tensor(largest, part), 1e38), 0.0, 1.0)
-        rest = _aten.mul.Tensor(left, below)
-        parts.append((i, j, _aten.sub.Tensor(left, rest)))
+        below = torch.clamp(torch.mul(torch.sub(largest, part), 1e38), 0.0, 1.0)
+        rest = torch.mul(left, below)
+        parts.append((i, j, torch.sub(left, rest)))
         left = rest
     parts.append((*taps[-1][:2], left))
     return _gather(parts, rows, cols)
@@ -133,8 +133,8 @@ def avg_pool(
     taps = _taps(x, rows, cols, 0.0)
     total = taps[0][2]
     for _, _, part in taps[1:]:
-        total = _aten.add.Tensor(total, part)
-    return Value.of_channels_last(_aten.mul.Tensor(total, scale))
+        total = torch.add(total, part)
+    return Value.of_channels_last(torch.mul(total, scale))
 
 
 @lowers(_aten.avg_pool2d_backward.default)
@@ -150,7 +150,7 @@ def avg_pool_backward(
 ) -> Value:
     """Every tap gets an equal part of the gradient."""
     rows, cols = _windows(x, kernel, stride, padding, (1, 1), ceil_mode)
-    part = _aten.mul.Tensor(grad.channels_last(), _average(rows, cols, count_include_pad, divisor_override))
+    part = torch.mul(grad.channels_last(), _average(rows, cols, count_include_pad, divisor_override))
     return _gather([(i, j, part) for i in range(rows.kernel) for j in range(cols.kernel)], rows, cols)
 
 

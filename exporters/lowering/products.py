@@ -25,13 +25,13 @@ _aten = torch.ops.aten
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` of two matrices."""
-    product = _aten.bmm.default(reshape(a, 1, *a.shape), reshape(b, 1, *b.shape))
+    product = torch.bmm(reshape(a, 1, *a.shape), reshape(b, 1, *b.shape))
     return reshape(product, a.shape[0], b.shape[1])
 
 
 def sum_rows(x: Tensor) -> Tensor:
     """(b, n, k) -> (b, 1, k): the sum over n."""
-    return x if x.shape[1] == 1 else _aten.bmm.default(torch.ones(x.shape[0], 1, x.shape[1]), x)
+    return x if x.shape[1] == 1 else torch.bmm(torch.ones(x.shape[0], 1, x.shape[1]), x)
 
 
 def sum_last(x: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def mm(a: Value, b: Value) -> Value:
 @lowers(_aten.bmm.default)
 def bmm(a: Value, b: Value) -> Value:
     """The delegate's own batched product."""
-    return Value(_aten.bmm.default(a.natural(), b.natural()))
+    return Value(torch.bmm(a.natural(), b.natural()))
 
 
 @lowers(_aten.addmm.default)

@@ -91,7 +91,7 @@ def slice_tensor(x: Value, axis: int = 0, start: int | None = None, end: int | N
     at = x.order.index(axis % x.ndim)
     stored = x.tensor if x.tensor.shape[at] == x.shape[axis] else x.arranged(x.order)
     if step != 1:
-        return Value(_aten.slice_copy.Tensor(stored, at, begin, stop, step), x.order)
+        return Value(torch.slice_copy(stored, at, begin, stop, step), x.order)
     shape = [stop - begin if a == axis % x.ndim else s for a, s in enumerate(x.shape)]
     return Value(slice_axis(stored, at, begin, stop - begin), x.order, shape)
 
@@ -121,7 +121,7 @@ def constant_pad(x: Value, padding: Sequence[int], value: float = 0.0) -> Value:
         before, after = (max(0, -p) for p in pairs[axis])
         stored = slice_axis(stored, i, before, stored.shape[i] - before - after)
     widths = [max(0, p) for axis in reversed(x.order) for p in pairs[axis]]
-    return Value(_aten.constant_pad_nd.default(stored, widths, value) if any(widths) else stored, x.order)
+    return Value(torch.constant_pad_nd(stored, widths, value) if any(widths) else stored, x.order)
 
 
 @lowers(

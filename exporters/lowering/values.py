@@ -24,14 +24,14 @@ _CAT_LIMIT = 5
 
 def reshape(x: Tensor, *shape: int) -> Tensor:
     """``x`` with another shape; nothing is emitted where it has it already."""
-    return x if tuple(x.shape) == shape else _aten.view_copy.default(x, list(shape))
+    return x if tuple(x.shape) == shape else torch.view_copy(x, list(shape))
 
 
 def slice_axis(x: Tensor, axis: int, start: int, length: int) -> Tensor:
     """``length`` consecutive positions of ``axis``: with step 1, the only slices that XNNPACK takes."""
     if start == 0 and length == x.shape[axis]:
         return x
-    return _aten.slice_copy.Tensor(x, axis, start, start + length)
+    return torch.slice_copy(x, axis, start, start + length)
 
 
 def cat(parts: Sequence[Tensor], axis: int) -> Tensor:
@@ -40,7 +40,7 @@ def cat(parts: Sequence[Tensor], axis: int) -> Tensor:
         groups = math.ceil(len(parts) / _CAT_LIMIT)
         size = math.ceil(len(parts) / groups)
         chunks = [parts[i : i + size] for i in range(0, len(parts), size)]
-        parts = [_aten.cat.default(list(c), axis) if len(c) > 1 else c[0] for c in chunks]
+        parts = [torch.cat(list(c), axis) if len(c) > 1 else c[0] for c in chunks]
     return parts[0]
 
 
@@ -92,7 +92,7 @@ class Value:
         moving = [i for i in source if self.tensor.shape[i] != 1]
         if moving == sorted(moving):
             return reshape(self.tensor, *[self.tensor.shape[i] for i in source])
-        return _aten.permute_copy.default(self.tensor, source)
+        return torch.permute_copy(self.tensor, source)
 
     def arranged(self, order: Sequence[int]) -> Tensor:
         """All elements, with the axes in ``order``."""

@@ -51,7 +51,7 @@ def load() -> tuple[Samples, Samples]:
     with gzip.open(_file(), "rt") as lines:
         table: npt.NDArray[Any] = np.loadtxt(lines, delimiter=",", dtype=np.float32)
     table = table[np.random.default_rng(0).permutation(len(table))]
-    x = (table[:, :64] / np.float32(_LARGEST)).reshape(-1, 1, 8, 8)
+    x = (table[:, :64] / _LARGEST).reshape(-1, 1, 8, 8).astype(np.float32)
     y = table[:, 64].astype(np.int64)
     return (x[_HELD_OUT:], y[_HELD_OUT:]), (x[:_HELD_OUT], y[:_HELD_OUT])
 

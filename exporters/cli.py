@@ -1,0 +1,81 @@
+"""``ftte export``: a task's program in a folder, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from .budget import format_bytes, parse_bytes
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    from .program import Program
+    from .task import Task
+
+__all__ = ["add_export_command"]
+
+
+def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """
+    Add ``export`` to the commands of ``ftte``.
+
+    The parsed options carry ``handler(options, console)``, which gives the exit code and leaves
+    :exc:`~mobile_sdk.errors.FtteError` to the caller.
+    """
+    parser = commands.add_parser("export", help="make a task's training program for a memory budget")
+    parser.add_argument("task", metavar="MODULE:TASK", help="such as exporters.zoo.digits:task")
+    parser.add_argument("--budget", metavar="BYTES", help="memory of a training step, such as 2MB; default: train all")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write the program")
+    parser.set_defaults(handler=_export)
+
+
+def _export(options: argparse.Namespace, console: Console) -> int:
+    try:
+        budget = None if options.budget is None else parse_bytes(options.budget)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+    with console.status("importing torch") as status:
+        from .measure import measure  # torch takes seconds to import: not before the arguments are checked
+        from .plan import Plan
+        from .program import build, export
+        from .task import load_task
+
+        task = load_task(options.task)
+        program = export(task, budget=budget, progress=status.update)
+        everything = program.manifest.memory.measured_bytes
+        if set(program.plan.subset) != set(task.parameter_names()):
+            status.update("measuring what training everything would take")
+            whole = Plan.everything(task, program.plan.micro_batch)
+            everything = measure(build(task, whole, ("train_step",))).total_bytes
+    program.save(options.out)
+    console.print(_costs(task, program, everything))
+    console.print(f"Saved to {options.out}", highlight=False)
+    return 0
+
+
+def _costs(task: Task, program: Program, everything: int) -> Table:
+    manifest = program.manifest
+    trained, size = manifest.subset.size, task.layout.size
+    measured, limit = manifest.memory.measured_bytes, manifest.memory.budget_bytes
+    compressed = len(zlib.compress(program.pte, 9))
+    table = Table(
+        title=f"{task.name}, {manifest.micro_batch} samples per step", show_header=False, title_justify="left"
+    )
+    table.add_row("trained parameters", f"{trained:,} of {size:,} ({trained / size:.0%})")
+    table.add_row("update", f"{format_bytes(4 * trained)}; dense float32: {format_bytes(4 * size)}")
+    table.add_row("program", f"{format_bytes(len(program.pte))}; compressed: {format_bytes(compressed)}")
+    table.add_row("planned arena", format_bytes(manifest.memory.planned_bytes))
+    if limit:
+        table.add_row("budget", format_bytes(limit))
+    table.add_row(
+        "measured memory",
+        f"{format_bytes(measured)}; everything: {format_bytes(everything)} ({measured / everything:.0%})",
+    )
+    table.add_row("gradient error", f"{program.gradient_error:.1e}")
+    table.add_row("export", f"{program.seconds:.1f} s")
+    return table
