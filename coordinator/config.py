@@ -85,7 +85,7 @@ class MergeSection(_Section):
 
     buffer: Annotated[int, Field(ge=1)] = 10
     rule: Literal["holders", "fixed-K"] = "holders"
-    min_holders: Annotated[float, Field(ge=1)] = 1.0
+    min_holders: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     staleness: StalenessSection = StalenessSection()
 

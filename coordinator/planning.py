@@ -150,7 +150,7 @@ def _export(task: str, run: str, tier: str, budget: int) -> _Exported:
     from exporters.task import load_task
 
     program = export(load_task(task), budget=budget).for_run(run, FIRST_SERIAL, tier)
-    return _Exported(tier, program.manifest.to_bytes(), program.pte, program.initial_weights)
+    return _Exported(tier, program.manifest.to_bytes(), program.pte, program.weights)
 
 
 def _held_out(task: str) -> bytes:

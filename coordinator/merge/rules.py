@@ -54,7 +54,7 @@ def merge(
     contributions: Sequence[Contribution],
     *,
     rule: Rule = "holders",
-    min_holders: float = 1.0,
+    min_holders: float = 0.0,
     learning_rate: float = 1.0,
 ) -> Vector:
     """
@@ -64,7 +64,7 @@ def merge(
         weights: float32, shape ``(size,)``; not changed.
         contributions: at least one.
         rule: how sums are normalised.
-        min_holders: for ``holders``: coordinates with fewer holders than this are damped.
+        min_holders: for ``holders``: coordinates with fewer (average) holders than this are damped; 0 damps none.
         learning_rate: eta.
 
     Returns:

@@ -49,7 +49,7 @@ def _task() -> Task:
         x[:16],
         y[:16],
         name="digits",
-        metrics={"correct": _correct},
+        metrics={"accuracy": _correct},
         held_out=digits_data.held_out,
         range=(0.0, 1.0),
         normalisation="grey levels 0..16 divided by 16",

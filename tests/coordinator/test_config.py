@@ -1,0 +1,63 @@
+"""Run files: what is wrong is named, with the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.config import load_config, parse_config
+from coordinator.errors import ConfigError
+
+GOOD: dict[str, Any] = {
+    "run": {"name": "digits", "task": "a.b:task"},
+    "budgets": {"small": "400KB", "large": 2_000_000},
+}
+
+
+def test_the_defaults_serve_this_machine_alone() -> None:
+    config = parse_config(GOOD, Path("here"))
+    assert config.server.host == "127.0.0.1"
+    assert config.budgets == {"small": 400_000, "large": 2_000_000}
+    assert config.run.state == Path("here/state")
+    assert config.merge.rule == "holders"
+    assert config.merge.staleness.policy == "polynomial"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"budgets": {}}, "budgets"),
+        ({"budgets": {"small": "lots"}}, r"budgets\.small: 'lots' is not a size; write it like 400KB"),
+        ({"budgets": {"small": "0KB"}}, r"budgets\.small"),
+        ({"run": {"name": "../x", "task": "a:b"}}, r"run\.name"),
+        ({"run": {"name": "digits", "task": "no-colon"}}, r"run\.task"),
+        ({"run": {"name": "digits"}}, r"run\.task: Field required"),
+        ({"merge": {"bufer": 3}}, r"merge\.bufer"),
+        ({"merge": {"buffer": 0}}, r"merge\.buffer"),
+        ({"merge": {"staleness": {"policy": "magic"}}}, r"merge\.staleness\.policy"),
+        ({"stop": {"accuracy": 95}}, r"stop\.accuracy"),
+        ({"training": {"learning_rate": -1}}, r"training\.learning_rate"),
+        ({"server": {"host": "0.0.0.0"}}, "certificate"),
+        ({"server": {"host": "0.0.0.0", "insecure": True}}, "token"),
+        ({"server": {"certificate": "a.pem"}}, "private_key"),
+    ],
+)
+def test_a_wrong_value_is_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_config(GOOD | change, Path())
+
+
+def test_an_open_server_with_tls_and_a_token_is_allowed() -> None:
+    server = {"host": "0.0.0.0", "certificate": "a.pem", "private_key": "b.pem", "token": "t"}
+    config = parse_config(GOOD | {"server": server}, Path("here"))
+    assert config.server.certificate == Path("here/a.pem")
+
+
+def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[run\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
+        load_config(tmp_path / "bad.toml")

@@ -1,0 +1,116 @@
+"""Control messages: what is decoded is exactly what the protocol allows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobile_sdk.errors import ProtocolError
+from mobile_sdk.protocol.frames import MAX_CHUNK_BYTES, Chunk
+from mobile_sdk.protocol.messages import (
+    Ack,
+    Announce,
+    ArtifactRef,
+    Assign,
+    Fetch,
+    Hello,
+    Message,
+    Name,
+    Offer,
+    Sha256,
+    decode,
+    encode,
+)
+
+REF = ArtifactRef(Sha256("ab" * 32), 12, "zlib")
+MESSAGES: list[Message] = [
+    Hello(1, "0.1.0", Name("digits"), Name("phone-1"), "00ff"),  # type: ignore[arg-type]
+    Assign(Name("a00000001"), 3, REF, "aa", REF, (REF, REF), {"epochs": 1}, 7),  # type: ignore[arg-type]
+    Offer(Name("a00000001"), REF, {"samples": 3}),
+    Fetch(Sha256("cd" * 32), 5),
+    Ack(Sha256("cd" * 32), 2**40),
+    Announce(4, {"accuracy": 0.5}),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_survives_the_wire(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"type": "nonsense"}, "unknown message type 'nonsense'"),
+        ({"offset": -1}, "fetch.offset"),
+        ({"offset": 1.5}, "fetch.offset"),
+        ({"offset": True}, "fetch.offset"),
+        ({"sha256": "AB" * 32}, "fetch.sha256"),
+        ({"sha256": "../../etc/passwd"}, "fetch.sha256"),
+        ({"extra": 1}, "unknown field 'extra'"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:
+    data = json.loads(encode(Fetch(Sha256("cd" * 32), 5))) | change
+    with pytest.raises(ProtocolError, match=words):
+        decode(json.dumps(data))
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(ProtocolError, match="lacks the field 'offset'"):
+        decode('{"type":"fetch","sha256":"' + "cd" * 32 + '"}')
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", "null", '{"type":["hello"]}', "[" * 60_000, "x" * 70_000])
+def test_what_is_no_message_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        decode(text)
+
+
+def test_names_cannot_leave_a_folder() -> None:
+    hello = json.loads(encode(MESSAGES[0]))
+    for name in ("../x", "a/b", "", ".hidden", "a" * 65, "a\n"):
+        with pytest.raises(ProtocolError, match=r"hello\.device"):
+            decode(json.dumps(hello | {"device": name}))
+
+
+def test_metrics_are_finite_numbers() -> None:
+    for number in ("NaN", "Infinity", '"x"', "true"):
+        with pytest.raises(ProtocolError):
+            decode('{"type":"announce","version":1,"metrics":{"loss":' + number + "}}")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_a_message_with_any_field_replaced_is_decoded_or_refused(message: Message, data: st.DataObject) -> None:
+    fields = json.loads(encode(message))
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(json_values)
+    try:
+        decoded = decode(json.dumps(fields))
+    except ProtocolError:
+        return
+    assert decode(encode(decoded)) == decoded
+
+
+@given(st.binary(max_size=100))
+def test_any_binary_frame_is_a_chunk_or_refused(frame: bytes) -> None:
+    try:
+        chunk = Chunk.from_bytes(frame)
+    except ProtocolError:
+        return
+    assert chunk.to_bytes() == frame
+
+
+def test_a_chunk_beyond_a_mebibyte_is_refused() -> None:
+    assert Chunk.from_bytes(Chunk("ab" * 32, 0, bytes(MAX_CHUNK_BYTES)).to_bytes()).offset == 0
+    with pytest.raises(ProtocolError, match="a chunk has"):
+        Chunk.from_bytes(Chunk("ab" * 32, 0, bytes(MAX_CHUNK_BYTES + 1)).to_bytes())

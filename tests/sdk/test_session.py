@@ -1,0 +1,175 @@
+"""The two halves of the protocol against each other, without I/O."""
+
+from __future__ import annotations
+
+import pytest
+
+from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.protocol.coordinator import CoordinatorSession
+from mobile_sdk.protocol.device import DeviceSession
+from mobile_sdk.protocol.messages import (
+    Announce,
+    ArtifactRef,
+    Enrol,
+    Error,
+    Hello,
+    Name,
+    Proof,
+    Ready,
+    Sha256,
+    Welcome,
+    decode,
+    encode,
+)
+from mobile_sdk.protocol.session import FetchRequested, PeerError, Received, SendProgress, State
+
+SECRET = bytes(range(32))
+KEY = "ab" * 32
+
+
+def make(secret: bytes = SECRET, key: str = KEY) -> tuple[DeviceSession, CoordinatorSession]:
+    device = DeviceSession(run="digits", device="phone-1", secret=secret, token="t", key=key)
+    return device, CoordinatorSession(run="digits", key=KEY)
+
+
+def handshake(device: DeviceSession, coordinator: CoordinatorSession, known: bytes | None) -> list[object]:
+    """Let both sides greet each other; everything that either side was told."""
+    told: list[object] = []
+    for _ in range(4):
+        for frame in device.frames_to_send():
+            for event in coordinator.receive(frame, 0.0):
+                told.append(event)
+                match event:
+                    case Hello():
+                        coordinator.challenge(known)
+                    case Enrol():
+                        coordinator.enrolled(bytes.fromhex(event.secret))
+                    case Proof():
+                        if not coordinator.prove(event, 5):
+                            coordinator.fail("auth", "wrong")
+        for frame in coordinator.frames_to_send():
+            told += device.receive(frame, 0.0)
+    return told
+
+
+def test_a_new_device_enrols_and_both_sides_prove_that_they_know_its_secret() -> None:
+    device, coordinator = make()
+    told = handshake(device, coordinator, None)
+    assert [type(event) for event in told] == [Hello, Enrol, Proof, Welcome]
+    assert device.state is coordinator.state is State.OPEN
+    assert coordinator.device == "phone-1"
+
+
+def test_a_known_device_does_not_send_its_secret_again() -> None:
+    told = handshake(*make(), SECRET)
+    assert [type(event) for event in told] == [Hello, Proof, Welcome]
+
+
+def test_a_device_with_another_secret_is_not_let_in() -> None:
+    device, coordinator = make(secret=bytes(32))
+    told = handshake(device, coordinator, SECRET)
+    assert told[-1] == PeerError("auth", "wrong")
+    assert coordinator.state is State.CLOSED
+
+
+def test_a_coordinator_that_does_not_know_the_secret_is_left() -> None:
+    device, coordinator = make()
+    device.receive(_challenge(coordinator, device), 0.0)
+    with pytest.raises(ProtocolError, match="could not prove"):
+        device.receive(encode(Welcome("00" * 32, 0)), 0.0)  # type: ignore[arg-type]
+
+
+def test_an_answer_cannot_be_reflected() -> None:
+    device, coordinator = make()
+    device.receive(_challenge(coordinator, device), 0.0)
+    proof = decode(str(device.frames_to_send()[-1]))
+    assert isinstance(proof, Proof)
+    with pytest.raises(ProtocolError, match="could not prove"):
+        device.receive(encode(Welcome(proof.mac, 0)), 0.0)
+
+
+def _challenge(coordinator: CoordinatorSession, device: DeviceSession) -> str | bytes:
+    (hello,) = device.frames_to_send()
+    coordinator.receive(hello, 0.0)
+    coordinator.challenge(SECRET)
+    (challenge,) = coordinator.frames_to_send()
+    return challenge
+
+
+def test_a_coordinator_with_another_key_is_left_before_anything_secret_is_said() -> None:
+    device, coordinator = make(key="cd" * 32)
+    with pytest.raises(Refused, match="pinned"):
+        handshake(device, coordinator, None)
+    assert device.frames_to_send() == []
+
+
+def test_a_device_of_another_run_or_protocol_is_told_so() -> None:
+    _, coordinator = make()
+    hello = Hello(1, "0", Name("other"), Name("d"), "00" * 32)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="'digits', not 'other'"):
+        coordinator.receive(encode(hello), 0.0)
+    _, coordinator = make()
+    hello = Hello(9, "7.0", Name("digits"), Name("d"), "00" * 32)  # type: ignore[arg-type]
+    with pytest.raises(ProtocolError, match="protocol 9"):
+        coordinator.receive(encode(hello), 0.0)
+
+
+@pytest.mark.parametrize("frame", [encode(Ready(0, 1, Name("native"), "1", 0)), encode(Announce(1, {})), b"\x01" * 50])
+def test_nothing_but_the_handshake_is_allowed_before_it(frame: str | bytes) -> None:
+    _, coordinator = make()
+    with pytest.raises(ProtocolError):
+        coordinator.receive(frame, 0.0)
+
+
+def test_an_artifact_moves_in_chunks_that_are_acknowledged() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    content = bytes(i % 251 for i in range(200_000))
+    ref = ArtifactRef(Sha256("cd" * 32), len(content))
+    device.fetch(ref, 1000)
+    got, progress, now = content[:1000], [], 0.0
+    while len(got) < len(content):
+        now += 0.01
+        for frame in device.frames_to_send():
+            for event in coordinator.receive(frame, now):
+                match event:
+                    case FetchRequested():
+                        coordinator.send_artifact(event.sha256, memoryview(content), event.offset, now)
+                    case SendProgress():
+                        progress.append(event.sent)
+        for frame in coordinator.frames_to_send():
+            (event,) = device.receive(frame, now)
+            assert isinstance(event, Received)
+            got += event.chunk.data
+            assert event.last == (len(got) == len(content))
+            device.acknowledge(ref.sha256, len(got))
+    assert got == content
+    assert progress == sorted(progress)
+
+
+def test_a_chunk_that_nobody_asked_for_is_refused() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    with pytest.raises(ProtocolError, match="not asked for"):
+        coordinator.receive(b"\x01" + bytes(40) + b"x", 0.0)
+
+
+def test_no_more_than_a_few_artifacts_are_sent_at_once() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    for number in range(8):
+        coordinator.send_artifact(f"{number:064x}", memoryview(bytes(10)), 0, 0.0)
+    with pytest.raises(ProtocolError, match="more than 8"):
+        coordinator.send_artifact(f"{9:064x}", memoryview(bytes(10)), 0, 0.0)
+
+
+def test_after_an_error_nothing_more_is_said_or_heard() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    coordinator.fail("protocol", "no")
+    coordinator.announce(Announce(1, {}))
+    frames = coordinator.frames_to_send()
+    assert [decode(str(frame)) for frame in frames] == [Error(Name("protocol"), "no")]
+    assert device.receive(frames[0], 0.0) == [PeerError("protocol", "no")]
+    with pytest.raises(ProtocolError, match="closed"):
+        device.receive(encode(Announce(1, {})), 0.0)

@@ -1,0 +1,75 @@
+"""
+A power cut takes nothing that was acknowledged.
+
+Killing a process proves nothing about that: its writes stay in the kernel. So the order of
+system calls is recorded: every file and folder must have been synced before the device is told.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import Site
+
+UPDATES = 6
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recording library, compiled."""
+    library = tmp_path_factory.mktemp("recorder") / "sync_recorder.so"
+    source = Path(__file__).with_name("sync_recorder.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def test_files_folder_and_database_are_synced_before_an_update_is_acknowledged(site: Site, recorder: Path) -> None:
+    log = site.folder / "calls.log"
+    environment = {"LD_PRELOAD": str(recorder), "SYNC_LOG": str(log)}
+    server = site.serve(f"[merge]\nbuffer = 2\n[stop]\nversions = {UPDATES // 2}\n", environment)
+    device = site.device("phone-1", 0)
+    assert server.wait() == 0
+    assert device.wait() == 0
+
+    artifacts = str(site.state / "artifacts")
+    hashes = dict(site.query("SELECT assignment, sha256 FROM updates"))
+    calls = log.read_text(errors="replace").splitlines()
+    acknowledged = 0
+    for index, call in enumerate(calls):
+        if not call.startswith('say {"type":"accepted"'):
+            continue
+        message = json.loads(call.removeprefix("say ")[: call.index("}") - 3])
+        file = f"{artifacts}/{hashes[message['assignment']]}"
+        renamed = calls.index(f"rename {file}")
+        synced = [i for i, c in enumerate(calls[:renamed]) if c == f"sync {Path(file).with_suffix('.new')}"]
+        assert synced, "the file's bytes are synced before it gets its name"
+        folder = calls.index(f"sync {artifacts}", renamed)
+        database = calls.index(f"sync {site.state / 'state.sqlite-wal'}", folder)
+        assert renamed < folder < database < index, "file, folder, database, and only then the device"
+        acknowledged += 1
+    assert acknowledged >= UPDATES
+
+
+def test_a_version_is_synced_before_it_is_announced(site: Site, recorder: Path) -> None:
+    log = site.folder / "calls.log"
+    environment = {"LD_PRELOAD": str(recorder), "SYNC_LOG": str(log)}
+    server = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 3\n", environment)
+    device = site.device("phone-1", 0)
+    assert server.wait() == 0
+    assert device.wait() == 0
+
+    artifacts = str(site.state / "artifacts")
+    calls = log.read_text(errors="replace").splitlines()
+    for version, refs in site.query("SELECT version, weights FROM versions WHERE version > 0"):
+        announced = next(
+            i for i, call in enumerate(calls) if call.startswith(f'say {{"type":"announce","version":{version},')
+        )
+        file = f"{artifacts}/{json.loads(refs)[-1]['sha256']}"
+        renamed = calls.index(f"rename {file}")
+        folder = calls.index(f"sync {artifacts}", renamed)
+        database = calls.index(f"sync {site.state / 'state.sqlite-wal'}", folder)
+        assert renamed < folder < database < announced

@@ -1,0 +1,67 @@
+"""The demo's loop in small: two terminals, several devices, real data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from mobile_sdk.safetensors import loads
+
+from .conftest import Site
+
+SETTINGS = """
+[training]
+epochs = 2
+learning_rate = 0.05
+momentum = 0.5
+[merge]
+buffer = 2
+[stop]
+versions = 8
+"""
+
+
+def test_devices_of_several_tiers_train_one_model(site: Site) -> None:
+    """Serve, join, train, merge, end: with the figures that the summary promises."""
+    server = site.serve(SETTINGS)
+    small = str(site.query("SELECT budget_bytes FROM tiers WHERE name = 'small'")[0][0])
+    devices = [
+        site.device("phone-1", 0),
+        site.device("phone-2", 1),
+        site.device("watch-1", 2, "--budget", small),
+        site.device("old-watch-1", 3, "--budget", small, "--step-time", "0.02"),
+    ]
+    assert server.wait() == 0
+    assert [device.wait() for device in devices] == [0, 0, 0, 0]
+
+    summary = site.summary()
+    assert summary["versions"] == 8
+    assert summary["updates_merged"] == 16 == sum(summary["staleness"].values())
+    assert summary["accuracy"] > summary["initial_accuracy"] + 0.2
+    by_name = {device["id"]: device for device in summary["devices"]}
+    assert {by_name[name]["tier"] for name in ("phone-1", "phone-2")} == {"large"}
+    assert {by_name[name]["tier"] for name in ("watch-1", "old-watch-1")} == {"small"}
+    for device in summary["devices"]:
+        assert device["torch_loaded"] is False
+        assert 0 < device["peak_rss_bytes"] <= 90e6
+        assert 0 < device["measured_bytes"] <= device["budget_bytes"]
+    assert sum(device["updates"] for device in summary["devices"]) >= 16
+    assert summary["bytes_up"] == sum(device["bytes_up"] for device in summary["devices"]) > 0
+
+    # A trip of the small tier sends its subset only.
+    assert by_name["watch-1"]["bytes_up"] / by_name["watch-1"]["updates"] < 4 * summary["parameters"] / 2
+
+    weights, metadata = loads((site.state / "weights.safetensors").read_bytes())
+    assert metadata == {"version": "8"}
+    assert sum(array.size for array in weights.values()) == summary["parameters"]
+    assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_a_run_that_has_ended_says_so_to_latecomers_and_is_not_trained_again(site: Site) -> None:
+    server = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 1\n")
+    assert site.device("phone-1", 0).wait() == 0
+    assert server.wait() == 0
+    again = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 1\n")
+    assert again.wait() == 0
+    assert json.loads((site.state / "summary.json").read_text())["versions"] == 1
