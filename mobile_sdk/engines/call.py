@@ -2,12 +2,13 @@
 From what a caller passes to the arrays of one call, and back.
 
 Every engine runs methods that take and give arrays in the manifest's order; this is where batches are
-checked and padded, weights are looked up by name, and outputs are named again. Buffers are made once
-and used for every call.
+checked and padded, weights are looked up by name, and outputs are named again. Buffers for padding are made
+once and used for every call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,6 @@ class Call:
         _check_inputs(manifest, method, self.inputs)
         _check_outputs(manifest, method, self.outputs)
         self._padded: dict[str, npt.NDArray[Any]] = {}
-        self.results: tuple[npt.NDArray[Any], ...] = tuple(np.zeros(s.shape, s.dtype) for s in self.outputs)
 
     def arguments(self, batch: dict[str, npt.NDArray[Any]], weights: Arrays) -> list[npt.NDArray[Any]]:
         """
@@ -72,10 +72,10 @@ class Call:
             for spec in self.inputs
         ]
 
-    def sums(self) -> tuple[float, dict[str, float], dict[str, Vector]]:
-        """Loss, metrics and gradients of the latest call; the gradients are this object's buffers."""
+    def sums(self, results: Sequence[npt.NDArray[Any]]) -> tuple[float, dict[str, float], dict[str, Vector]]:
+        """Loss, metrics and gradients among the ``results`` of a call, in its order; the gradients are not copied."""
         loss, metrics, gradients = 0.0, {}, {}
-        for spec, result in zip(self.outputs, self.results, strict=True):
+        for spec, result in zip(self.outputs, results, strict=True):
             if spec.role == "loss":
                 loss = float(result.item())
             elif spec.role == "metric":

@@ -34,7 +34,7 @@ class NativeEngine:
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int = 1) -> None:
         self.manifest = manifest
         self._lock = threading.Lock()
-        self._calls: dict[str, Call] = {}
+        self._methods: dict[str, _Method] = {}
         set_threads(threads)
         self._program = Program(folder / PROGRAM_FILE)
         try:
@@ -49,34 +49,41 @@ class NativeEngine:
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         """See :meth:`Engine.train_step <mobile_sdk.engines.base.Engine.train_step>`."""
         with self._lock:
-            return self._run("train_step", {"x": x, "y": y, "sample_weight": sample_weight}, weights).sums()
+            call, results = self._run("train_step", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
+            return call.sums(results)
 
     def evaluate(
         self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
     ) -> tuple[float, dict[str, float]]:
         """See :meth:`Engine.evaluate <mobile_sdk.engines.base.Engine.evaluate>`."""
         with self._lock:
-            call = self._run("evaluate", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
-            return call.sums()[:2]
+            call, results = self._run("evaluate", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
+            return call.sums(results)[:2]
 
     def predict(self, x: npt.NDArray[Any], weights: Arrays) -> npt.NDArray[np.float32]:
         """See :meth:`Engine.predict <mobile_sdk.engines.base.Engine.predict>`; the array is the caller's."""
         with self._lock:
-            prediction = self._run("predict", {"x": x}, weights).results[0]
-            return prediction[: len(x)].copy()
+            _, results = self._run("predict", {"x": x}, weights)
+            return results[0][: len(x)].copy()
 
     def close(self) -> None:
-        """Free the program, after a call that is under way."""
+        """
+        Free the program, after a call that is under way.
+
+        Gradients that the caller still has may lie in the program's arena, which goes with the last of them.
+        """
         with self._lock:
-            self._calls.clear()
+            self._methods.clear()
             self._program.close()
 
-    def _run(self, method: str, batch: dict[str, npt.NDArray[Any]], weights: Arrays) -> Call:
-        if method not in self._calls:
-            self._calls[method] = Call(self.manifest, method)
-        call = self._calls[method]
-        self._program.execute(method, call.arguments(batch, weights), call.results)
-        return call
+    def _run(
+        self, name: str, batch: dict[str, npt.NDArray[Any]], weights: Arrays
+    ) -> tuple[Call, list[npt.NDArray[Any]]]:
+        if name not in self._methods:
+            self._methods[name] = _Method(Call(self.manifest, name), self._program)
+        method = self._methods[name]
+        self._program.execute(name, method.call.arguments(batch, weights), method.buffers)
+        return method.call, method.results
 
     def _compare(self, method: str) -> None:
         """What the manifest says of ``method`` against what the program says."""
@@ -87,6 +94,23 @@ class NativeEngine:
             ("output", self.manifest.methods[method].outputs, outputs),
         ):
             _compare_tensors(method, kind, specs, metas)
+
+
+class _Method:
+    """A method in use: where its results are, in the arena if they can be, else in buffers of our own."""
+
+    def __init__(self, call: Call, program: Program) -> None:
+        self.call = call
+        self.buffers: list[npt.NDArray[Any] | None] = []
+        self.results: list[npt.NDArray[Any]] = []
+        for index, spec in enumerate(call.outputs):
+            result = program.output(call.method, index)
+            if result is None:
+                result = np.zeros(spec.shape, spec.dtype)
+                self.buffers.append(result)
+            else:
+                self.buffers.append(None)
+            self.results.append(result)
 
 
 def _compare_tensors(method: str, kind: str, specs: tuple[TensorSpec, ...], metas: tuple[TensorMeta, ...]) -> None:

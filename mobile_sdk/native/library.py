@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import math
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProgramError
@@ -23,7 +25,7 @@ from ..manifest import EXECUTORCH_VERSION
 __all__ = ["Program", "TensorMeta", "set_threads", "threads"]
 
 LIBRARY = Path(__file__).with_name("lib") / "libftte_runtime.so"
-ABI = 2
+ABI = 4
 MAX_RANK = 16
 
 # c10::ScalarType's numbers of the dtypes that a manifest may name.
@@ -91,11 +93,13 @@ def _library() -> ctypes.CDLL:
         "load": [handle, name],
         "unload": [handle, name],
         "execute": [handle, name, counts, pointers, sizes, counts, pointers, sizes],
+        "output": [handle, name, counts, ctypes.POINTER(ctypes.c_void_p)],
     }.items():
         getattr(library, f"ftte_{function}").argtypes = arguments
         getattr(library, f"ftte_{function}").restype = ctypes.c_uint32
-    library.ftte_close.argtypes = [handle]
-    library.ftte_close.restype = None
+    for function in ("ftte_close", "ftte_free"):
+        getattr(library, function).argtypes = [handle]
+        getattr(library, function).restype = None
     return library
 
 
@@ -129,11 +133,20 @@ def threads() -> int:
     return int(_library().ftte_threads())
 
 
+class _Handle:
+    """Frees the arena when neither the :class:`Program` nor an output in the arena refers to it any more."""
+
+    def __init__(self, pointer: ctypes.c_void_p) -> None:
+        self.pointer = pointer
+        weakref.finalize(self, _library().ftte_free, pointer)
+
+
 class Program:
     """
     A mapped ``.pte`` file.
 
-    Calls on one program must not overlap. Freed by :meth:`close` or with the object.
+    Calls on one program must not overlap. Freed by :meth:`close` or with the object; the arena goes with the last
+    of the arrays that :meth:`output` gave.
 
     Raises:
         ProgramError: if the file cannot be read or is no program.
@@ -142,15 +155,15 @@ class Program:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        handle = ctypes.c_void_p()
-        _call(f"opening {path}", "open", str(path).encode(), ctypes.byref(handle))
-        self._handle: ctypes.c_void_p | None = handle
-        self._finalizer = weakref.finalize(self, _library().ftte_close, handle)
+        pointer = ctypes.c_void_p()
+        _call(f"opening {path}", "open", str(path).encode(), ctypes.byref(pointer))
+        self._handle: _Handle | None = _Handle(pointer)
 
     def close(self) -> None:
         """Unmap the file and free every method; more than once is fine."""
-        self._handle = None
-        self._finalizer()
+        if self._handle is not None:
+            _library().ftte_close(self._handle.pointer)
+            self._handle = None
 
     def metadata(self, method: str) -> tuple[tuple[TensorMeta, ...], tuple[TensorMeta, ...], int]:
         """
@@ -180,9 +193,29 @@ class Program:
         """Free what ``method`` holds; its next execution loads it again."""
         self._do("unloading", method, "unload")
 
-    def execute(self, method: str, inputs: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any]]) -> None:
+    def output(self, method: str, index: int) -> npt.NDArray[Any] | None:
+        """
+        An output of ``method`` where it lies in the arena, or :obj:`None` if it lies elsewhere.
+
+        The array is overwritten by the next execution of any method. It outlives the program.
+        """
+        meta = self._tensor(method, "output", index)
+        pointer = ctypes.c_void_p()
+        self._do("finding an output of", method, "output", index, ctypes.byref(pointer))
+        if not pointer.value:
+            return None
+        dtype = np.dtype(meta.dtype)
+        memory = (ctypes.c_char * (math.prod(meta.shape) * dtype.itemsize)).from_address(pointer.value)
+        memory.owner = self._handle  # type: ignore[attr-defined]
+        return np.frombuffer(memoryview(memory), dtype).reshape(meta.shape)
+
+    def execute(
+        self, method: str, inputs: Sequence[npt.NDArray[Any]], outputs: Sequence[npt.NDArray[Any] | None]
+    ) -> None:
         """
         Run ``method``: C-contiguous ``inputs`` are read in place, C-contiguous writable ``outputs`` are filled.
+
+        An output given as :obj:`None` stays in the arena, where :meth:`output` finds it.
 
         Raises:
             ProgramError: if their number or sizes in bytes are not the program's, or ExecuTorch fails.
@@ -193,11 +226,11 @@ class Program:
     def _do(self, what: str, method: str, function: str, *arguments: Any) -> None:
         if self._handle is None:
             raise ProgramError(f"{self.path} is closed")
-        _call(f"{what} {method!r}", function, self._handle, method.encode(), *arguments)
+        _call(f"{what} {method!r}", function, self._handle.pointer, method.encode(), *arguments)
 
 
-def _pointers(arrays: Sequence[npt.NDArray[Any]]) -> tuple[int, Any, Any]:
+def _pointers(arrays: Sequence[npt.NDArray[Any] | None]) -> tuple[int, Any, Any]:
     count = len(arrays)
-    data = (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays))
-    sizes = (ctypes.c_uint64 * count)(*(array.nbytes for array in arrays))
+    data = (ctypes.c_void_p * count)(*(None if array is None else array.ctypes.data for array in arrays))
+    sizes = (ctypes.c_uint64 * count)(*(0 if array is None else array.nbytes for array in arrays))
     return count, data, sizes

@@ -6,14 +6,17 @@
 #include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/platform/platform.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 // The wheel ships the library of the thread pool without this header.
@@ -38,8 +41,10 @@ using executorch::extension::threadpool::get_threadpool;
 using executorch::extension::threadpool::NoThreadPoolGuard;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
+using executorch::runtime::HierarchicalAllocator;
 using executorch::runtime::MethodMeta;
 using executorch::runtime::Result;
+using executorch::runtime::Span;
 using executorch::runtime::Tag;
 using executorch::runtime::TensorInfo;
 
@@ -164,10 +169,14 @@ Error tensors_at(const MethodMeta& method, bool input, size_t count, const void*
     if (error != Error::Ok) {
       return error;
     }
-    if (bytes[i] != metas[i].bytes) {
+    if (data[i] == nullptr && !input && metas[i].planned != 0) {
+      tensors.emplace_back();
+      continue;
+    }
+    if (data[i] == nullptr || bytes[i] != metas[i].bytes) {
       return refuse(Error::InvalidArgument, std::string(kind) + " " + std::to_string(i) + " must have " +
                                                 std::to_string(metas[i].bytes) + " bytes, not " +
-                                                std::to_string(bytes[i]));
+                                                (data[i] == nullptr ? "none" : std::to_string(bytes[i])));
     }
     tensors.push_back(tensor_at(metas[i], data[i]));
   }
@@ -177,10 +186,96 @@ Error tensors_at(const MethodMeta& method, bool input, size_t count, const void*
 }  // namespace
 
 struct ftte_program {
-  // One arena for all methods: they never run at the same time, and outputs leave it at once.
-  explicit ftte_program(const char* path)
-      : module(path, Module::LoadMode::Mmap, nullptr, nullptr, nullptr, /*share_memory_arenas=*/true) {}
-  Module module;
+  explicit ftte_program(const char* path) : module(std::make_unique<Module>(path, Module::LoadMode::Mmap)) {}
+
+  // Methods share their arenas, each as large as the greediest needs: they never run at the same time. The
+  // arenas are ours rather than the module's so that results can be handed out where they lie.
+  struct Arena {
+    std::unique_ptr<uint8_t, decltype(&std::free)> data{nullptr, &std::free};
+    size_t size = 0;
+  };
+  struct Planned {
+    std::vector<Span<uint8_t>> spans;
+    std::unique_ptr<HierarchicalAllocator> allocator;
+  };
+
+  Error load(const std::string& method) {
+    if (module->is_method_loaded(method)) {
+      return Error::Ok;
+    }
+    std::vector<size_t> sizes;
+    Error error = arena_sizes(method, sizes);
+    if (error == Error::Ok && arenas.empty()) {
+      error = allocate();
+    }
+    if (error != Error::Ok) {
+      return error;
+    }
+    Planned& plan = planned[method];
+    plan.spans.clear();
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      plan.spans.emplace_back(arenas[i].data.get(), sizes[i]);
+    }
+    plan.allocator = std::make_unique<HierarchicalAllocator>(Span<Span<uint8_t>>(plan.spans.data(), plan.spans.size()));
+    return module->load_method(method, plan.allocator.get());
+  }
+
+  bool in_arena(const void* data, size_t size) const {
+    const auto* begin = static_cast<const uint8_t*>(data);
+    for (const Arena& arena : arenas) {
+      if (begin >= arena.data.get() && begin + size <= arena.data.get() + arena.size) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  Error arena_sizes(const std::string& method, std::vector<size_t>& sizes) {
+    const auto meta = module->method_meta(method);
+    if (!meta.ok()) {
+      return meta.error();
+    }
+    for (size_t i = 0; i < meta->num_memory_planned_buffers(); ++i) {
+      const auto size = meta->memory_planned_buffer_size(i);
+      if (!size.ok()) {
+        return size.error();
+      }
+      sizes.push_back(static_cast<size_t>(*size));
+    }
+    return Error::Ok;
+  }
+
+  Error allocate() {
+    const auto names = module->method_names();
+    if (!names.ok()) {
+      return names.error();
+    }
+    std::vector<Arena> fresh;
+    for (const std::string& name : *names) {
+      std::vector<size_t> sizes;
+      const Error error = arena_sizes(name, sizes);
+      if (error != Error::Ok) {
+        return error;
+      }
+      fresh.resize(std::max(fresh.size(), sizes.size()));
+      for (size_t i = 0; i < sizes.size(); ++i) {
+        fresh[i].size = std::max(fresh[i].size, sizes[i]);
+      }
+    }
+    for (Arena& arena : fresh) {
+      // calloc leaves pages that no method touches to the system.
+      arena.data.reset(static_cast<uint8_t*>(std::calloc(std::max<size_t>(arena.size, 1), 1)));
+      if (arena.data == nullptr) {
+        return refuse(Error::MemoryAllocationFailed, std::to_string(arena.size) + " bytes for the arena");
+      }
+    }
+    arenas = std::move(fresh);
+    return Error::Ok;
+  }
+
+  std::vector<Arena> arenas;
+  std::unordered_map<std::string, Planned> planned;
+  std::unique_ptr<Module> module;  // last: its methods must go before what they are planned in
 };
 
 extern "C" {
@@ -229,7 +324,7 @@ uint32_t ftte_threads(void) { return thread_count; }
 uint32_t ftte_open(const char* path, ftte_program** program) {
   return guarded([&] {
     auto opened = std::make_unique<ftte_program>(path);
-    const Error error = opened->module.load(executorch::runtime::Program::Verification::InternalConsistency);
+    const Error error = opened->module->load(executorch::runtime::Program::Verification::InternalConsistency);
     if (error != Error::Ok) {
       return error;
     }
@@ -241,20 +336,24 @@ uint32_t ftte_open(const char* path, ftte_program** program) {
 }
 
 void ftte_close(ftte_program* program) {
-  if (program == nullptr) {
-    return;
-  }
   guarded([&] {
-    delete program;
-    const std::lock_guard<std::mutex> lock(open_mutex);
-    --open_programs;
+    if (program->module != nullptr) {
+      program->module.reset();
+      const std::lock_guard<std::mutex> lock(open_mutex);
+      --open_programs;
+    }
     return Error::Ok;
   });
 }
 
+void ftte_free(ftte_program* program) {
+  ftte_close(program);
+  delete program;
+}
+
 uint32_t ftte_method_meta(ftte_program* program, const char* method, ftte_method* meta) {
   return guarded([&] {
-    const auto found = program->module.method_meta(method);
+    const auto found = program->module->method_meta(method);
     if (!found.ok()) {
       return found.error();
     }
@@ -272,25 +371,26 @@ uint32_t ftte_method_meta(ftte_program* program, const char* method, ftte_method
 
 uint32_t ftte_input_meta(ftte_program* program, const char* method, size_t index, ftte_tensor* meta) {
   return guarded([&] {
-    const auto found = program->module.method_meta(method);
+    const auto found = program->module->method_meta(method);
     return found.ok() ? describe(*found, true, index, meta) : found.error();
   });
 }
 
 uint32_t ftte_output_meta(ftte_program* program, const char* method, size_t index, ftte_tensor* meta) {
   return guarded([&] {
-    const auto found = program->module.method_meta(method);
+    const auto found = program->module->method_meta(method);
     return found.ok() ? describe(*found, false, index, meta) : found.error();
   });
 }
 
 uint32_t ftte_load(ftte_program* program, const char* method) {
-  return guarded([&] { return program->module.load_method(method); });
+  return guarded([&] { return program->load(method); });
 }
 
 uint32_t ftte_unload(ftte_program* program, const char* method) {
   return guarded([&] {
-    program->module.unload_method(method);
+    program->module->unload_method(method);
+    program->planned.erase(method);
     return Error::Ok;
   });
 }
@@ -299,7 +399,7 @@ uint32_t ftte_execute(ftte_program* program, const char* method, size_t input_co
                       const uint64_t* input_bytes, size_t output_count, void* const* outputs,
                       const uint64_t* output_bytes) {
   return guarded([&]() -> Error {
-    const auto found = program->module.method_meta(method);
+    const auto found = program->module->method_meta(method);
     if (!found.ok()) {
       return found.error();
     }
@@ -313,21 +413,28 @@ uint32_t ftte_execute(ftte_program* program, const char* method, size_t input_co
     if (error != Error::Ok) {
       return error;
     }
+    error = program->load(method);
+    if (error != Error::Ok) {
+      return error;
+    }
     for (size_t i = 0; i < output_count; ++i) {
       if (output_metas[i].planned == 0) {
-        error = program->module.set_output(method, output_tensors[i], i);
+        error = program->module->set_output(method, output_tensors[i], i);
         if (error != Error::Ok) {
           return error;
         }
       }
     }
     const std::vector<EValue> values(input_tensors.begin(), input_tensors.end());
-    const auto results = program->module.execute(method, values);
+    const auto results = program->module->execute(method, values);
     if (!results.ok()) {
       return results.error();
     }
     for (size_t i = 0; i < output_count; ++i) {
       const auto& result = (*results)[i].toTensor();
+      if (outputs[i] == nullptr) {
+        continue;
+      }
       if (result.nbytes() != output_bytes[i]) {
         return refuse(Error::Internal, "output " + std::to_string(i) + " came out with " +
                                            std::to_string(result.nbytes()) + " bytes");
@@ -335,6 +442,28 @@ uint32_t ftte_execute(ftte_program* program, const char* method, size_t input_co
       if (result.const_data_ptr() != outputs[i]) {
         std::memcpy(outputs[i], result.const_data_ptr(), result.nbytes());
       }
+    }
+    return Error::Ok;
+  });
+}
+
+uint32_t ftte_output(ftte_program* program, const char* method, size_t index, void** data) {
+  return guarded([&]() -> Error {
+    *data = nullptr;
+    Error error = program->load(method);
+    if (error != Error::Ok) {
+      return error;
+    }
+    const auto output = program->module->get_output(method, index);
+    if (!output.ok()) {
+      return output.error();
+    }
+    if (!output->isTensor()) {
+      return refuse(Error::InvalidType, "not a tensor");
+    }
+    const auto& tensor = output->toTensor();
+    if (program->in_arena(tensor.const_data_ptr(), tensor.nbytes())) {
+      *data = tensor.mutable_data_ptr();
     }
     return Error::Ok;
   });

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FTTE_ABI 2
+#define FTTE_ABI 4
 #define FTTE_MAX_RANK 16
 #define FTTE_API __attribute__((visibility("default")))
 
@@ -44,9 +44,11 @@ FTTE_API const char* ftte_last_error(void);
 FTTE_API uint32_t ftte_set_threads(uint32_t count);
 FTTE_API uint32_t ftte_threads(void);
 
-// Maps the file at path; methods are loaded by ftte_load or their first execution.
+// Maps the file at path; methods are loaded by ftte_load or their first execution. Closing frees everything
+// but the arena, where results may still be in use; after it only ftte_free may be called.
 FTTE_API uint32_t ftte_open(const char* path, ftte_program** program);
 FTTE_API void ftte_close(ftte_program* program);
+FTTE_API void ftte_free(ftte_program* program);
 
 // Metadata is read from the file; it loads nothing.
 FTTE_API uint32_t ftte_method_meta(ftte_program* program, const char* method, ftte_method* meta);
@@ -57,10 +59,15 @@ FTTE_API uint32_t ftte_load(ftte_program* program, const char* method);
 FTTE_API uint32_t ftte_unload(ftte_program* program, const char* method);
 
 // Inputs are contiguous, read in place and never written; outputs receive exactly the bytes of their
-// metadata. All belong to the caller and must live until the call returns.
+// metadata. All belong to the caller and must live until the call returns. A planned output may be NULL: it
+// stays where ftte_output says.
 FTTE_API uint32_t ftte_execute(ftte_program* program, const char* method, size_t input_count,
                                const void* const* inputs, const uint64_t* input_bytes, size_t output_count,
                                void* const* outputs, const uint64_t* output_bytes);
+
+// Where a planned output lies in the arena: until the program is freed; overwritten by the next execution of any
+// method. NULL for an output that lies elsewhere, such as a constant of the file.
+FTTE_API uint32_t ftte_output(ftte_program* program, const char* method, size_t index, void** data);
 
 #ifdef __cplusplus
 }

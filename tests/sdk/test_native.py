@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import native_program as sample
 import numpy as np
 import pytest
 
@@ -19,10 +18,18 @@ from mobile_sdk.errors import ProgramError, ProgramRejected
 from mobile_sdk.manifest import Manifest, Method
 from mobile_sdk.native.library import Program, set_threads, threads
 
+from . import native_program as sample
+
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
     return sample.program_bytes()
+
+
+@pytest.fixture(scope="module")
+def step_only() -> bytes:
+    """A program of ``train_step`` alone."""
+    return sample.program_bytes(methods=("train_step",))
 
 
 @pytest.fixture
@@ -61,9 +68,12 @@ def test_batches_up_to_the_micro_batch_give_what_autograd_gives(engine, count: i
 @pytest.mark.parametrize("plan_outputs", [True, False])
 @pytest.mark.parametrize("delegate", [True, False])
 def test_outputs_are_right_wherever_the_program_puts_them(tmp_path: Path, delegate: bool, plan_outputs: bool) -> None:
-    """Outputs planned in the arena are copied out; others are written in the engine's buffers directly."""
+    """Outputs planned in the arena are read there; others are written in the engine's buffers. Neither is copied."""
     content = sample.program_bytes(delegate=delegate, plan_outputs=plan_outputs)
     engine = load_engine(sample.write(tmp_path, content, sample.manifest_for(content)))
+    program = Program(tmp_path / "program.pte")
+    assert (program.output("train_step", 2) is not None) is plan_outputs
+    program.close()
     try:
         assert_step_is_autograd(engine, 3, seed=1)
     finally:
@@ -149,9 +159,8 @@ def test_arrays_that_do_not_fit_are_named_with_what_was_expected_and_found(engin
     assert_step_is_autograd(engine, 2, seed=3)  # and the engine still works
 
 
-def test_a_program_without_a_method_says_so(tmp_path: Path) -> None:
-    content = sample.program_bytes(methods=("train_step",))
-    engine = load_engine(sample.write(tmp_path, content, sample.manifest_for(content, ("train_step",))))
+def test_a_program_without_a_method_says_so(tmp_path: Path, step_only: bytes) -> None:
+    engine = load_engine(sample.write(tmp_path, step_only, sample.manifest_for(step_only, ("train_step",))))
     x, y, sample_weight, weights = sample.example()
     with pytest.raises(ProgramError, match=r"no method 'predict', only train_step"):
         engine.predict(x, weights)
@@ -160,10 +169,9 @@ def test_a_program_without_a_method_says_so(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_a_method_that_the_program_lacks_is_refused_with_executorchs_name(tmp_path: Path) -> None:
-    content = sample.program_bytes(methods=("train_step",))
-    with pytest.raises(ProgramError, match=r"predict|evaluate") as caught:
-        load_engine(sample.write(tmp_path, content, sample.manifest_for(content)))
+def test_a_method_that_the_program_lacks_is_refused_with_executorchs_name(tmp_path: Path, step_only: bytes) -> None:
+    with pytest.raises(ProgramError, match=r"'evaluate' failed with InvalidArgument") as caught:
+        load_engine(sample.write(tmp_path, step_only, sample.manifest_for(step_only)))
     assert caught.value.code == "InvalidArgument"
 
 
@@ -252,9 +260,12 @@ def test_calls_of_the_wrong_size_are_refused_before_memory_is_touched(folder: Pa
     with pytest.raises(ProgramError, match="output 0 must have 48 bytes, not 4") as caught:
         program.execute("predict", arrays, [np.zeros(1, np.float32)])
     assert caught.value.code == "InvalidArgument"
+    arrays[0][:] = arrays[1][:] = arrays[3][:] = 1
     program.execute("predict", arrays, results)
+    assert results[0].tolist() == [[6.0] * 3] * 4
     program.unload("predict")
-    program.execute("predict", arrays, results)
+    program.execute("predict", arrays, [None])
+    np.testing.assert_array_equal(program.output("predict", 0), results[0])
     program.close()
     program.close()
     with pytest.raises(ProgramError, match="is closed"):
@@ -270,12 +281,20 @@ def test_a_closed_engine_says_so(folder: Path) -> None:
 
 
 def test_gradients_outlive_their_engine(folder: Path) -> None:
+    """They may lie in the program's arena, which goes with the last of them; all else is freed at once."""
     engine = load_engine(folder)
     _, _, gradients = engine.train_step(*sample.example())
     kept = {name: gradient.copy() for name, gradient in gradients.items()}
     engine.close()
+    del engine
+    set_threads(2)  # no program is open
+    set_threads(1)
+    other = load_engine(folder)
+    other.train_step(*sample.example(seed=1))
     for name, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, kept[name])
+        gradient += 1
+    other.close()
 
 
 def test_the_number_of_threads_changes_only_while_no_program_is_open(folder: Path) -> None:
@@ -370,6 +389,30 @@ def test_programs_share_a_process_without_mixing_weights(folder: Path) -> None:
     first.close()
     assert second.evaluate(*two)[0] == want_two
     second.close()
+
+
+def test_engines_come_run_and_go_in_several_threads_at_once(folder: Path) -> None:
+    """They share ExecuTorch's delegate and its workspace, and nothing of each other's numbers."""
+    cases = {seed: sample.example(seed=seed) for seed in range(4)}
+    engine = load_engine(folder)
+    expected = {seed: engine.evaluate(*case)[0] for seed, case in cases.items()}
+    engine.close()
+    results: list[tuple[int, float]] = []
+
+    def work(seed: int) -> None:
+        for _ in range(20):
+            mine = load_engine(folder)
+            results.extend((seed, mine.evaluate(*cases[seed])[0]) for _ in range(20))
+            mine.train_step(*cases[seed])
+            mine.close()
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in cases]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == 4 * 20 * 20
+    assert all(loss == expected[seed] for seed, loss in results)
 
 
 def run_without_torch(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,9 @@ import venv
 import zipfile
 from pathlib import Path
 
-import native_program as sample
 import pytest
+
+from . import native_program as sample
 
 SDK = Path(__file__).parents[2] / "mobile_sdk"
 
