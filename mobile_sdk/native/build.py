@@ -47,7 +47,7 @@ def build(output: Path = OUTPUT) -> None:
     if not sys.platform.startswith("linux"):
         raise BuildError(f"the native runtime is built on Linux only, not on {sys.platform}")
     package, version = _executorch()
-    compiler = os.environ.get("CXX", "g++")
+    compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         raise BuildError(f"the C++ compiler {compiler!r} is missing: install g++ or set CXX to a compiler of C++17")
     output.mkdir(parents=True, exist_ok=True)
