@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec
 from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.program._program import _generate_edge_program
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 
 __all__ = ["Emitted", "emit"]
 
@@ -42,9 +42,12 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
             name: torch.export.export(_Positional(graph), tuple(inputs), strict=False)
             for name, (graph, inputs) in methods.items()
         }
-        edge = to_edge_transform_and_lower(
-            exported, partitioner=[_Partitioner()], compile_config=EdgeCompileConfig(_check_ir_validity=False)
-        )
+        # What to_edge does, without decomposing first: the lowered graph is functional and in elementary operators.
+        config = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
+        edge = EdgeProgramManager(
+            {name: _generate_edge_program(config, program) for name, program in exported.items()},
+            compile_config=config,
+        ).to_backend(_partitioner())
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.
         program = edge.to_executorch(
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
@@ -53,23 +56,18 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
     return Emitted(program.buffer, planned)
 
 
-class _Partitioner(XnnpackPartitioner):
+def _partitioner() -> XnnpackPartitioner:
     """
     XNNPACK, without the passes that prepare a graph for it.
 
-    By default the graph is retraced three times to find what not to decompose, and 17 passes retrace every delegate, a
-    second each; they fuse, decompose and re-tag what the lowering never emits. Naming a single pass, as this
-    key does, skips the others.
+    By default 17 passes retrace every delegate; they fuse, decompose and re-tag what the lowering never emits.
+    Naming a single one, as this key does, skips the others.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.delegation_spec = DelegationSpec(
-            self.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
-        )
-
-    def ops_to_not_decompose(self, ep: ExportedProgram) -> tuple[list[torch._ops.OpOverload], None]:
-        return [], None
+    partitioner = XnnpackPartitioner()
+    partitioner.delegation_spec = DelegationSpec(
+        partitioner.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
+    )
+    return partitioner
 
 
 class _Positional(nn.Module):

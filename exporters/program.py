@@ -18,9 +18,9 @@ from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
 
-from .budget import parse_bytes
+from .budget import format_bytes, parse_bytes
 from .emit import emit
-from .errors import ExportError
+from .errors import BudgetError, ExportError
 from .lowering import lower
 from .plan import Plan
 from .step import Step
@@ -136,7 +136,10 @@ def export(
     say("verifying gradients")
     error = _verified(program, Step(task, plan))
     say("measuring memory")
-    memory = Memory(limit, program.manifest.memory.planned_bytes, measure(program).total_bytes)
+    measured = measure(program).total_bytes
+    if 0 < limit < measured:
+        raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
+    memory = Memory(limit, program.manifest.memory.planned_bytes, measured)
     manifest = dataclasses.replace(program.manifest, memory=memory)
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 

@@ -7,6 +7,7 @@ built and measured, but not verified; what the search settles on is verified whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from .budget import format_bytes
@@ -19,8 +20,9 @@ from .task import Task
 
 __all__ = ["plan_for"]
 
-# Measurements repeat within about one percent; a plan must fit whenever it is measured.
+# Measurements repeat within about one percent and some pages; a plan must fit whenever it is measured.
 _MARGIN = 1.02
+_PAGES = 16_384
 
 
 def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None = None) -> Plan:
@@ -44,7 +46,7 @@ def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None 
 
     def needs(count: int, micro_batch: int) -> int:
         plan = Plan(subsets[count - 1], micro_batch)
-        needed = int(measure(build(task, plan, ("train_step",))).total_bytes * _MARGIN)
+        needed = int(measure(build(task, plan, ("train_step",))).total_bytes * _MARGIN) + _PAGES
         if progress is not None:
             progress(
                 f"last {count} of {len(subsets)} layers, micro-batch {micro_batch}: {format_bytes(needed)} "
@@ -70,6 +72,7 @@ def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None 
         smallest = min(smallest, needs(1, size))
         if smallest <= budget:
             return Plan(subsets[0], size)
+    smallest = math.ceil(smallest * _MARGIN / 10_000) * 10_000
     raise BudgetError(
         f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, one sample at a time, "
         f"takes {format_bytes(smallest)}; set at least that",

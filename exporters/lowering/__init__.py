@@ -30,19 +30,15 @@ FAMILIES = (activations, convolution, elementwise, losses, normalisation, poolin
 # Key in ``node.meta["custom"]``: the model's module that an operator of the traced graph comes from.
 MODULE = "module"
 
-_BATCH_NORM = "the BatchNorm module in eval mode (its running statistics are then frozen weights), or GroupNorm"
-_INSTEAD = {
-    "native_dropout": "Dropout with p=0, or the module in eval mode",
-    "native_batch_norm": _BATCH_NORM,
-    "_native_batch_norm_legit": _BATCH_NORM,
-    "_native_batch_norm_legit_functional": _BATCH_NORM,
-}
+# Programs draw no random numbers; dropout reaches the graph as one of these.
+_RANDOM = ("bernoulli", "bernoulli_", "empty_like", "empty_permuted", "native_dropout", "rand", "rand_like")
+_INSTEAD = dict.fromkeys(_RANDOM, "Dropout with p=0, or the module in eval mode")
 
 
 def decompositions() -> dict[Any, Any]:
     """What the tracer should take apart: ATen's core decompositions, except where a rewrite is better."""
     table: dict[Any, Any] = core_aten_decompositions()
-    return {op: rule for op, rule in table.items() if op not in REWRITES}
+    return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op).split(".")[0] not in _INSTEAD}
 
 
 def lower(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
@@ -62,13 +58,28 @@ def lower(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
     """
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        results = _Rewriter(graph).run(*[Value(t) for t in tensors])
+        rewriter = _Rewriter(graph)
+        rewriter.extra_traceback = False  # an ExportError is one sentence for the user
+        results = rewriter.run(*[Value(t) for t in tensors])
         return tuple(r.natural() for r in results)
 
-    lowered = make_fx(run, tracing_mode="fake")(*inputs)
+    lowered = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    _share_constants(lowered.graph)
     lowered.graph.eliminate_dead_code()
     lowered.recompile()
     return lowered
+
+
+def _share_constants(graph: fx.Graph) -> None:
+    """Make each constant tensor once: rewrites ask for their own ones to sum with."""
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.all_input_nodes:
+            continue
+        first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
 
 
 class _Rewriter(fx.Interpreter):
@@ -78,14 +89,27 @@ class _Rewriter(fx.Interpreter):
         if n.op != "call_function" or n.target is operator.getitem:
             result = super().run_node(n)
             return Value(result) if n.op == "get_attr" else result
-        rewrite = REWRITES.get(n.target) if isinstance(n.target, torch._ops.OpOverload) else None
+        target, changed = _functional(n)
+        rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
         if rewrite is None:
             raise ExportError(_refusal(n))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         try:
-            return rewrite(*args, **kwargs)
+            result = rewrite(*args, **kwargs)
         except Unsupported as reason:
             raise ExportError(f"{_where(n)}: {reason}") from reason
+        if changed is not None:
+            self.env[changed] = result
+        return result
+
+
+def _functional(node: fx.Node) -> tuple[Any, fx.Node | None]:
+    """For ``relu_(x)``: ``relu``, and the node of x, which stands for the result from now on."""
+    target, first = node.target, node.args[0] if node.args else None
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(first, fx.Node):
+        packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+        return getattr(packet, target._overloadname, target), first
+    return target, None
 
 
 def _where(node: fx.Node) -> str:
@@ -93,7 +117,11 @@ def _where(node: fx.Node) -> str:
     return f"module {name!r}" if name else "the loss or a metric"
 
 
+def _name(target: Any) -> str:
+    return str(target).removeprefix("aten.")
+
+
 def _refusal(node: fx.Node) -> str:
-    name = str(node.target).removeprefix("aten.")
+    name = _name(node.target)
     instead = _INSTEAD.get(name.split(".")[0], "another module, or add a rewrite to exporters.lowering")
     return f"{_where(node)} needs the operator {name}, which cannot be trained on a device; use {instead}"

@@ -65,6 +65,29 @@ def leaky_relu_backward(grad: Value, x: Value, slope: float, is_result: bool) ->
     return elementwise(lambda g, t: g * (_positive(t) * (1.0 - slope) + slope), grad, x)
 
 
+@lowers(_aten.elu.default)
+def elu(x: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
+    """``scale * x`` above zero, ``scale * alpha * (exp(input_scale * x) - 1)`` below."""
+
+    def rule(t: Tensor) -> Tensor:
+        below = torch.exp(torch.clamp(t * input_scale, None, 0.0)) * (alpha * scale) - alpha * scale
+        return torch.relu(t) * scale + below
+
+    return elementwise(rule, x)
+
+
+@lowers(_aten.elu_backward.default)
+def elu_backward(grad: Value, alpha: float, scale: float, input_scale: float, is_result: bool, x: Value) -> Value:
+    """``grad`` times ``scale`` above zero, ``scale * alpha * input_scale * exp(input_scale * x)`` below."""
+
+    def rule(g: Tensor, t: Tensor) -> Tensor:
+        below = t + alpha * scale if is_result else torch.exp(torch.clamp(t * input_scale, None, 0.0)) * alpha * scale
+        mask = _positive(t)
+        return g * (mask * scale + (mask * -1.0 + 1.0) * below * input_scale)
+
+    return elementwise(rule, grad, x)
+
+
 @lowers(_aten.silu.default)
 def silu(x: Value) -> Value:
     """``x * sigmoid(x)``."""

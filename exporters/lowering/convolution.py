@@ -139,8 +139,8 @@ def _depthwise(x: Tensor, weights: Tensor, rows: Window, cols: Window, reverse: 
         for j in range(cols.kernel):
             at = i * cols.kernel + j
             at = weights.shape[0] - 1 - at if reverse else at
-            term = torch.mul(tap(row, 2, cols, j), slice_axis(weights, 0, at, 1))
-            total = term if total is None else torch.add(total, term)
+            term = tap(row, 2, cols, j) * slice_axis(weights, 0, at, 1)
+            total = term if total is None else total + term
     assert total is not None
     return total
 
@@ -152,6 +152,6 @@ def _depthwise_weight_gradient(x: Tensor, g: Tensor, rows: Window, cols: Window)
     for i in range(rows.kernel):
         row = tap(x, 1, rows, i)
         for j in range(cols.kernel):
-            term = torch.mul(tap(row, 2, cols, j), g)
+            term = tap(row, 2, cols, j) * g
             sums.append(reshape(sum_rows(reshape(term, 1, g.numel() // g.shape[3], g.shape[3])), 1, g.shape[3]))
     return cat(sums, 0)

@@ -92,7 +92,7 @@ def to_copy(x: Value, **options: Any) -> Value:
 @lowers(_aten.reciprocal.default)
 def reciprocal(x: Value) -> Value:
     """Replaces ``reciprocal``, which the delegate lacks, by a division."""
-    return elementwise(lambda t: torch.div(torch.ones(()), t), x)
+    return elementwise(lambda t: torch.ones(()) / t, x)
 
 
 @lowers(_aten.mul.Scalar)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .elementwise import elementwise
-from .products import sum_last, sum_rows
+from .errors import Unsupported
+from .products import sum_dim, sum_last, sum_rows
 from .registry import lowers
 from .values import Value, reshape
 
@@ -34,7 +35,7 @@ def _group_mean(x: Tensor) -> Tensor:
     n, positions, groups, d = x.shape
     rows = sum_rows(reshape(x, n, positions, groups * d))
     total = sum_last(reshape(rows, n, groups, d))
-    return reshape(torch.mul(total, 1.0 / (positions * d)), n, 1, groups, 1)
+    return reshape(total * (1.0 / (positions * d)), n, 1, groups, 1)
 
 
 @lowers(_aten.native_group_norm.default)
@@ -47,14 +48,14 @@ def group_norm(
     stored = x.arranged(order)
     split = reshape(stored, n, positions, groups, d)
     mean = _group_mean(split)
-    centred = torch.sub(split, mean)
-    variance = _group_mean(torch.mul(centred, centred))
-    rstd = torch.rsqrt(torch.add(variance, eps))
-    result = torch.mul(centred, rstd)
+    centred = split - mean
+    variance = _group_mean(centred * centred)
+    rstd = torch.rsqrt(variance + eps)
+    result = centred * rstd
     if w is not None:
-        result = torch.mul(result, reshape(w.natural(), 1, 1, groups, d))
+        result = result * reshape(w.natural(), 1, 1, groups, d)
     if b is not None:
-        result = torch.add(result, reshape(b.natural(), 1, 1, groups, d))
+        result = result + reshape(b.natural(), 1, 1, groups, d)
     return (
         Value(reshape(result, *stored.shape), order),
         Value(reshape(mean, n, groups)),
@@ -81,16 +82,16 @@ def group_norm_backward(
     stored = x.arranged(order)
     g = reshape(grad.arranged(order), n, positions, groups, d)
     scale = reshape(rstd.natural(), n, 1, groups, 1)
-    centred = torch.sub(reshape(stored, n, positions, groups, d), reshape(mean.natural(), n, 1, groups, 1))
-    h = torch.mul(centred, scale)
+    centred = reshape(stored, n, positions, groups, d) - reshape(mean.natural(), n, 1, groups, 1)
+    h = centred * scale
     grad_x = grad_w = grad_b = None
     if mask[0]:
-        gw = g if w is None else torch.mul(g, reshape(w.natural(), 1, 1, groups, d))
-        along = torch.mul(h, _group_mean(torch.mul(gw, h)))
-        inner = torch.sub(torch.sub(gw, _group_mean(gw)), along)
-        grad_x = Value(reshape(torch.mul(inner, scale), *stored.shape), order)
+        gw = g if w is None else g * reshape(w.natural(), 1, 1, groups, d)
+        along = h * _group_mean(gw * h)
+        inner = gw - _group_mean(gw) - along
+        grad_x = Value(reshape(inner * scale, *stored.shape), order)
     if mask[1]:
-        grad_w = Value(reshape(sum_rows(reshape(torch.mul(g, h), 1, n * positions, c)), c))
+        grad_w = Value(reshape(sum_rows(reshape(g * h, 1, n * positions, c)), c))
     if mask[2]:
         grad_b = Value(reshape(sum_rows(reshape(g, 1, n * positions, c)), c))
     return grad_x, grad_w, grad_b
@@ -98,7 +99,7 @@ def group_norm_backward(
 
 def _row_mean(x: Tensor) -> Tensor:
     """(1, rows, k) -> (1, rows, 1)."""
-    return torch.mul(sum_last(x), 1.0 / x.shape[2])
+    return sum_last(x) * (1.0 / x.shape[2])
 
 
 @lowers(_aten.native_layer_norm.default)
@@ -109,13 +110,13 @@ def layer_norm(
     k = math.prod(shape)
     rows = reshape(x.natural(), 1, math.prod(x.shape) // k, k)
     mean = _row_mean(rows)
-    centred = torch.sub(rows, mean)
-    rstd = torch.rsqrt(torch.add(_row_mean(torch.mul(centred, centred)), eps))
-    result = torch.mul(centred, rstd)
+    centred = rows - mean
+    rstd = torch.rsqrt(_row_mean(centred * centred) + eps)
+    result = centred * rstd
     if w is not None:
-        result = torch.mul(result, reshape(w.natural(), 1, 1, k))
+        result = result * reshape(w.natural(), 1, 1, k)
     if b is not None:
-        result = torch.add(result, reshape(b.natural(), 1, 1, k))
+        result = result + reshape(b.natural(), 1, 1, k)
     outer = [*x.shape[: x.ndim - len(shape)], *[1] * len(shape)]
     return Value(reshape(result, *x.shape)), Value(reshape(mean, *outer)), Value(reshape(rstd, *outer))
 
@@ -136,15 +137,15 @@ def layer_norm_backward(
     n = math.prod(x.shape) // k
     g = reshape(grad.natural(), 1, n, k)
     scale = reshape(rstd.natural(), 1, n, 1)
-    h = torch.mul(torch.sub(reshape(x.natural(), 1, n, k), reshape(mean.natural(), 1, n, 1)), scale)
+    h = (reshape(x.natural(), 1, n, k) - reshape(mean.natural(), 1, n, 1)) * scale
     grad_x = grad_w = grad_b = None
     if mask[0]:
-        gw = g if w is None else torch.mul(g, reshape(w.natural(), 1, 1, k))
-        along = torch.mul(h, _row_mean(torch.mul(gw, h)))
-        inner = torch.sub(torch.sub(gw, _row_mean(gw)), along)
-        grad_x = Value(reshape(torch.mul(inner, scale), *x.shape))
+        gw = g if w is None else g * reshape(w.natural(), 1, 1, k)
+        along = h * _row_mean(gw * h)
+        inner = gw - _row_mean(gw) - along
+        grad_x = Value(reshape(inner * scale, *x.shape))
     if mask[1]:
-        grad_w = Value(reshape(sum_rows(torch.mul(g, h)), *shape))
+        grad_w = Value(reshape(sum_rows(g * h), *shape))
     if mask[2]:
         grad_b = Value(reshape(sum_rows(g), *shape))
     return grad_x, grad_w, grad_b
@@ -154,20 +155,65 @@ def _per_channel(v: Value, x: Value) -> Value:
     return Value(reshape(v.natural(), 1, v.shape[0], *[1] * (x.ndim - 2)))
 
 
-def _frozen(var: Value, eps: float) -> Value:
-    return elementwise(lambda t: torch.rsqrt(torch.add(t, eps)), var)
+def _rstd(variance: Value, eps: float) -> Value:
+    return elementwise(lambda t: torch.rsqrt(t + eps), variance)
 
 
-@lowers(_aten._native_batch_norm_legit_no_training.default)
+def _frozen_only(training: bool) -> None:
+    if training:
+        raise Unsupported(
+            "batch normalisation in training mode",
+            "the module in eval mode (its running statistics are then frozen weights), or GroupNorm",
+        )
+
+
+@lowers(_aten.native_batch_norm.default)
 def batch_norm(
-    x: Value, w: Value | None, b: Value | None, mean: Value, var: Value, momentum: float, eps: float
+    x: Value,
+    w: Value | None,
+    b: Value | None,
+    mean: Value,
+    variance: Value,
+    training: bool,
+    momentum: float,
+    eps: float,
 ) -> tuple[Value, None, None]:
-    """Running statistics are weights: ``x * scale + (b - mean * scale)``."""
-    scale = _frozen(var, eps)
+    """Running statistics are weights: ``x * scale + (b - mean * scale)`` with ``scale = w * rstd``."""
+    _frozen_only(training)
+    scale = _rstd(variance, eps)
     if w is not None:
         scale = elementwise(_aten.mul.Tensor, scale, w)
-    shift = elementwise(_aten.neg.default, elementwise(_aten.mul.Tensor, mean, scale))
+    shift = elementwise(lambda m, s: m * s * -1.0, mean, scale)
     if b is not None:
         shift = elementwise(_aten.add.Tensor, shift, b)
     scaled = elementwise(_aten.mul.Tensor, x, _per_channel(scale, x))
     return elementwise(_aten.add.Tensor, scaled, _per_channel(shift, x)), None, None
+
+
+@lowers(_aten.native_batch_norm_backward.default)
+def batch_norm_backward(
+    grad: Value,
+    x: Value,
+    w: Value | None,
+    mean: Value,
+    variance: Value,
+    saved_mean: None,
+    saved_rstd: None,
+    training: bool,
+    eps: float,
+    mask: Sequence[bool],
+) -> _Gradients:
+    """With frozen statistics the layer is linear: ``grad * w * rstd``, and sums per channel for ``w`` and ``b``."""
+    _frozen_only(training)
+    rstd = _rstd(variance, eps)
+    others = [axis for axis in range(x.ndim) if axis != 1]
+    grad_x = grad_w = grad_b = None
+    if mask[0]:
+        scale = rstd if w is None else elementwise(_aten.mul.Tensor, rstd, w)
+        grad_x = elementwise(_aten.mul.Tensor, grad, _per_channel(scale, x))
+    if mask[1]:
+        centred = elementwise(_aten.sub.Tensor, x, _per_channel(mean, x))
+        grad_w = elementwise(_aten.mul.Tensor, sum_dim(elementwise(_aten.mul.Tensor, grad, centred), others), rstd)
+    if mask[2]:
+        grad_b = sum_dim(grad, others)
+    return grad_x, grad_w, grad_b

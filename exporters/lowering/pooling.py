@@ -65,7 +65,7 @@ def _gather(parts: Sequence[tuple[int, int, Tensor]], rows: Window, cols: Window
     total: Tensor | None = None
     for i, j, part in parts:
         placed = spread(spread(part, 1, rows, i), 2, cols, j)
-        total = placed if total is None else torch.add(total, placed)
+        total = placed if total is None else total + placed
     assert total is not None
     return Value.of_channels_last(total)
 
@@ -109,9 +109,9 @@ def max_pool_backward(
     left = grad.channels_last()
     parts = []
     for i, j, part in taps[:-1]:
-        below = torch.clamp(torch.mul(torch.sub(largest, part), 1e38), 0.0, 1.0)
-        rest = torch.mul(left, below)
-        parts.append((i, j, torch.sub(left, rest)))
+        below = torch.clamp((largest - part) * 1e38, 0.0, 1.0)
+        rest = left * below
+        parts.append((i, j, left - rest))
         left = rest
     parts.append((*taps[-1][:2], left))
     return _gather(parts, rows, cols)
@@ -133,8 +133,8 @@ def avg_pool(
     taps = _taps(x, rows, cols, 0.0)
     total = taps[0][2]
     for _, _, part in taps[1:]:
-        total = torch.add(total, part)
-    return Value.of_channels_last(torch.mul(total, scale))
+        total = total + part
+    return Value.of_channels_last(total * scale)
 
 
 @lowers(_aten.avg_pool2d_backward.default)
@@ -150,8 +150,28 @@ def avg_pool_backward(
 ) -> Value:
     """Every tap gets an equal part of the gradient."""
     rows, cols = _windows(x, kernel, stride, padding, (1, 1), ceil_mode)
-    part = torch.mul(grad.channels_last(), _average(rows, cols, count_include_pad, divisor_override))
+    part = grad.channels_last() * _average(rows, cols, count_include_pad, divisor_override)
     return _gather([(i, j, part) for i in range(rows.kernel) for j in range(cols.kernel)], rows, cols)
+
+
+@lowers(_aten._adaptive_avg_pool2d.default)
+def adaptive_avg_pool(x: Value, outputs: Sequence[int]) -> Value:
+    """Replaces adaptive pooling by plain pooling, where the windows are all equal."""
+    return avg_pool(x, _equal_windows(x, outputs))
+
+
+@lowers(_aten._adaptive_avg_pool2d_backward.default)
+def adaptive_avg_pool_backward(grad: Value, x: Value) -> Value:
+    """As :func:`avg_pool_backward`."""
+    return avg_pool_backward(grad, x, _equal_windows(x, grad.shape[2:]), (), (0, 0), False, True, None)
+
+
+def _equal_windows(x: Value, outputs: Sequence[int]) -> list[int]:
+    if any(size % count for size, count in zip(x.shape[-2:], outputs, strict=True)):
+        raise Unsupported(
+            f"adaptive pooling from {x.shape[-2:]} to {tuple(outputs)}", "an output size that divides the input's"
+        )
+    return [size // count for size, count in zip(x.shape[-2:], outputs, strict=True)]
 
 
 def _average(rows: Window, cols: Window, count_include_pad: bool, divisor: int | None) -> float:

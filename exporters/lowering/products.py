@@ -42,8 +42,21 @@ def sum_last(x: Tensor) -> Tensor:
 
 @lowers(_aten.mm.default)
 def mm(a: Value, b: Value) -> Value:
-    """Replaces ``mm`` by one batched product."""
+    """
+    Replaces ``mm`` by one batched product, of the operands or of their transposes.
+
+    The delegate packs the second operand on every call, and a transposed one is copied first. A linear layer's weights
+    are both large and transposed, so ``(w @ x.t()).t()`` spares two copies of them in every step.
+    """
+    if _copied(b.permuted((1, 0)), a.permuted((1, 0))) < _copied(a, b):
+        return Value(matmul(b.permuted((1, 0)).natural(), a.permuted((1, 0)).natural()), (1, 0))
     return Value(matmul(a.natural(), b.natural()))
+
+
+def _copied(a: Value, b: Value) -> int:
+    """Elements that are copied to multiply ``a`` by ``b``."""
+    turned = sum(math.prod(v.shape) for v in (a, b) if v.order != (0, 1))
+    return turned + math.prod(b.shape)
 
 
 @lowers(_aten.bmm.default)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .errors import Unsupported
 from .registry import lowers
 from .values import Value, cat, reshape, slice_axis
 
@@ -101,6 +102,23 @@ def select(x: Value, axis: int, index: int) -> Value:
     """Replaces ``select`` by a slice of length 1 and a reshape."""
     index %= x.shape[axis]
     return squeeze(slice_tensor(x, axis, index, index + 1), axis)
+
+
+@lowers(_aten.slice_backward.default)
+def slice_backward(grad: Value, shape: Sequence[int], axis: int, start: int, end: int, step: int) -> Value:
+    """Replaces a copy into zeros by padding."""
+    if step != 1:
+        raise Unsupported(f"the gradient of a slice with step {step}", "a reshape and a slice with step 1")
+    axis %= len(shape)
+    begin, stop, _ = slice(start, end).indices(shape[axis])
+    return constant_pad(grad, [0, 0] * (len(shape) - 1 - axis) + [begin, shape[axis] - stop])
+
+
+@lowers(_aten.select_backward.default)
+def select_backward(grad: Value, shape: Sequence[int], axis: int, index: int) -> Value:
+    """Replaces a copy into zeros by padding."""
+    axis, index = axis % len(shape), index % shape[axis]
+    return slice_backward(unsqueeze(grad, axis), shape, axis, index, index + 1, 1)
 
 
 @lowers(_aten.cat.default)

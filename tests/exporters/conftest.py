@@ -1,0 +1,36 @@
+"""Programs that several tests share; exports take seconds, so they are made once per session."""
+
+from __future__ import annotations
+
+# Its compiled part crashes when it is loaded after ExecuTorch's runtime, which pytest's plugin would do.
+import hypothesis  # noqa: F401
+import pytest
+from export_tasks import tiny_task
+
+from exporters import Plan, Program, Task, export
+from exporters.zoo import digits
+from mobile_sdk.layout import Slice, Subset
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Task:
+    return tiny_task()
+
+
+@pytest.fixture(scope="session")
+def tiny_program(tiny: Task) -> Program:
+    """The tiny task's program, everything trained."""
+    return export(tiny)
+
+
+@pytest.fixture(scope="session")
+def digits_program() -> Program:
+    """The digits task's program, everything trained."""
+    return export(digits.task)
+
+
+@pytest.fixture(scope="session")
+def sliced_program(tiny: Task) -> Program:
+    """Two output channels of the convolution, every third input of the linear layer, and its bias."""
+    choice = {"0.weight": Slice(0, (1, 3)), "3.weight": Slice(1, tuple(range(0, 144, 3))), "3.bias": None}
+    return export(tiny, plan=Plan(Subset(tiny.layout, choice), 4))

@@ -1,0 +1,148 @@
+"""A task that contradicts itself is refused in one sentence; plans and budgets are read as people write them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from export_tasks import correct, per_sample, tiny_task
+from torch import nn
+
+from exporters import ExportError, Plan, Task, TaskError, load_task, parse_bytes
+from exporters.budget import format_bytes
+from mobile_sdk.errors import LayoutError
+from mobile_sdk.layout import Slice, Subset
+
+X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (nn.Linear(6, 3), nn.CrossEntropyLoss(), X, Y),
+            r"one value per sample, shape \(4,\), not shape \(\); use reduct",
+        ),
+        ((nn.Linear(6, 3), per_sample, X, Y[:3]), "example_x has 4 samples and example_y 3"),
+        ((nn.Linear(5, 3), per_sample, X, Y), "the model fails on the example batch: RuntimeError"),
+        ((nn.Linear(6, 3), per_sample, X, Y.float()), "the loss fails on the example batch"),
+        ((nn.Linear(6, 3), lambda o, y: o.sum(1), X, Y.to(torch.int16)), "example_y has the dtype int16"),
+        ((nn.Linear(6, 3).double(), per_sample, X.double(), Y), "float32"),
+        ((nn.ReLU(), per_sample, X, Y), "has no parameters"),
+        ((nn.Linear(6, 3), per_sample, torch.tensor(1.0), Y), "is no batch"),
+        ((nn.Sequential(nn.Linear(6, 3), nn.Flatten(0)), per_sample, X, Y), "one tensor with 4 samples"),
+    ],
+)
+def test_a_bad_task_is_refused(arguments, message):
+    with pytest.raises(TaskError, match=message):
+        Task(*arguments)
+
+
+def test_a_metric_must_be_per_sample():
+    with pytest.raises(TaskError, match="metric 'hits' must give one value per sample"):
+        Task(nn.Linear(6, 3), per_sample, X, Y, metrics={"hits": lambda o, y: correct(o, y).sum()})
+
+
+def test_tied_weights_are_refused():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    model[1].weight = model[0].weight
+    with pytest.raises(TaskError, match=r"'1\.weight' and '0\.weight' are the same tensor"):
+        Task(model, per_sample, X, Y)
+
+
+def test_an_integer_buffer_is_refused():
+    model = nn.Linear(6, 3)
+    model.register_buffer("table", torch.arange(5))
+    with pytest.raises(TaskError, match=r"buffer 'table' has the dtype torch\.int64"):
+        Task(model, per_sample, X, Y)
+
+
+def test_running_statistics_are_frozen_weights_and_counters_stay_out():
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3).eval())
+    task = Task(model, per_sample, X, Y)
+    names = ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"]
+    assert [p.name for p in task.layout] == names
+    assert task.parameter_names() == names[:4]
+
+
+def test_initial_weights_lie_in_layout_order():
+    task = tiny_task()
+    flat = np.concatenate([t.detach().numpy().ravel() for t in task.model.state_dict().values()])
+    assert np.array_equal(task.initial_weights(), flat)
+    assert task.initial_weights().dtype == np.float32
+
+
+def test_the_contract_comes_from_the_example():
+    task = Task(nn.Linear(6, 3), per_sample, X, Y, range=(0, 1), labels="abc", normalisation="none")
+    assert (task.contract.x_shape, task.contract.y_dtype) == ((6,), "int64")
+    assert (task.contract.range, task.contract.labels) == ((0.0, 1.0), ("a", "b", "c"))
+    assert task.micro_batch == 4
+
+
+def test_a_task_is_found_by_module_and_attribute(tmp_path, monkeypatch):
+    (tmp_path / "my_tasks.py").write_text(
+        "import export_tasks\ntask = export_tasks.tiny_task()\nmake = export_tasks.tiny_task\nnumber = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(load_task("my_tasks:task"), Task)
+    assert isinstance(load_task("my_tasks:make"), Task)
+    with pytest.raises(TaskError, match="is a int, not a Task"):
+        load_task("my_tasks:number")
+    with pytest.raises(TaskError, match="has no attribute 'absent'"):
+        load_task("my_tasks:absent")
+    sys.modules.pop("my_tasks")
+
+
+@pytest.mark.parametrize("reference", ["exporters.zoo.digits", ":task", "module:"])
+def test_a_malformed_reference_says_how_to_write_one(reference):
+    with pytest.raises(TaskError, match=r"write package\.module:task"):
+        load_task(reference)
+
+
+def test_a_missing_module_is_named():
+    with pytest.raises(TaskError, match=r"'no_such_package\.tasks' cannot be imported"):
+        load_task("no_such_package.tasks:task")
+
+
+def test_a_plan_survives_json():
+    layout = tiny_task().layout
+    plan = Plan(Subset(layout, {"0.weight": Slice(0, (1, 3)), "3.bias": None}), 8)
+    assert Plan.from_json(layout, json.dumps(plan.to_json())) == plan
+
+
+@pytest.mark.parametrize("data", ["{", "{}", '{"subset": {}, "micro_batch": 4}', '{"subset": {"3.bias": null}}', "[]"])
+def test_what_is_no_plan_is_refused(data):
+    with pytest.raises(ExportError):
+        Plan.from_json(tiny_task().layout, data)
+
+
+def test_a_plan_for_another_layout_is_refused():
+    with pytest.raises(LayoutError, match=r"'9\.weight'"):
+        Plan.from_json(tiny_task().layout, {"subset": {"9.weight": None}, "micro_batch": 1})
+
+
+@pytest.mark.parametrize("micro_batch", [0, True, "4", None, 1.5])
+def test_a_plan_needs_a_whole_micro_batch(micro_batch):
+    with pytest.raises(ExportError, match="micro-batch"):
+        Plan.from_json(tiny_task().layout, {"subset": {"3.bias": None}, "micro_batch": micro_batch})
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2MB", 2_000_000), ("512 KiB", 524_288), ("1.5mb", 1_500_000), ("800KB", 800_000), ("123", 123), (77, 77)],
+)
+def test_budgets_are_read_with_their_units(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "MB", "2XB", "-1MB", "0", "0.1", "1e6", "two"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(ValueError, match=r"memory|less than one"):
+        parse_bytes(text)
+
+
+def test_bytes_are_written_in_readable_units():
+    assert [format_bytes(n) for n in (999, 1940, 45_600, 2_000_000)] == ["999 bytes", "1.94 KB", "45.6 KB", "2.00 MB"]
