@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS, ViewCopyConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig
 from executorch.exir.backend.compile_spec_schema import CompileSpec
@@ -56,6 +57,19 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
     return Emitted(program.buffer, planned)
 
 
+class _InnerViews(ViewCopyConfig):  # type: ignore[misc]
+    """
+    Views of inputs stay outside the delegate.
+
+    Inside, a view of an external tensor is a copy; outside, ExecuTorch makes it a pointer. Weights are such inputs.
+    """
+
+    def check_constraints(self, node: fx.Node, ep: torch.export.ExportedProgram) -> bool:
+        source = node.args[0]
+        outer = isinstance(source, fx.Node) and source.op == "placeholder"
+        return not outer and bool(super().check_constraints(node, ep))
+
+
 def _partitioner() -> XnnpackPartitioner:
     """
     XNNPACK, without the passes that prepare a graph for it.
@@ -63,7 +77,8 @@ def _partitioner() -> XnnpackPartitioner:
     By default 17 passes retrace every delegate; they fuse, decompose and re-tag what the lowering never emits.
     Naming a single one, as this key does, skips the others.
     """
-    partitioner = XnnpackPartitioner()
+    configs = [_InnerViews if config is ViewCopyConfig else config for config in ALL_PARTITIONER_CONFIGS]
+    partitioner = XnnpackPartitioner(configs)
     partitioner.delegation_spec = DelegationSpec(
         partitioner.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
     )
