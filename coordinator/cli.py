@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-from exporters.cli import add_export_command
 from rich.console import Console
 from rich.logging import RichHandler
 
+from exporters.cli import add_export_command
 from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 

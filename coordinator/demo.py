@@ -27,8 +27,11 @@ from .summary import show
 __all__ = ["demo"]
 
 # What an optimiser step takes on a device, at the least: it stands for the processor of a phone.
-FAST_STEP_SECONDS = 0.004
+FAST_STEP_SECONDS = 0.015
 SLOW_STEP_SECONDS = 10 * FAST_STEP_SECONDS
+
+# Decides which device has which classes.
+DATA_SEED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +44,12 @@ class _Device:
 DEVICES = (
     _Device("phone-1", "large", FAST_STEP_SECONDS),
     _Device("phone-2", "large", FAST_STEP_SECONDS),
-    _Device("phone-3", "medium", FAST_STEP_SECONDS),
-    _Device("phone-4", "medium", FAST_STEP_SECONDS),
+    _Device("phone-3", "large", FAST_STEP_SECONDS),
+    _Device("budget-phone-1", "medium", FAST_STEP_SECONDS),
+    _Device("budget-phone-2", "medium", FAST_STEP_SECONDS),
     _Device("watch-1", "small", FAST_STEP_SECONDS),
-    _Device("watch-2", "small", FAST_STEP_SECONDS),
-    _Device("old-phone-1", "medium", SLOW_STEP_SECONDS),
-    _Device("old-watch-1", "small", SLOW_STEP_SECONDS),
+    _Device("old-phone-1", "large", SLOW_STEP_SECONDS),
+    _Device("old-phone-2", "medium", SLOW_STEP_SECONDS),
 )
 
 
@@ -96,7 +99,10 @@ async def _devices(server: Serving, config: Config, folder: Path) -> AsyncIterat
                     await asyncio.create_subprocess_exec(
                         *(Path(sys.executable).with_name("ftte-device"), "join", server.url),
                         *("--run", config.run.name, "--key", server.key, "--name", device.name),
-                        *("--data", f"exporters.zoo.digits_data:part({index}, of={len(DEVICES)})"),
+                        *(
+                            "--data",
+                            f"exporters.zoo.digits_data:part({index}, of={len(DEVICES)}, alpha=0.3, seed={DATA_SEED})",
+                        ),
                         *("--budget", str(config.budgets[device.tier]), "--step-time", str(device.step_seconds)),
                         *("--storage", storage),
                         stdout=log,

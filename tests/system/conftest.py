@@ -38,7 +38,7 @@ PATIENCE = 120.0
 
 PLANS = {
     "run": {"name": "digits", "task": "exporters.zoo.digits:task"},
-    "budgets": {"small": "@SMALL@", "large": "@LARGE@"},
+    "budgets": {"small": "1MB", "large": "5MB"},
 }
 
 
