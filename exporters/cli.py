@@ -12,6 +12,7 @@ from rich.table import Table
 
 from .budget import format_bytes, parse_bytes
 from .errors import ExportError
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from .program import Program
@@ -40,10 +41,11 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     except ValueError as error:
         raise ExportError(str(error)) from error
     with console.status("importing torch") as status:
-        from .measure import measure  # torch takes seconds to import: not before the arguments are checked
-        from .plan import Plan
-        from .program import build, export
-        from .task import load_task
+        with quiet():
+            from .measure import measure  # torch takes seconds to import: not before the arguments are checked
+            from .plan import Plan
+            from .program import build, export
+            from .task import load_task
 
         task = load_task(options.task)
         program = export(task, budget=budget, progress=status.update)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
-import warnings
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ from executorch.exir.backend.partitioner import DelegationSpec
 from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.program._program import _generate_edge_program
 from torch import Tensor, fx, nn
+
+from .quiet import quiet
 
 __all__ = ["Emitted", "emit"]
 
@@ -38,7 +39,7 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
         methods: name -> lowered graph and example inputs.
 
     """
-    with _quiet():
+    with quiet(), _uncollected():
         exported = {
             name: torch.export.export(_Positional(graph), tuple(inputs), strict=False)
             for name, (graph, inputs) in methods.items()
@@ -97,13 +98,12 @@ class _Positional(nn.Module):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hush the exporter's warnings about itself; errors still come through."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _uncollected() -> Iterator[None]:
+    """Pause the cycle collector: with millions of graph objects alive, it takes a sixth of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        if enabled:
+            gc.enable()
