@@ -177,10 +177,13 @@ class Client:
                         key=self._key.hex(),
                     )
                     visit = _Visit(self, Link(connection, session, self._clock), listener)
-                    finished = await visit.run()
+                    try:
+                        finished = await visit.run()
+                    finally:
+                        if visit.welcomed:
+                            waits = delays(self._rng)
                     if finished is not None:
                         return finished
-                    waits = delays(self._rng)
             except (ConnectionLost, ProtocolError) as error:
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
@@ -237,6 +240,7 @@ class _Visit:
             link, self._storage, client._offload, lambda received, size: listener(Downloading(received, size))
         )
         self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
+        self.welcomed = False
 
     async def run(self) -> RunFinished | None:
         """Work until the run has ended; raises when the link breaks."""
@@ -299,6 +303,7 @@ class _Visit:
         welcome = await self._next()
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
+        self.welcomed = True
         self._listener(Connected(self._storage.device, welcome.version))
         pending = await self._offload(self._storage.pending_update)
         while True:
