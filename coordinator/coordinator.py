@@ -147,7 +147,7 @@ class Coordinator:
         ]
         record = await run.offload(run.versions.commit, vector, metrics, merged, run.clock.wall())
         run.buffer.remove(updates)
-        run.merged(merged)
+        run.merged(record, merged)
         log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
         self._push(Announce(record.version, metrics))
 

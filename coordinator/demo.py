@@ -27,7 +27,7 @@ from .summary import show
 __all__ = ["demo"]
 
 # What an optimiser step takes on a device, at the least: it stands for the processor of a phone.
-FAST_STEP_SECONDS = 0.015
+FAST_STEP_SECONDS = 0.03
 SLOW_STEP_SECONDS = 10 * FAST_STEP_SECONDS
 
 # Decides which device has which classes.

@@ -34,8 +34,8 @@ async def live(console: Console, status: Callable[[], RunStatus]) -> AsyncIterat
         status: gives the newest look at the run.
 
     """
-    history: list[float] = []
-    task = asyncio.create_task(_animate(console, status, history) if console.is_terminal else _log(console, status))
+    show = _animate(console, status) if console.is_terminal else _log(console, status)
+    task = asyncio.create_task(show)
     try:
         yield
     finally:
@@ -44,31 +44,35 @@ async def live(console: Console, status: Callable[[], RunStatus]) -> AsyncIterat
             await task
 
 
-async def _animate(console: Console, status: Callable[[], RunStatus], history: list[float]) -> None:
+async def _animate(console: Console, status: Callable[[], RunStatus]) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as screen:
-        seen = -1
         while True:
-            now = status()
-            if now.version != seen and "accuracy" in now.metrics:
-                seen = now.version
-                history.append(now.metrics["accuracy"])
-            screen.update(render(now, history), refresh=True)
+            screen.update(render(status()), refresh=True)
             await asyncio.sleep(REFRESH_SECONDS)
 
 
 async def _log(console: Console, status: Callable[[], RunStatus]) -> None:
-    seen = 0
-    while True:
-        now = status()
-        if now.version != seen:
-            seen = now.version
-            numbers = ", ".join(f"{name} {value:.4f}" for name, value in now.metrics.items())
-            console.print(f"version {now.version}: {numbers} ({now.merged} updates merged)", highlight=False)
-        await asyncio.sleep(REFRESH_SECONDS)
+    seen = status().version
+    try:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            seen = _print_versions(console, status(), seen)
+    finally:
+        _print_versions(console, status(), seen)
 
 
-def render(status: RunStatus, history: list[float]) -> RenderableType:
-    """One picture of the run; ``history`` holds the accuracy of the versions so far."""
+def _print_versions(console: Console, status: RunStatus, seen: int) -> int:
+    """Print the versions after ``seen``; the newest one."""
+    for version, metrics in status.history:
+        if version > seen:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            console.print(f"version {version}: {numbers}", highlight=False)
+    return status.version
+
+
+def render(status: RunStatus) -> RenderableType:
+    """One picture of the run."""
+    history = [metrics["accuracy"] for _, metrics in status.history if "accuracy" in metrics]
     facts = Table.grid(padding=(0, 2))
     facts.add_row(Text("version", style="dim"), Text(str(status.version), style="bold"))
     if history:

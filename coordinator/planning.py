@@ -127,30 +127,48 @@ def _put(store: Store, content: bytes) -> ArtifactRef:
 
 
 def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
-    """Export every tier, as many at once as there are processors; and the held-out data."""
-    workers = min(len(config.budgets), os.cpu_count() or 1)
+    """Plan and export every tier, as many at once as there are processors; and the held-out data."""
+    tiers = sorted(config.budgets, key=lambda tier: config.budgets[tier])
+    workers = min(len(tiers), os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         evaluation = pool.submit(_held_out, config.run.task)
-        waiting = {
-            pool.submit(_export, config.run.task, config.run.name, tier, budget): tier
-            for tier, budget in sorted(config.budgets.items(), key=lambda item: item[1])
-        }
-        exported = []
-        for future in concurrent.futures.as_completed(waiting):
-            exported.append(future.result())
-            done = ", ".join(sorted(item.tier for item in exported))
-            progress(f"planned {len(exported)} of {len(waiting)} programs: {done}")
-        return sorted(exported, key=lambda item: config.budgets[item.tier]), evaluation.result()
+        progress("measuring what fits the budgets")
+        plans = pool.submit(_plan, config.run.task, [config.budgets[tier] for tier in tiers]).result()
+        progress(f"exporting and verifying {len(tiers)} programs")
+        waiting = [
+            pool.submit(_export, config.run.task, config.run.name, tier, config.budgets[tier], plan)
+            for tier, plan in zip(tiers, plans, strict=True)
+        ]
+        for done, _ in enumerate(concurrent.futures.as_completed(waiting), 1):
+            progress(f"exported and verified {done} of {len(tiers)} programs")
+        return [future.result() for future in waiting], evaluation.result()
 
 
-def _export(task: str, run: str, tier: str, budget: int) -> _Exported:
-    """In a worker: plan, export and verify one program."""
-    from exporters import export
-    from exporters.task import load_task
+def _plan(task: str, budgets: list[int]) -> list[Any]:
+    """In a worker: the plans of all budgets, as JSON values; candidates are measured once for all."""
+    from exporters.quiet import quiet
 
-    program = export(load_task(task), budget=budget).for_run(run, FIRST_SERIAL, tier)
-    return _Exported(tier, program.manifest.to_bytes(), program.pte, program.weights)
+    with quiet():
+        from exporters.search import plans_for
+        from exporters.task import load_task
+
+        return [plan.to_json() for plan in plans_for(load_task(task), budgets)]
+
+
+def _export(task: str, run: str, tier: str, budget: int, plan: Any) -> _Exported:
+    """In a worker: export and verify one program."""
+    from exporters.quiet import quiet
+
+    with quiet():
+        from exporters import Plan, export
+        from exporters.task import load_task
+
+        loaded = load_task(task)
+        program = export(loaded, budget=budget, plan=Plan.from_json(loaded.layout, plan)).for_run(
+            run, FIRST_SERIAL, tier
+        )
+        return _Exported(tier, program.manifest.to_bytes(), program.pte, program.weights)
 
 
 def _held_out(task: str) -> bytes:

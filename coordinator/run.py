@@ -10,7 +10,7 @@ import collections
 from collections.abc import Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
-from mobile_sdk.protocol.messages import ArtifactRef, Finished
+from mobile_sdk.protocol.messages import Finished
 
 from .buffer import Buffer, BufferedUpdate
 from .config import Config
@@ -18,13 +18,16 @@ from .errors import StoreError
 from .intake import Intake
 from .keys import RunKey
 from .status import DeviceStatus, RunStatus, Traffic
-from .store.base import MergedUpdate, Store
+from .store.base import MergedUpdate, Store, VersionRecord
 from .tiers import Tier
 from .uploads import Uploads
 from .validation import parse_update
 from .versions import Versions
 
 __all__ = ["Run"]
+
+# Versions that a status looks back on.
+HISTORY = 512
 
 
 class Run:
@@ -59,6 +62,7 @@ class Run:
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
+        self._history: collections.deque[VersionRecord] = collections.deque(store.versions(), HISTORY)
         self._recover()
 
     def _recover(self) -> None:
@@ -93,12 +97,9 @@ class Run:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
 
-    def artifacts(self, tier: Tier) -> list[ArtifactRef]:
-        """What a device of ``tier`` may fetch for the newest version."""
-        return [tier.record.manifest, tier.record.program, *self.versions.newest.weights]
-
-    def merged(self, updates: Sequence[MergedUpdate]) -> None:
+    def merged(self, version: VersionRecord, updates: Sequence[MergedUpdate]) -> None:
         """Count updates that became part of a version."""
+        self._history.append(version)
         self._staleness.update(update.staleness for update in updates)
 
     def finish(self, reason: str, metrics: Mapping[str, float]) -> Finished:
@@ -112,6 +113,7 @@ class Run:
             name=self.config.run.name,
             version=self.versions.newest.version,
             metrics=self.versions.newest.metrics,
+            history=tuple((version.version, version.metrics) for version in self._history),
             buffered=len(self.buffer),
             capacity=self.buffer.capacity,
             merged=self._staleness.total(),

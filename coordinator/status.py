@@ -50,11 +50,17 @@ class DeviceStatus:
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """One look at a run. ``staleness`` counts merged updates by their staleness."""
+    """
+    One look at a run.
+
+    ``staleness`` counts merged updates by their staleness; ``history`` holds the last versions with their
+    metrics, oldest first.
+    """
 
     name: str
     version: int
     metrics: Mapping[str, float]
+    history: tuple[tuple[int, Mapping[str, float]], ...]
     buffered: int
     capacity: int
     merged: int

@@ -109,29 +109,25 @@ def export(
 
     Args:
         task: what to learn.
-        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes; the search picks
-            the plan. Without budget and plan, everything is trained.
-        plan: what to train.
+        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes.
+        plan: what to train. Without it, the search picks the largest that fits the budget; without either,
+            everything is trained.
         progress: called with a line of text at every stage; a search takes many seconds.
 
     Raises:
         ExportError: if the task cannot be lowered, or the result is not right.
-        BudgetError: if no plan fits the budget.
-        ValueError: if both ``budget`` and ``plan`` are given, or ``budget`` is not an amount of memory.
+        BudgetError: if no plan fits the budget, or the given one does not.
+        ValueError: if ``budget`` is not an amount of memory.
 
     """
     from .measure import measure  # it starts from programs
     from .search import plan_for
 
-    if budget is not None and plan is not None:
-        raise ValueError("give a budget or a plan, not both")
     say = progress or _silent
     start = time.perf_counter()
     limit = 0 if budget is None else parse_bytes(budget)
-    if limit:
-        plan = plan_for(task, limit, progress=say)
-    elif plan is None:
-        plan = Plan.everything(task)
+    if plan is None:
+        plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
     program = build(task, plan)
     say("verifying gradients")
     error = _verified(program, Step(task, plan))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from export_tasks import correct, per_sample, tiny_task
 
-from exporters import ExportError, Plan, Program, Task, export
+from exporters import BudgetError, ExportError, Plan, Program, Task, export
 from exporters.zoo import digits, digits_data
 from exporters.zoo.digits import task as digits_task
 from mobile_sdk import load_engine, safetensors
@@ -134,9 +134,11 @@ def test_a_program_is_made_out_to_a_run(tiny_program):
     assert dataclasses.replace(made_out.manifest, run="", serial=0, tier="") == tiny_program.manifest
 
 
-def test_budget_and_plan_exclude_each_other(tiny):
-    with pytest.raises(ValueError, match="not both"):
-        export(tiny, budget="1MB", plan=Plan.everything(tiny))
+def test_a_given_plan_must_fit_the_budget(tiny):
+    plan = Plan.everything(tiny)
+    assert export(tiny, budget="1MB", plan=plan).manifest.memory.budget_bytes == 1_000_000
+    with pytest.raises(BudgetError, match="more than 1.00 KB"):
+        export(tiny, budget="1KB", plan=plan)
 
 
 def test_a_plan_that_trains_a_buffer_is_refused():
