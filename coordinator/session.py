@@ -161,6 +161,9 @@ class DeviceSession:
         self._status.state = "idle"
 
     async def _ready(self, message: Ready) -> None:
+        self._status.samples = message.samples
+        self._status.peak_rss_bytes = message.peak_rss_bytes
+        self._status.torch_loaded = message.torch_loaded
         if self._run.finished is not None:
             self._session.announce(self._run.finished)
             return

@@ -25,7 +25,8 @@ class DeviceStatus:
     One device as the coordinator knows it.
 
     ``earlier`` holds the traffic of closed connections, ``current`` that of the open one. ``staleness`` is
-    that of its last accepted update, ``report`` what it said of it.
+    that of its last accepted update, ``report`` what it said of it; the rest is what it said of itself when it last
+    asked for work.
     """
 
     id: str
@@ -34,6 +35,9 @@ class DeviceStatus:
     updates: int = 0
     staleness: int | None = None
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    samples: int | None = None
+    peak_rss_bytes: int | None = None
+    torch_loaded: bool | None = None
     earlier: Traffic = dataclasses.field(default_factory=Traffic)
     current: Traffic = dataclasses.field(default_factory=Traffic)
 

@@ -117,15 +117,5 @@ def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report's known fields; anything else a device says is not kept."""
-    known = (
-        "version",
-        "samples",
-        "steps",
-        "loss",
-        "metrics",
-        "seconds",
-        "cpu_seconds",
-        "peak_rss_bytes",
-        "torch_loaded",
-    )
+    known = ("version", "samples", "steps", "loss", "metrics", "seconds", "cpu_seconds")
     return {name: report[name] for name in known if name in report}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,9 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         self._connect = websocket(url, insecure=insecure, certificates=certificates) if isinstance(url, str) else url
+        if re.fullmatch("[0-9a-f]{64}", key) is None:
+            raise ValueError(f"the key must be 64 hex digits, not {key!r}: the coordinator prints it at its start")
         self._key = bytes.fromhex(key)
-        if len(self._key) != 32:
-            raise ValueError(f"the key must have 64 hex digits, not {len(key)}: the coordinator prints it at its start")
         self._run = run
         self._token = token
         self._dataset = dataset
@@ -192,7 +193,15 @@ class Client:
     # What a visit needs of the device.
 
     def _ready(self) -> Ready:
-        return Ready(self._budget, len(self._dataset), Name("native"), EXECUTORCH_VERSION, self._storage.serial)
+        return Ready(
+            budget=self._budget,
+            samples=len(self._dataset),
+            engine=Name("native"),
+            executorch=EXECUTORCH_VERSION,
+            serial=self._storage.serial,
+            peak_rss_bytes=peak_rss_bytes(),
+            torch_loaded=torch_loaded(),
+        )
 
     def _prepare(self, assign: Assign) -> tuple[Engine, dict[str, Any]]:
         """Verified program as an engine, and the weights, mapped."""
@@ -220,8 +229,6 @@ class Client:
             "metrics": result.metrics,
             "seconds": seconds,
             "cpu_seconds": cpu,
-            "peak_rss_bytes": peak_rss_bytes(),
-            "torch_loaded": torch_loaded(),
         }
         return self._storage.save_update(assign.assignment, content, report)
 

@@ -122,13 +122,19 @@ class Welcome:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """Device: give me work. ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold."""
+    """
+    Device: give me work; here is what I am.
+
+    ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold; the last two are facts of the process.
+    """
 
     budget: int
     samples: int
     engine: Name
     executorch: str
     serial: int
+    peak_rss_bytes: int
+    torch_loaded: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,7 +114,9 @@ def test_a_device_of_another_run_or_protocol_is_told_so() -> None:
         coordinator.receive(encode(hello), 0.0)
 
 
-@pytest.mark.parametrize("frame", [encode(Ready(0, 1, Name("native"), "1", 0)), encode(Announce(1, {})), b"\x01" * 50])
+@pytest.mark.parametrize(
+    "frame", [encode(Ready(0, 1, Name("native"), "1", 0, 0, False)), encode(Announce(1, {})), b"\x01" * 50]
+)
 def test_nothing_but_the_handshake_is_allowed_before_it(frame: str | bytes) -> None:
     _, coordinator = make()
     with pytest.raises(ProtocolError):

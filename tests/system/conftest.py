@@ -206,7 +206,7 @@ class Peer:
 
     async def work(self) -> Assign:
         """Ask for work."""
-        self.session.ready(Ready(0, 10, Name("native"), EXECUTORCH_VERSION, 0))
+        self.session.ready(Ready(0, 10, Name("native"), EXECUTORCH_VERSION, 0, 0, False))
         assign: Assign = await self.next(Assign)
         return assign
 

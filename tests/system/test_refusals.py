@@ -159,7 +159,7 @@ def test_an_oversized_frame_ends_the_connection_with_its_reason(play: Any) -> No
             await peer.socket.send(bytes(2**20 + 4096))
         await peer.socket.wait_closed()
         assert peer.socket.close_code == 1009
-        assert "size" in (peer.socket.close_reason or "")
+        assert "exceeds limit" in (peer.socket.close_reason or "")
 
     play(script)
 

@@ -18,17 +18,17 @@ from .conftest import Process, Site
 
 
 class Tamper:
-    """Changes what the coordinator will send, behind its back."""
+    """Changes what the coordinator will send to small devices, behind its back; it evaluates with another program."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
 
     def program(self) -> bytes:
-        """The packed program of the large tier."""
+        """The packed program of the small tier."""
         return self._file("program").read_bytes()
 
     def manifest(self) -> bytes:
-        """The manifest of the large tier."""
+        """The manifest of the small tier."""
         return self._file("manifest").read_bytes()
 
     def replace(self, column: str, content: bytes) -> None:
@@ -36,16 +36,16 @@ class Tamper:
         entry = FileEntry.of(content)
         (self._site.state / "artifacts" / entry.sha256).write_bytes(content)
         ref = self._ref(column) | {"sha256": entry.sha256, "size": entry.size}
-        self._site.query(f"UPDATE tiers SET {column} = '{json.dumps(ref)}' WHERE name = 'large'")
+        self._site.query(f"UPDATE tiers SET {column} = '{json.dumps(ref)}' WHERE name = 'small'")
 
     def sign(self, manifest: bytes, key: Ed25519PrivateKey | None = None) -> None:
         """Send this signature of ``manifest``: by ``key``, or by the run's own."""
         own = RunKey.load_or_create(self._site.state / "run.key")
         signature = own.sign(manifest) if key is None else key.sign(signed_bytes(manifest)).hex()
-        self._site.query(f"UPDATE tiers SET signature = '{signature}' WHERE name = 'large'")
+        self._site.query(f"UPDATE tiers SET signature = '{signature}' WHERE name = 'small'")
 
     def _ref(self, column: str) -> dict[str, object]:
-        return dict(json.loads(self._site.query(f"SELECT {column} FROM tiers WHERE name = 'large'")[0][0]))
+        return dict(json.loads(self._site.query(f"SELECT {column} FROM tiers WHERE name = 'small'")[0][0]))
 
     def _file(self, column: str) -> Path:
         return self._site.state / "artifacts" / str(self._ref(column)["sha256"])
@@ -54,7 +54,7 @@ class Tamper:
 def join(site: Site) -> Process:
     """A device that joins a running coordinator; returns when it has given up."""
     site.serve("[stop]\nversions = 1\n")
-    device = site.device("phone-1", 0)
+    device = site.device("phone-1", 0, "--budget", "1MB")
     assert device.wait() == 1
     assert not any((site.folder / "phone-1" / "programs").iterdir()), "nothing was installed"
     assert site.query("SELECT count(*) FROM updates") == [(0,)]
