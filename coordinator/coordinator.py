@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from mobile_sdk.protocol.messages import Announce, Finished
 
 from .buffer import BufferedUpdate
 from .config import Config, StalenessSection
+from .errors import StoreUnavailable
 from .keys import RunKey
 from .merge.rules import Contribution, merge
 from .merge.staleness import Constant, Exponential, Hinge, Polynomial, StalenessPolicy
@@ -32,6 +34,9 @@ from .tiers import Tier
 __all__ = ["Coordinator"]
 
 log = logging.getLogger(__name__)
+
+# How long to wait before a merge that could not be written is tried again.
+RETRY_SECONDS = 5.0
 
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
@@ -69,7 +74,7 @@ class Coordinator:
         self._evaluate = evaluate
         self._policy = staleness_policy(config.merge.staleness)
         self._sessions: dict[str, DeviceSession] = {}
-        self._pushes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
 
     def status(self) -> RunStatus:
@@ -87,12 +92,13 @@ class Coordinator:
             await session.leave()
             self._left.set()
 
-    async def _greet(self, session: DeviceSession) -> None:
+    def _greet(self, session: DeviceSession) -> None:
         """A device proved itself; an older connection of the same device is closed."""
         older = self._sessions.get(session.device)
         self._sessions[session.device] = session
         if older is not None:
-            await older.replace()
+            # In the background: the old link may be stuck.
+            self._background(older.replace())
 
     async def run(self) -> Finished:
         """
@@ -110,13 +116,12 @@ class Coordinator:
                 while (reason := self._reached()) is None:
                     updates = await self.state.buffer.full()
                     timeout.reschedule(None)
-                    await self._merge(updates)
+                    await self._merge_or_wait(updates)
                     timeout.reschedule(ends)
         except TimeoutError:
             reason = f"{limit:g} s are over"
         finished = self.state.finish(reason, self.state.versions.newest.metrics)
         self._push(finished)
-        await asyncio.gather(*self._pushes)
         return finished
 
     async def drained(self) -> None:
@@ -124,6 +129,14 @@ class Coordinator:
         while self._sessions:
             self._left.clear()
             await self._left.wait()
+
+    async def _merge_or_wait(self, updates: list[BufferedUpdate]) -> None:
+        """Merge; where the state directory cannot be written, say so and leave the buffer as it is."""
+        try:
+            await self._merge(updates)
+        except StoreUnavailable as error:
+            log.error("version %d waits: %s", self.state.versions.newest.version + 1, error)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _reached(self) -> str | None:
         """Why the run has ended, if it has."""
@@ -174,9 +187,12 @@ class Coordinator:
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""
         for session in self._sessions.values():
-            task = asyncio.create_task(session.push(message))
-            self._pushes.add(task)
-            task.add_done_callback(self._pushes.discard)
+            self._background(session.push(message))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def staleness_policy(section: StalenessSection) -> StalenessPolicy:

@@ -4,6 +4,7 @@ What can go wrong on the coordinator.
     CoordinatorError
     ├── ConfigError     a run file that cannot be used
     ├── StoreError      a state directory that is damaged, in use, or of another run
+    │   └── StoreUnavailable  it cannot be written just now: a full disk, say
     └── UpdateRefused   an update that will never be merged
 
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from mobile_sdk.errors import FtteError
 
-__all__ = ["ConfigError", "CoordinatorError", "StoreError", "UpdateRefused"]
+__all__ = ["ConfigError", "CoordinatorError", "StoreError", "StoreUnavailable", "UpdateRefused"]
 
 
 class CoordinatorError(FtteError):
@@ -25,6 +26,10 @@ class ConfigError(CoordinatorError):
 
 class StoreError(CoordinatorError):
     """A state directory is damaged, in use, or of another run."""
+
+
+class StoreUnavailable(StoreError):
+    """A state directory cannot be read or written just now; nothing has changed, and trying again may help."""
 
 
 class UpdateRefused(CoordinatorError):

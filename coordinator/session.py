@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from mobile_sdk.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError, Refused
@@ -15,8 +15,9 @@ from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator import CoordinatorSession
 from mobile_sdk.protocol.messages import Announce, Decline, Enrol, Finished, Hello, Offer, Proof, Ready
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
+from mobile_sdk.weights import map_file
 
-from .errors import UpdateRefused
+from .errors import StoreUnavailable, UpdateRefused
 from .run import Run
 from .scheduler import next_assignment
 from .status import DeviceStatus, Traffic
@@ -45,7 +46,7 @@ class DeviceSession:
     """
 
     def __init__(
-        self, run: Run, connection: Connection, traffic: Traffic, greet: Callable[[DeviceSession], Awaitable[None]]
+        self, run: Run, connection: Connection, traffic: Traffic, greet: Callable[[DeviceSession], None]
     ) -> None:
         self.device = ""
         self._run = run
@@ -77,8 +78,11 @@ class DeviceSession:
             await self._fail(error.code, error.args[0])
         except TimeoutError:
             await self._fail("auth", f"the device did not prove itself within {HANDSHAKE_SECONDS:g} s")
+        except StoreUnavailable as error:
+            # Nothing was acknowledged: the device keeps its update and comes again.
+            log.error("%s has to wait: %s", self.device or "a device", error)
+            await self._fail("unavailable", "the coordinator cannot write to its disk: try again later")
         except Exception:
-            # A full disk, say: the device keeps its update and comes again.
             log.exception("serving %s failed", self.device or "a device")
             await self._fail("unavailable", "the coordinator has a problem of its own: try again later")
 
@@ -118,7 +122,7 @@ class DeviceSession:
                 await self._enrol(event)
             case Proof():
                 self._prove(event)
-                await self._greet(self)
+                self._greet(self)
             case Ready():
                 await self._ready(event)
             case FetchRequested():
@@ -179,11 +183,13 @@ class DeviceSession:
             raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
         self._fetching.add(event.sha256)
         self._status.state = "downloading"
-        content = await self._run.offload(self._run.store.artifact(event.sha256).read_bytes)
-        self._session.send_artifact(event.sha256, memoryview(content), event.offset, self._link.now())
+        content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
+        self._session.send_artifact(event.sha256, content, event.offset, self._link.now())
 
     async def _offered(self, offer: Offer) -> None:
         """Take a new update, acknowledge a known one, or say why not."""
+        if self._offer is not None:
+            raise ProtocolError("an update was offered while another is on its way")
         run = self._run
         record: AssignmentRecord | None = await run.offload(run.store.assignment, offer.assignment)
         mine = record is not None and record.device == self.device

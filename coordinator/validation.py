@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from .errors import UpdateRefused
 from .store.base import AssignmentRecord
 from .tiers import Tier
 
-__all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update"]
+__all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update", "plain_report"]
 
 # What a safetensors header of a reasonable model takes; the arrays themselves are counted exactly.
 MAX_HEADER_BYTES = 100_000
@@ -116,6 +117,14 @@ def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
 
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report's known fields; anything else a device says is not kept."""
-    known = ("version", "samples", "steps", "loss", "metrics", "seconds", "cpu_seconds")
-    return {name: report[name] for name in known if name in report}
+    """The report's known numbers; anything else that a device says is not kept."""
+    known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds")
+    metrics = report.get("metrics")
+    return {
+        **{name: report[name] for name in known if _is_number(report.get(name))},
+        "metrics": {k: v for k, v in metrics.items() if _is_number(v)} if isinstance(metrics, dict) else {},
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

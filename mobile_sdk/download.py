@@ -46,7 +46,7 @@ class Downloads:
         """Ask for what is missing of an artifact; true if it is complete and nothing was asked for."""
         if ref.size > MAX_ARTIFACT_BYTES:
             raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
-        if self._storage.artifact(ref.sha256) is not None:
+        if await self._offload(self._storage.has_artifact, ref.sha256):
             return True
         offset = await self._offload(self._storage.partial_size, ref)
         if offset == ref.size:
@@ -81,23 +81,36 @@ def install_program(storage: DeviceStorage, assign: Assign, *, public_key: bytes
 
     Raises:
         ProgramRejected: if it is unsigned, altered, of another run or older than what was accepted before.
+        ProtocolError: if the copy that was installed before is of no use any more; it is gone, so that the
+            next try fetches it.
 
     """
+    signature = bytes.fromhex(assign.signature)
+
+    def verify(manifest: bytes, program: bytes) -> None:
+        verified = verify_program(
+            manifest=manifest,
+            signature=signature,
+            files={PROGRAM_FILE: program},
+            public_key=public_key,
+            run=run,
+            least_serial=storage.serial,
+        )
+        storage.raise_serial(verified.serial)
+
     installed = storage.program_folder(assign.manifest.sha256)
-    manifest = (installed / MANIFEST_FILE).read_bytes() if installed else _read(storage, assign.manifest)
-    program = (installed / PROGRAM_FILE).read_bytes() if installed else _unpack(storage, assign, manifest)
-    verified = verify_program(
-        manifest=manifest,
-        signature=bytes.fromhex(assign.signature),
-        files={PROGRAM_FILE: program},
-        public_key=public_key,
-        run=run,
-        least_serial=storage.serial,
-    )
-    storage.raise_serial(verified.serial)
-    if installed:
+    if installed is not None:
+        try:
+            verify((installed / MANIFEST_FILE).read_bytes(), (installed / PROGRAM_FILE).read_bytes())
+        except (OSError, ProgramRejected) as error:
+            # Damaged on this device, perhaps: what the coordinator has decides.
+            storage.remove_program(assign.manifest.sha256)
+            raise ProtocolError(f"the installed program is fetched again: {error}") from error
         return installed
-    files = {PROGRAM_FILE: program, SIGNATURE_FILE: bytes.fromhex(assign.signature), MANIFEST_FILE: manifest}
+    manifest = _read(storage, assign.manifest)
+    program = _unpack(storage, assign, manifest)
+    verify(manifest, program)
+    files = {PROGRAM_FILE: program, SIGNATURE_FILE: signature, MANIFEST_FILE: manifest}
     return storage.install_program(assign.manifest.sha256, files)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,7 +70,7 @@ def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | 
     return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
 
 
-def loads(content: bytes | mmap.mmap) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     """
     Arrays and metadata of a safetensors file; the arrays are read-only views into ``content``.
 
@@ -85,7 +84,7 @@ def loads(content: bytes | mmap.mmap) -> tuple[dict[str, npt.NDArray[Any]], dict
     if length > min(len(content) - 8, MAX_HEADER_BYTES):
         raise PayloadError(f"not a safetensors file: the header claims {length} bytes of {len(content)}")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = json.loads(bytes(content[8 : 8 + length]))
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
         entries = [_entry(name, item) for name, item in header.items()]
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

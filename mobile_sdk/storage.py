@@ -158,6 +158,17 @@ class DeviceStorage:
         path = self.folder / "artifacts" / sha256
         return path if path.exists() else None
 
+    def has_artifact(self, sha256: str) -> bool:
+        """Whether the complete file is here and still what it was; a damaged one is removed."""
+        path = self.artifact(sha256)
+        if path is None:
+            return False
+        with path.open("rb") as file:
+            good = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        if not good:
+            path.unlink()
+        return good
+
     def partial_size(self, ref: ArtifactRef) -> int:
         """How many bytes have come; a part that is too long to be right is thrown away."""
         path = self._part(ref.sha256)
@@ -203,6 +214,10 @@ class DeviceStorage:
         """The folder of an installed program, if it is here."""
         path = self.folder / "programs" / manifest_sha256
         return path if path.exists() else None
+
+    def remove_program(self, manifest_sha256: str) -> None:
+        """Forget an installed program."""
+        shutil.rmtree(self.folder / "programs" / manifest_sha256, ignore_errors=True)
 
     def install_program(self, manifest_sha256: str, files: Mapping[str, bytes]) -> Path:
         """Write a verified program's files; older programs are removed."""

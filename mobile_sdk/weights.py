@@ -12,7 +12,13 @@ from . import safetensors
 from .errors import PayloadError
 from .layout import Layout, Vector
 
-__all__ = ["map_weights"]
+__all__ = ["map_file", "map_weights"]
+
+
+def map_file(path: Path) -> memoryview:
+    """A file's content, read-only, mapped rather than read: many can share it, and the kernel can drop it."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:
@@ -28,9 +34,7 @@ def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:
     """
     arrays = {}
     for path in files:
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        arrays.update(safetensors.loads(content)[0])
+        arrays.update(safetensors.loads(map_file(path))[0])
     weights = {}
     for parameter in layout:
         array = arrays.get(parameter.name)

@@ -16,7 +16,7 @@ from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
 from mobile_sdk.storage import sync_folder
 
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
 from .base import (
     AssignmentRecord,
     DeviceRecord,
@@ -88,23 +88,25 @@ class SqliteStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, _available():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite itself rolls back on some errors
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def _rows(self, query: str, *arguments: Any) -> list[Any]:
-        with self._lock:
+        with self._lock, _available():
             return self._database.execute(query, arguments).fetchall()
 
     # Artifacts.
 
     def put(self, content: bytes) -> FileEntry:
-        return self._files.put([content])[0]
+        with _available():
+            return self._files.put([content])[0]
 
     def artifact(self, sha256: str) -> Path:
         return self._files.path(sha256)
@@ -206,7 +208,8 @@ class SqliteStore:
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes]]) -> set[str]:
         # Files first: a row must never name a file that a power cut could take.
-        self._files.put(content for _, content in updates)
+        with _available():
+            self._files.put(content for _, content in updates)
         new = set()
         with self._transaction() as database:
             for update, _ in updates:
@@ -283,6 +286,15 @@ class SqliteStore:
             "ORDER BY merged_into, arrival"
         )
         return [MergedUpdate(*row) for row in rows]
+
+
+@contextlib.contextmanager
+def _available() -> Iterator[None]:
+    """A full disk, a read-only one and the like as one error, which says that nothing happened."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StoreUnavailable(f"the state directory cannot be used just now: {error}") from error
 
 
 def _insert_version(database: sqlite3.Connection, version: VersionRecord) -> None:

@@ -1,6 +1,10 @@
-/* Preloaded into the coordinator: records, in order, what is made durable and what is said to devices. */
+/*
+ * Preloaded into the coordinator: records, in order, what is made durable and what is said to devices.
+ * While the file DISK_FULL exists, nothing can be made durable.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +27,15 @@ static void record_file(const char *what, int fd) {
     record(what, path, n < 0 ? 0 : (size_t)n);
 }
 
+static int disk_is_full(void) {
+    const char *flag = getenv("DISK_FULL");
+    if (flag == NULL || access(flag, F_OK) != 0) return 0;
+    errno = ENOSPC;
+    return 1;
+}
+
 int fsync(int fd) {
+    if (disk_is_full()) return -1;
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
     int result = real(fd);
     record_file("sync", fd);
@@ -31,6 +43,7 @@ int fsync(int fd) {
 }
 
 int fdatasync(int fd) {
+    if (disk_is_full()) return -1;
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
     int result = real(fd);
     record_file("sync", fd);

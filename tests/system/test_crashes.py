@@ -78,3 +78,23 @@ def test_an_update_that_was_finished_before_a_kill_is_handed_in_after_it(site: S
     # It is the first thing that the device does, before it asks for more.
     assert re.search(rf"^connected.*\n{first}: accepted", again.output, re.MULTILINE)
     assert site.query("SELECT assignment, merged_into FROM updates WHERE merged_into = 1") == [(first, 1)]
+
+
+def test_a_device_whose_cache_is_damaged_fetches_it_again(site: Site) -> None:
+    server = site.serve(SETTINGS.format(versions=1000))
+    device = site.device("phone-1", 0, "--step-time", "0.02")
+    device.wait_for("accepted")
+    device.wait_for(r"step \d+ of")
+    device.kill()
+    folder = site.folder / "phone-1"
+    (program,) = folder.glob("programs/*/program.pte")
+    damaged = [program, *(path for path in (folder / "artifacts").iterdir() if path.suffix != ".part")]
+    for path in damaged:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert len(damaged) > 1
+    again = site.device("phone-1", 0)
+    again.wait_for("fetched again")
+    again.wait_for("accepted")
+    server.stop()

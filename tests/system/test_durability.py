@@ -73,3 +73,21 @@ def test_a_version_is_synced_before_it_is_announced(site: Site, recorder: Path) 
         folder = calls.index(f"sync {artifacts}", renamed)
         database = calls.index(f"sync {site.state / 'state.sqlite-wal'}", folder)
         assert renamed < folder < database < announced
+
+
+def test_on_a_full_disk_nothing_is_acknowledged_and_nothing_is_lost(site: Site, recorder: Path) -> None:
+    flag = site.folder / "full"
+    environment = {"LD_PRELOAD": str(recorder), "SYNC_LOG": str(site.folder / "calls.log"), "DISK_FULL": str(flag)}
+    server = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 3\n", environment)
+    device = site.device("phone-1", 0, "--step-time", "0.01")
+    device.wait_for("step 1 of")
+    flag.touch()
+    server.wait_for("cannot be used just now")
+    device.wait_for("cannot write to its disk; trying again|try again later; trying again")
+    assert "accepted" not in device.output
+    assert site.query("SELECT count(*) FROM updates") == [(0,)]
+    flag.unlink()
+    assert server.wait() == 0
+    assert device.wait() == 0
+    first = site.query("SELECT assignment FROM updates WHERE merged_into = 1")[0][0]
+    assert f"{first}: train from version 0" in device.output, "the work done before was not done again"
