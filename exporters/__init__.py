@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .budget import parse_bytes
     from .errors import BudgetError, ExportError, TaskError
     from .plan import Plan
     from .program import Program, export
@@ -25,7 +24,6 @@ __all__ = [
     "TaskError",
     "export",
     "load_task",
-    "parse_bytes",
 ]
 
 _HOMES = {
@@ -37,7 +35,6 @@ _HOMES = {
     "TaskError": "errors",
     "export": "program",
     "load_task": "task",
-    "parse_bytes": "budget",
 }
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from .budget import format_bytes, parse_bytes
+from mobile_sdk.sizes import format_bytes, parse_bytes
+
 from .errors import ExportError
 from .quiet import quiet
 

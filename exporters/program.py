@@ -17,8 +17,8 @@ from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
+from mobile_sdk.sizes import format_bytes, parse_bytes
 
-from .budget import format_bytes, parse_bytes
 from .emit import emit
 from .errors import BudgetError, ExportError
 from .lowering import lower

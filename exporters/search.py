@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from mobile_sdk.layout import Subset
+from mobile_sdk.sizes import format_bytes
 
-from .budget import format_bytes
 from .errors import BudgetError
 from .importance import last_layers
 from .measure import measure

@@ -7,7 +7,7 @@ import re
 __all__ = ["format_bytes", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
 def parse_bytes(text: str | int) -> int:
@@ -15,19 +15,21 @@ def parse_bytes(text: str | int) -> int:
     Bytes of a size such as ``"2MB"``; a number is taken as bytes.
 
     Raises:
-        ValueError: if ``text`` is not a size.
+        ValueError: if ``text`` is not a size, or less than one byte.
 
     """
     match = _SIZE.fullmatch(str(text))
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write it like 400KB, 2MB or 1.5MiB")
-    return round(float(match[1]) * _UNITS[match[2].upper()])
+    count = round(float(match[1]) * _UNITS[match[2].upper()])
+    if count < 1:
+        raise ValueError(f"{text!r} is less than one byte")
+    return count
 
 
 def format_bytes(count: float) -> str:
-    """A size for people: ``"83.1 KB"``."""
-    for unit in ("B", "KB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
+    """A size for people, in the unit that reads best: ``"83.1 KB"``, ``"1.94 MB"``."""
+    for unit, size in (("GB", 1000**3), ("MB", 1000**2), ("KB", 1000)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}" if count < 10 * size else f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"

@@ -11,8 +11,7 @@ import torch
 from export_tasks import correct, per_sample, tiny_task
 from torch import nn
 
-from exporters import ExportError, Plan, Task, TaskError, load_task, parse_bytes
-from exporters.budget import format_bytes
+from exporters import ExportError, Plan, Task, TaskError, load_task
 from mobile_sdk.errors import LayoutError
 from mobile_sdk.layout import Slice, Subset
 
@@ -128,21 +127,3 @@ def test_a_plan_for_another_layout_is_refused():
 def test_a_plan_needs_a_whole_micro_batch(micro_batch):
     with pytest.raises(ExportError, match="micro-batch"):
         Plan.from_json(tiny_task().layout, {"subset": {"3.bias": None}, "micro_batch": micro_batch})
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("2MB", 2_000_000), ("512 KiB", 524_288), ("1.5mb", 1_500_000), ("800KB", 800_000), ("123", 123), (77, 77)],
-)
-def test_budgets_are_read_with_their_units(text, count):
-    assert parse_bytes(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "MB", "2XB", "-1MB", "0", "0.1", "1e6", "two"])
-def test_what_is_no_budget_is_refused(text):
-    with pytest.raises(ValueError, match=r"memory|less than one"):
-        parse_bytes(text)
-
-
-def test_bytes_are_written_in_readable_units():
-    assert [format_bytes(n) for n in (999, 1940, 45_600, 2_000_000)] == ["999 bytes", "1.94 KB", "45.6 KB", "2.00 MB"]
