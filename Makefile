@@ -1,5 +1,6 @@
 # make demo   the main job: a coordinator and eight devices on this machine
 # make test   the tests
+# make test-full   the same, and what takes minutes
 # make lint   style and types
 # Each sets up what it needs, in .venv.
 
@@ -7,13 +8,17 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup native clean
+.PHONY: demo test test-full lint setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
 
 test: setup
 	$(BIN)/pytest
+
+# Every task of the zoo in the native runtime: about a quarter of an hour.
+test-full: setup
+	$(BIN)/pytest -m ""
 
 lint: setup
 	$(BIN)/ruff format --check .

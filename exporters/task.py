@@ -25,8 +25,9 @@ class Task:
     """
     Something to learn.
 
-    The training step sees the model's modules in the mode that they are in (a ``BatchNorm`` in eval mode keeps its
-    running statistics as frozen weights); evaluation and prediction see all of them in eval mode.
+    The training step sees the model's modules in the mode that they are in: a ``BatchNorm`` in eval mode uses its
+    running statistics, in training mode those of its micro-batch; either way running statistics are frozen weights,
+    which do not move. Evaluation and prediction see all modules in eval mode.
 
     Args:
         model: maps x, shape (n, ...), to an output whose first axis is n. All floating state is float32.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from .lowering import MODULE, decompositions
@@ -24,7 +25,11 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     ``node.meta["custom"][MODULE]`` of each node names the module of ``model`` that it belongs to, or "" for
     what lies outside the model.
     """
-    with traceback.preserve_node_meta(), _named_modules(model), _TagBackward():
+    # oneDNN's fused recurrent layers are one operator that nothing here could take apart.
+    fused = torch.backends.mkldnn.flags(enabled=False)
+    # Likewise fused attention; the plain one is products and a softmax.
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with fused, plain, traceback.preserve_node_meta(), _named_modules(model), _TagBackward():
         _enter("")
         graph = make_fx(function, decomposition_table=decompositions())(*inputs)
     graph.graph.eliminate_dead_code()

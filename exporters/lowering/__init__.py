@@ -18,14 +18,36 @@ from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..errors import ExportError
-from . import activations, convolution, elementwise, losses, normalisation, pooling, portable, products, shapes
+from . import (
+    activations,
+    convolution,
+    elementwise,
+    embeddings,
+    losses,
+    normalisation,
+    pooling,
+    portable,
+    products,
+    shapes,
+)
 from .errors import Unsupported
 from .registry import REWRITES
 from .values import Value
 
 __all__ = ["MODULE", "decompositions", "lower"]
 
-FAMILIES = (activations, convolution, elementwise, losses, normalisation, pooling, portable, products, shapes)
+FAMILIES = (
+    activations,
+    convolution,
+    elementwise,
+    embeddings,
+    losses,
+    normalisation,
+    pooling,
+    portable,
+    products,
+    shapes,
+)
 
 # Key in ``node.meta["custom"]``: the model's module that an operator of the traced graph comes from.
 MODULE = "module"

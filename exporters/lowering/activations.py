@@ -182,6 +182,12 @@ def softmax(x: Value, axis: int, half_to_float: bool) -> Value:
     return Value(_aten._softmax.default(x.arranged(order), x.ndim - 1, False), order)
 
 
+@lowers(_aten._safe_softmax.default)
+def safe_softmax(x: Value, axis: int, dtype: torch.dtype | None = None) -> Value:
+    """Attention's softmax: it differs from the plain one only in rows that are masked as a whole."""
+    return softmax(x, axis % x.ndim, False)
+
+
 @lowers(_aten._softmax_backward_data.default)
 def softmax_backward(grad: Value, y: Value, axis: int, dtype: torch.dtype) -> Value:
     """``y * (grad - sum(grad * y))``."""

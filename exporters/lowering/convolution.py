@@ -17,6 +17,7 @@ from .errors import Unsupported
 from .images import Window, columns, dilate, fit, tap
 from .products import matmul, sum_rows
 from .registry import lowers
+from .shapes import squeeze, unsqueeze
 from .values import Value, cat, reshape, slice_axis
 
 __all__: list[str] = []
@@ -39,7 +40,7 @@ def _windows(
 def _check(x: Value, w: Value, transposed: bool, groups: int) -> bool:
     """Whether the convolution is depthwise; refuses what has no rewrite."""
     if x.ndim != 4:
-        raise Unsupported(f"a convolution over {x.ndim - 2} axes", "a 2-d convolution")
+        raise Unsupported(f"a convolution over {x.ndim - 2} axes", "a 1-d or 2-d convolution")
     if transposed:
         raise Unsupported("a transposed convolution", "upsampling and a convolution")
     if groups == 1:
@@ -61,7 +62,11 @@ def convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Value:
-    """Columns times weights."""
+    """Columns times weights; a 1-d convolution is one over images of height 1."""
+    if x.ndim == 3:
+        windows_2d = ([1, *stride], [0, *padding], [1, *dilation])
+        image = convolution(unsqueeze(x, 2), unsqueeze(w, 2), bias, *windows_2d, transposed, output_padding, groups)
+        return squeeze(image, 2)
     depthwise = _check(x, w, transposed, groups)
     rows, cols = _windows(x, w, stride, padding, dilation)
     n, out = x.shape[0], w.shape[0]
@@ -92,6 +97,13 @@ def convolution_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Value | None, Value | None, Value | None]:
     """Gradients of input, weights and bias, each only where asked for."""
+    if x.ndim == 3:
+        images = (unsqueeze(grad, 2), unsqueeze(x, 2), unsqueeze(w, 2))
+        windows_2d = ([1, *stride], [0, *padding], [1, *dilation])
+        results = convolution_backward(
+            *images, bias_sizes, *windows_2d, transposed, output_padding, groups, output_mask
+        )
+        return results[0] and squeeze(results[0], 2), results[1] and squeeze(results[1], 2), results[2]
     depthwise = _check(x, w, transposed, groups)
     rows, cols = _windows(x, w, stride, padding, dilation)
     g = grad.channels_last()

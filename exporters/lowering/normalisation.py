@@ -1,5 +1,5 @@
 """
-Group and layer normalisation, and batch normalisation with frozen statistics.
+Group, layer and batch normalisation.
 
 Their portable kernels are slow and their backward passes missing. Statistics are products with ones over
 (n, positions, groups, channels of a group); everything else is elementwise with broadcasts.
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from .elementwise import elementwise
-from .errors import Unsupported
 from .products import sum_dim, sum_last, sum_rows
 from .registry import lowers
 from .values import Value, reshape
@@ -159,12 +158,20 @@ def _rstd(variance: Value, eps: float) -> Value:
     return elementwise(lambda t: torch.rsqrt(t + eps), variance)
 
 
-def _frozen_only(training: bool) -> None:
-    if training:
-        raise Unsupported(
-            "batch normalisation in training mode",
-            "the module in eval mode (its running statistics are then frozen weights), or GroupNorm",
-        )
+def _batch_mean(x: Tensor) -> Tensor:
+    """(1, rows, channels) -> (1, 1, channels)."""
+    return sum_rows(x) * (1.0 / x.shape[1])
+
+
+def _rows(x: Value) -> Tensor:
+    """(n, c, ...) -> (1, n * positions, c)."""
+    c = x.shape[1]
+    return reshape(x.arranged(_channel_order(x)), 1, math.prod(x.shape) // c, c)
+
+
+def _from_rows(rows: Tensor, like: Value) -> Value:
+    order = _channel_order(like)
+    return Value(reshape(rows, *[like.shape[axis] for axis in order]), order)
 
 
 @lowers(_aten.native_batch_norm.default)
@@ -172,14 +179,21 @@ def batch_norm(
     x: Value,
     w: Value | None,
     b: Value | None,
-    mean: Value,
-    variance: Value,
+    mean: Value | None,
+    variance: Value | None,
     training: bool,
     momentum: float,
     eps: float,
-) -> tuple[Value, None, None]:
-    """Running statistics are weights: ``x * scale + (b - mean * scale)`` with ``scale = w * rstd``."""
-    _frozen_only(training)
+) -> tuple[Value, Value | None, Value | None]:
+    """
+    Running statistics are weights: ``x * scale + (b - mean * scale)`` with ``scale = w * rstd``.
+
+    In training mode the statistics are the micro-batch's; running ones, frozen weights in a program, do not move.
+    """
+    if training:
+        return _batch_norm_training(x, w, b, eps)
+    assert mean is not None  # ATen demands both
+    assert variance is not None
     scale = _rstd(variance, eps)
     if w is not None:
         scale = elementwise(_aten.mul.Tensor, scale, w)
@@ -190,21 +204,40 @@ def batch_norm(
     return elementwise(_aten.add.Tensor, scaled, _per_channel(shift, x)), None, None
 
 
+def _batch_norm_training(x: Value, w: Value | None, b: Value | None, eps: float) -> tuple[Value, Value, Value]:
+    rows = _rows(x)
+    c = x.shape[1]
+    mean = _batch_mean(rows)
+    centred = rows - mean
+    rstd = torch.rsqrt(_batch_mean(centred * centred) + eps)
+    result = centred * rstd
+    if w is not None:
+        result = result * reshape(w.natural(), 1, 1, c)
+    if b is not None:
+        result = result + reshape(b.natural(), 1, 1, c)
+    return _from_rows(result, x), Value(reshape(mean, c)), Value(reshape(rstd, c))
+
+
 @lowers(_aten.native_batch_norm_backward.default)
 def batch_norm_backward(
     grad: Value,
     x: Value,
     w: Value | None,
-    mean: Value,
-    variance: Value,
-    saved_mean: None,
-    saved_rstd: None,
+    mean: Value | None,
+    variance: Value | None,
+    saved_mean: Value | None,
+    saved_rstd: Value | None,
     training: bool,
     eps: float,
     mask: Sequence[bool],
 ) -> _Gradients:
-    """With frozen statistics the layer is linear: ``grad * w * rstd``, and sums per channel for ``w`` and ``b``."""
-    _frozen_only(training)
+    """With frozen statistics the layer is linear; else as :func:`group_norm_backward`, per channel."""
+    if training:
+        assert saved_mean is not None  # the forward rewrite gives both
+        assert saved_rstd is not None
+        return _batch_norm_training_backward(grad, x, w, saved_mean, saved_rstd, mask)
+    assert mean is not None  # ATen demands both
+    assert variance is not None
     rstd = _rstd(variance, eps)
     others = [axis for axis in range(x.ndim) if axis != 1]
     grad_x = grad_w = grad_b = None
@@ -216,4 +249,22 @@ def batch_norm_backward(
         grad_w = elementwise(_aten.mul.Tensor, sum_dim(elementwise(_aten.mul.Tensor, grad, centred), others), rstd)
     if mask[2]:
         grad_b = sum_dim(grad, others)
+    return grad_x, grad_w, grad_b
+
+
+def _batch_norm_training_backward(
+    grad: Value, x: Value, w: Value | None, mean: Value, rstd: Value, mask: Sequence[bool]
+) -> _Gradients:
+    c = x.shape[1]
+    g = _rows(grad)
+    scale = reshape(rstd.natural(), 1, 1, c)
+    h = (_rows(x) - reshape(mean.natural(), 1, 1, c)) * scale
+    grad_x = grad_w = grad_b = None
+    if mask[0]:
+        inner = g - _batch_mean(g) - h * _batch_mean(g * h)
+        grad_x = _from_rows(inner * (scale if w is None else scale * reshape(w.natural(), 1, 1, c)), x)
+    if mask[1]:
+        grad_w = Value(reshape(sum_rows(g * h), c))
+    if mask[2]:
+        grad_b = Value(reshape(sum_rows(g), c))
     return grad_x, grad_w, grad_b

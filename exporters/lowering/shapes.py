@@ -7,12 +7,13 @@ natural order and is a reshape, which XNNPACK takes into its region for nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from .errors import Unsupported
+from .images import dilate, fit
 from .registry import lowers
 from .values import Value, cat, reshape, slice_axis
 
@@ -49,7 +50,7 @@ def t(x: Value) -> Value:
     return x.permuted(range(x.ndim)[::-1])
 
 
-@lowers(_aten.transpose.int)
+@lowers(_aten.transpose.int, _aten.transpose_.default)
 def transpose(x: Value, a: int, b: int) -> Value:
     """Notes another axis order."""
     axes = list(range(x.ndim))
@@ -57,7 +58,7 @@ def transpose(x: Value, a: int, b: int) -> Value:
     return x.permuted(axes)
 
 
-@lowers(_aten.unsqueeze.default)
+@lowers(_aten.unsqueeze.default, _aten.unsqueeze_.default)
 def unsqueeze(x: Value, axis: int) -> Value:
     """Replaces ``unsqueeze`` by an axis of size 1 in the value's own order."""
     axis %= x.ndim + 1
@@ -104,13 +105,41 @@ def select(x: Value, axis: int, index: int) -> Value:
     return squeeze(slice_tensor(x, axis, index, index + 1), axis)
 
 
+@lowers(_aten.split_with_sizes.default)
+def split_with_sizes(x: Value, sizes: Sequence[int], axis: int = 0) -> tuple[Value, ...]:
+    """Replaces a split by slices."""
+    ends = list(itertools.accumulate(sizes))
+    return tuple(slice_tensor(x, axis, end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+
+@lowers(_aten.split.Tensor)
+def split(x: Value, size: int, axis: int = 0) -> tuple[Value, ...]:
+    """Replaces a split into equal parts by slices."""
+    length = x.shape[axis]
+    return split_with_sizes(x, [min(size, length - start) for start in range(0, length, size)], axis)
+
+
+@lowers(_aten.unbind.int)
+def unbind(x: Value, axis: int = 0) -> tuple[Value, ...]:
+    """Replaces ``unbind`` by slices."""
+    return tuple(select(x, axis, index) for index in range(x.shape[axis]))
+
+
+@lowers(_aten.stack.default)
+def stack(values: Sequence[Value], axis: int = 0) -> Value:
+    """Replaces ``stack`` by a concatenation along a new axis."""
+    return concatenate([unsqueeze(v, axis) for v in values], axis)
+
+
 @lowers(_aten.slice_backward.default)
 def slice_backward(grad: Value, shape: Sequence[int], axis: int, start: int, end: int, step: int) -> Value:
-    """Replaces a copy into zeros by padding."""
-    if step != 1:
-        raise Unsupported(f"the gradient of a slice with step {step}", "a reshape and a slice with step 1")
+    """Replaces a copy into zeros by padding, between the positions too where the slice had a step."""
     axis %= len(shape)
     begin, stop, _ = slice(start, end).indices(shape[axis])
+    if step != 1:
+        at = grad.order.index(axis)
+        spaced = dilate(grad.arranged(grad.order), at, step)
+        return Value(fit(spaced, at, begin, shape[axis]), grad.order)
     return constant_pad(grad, [0, 0] * (len(shape) - 1 - axis) + [begin, shape[axis] - stop])
 
 

@@ -88,6 +88,9 @@ LAYERS = {
     "softmax": nn.Softmax(1),
     "log softmax": nn.LogSoftmax(1),
     "no dropout": nn.Dropout(0.5).eval(),
+    "training batch norm": nn.BatchNorm2d(4),
+    "training batch norm without affine or statistics": nn.BatchNorm2d(4, affine=False, track_running_stats=False),
+    "negative padding": nn.ZeroPad2d((-1, 1, -2, 0)),
     "frozen batch norm": nn.BatchNorm2d(4).eval(),
     "frozen batch norm without affine": nn.BatchNorm2d(4, affine=False).eval(),
 }
@@ -130,6 +133,54 @@ def test_slices_concatenations_and_broadcasts_keep_their_gradients():
     model = before(Mixed())
     model(torch.zeros(1, 2, 6, 6))
     assert max(lowering_errors(task_of(model)).values()) < TOLERANCE
+
+
+def test_every_other_position_keeps_its_gradient():
+    class Skip(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, 1::2, ::3]
+
+    model = before(Skip())
+    model(torch.zeros(1, 2, 6, 6))
+    assert max(lowering_errors(task_of(model)).values()) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv1d(4, 5, 3, 2, 1), nn.Conv1d(4, 4, 3, groups=4), nn.MaxPool1d(2), nn.AvgPool1d(3, 2), nn.BatchNorm1d(4)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_over_one_axis_are_layers_over_images(layer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 4, 3), layer, nn.Flatten(), nn.LazyLinear(3))
+    model(torch.zeros(2, 2, 6, 6))
+    assert max(lowering_errors(task_of(model)).values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("padding", [None, 3])
+def test_an_embedding_gets_the_gradient_of_each_word_as_often_as_it_occurs(padding):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 4, padding_idx=padding), nn.Flatten(), nn.Linear(20, 3))
+    task = Task(model, per_sample, torch.randint(0, 7, (4, 5)), torch.randint(0, 3, (4,)))
+    assert max(lowering_errors(task).values()) < TOLERANCE
+
+
+def test_attention_with_a_mask_has_the_gradients_of_eager():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = torch.full((5, 5), -1e9).triu(1)
+            return self.head(self.layer(x, src_mask=mask).mean(1))
+
+    task = Task(Causal(), per_sample, torch.randn(4, 5, 8), torch.randint(0, 3, (4,)))
+    assert max(lowering_errors(task).values()) < TOLERANCE
 
 
 def test_ties_of_a_maximum_go_to_the_first_of_them():
@@ -196,7 +247,6 @@ def test_an_operator_that_only_the_backward_pass_needs_is_refused_with_its_modul
     ("layer", "reason"),
     [
         (nn.Dropout(0.5), "Dropout with p=0"),
-        (nn.BatchNorm2d(2), "in eval mode"),
         (nn.ConvTranspose2d(2, 2, 2), "a transposed convolution"),
         (nn.Conv2d(2, 4, 1, groups=2), "a convolution of 2 groups"),
         (nn.MaxPool2d(4, ceil_mode=True), "ceil_mode"),
