@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -89,8 +90,12 @@ class Coordinator:
         finally:
             if self._sessions.get(session.device) is session:
                 del self._sessions[session.device]
-            await session.leave()
-            self._left.set()
+            try:
+                await session.leave()
+            except StoreUnavailable as error:
+                log.error("the traffic of %s is not counted: %s", session.device, error)
+            finally:
+                self._left.set()
 
     def _greet(self, session: DeviceSession) -> None:
         """A device proved itself; an older connection of the same device is closed."""
@@ -114,6 +119,8 @@ class Coordinator:
             async with asyncio.timeout(limit) as timeout:
                 ends = timeout.when()
                 while (reason := self._reached()) is None:
+                    if ends is not None and asyncio.get_running_loop().time() >= ends:
+                        raise TimeoutError  # a buffer that is always full never waits
                     updates = await self.state.buffer.full()
                     timeout.reschedule(None)
                     await self._merge_or_wait(updates)
@@ -153,7 +160,7 @@ class Coordinator:
         staleness = [run.versions.staleness(update.record.version) for update in updates]
         weights = self._policy.weights(staleness)
         vector = await run.offload(self._merged, updates, weights)
-        metrics = {} if self._evaluate is None else await run.offload(self._evaluate, vector)
+        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
         merged = [
             MergedUpdate(update.record.assignment, tau, float(weight))
             for update, tau, weight in zip(updates, staleness, weights, strict=True)
@@ -193,6 +200,11 @@ class Coordinator:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics that are numbers: a diverged model's loss is none, and cannot be told."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def staleness_policy(section: StalenessSection) -> StalenessPolicy:

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from .config import Config, parse_config
 from .errors import CoordinatorError
-from .serve import Serving, serving
+from .serve import FAREWELL_SECONDS, Serving, serving
 from .summary import show
 
 __all__ = ["demo"]
@@ -65,9 +65,12 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
     async with serving(config, console) as server, _devices(server, config, folder) as processes:
-        summary = await server.run()
-        codes = await asyncio.gather(*(process.wait() for process in processes))
+        summary = await _while_any_lives(server, processes)
         server.save(summary, folder)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await asyncio.gather(*(process.wait() for process in processes))
+        codes = [process.returncode for process in processes]
     console.print(show(summary))
     console.print(f"summary and weights are in {folder}", highlight=False)
     failed = [device.name for device, code in zip(DEVICES, codes, strict=True) if code != 0]
@@ -76,6 +79,22 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     if summary["accuracy"] < (config.stop.accuracy or 0):
         raise CoordinatorError(f"the run ended at the accuracy {summary['accuracy']:.4f}, before it reached its goal")
     return summary
+
+
+async def _while_any_lives(server: Serving, processes: list[asyncio.subprocess.Process]) -> dict[str, Any]:
+    """Run until the end, or until the last device has died: then nothing would ever end it."""
+    running = asyncio.create_task(server.run())
+    gone: asyncio.Future[Any] = asyncio.gather(*(process.wait() for process in processes))
+    either: list[asyncio.Future[Any]] = [running, gone]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        # They leave at the end, too: give the coordinator a moment to say that it was the end.
+        await asyncio.wait({running}, timeout=FAREWELL_SECONDS)
+    gone.cancel()
+    if not running.done():
+        running.cancel()
+        raise CoordinatorError("every device process has ended before the run: see the logs beside the state directory")
+    return running.result()
 
 
 def _clear(folder: Path) -> None:

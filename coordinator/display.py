@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +19,8 @@ from mobile_sdk.sizes import format_bytes
 from .status import RunStatus
 
 __all__ = ["live"]
+
+log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -35,13 +39,23 @@ async def live(console: Console, status: Callable[[], RunStatus]) -> AsyncIterat
 
     """
     show = _animate(console, status) if console.is_terminal else _log(console, status)
-    task = asyncio.create_task(show)
+    task = asyncio.create_task(_guarded(show))
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def _guarded(show: Coroutine[Any, Any, None]) -> None:
+    """Nothing that happens to a terminal may end a run: rich, for one, exits when the output is closed."""
+    try:
+        await show
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        log.warning("the display has ended: %r", error)
 
 
 async def _animate(console: Console, status: Callable[[], RunStatus]) -> None:

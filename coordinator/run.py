@@ -14,7 +14,7 @@ from mobile_sdk.protocol.messages import Finished
 
 from .buffer import Buffer, BufferedUpdate
 from .config import Config
-from .errors import StoreError
+from .errors import StoreError, UpdateRefused
 from .intake import Intake
 from .keys import RunKey
 from .status import DeviceStatus, RunStatus, Traffic
@@ -77,7 +77,13 @@ class Run:
         self._staleness.update(update.staleness for update in self.store.merged())
         for record in self.store.buffered():
             content = self.store.artifact(record.artifact.sha256).read_bytes()
-            delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
+            try:
+                delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
+            except UpdateRefused as error:
+                raise StoreError(
+                    f"the file {record.artifact.sha256} of the accepted update {record.assignment} is damaged: "
+                    "restore the state directory from a backup"
+                ) from error
             self.buffer.add(BufferedUpdate(record, delta))
 
     def tier(self, name: str) -> Tier:

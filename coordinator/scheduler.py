@@ -17,13 +17,16 @@ from .tiers import Tier, choose_tier
 
 __all__ = ["next_assignment"]
 
+# Versions that an assignment may lag behind and still be given again.
+LONGEST_RESUME = 20
+
 
 async def next_assignment(run: Run, device: str, ready: Ready) -> tuple[Assign, Tier]:
     """
     Work for a device.
 
-    A device that comes back with its work undone gets the same assignment again if that is still the
-    newest version, so that what it has downloaded and its seed stay good; else a new one.
+    A device that comes back with its work undone gets the same assignment again while that is not too stale, so
+    that what it has downloaded stays good: on a link that keeps breaking, newer weights would never arrive whole.
 
     Raises:
         Refused: if nothing fits the device.
@@ -45,8 +48,12 @@ async def next_assignment(run: Run, device: str, ready: Ready) -> tuple[Assign, 
         )
     version = run.versions.newest
     record: AssignmentRecord | None = await run.offload(run.store.open_assignment, device)
-    if record is None or record.version != version.version or record.tier != tier.name:
+    limit = run.config.merge.staleness.maximum
+    patience = LONGEST_RESUME if limit is None else min(limit, LONGEST_RESUME)
+    if record is None or record.tier != tier.name or run.versions.staleness(record.version) > patience:
         record = await run.offload(run.store.assign, device, version.version, tier.name, run.clock.wall())
+    else:
+        version = await run.offload(run.store.version, record.version)
     assign = Assign(
         assignment=Name(record.id),
         version=version.version,

@@ -53,11 +53,10 @@ class Serving:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     await self.coordinator.drained()
-        self._console.print(f"The run has ended: {finished.reason}.", highlight=False)
-        return summarise(self.coordinator.state, wall_seconds=seconds)
+        return {"ended": finished.reason, **summarise(self.coordinator.state, wall_seconds=seconds)}
 
     def save(self, summary: dict[str, Any], folder: Path) -> None:
-        """Write ``summary.json`` and the newest weights, ``weights.safetensors``, into ``folder``."""
+        """Write ``summary.json`` and the newest weights, ``weights.safetensors``; to be done before printing."""
         run = self.coordinator.state
         weights = safetensors.dumps(
             run.layout.views(run.versions.vector), {"version": str(run.versions.newest.version)}

@@ -73,6 +73,7 @@ async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncItera
             section.port,
             ssl=tls,
             create_connection=_CountingConnection,
+            origins=[None],  # devices send none; a web page that somebody opens here must not join
             **WEBSOCKET_LIMITS,
         )
     except OSError as error:

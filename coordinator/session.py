@@ -59,6 +59,8 @@ class DeviceSession:
         self._fetching: set[str] = set()
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._resumed = False
+        self._news: Announce | Finished | None = None
+        self._pushing = False
 
     async def serve(self) -> None:
         """Until the device leaves. Whatever goes wrong ends this connection only."""
@@ -77,7 +79,7 @@ class DeviceSession:
             log.warning("%s was refused: %s", self.device or "a device", error)
             await self._fail(error.code, error.args[0])
         except TimeoutError:
-            await self._fail("auth", f"the device did not prove itself within {HANDSHAKE_SECONDS:g} s")
+            await self._fail("unavailable", f"the handshake took more than {HANDSHAKE_SECONDS:g} s: try again")
         except StoreUnavailable as error:
             # Nothing was acknowledged: the device keeps its update and comes again.
             log.error("%s has to wait: %s", self.device or "a device", error)
@@ -88,11 +90,19 @@ class DeviceSession:
 
     async def push(self, message: Announce | Finished) -> None:
         """Tell the device of a new version, or of the end."""
-        self._session.announce(message)
+        self._news = message
+        if self._pushing:  # a slow link: only the newest is worth sending when it is its turn
+            return
+        self._pushing = True
         try:
-            await self._link.flush()
+            while self._news is not None:
+                news, self._news = self._news, None
+                self._session.announce(news)
+                await self._link.flush()
         except ConnectionLost:
             log.debug("%s left before it heard of version %d", self.device, message.version)
+        finally:
+            self._pushing = False
 
     async def replace(self) -> None:
         """The device has a newer connection; this one is of no use any more."""
@@ -228,16 +238,17 @@ class DeviceSession:
         offer, assignment, tier = self._offer
         run, sha256 = self._run, offer.artifact.sha256
         content = await run.offload(run.uploads.content, self.device, sha256)
-        await run.offload(run.uploads.drop, self.device, sha256)
-        if self._resumed and FileEntry.of(content).sha256 != sha256:
+        if self._resumed and (await run.offload(FileEntry.of, content)).sha256 != sha256:
             # The part that was here may have been torn by a crash of ours; the device's copy is whole.
             self._resumed = False
+            await run.offload(run.uploads.drop, self.device, sha256)
             self._session.fetch(offer.artifact, 0)
             return
         self._offer = None
         try:
             delta = await run.offload(parse_update, content, sha256, tier)
         except UpdateRefused as error:
+            await run.offload(run.uploads.drop, self.device, sha256)
             await self._reject(offer, error)
             return
         record = UpdateRecord(
@@ -250,6 +261,7 @@ class DeviceSession:
             received_at=run.clock.wall(),
         )
         new = await run.intake.accept(record, content, delta)
+        await run.offload(run.uploads.drop, self.device, sha256)
         self._status.state = "idle"
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
 

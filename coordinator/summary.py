@@ -78,7 +78,8 @@ def show(summary: dict[str, Any]) -> RenderableType:
     """A summary for a terminal."""
     moved = summary["bytes_up"] + summary["bytes_down"]
     lines = [
-        f"{summary['versions']} versions from {summary['updates_merged']} updates in {summary['wall_seconds']:.1f} s"
+        f"The run has ended: {summary['ended']}.",
+        f"{summary['versions']} versions from {summary['updates_merged']} updates in {summary['wall_seconds']:.1f} s",
     ]
     if summary["accuracy"] is not None:
         lines.append(f"accuracy {summary['initial_accuracy']:.4f} at version 0, {summary['accuracy']:.4f} at the end")

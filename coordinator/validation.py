@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +57,8 @@ def check_offer(
     """
     if assignment is None or assignment.device != device or tier is None:
         raise UpdateRefused("unknown-assignment", f"{offer.assignment} was never given to this device")
+    if not assignment.open:
+        raise UpdateRefused("unknown-assignment", f"{offer.assignment} was given back or replaced")
     if offer.report.get("version") != assignment.version:
         raise UpdateRefused(
             "unknown-version",
@@ -127,4 +128,5 @@ def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # The comparison holds for no NaN and no infinity, and takes integers of any length.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import re
 from collections.abc import AsyncIterator, Callable
@@ -50,7 +51,7 @@ from .weights import map_weights
 
 __all__ = ["Client"]
 
-# After so many assignments in a row that diverged, the device cannot help this run.
+# After so many assignments in a row that diverged or were refused, the device cannot help this run.
 MAX_DIVERGED = 3
 
 Listener = Callable[[Event], None]
@@ -176,16 +177,17 @@ class Client:
                         secret=self._storage.secret,
                         token=self._token,
                         key=self._key.hex(),
+                        enrolled=self._storage.enrolled,
                     )
                     visit = _Visit(self, Link(connection, session, self._clock), listener)
                     try:
                         finished = await visit.run()
                     finally:
-                        if visit.welcomed:
+                        if visit.progressed:
                             waits = delays(self._rng)
                     if finished is not None:
                         return finished
-            except (ConnectionLost, ProtocolError) as error:
+            except (ConnectionLost, ProtocolError, OSError) as error:  # the last: a full disk of this device, say
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
                 await asyncio.sleep(seconds)
@@ -226,7 +228,7 @@ class Client:
             "samples": result.samples,
             "steps": result.steps,
             "loss": result.loss,
-            "metrics": result.metrics,
+            "metrics": {name: value for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": seconds,
             "cpu_seconds": cpu,
         }
@@ -247,7 +249,8 @@ class _Visit:
             link, self._storage, client._offload, lambda received, size: listener(Downloading(received, size))
         )
         self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
-        self.welcomed = False
+        self.progressed = False
+        self._broken: Exception | None = None
 
     async def run(self) -> RunFinished | None:
         """Work until the run has ended; raises when the link breaks."""
@@ -291,6 +294,7 @@ class _Visit:
                     case _:
                         raise ProtocolError(f"{type(event).__name__} is not for a device")
         except Exception as error:
+            self._broken = error
             self._inbox.put_nowait(error)
             for _, future in self._wanted.values():
                 if not future.done():
@@ -310,7 +314,7 @@ class _Visit:
         welcome = await self._next()
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
-        self.welcomed = True
+        self._storage.remember_enrolment()
         self._listener(Connected(self._storage.device, welcome.version))
         pending = await self._offload(self._storage.pending_update)
         while True:
@@ -343,9 +347,19 @@ class _Visit:
         except (Diverged, DataError, PayloadError, ProgramError) as error:
             await self._decline(assign, error)
             return None
-        self._client._diverged = 0
-        update: PendingUpdate = await self._offload(self._client._keep, assign, result, seconds, cpu)
-        return update
+        return await self._keep(assign, result, seconds, cpu)
+
+    async def _keep(self, assign: Assign, result: TrainingResult, seconds: float, cpu: float) -> PendingUpdate:
+        """Write the update down; a full disk must not cost the work that is done."""
+        for wait in delays(self._client._rng):
+            try:
+                update: PendingUpdate = await self._offload(self._client._keep, assign, result, seconds, cpu)
+            except OSError as error:
+                self._listener(Disconnected(f"the update cannot be kept: {error}", wait))
+                await asyncio.sleep(wait)
+            else:
+                return update
+        raise AssertionError("the waits never end")
 
     async def _decline(self, assign: Assign, error: FtteError) -> None:
         """Give an assignment back; only divergence is worth another try on this device."""
@@ -366,9 +380,12 @@ class _Visit:
         for ref in refs:
             done = asyncio.get_running_loop().create_future()
             self._wanted[ref.sha256] = (ref, done)
+            if self._broken is not None:  # the reader is gone: nobody would ever answer
+                raise self._broken
             if not await self._downloads.start(ref):
                 await done
             del self._wanted[ref.sha256]
+            self.progressed = True
 
     async def _receive(self, event: Received) -> None:
         ref, done = self._wanted[event.chunk.sha256]
@@ -383,10 +400,15 @@ class _Visit:
         if not isinstance(answer, Accepted | Rejected) or answer.assignment != update.assignment:
             raise ProtocolError(f"{answer} does not answer the update of {update.assignment}")
         await self._offload(self._storage.drop_update)
+        self.progressed = True
         if isinstance(answer, Accepted):
+            self._client._diverged = 0
             self._listener(UpdateAccepted(answer.assignment, answer.staleness))
         else:
             self._listener(UpdateRejected(answer.assignment, answer.code, answer.message))
+            self._client._diverged += answer.code in ("not-finite", "magnitude", "payload", "report")
+            if self._client._diverged >= MAX_DIVERGED:
+                raise Refused(answer.code, answer.message)
 
     async def _send(self, event: FetchRequested) -> None:
         """Send the pending update; it is the only thing that ever leaves a device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import ssl
@@ -29,6 +30,11 @@ WEBSOCKET_LIMITS: dict[str, Any] = {
     "ping_timeout": 20,
     "close_timeout": 5,
 }
+
+
+# A frame that is not taken within this time means that the peer is frozen.
+SEND_SECONDS = 60.0
+CLOSE_SECONDS = 10.0
 
 
 class ConnectionLost(FtteError):
@@ -63,7 +69,12 @@ class WebSocketConnection:
 
     async def send(self, frame: str | bytes) -> None:
         try:
-            await self._socket.send(frame)
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._socket.send(frame)
+        except TimeoutError as error:
+            # Pings queue behind a send that is stuck, so only this notices a peer that has stopped reading.
+            self._socket.transport.abort()
+            raise ConnectionLost(f"the peer took nothing for {SEND_SECONDS:g} s") from error
         except websockets.ConnectionClosed as error:
             raise ConnectionLost(describe(error)) from error
 
@@ -76,7 +87,11 @@ class WebSocketConnection:
 
     async def close(self, reason: str = "") -> None:
         # RFC 6455 allows 123 bytes of reason.
-        await self._socket.close(reason=reason.encode()[:120].decode(errors="ignore"))
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._socket.close(reason=reason.encode(errors="replace")[:120].decode(errors="ignore"))
+        except TimeoutError:
+            self._socket.transport.abort()
 
 
 def describe(error: websockets.ConnectionClosed) -> str:
@@ -121,7 +136,7 @@ def websocket(url: str, *, insecure: bool = False, certificates: Path | None = N
     async def open_socket() -> AsyncIterator[Connection]:
         try:
             socket = await connect(url, ssl=context, open_timeout=20, **WEBSOCKET_LIMITS)
-        except (OSError, TimeoutError, websockets.InvalidHandshake) as error:
+        except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.InvalidURI) as error:
             raise ConnectionLost(f"cannot reach {url}: {error or type(error).__name__}") from error
         connection = WebSocketConnection(socket)
         try:

@@ -13,7 +13,7 @@ from .manifest import MANIFEST_FILE, PROGRAM_FILE, SIGNATURE_FILE, Manifest
 from .protocol.device import DeviceSession
 from .protocol.messages import ArtifactRef, Assign
 from .protocol.session import Received
-from .signing import verify_program
+from .signing import check_signature, verify_program
 from .storage import DeviceStorage
 
 __all__ = ["Downloads", "install_program"]
@@ -108,6 +108,7 @@ def install_program(storage: DeviceStorage, assign: Assign, *, public_key: bytes
             raise ProtocolError(f"the installed program is fetched again: {error}") from error
         return installed
     manifest = _read(storage, assign.manifest)
+    check_signature(manifest, signature, public_key)  # before its word for the program's size is taken
     program = _unpack(storage, assign, manifest)
     verify(manifest, program)
     files = {PROGRAM_FILE: program, SIGNATURE_FILE: signature, MANIFEST_FILE: manifest}
@@ -126,8 +127,8 @@ def _unpack(storage: DeviceStorage, assign: Assign, manifest: bytes) -> bytes:
     if assign.program.encoding == "identity":
         return packed
     size = Manifest.from_bytes(manifest).files[PROGRAM_FILE].size
-    if size > MAX_ARTIFACT_BYTES:
-        raise ProgramRejected(f"the program has {size} bytes; the limit is {MAX_ARTIFACT_BYTES}")
+    if not 1 <= size <= MAX_ARTIFACT_BYTES:
+        raise ProgramRejected(f"the program has {size} bytes; it must be 1 to {MAX_ARTIFACT_BYTES}")
     unpacker = zlib.decompressobj()
     try:
         # Never unpack more than was promised, whatever the packed bytes would give.

@@ -14,6 +14,9 @@ from .protocol.session import Event, Session
 __all__ = ["Link"]
 
 
+# How long a peer has to take our last words.
+FAREWELL_SECONDS = 5.0
+
 S = TypeVar("S", bound=Session)
 
 
@@ -66,5 +69,9 @@ class Link(Generic[S]):
     async def fail(self, code: str, message: str) -> None:
         """Tell the peer what is wrong and close."""
         self.session.fail(code, message)
-        await self.flush()
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            pass  # the link is stuck; closing it is all that is left
         await self._connection.close(f"{code}: {message}")

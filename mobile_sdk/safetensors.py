@@ -95,7 +95,10 @@ def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dic
     for name, dtype, shape, start, stop in sorted(entries, key=lambda entry: entry[3:]):
         if start != end or stop - start != math.prod(shape) * dtype.itemsize or stop > len(data):
             raise PayloadError(f"not a safetensors file: {name!r} does not lie where its header says")
-        arrays[name] = np.frombuffer(data[start:stop], dtype).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(data[start:stop], dtype).reshape(shape)
+        except ValueError as error:  # more axes than numpy knows, or a size that overflows
+            raise PayloadError(f"not a safetensors file: {name!r} has an impossible shape") from error
         end = stop
     if end != len(data):
         raise PayloadError(f"not a safetensors file: {len(data) - end} bytes belong to no array")

@@ -16,7 +16,7 @@ from . import ed25519
 from .errors import ProgramRejected
 from .manifest import EXECUTORCH_VERSION, FileEntry, Manifest
 
-__all__ = ["check_files", "check_runtime", "signed_bytes", "verify_program"]
+__all__ = ["check_files", "check_runtime", "check_signature", "signed_bytes", "verify_program"]
 
 # Keeps a signature made for anything else from ever passing as one of a program.
 SIGNING_PREFIX = b"ftte program v1\0"
@@ -48,11 +48,7 @@ def verify_program(
         ProgramError: if what was signed is not a manifest that this SDK understands.
 
     """
-    if not ed25519.verify(public_key, signed_bytes(manifest), signature):
-        raise ProgramRejected(
-            f"the program's signature ({len(signature)} bytes) does not fit the pinned key "
-            f"{public_key.hex()[:16]}...: fetch the program again, or ask the operator which key the run has"
-        )
+    check_signature(manifest, signature, public_key)
     parsed = Manifest.from_bytes(manifest)
     if parsed.run != run:
         raise ProgramRejected(
@@ -66,6 +62,21 @@ def verify_program(
     check_runtime(parsed)
     check_files(parsed, files)
     return parsed
+
+
+def check_signature(manifest: bytes, signature: bytes, public_key: bytes) -> None:
+    """
+    The first thing to know of a program; nothing else in it may be believed before.
+
+    Raises:
+        ProgramRejected: if the signature is not that of ``public_key`` over these bytes.
+
+    """
+    if not ed25519.verify(public_key, signed_bytes(manifest), signature):
+        raise ProgramRejected(
+            f"the program's signature ({len(signature)} bytes) does not fit the pinned key "
+            f"{public_key.hex()[:16]}...: fetch the program again, or ask the operator which key the run has"
+        )
 
 
 def check_runtime(manifest: Manifest) -> None:

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from .errors import StorageError
 from .protocol.auth import SECRET_BYTES
-from .protocol.messages import ArtifactRef, Sha256
+from .protocol.messages import ArtifactRef, Sha256, is_name
 
 __all__ = ["DeviceStorage", "PendingUpdate", "write_durably"]
 
@@ -106,17 +106,21 @@ class DeviceStorage:
     def _load_identity(self, run: str, name: str) -> dict[str, Any]:
         path = self.folder / "device.json"
         if not path.exists():
+            for what, text in (("run", run), ("device", name)):
+                if text and not is_name(text):
+                    raise StorageError(f"{text!r} cannot name a {what}: use letters, digits, '.', '-' and '_'")
             identity = {
                 "run": run,
                 "device": name or f"device-{secrets.token_hex(6)}",
                 "secret": secrets.token_hex(SECRET_BYTES),
                 "serial": 0,
+                "enrolled": False,
             }
             self._write_identity(identity)
             return identity
         try:
             identity = json.loads(path.read_bytes())
-            str(identity["device"]), bytes.fromhex(identity["secret"]), int(identity["serial"])
+            str(identity["run"]), str(identity["device"]), bytes.fromhex(identity["secret"]), int(identity["serial"])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} is damaged ({error}): remove it to enrol again as a new device") from error
         if identity["run"] != run:
@@ -125,7 +129,6 @@ class DeviceStorage:
 
     def _write_identity(self, identity: Mapping[str, Any]) -> None:
         path = self.folder / "device.json"
-        path.touch(mode=0o600)
         with (self.folder / "device.json.new").open("wb") as file:
             os.fchmod(file.fileno(), 0o600)
         write_durably(path, json.dumps(identity, indent=1).encode())
@@ -139,6 +142,17 @@ class DeviceStorage:
     def secret(self) -> bytes:
         """What this device answers challenges with."""
         return bytes.fromhex(self._identity["secret"])
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether a coordinator has let this device in before."""
+        return bool(self._identity.get("enrolled"))
+
+    def remember_enrolment(self) -> None:
+        """The coordinator knows the secret: it is never sent again."""
+        if not self.enrolled:
+            self._identity["enrolled"] = True
+            self._write_identity(self._identity)
 
     @property
     def serial(self) -> int:
@@ -242,9 +256,10 @@ class DeviceStorage:
         update = PendingUpdate(assignment, ref, report)
         folder = self.folder / "update"
         folder.mkdir(exist_ok=True)
+        sync_folder(self.folder)
         write_durably(folder / ref.sha256, content)
         # The description is written last: without it the update does not exist.
-        write_durably(folder / "update.json", json.dumps(dataclasses.asdict(update)).encode())
+        write_durably(folder / "update.json", json.dumps(dataclasses.asdict(update), allow_nan=False).encode())
         return update
 
     def pending_update(self) -> PendingUpdate | None:

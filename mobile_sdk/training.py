@@ -74,7 +74,7 @@ class TrainingSettings:
                 raise ProtocolError(f"training setting {name} is {value!r}; it must be a whole number of at least 1")
         for name, low, high in (("learning_rate", 0.0, math.inf), ("momentum", 0.0, 1.0)):
             value = data[name]
-            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high or value > 1e30:
                 raise ProtocolError(
                     f"training setting {name} is {value!r}; it must be at least {low:g}, below {high:g}"
                 )
@@ -161,6 +161,8 @@ def train(
     update = subset.compact(current)
     for name, old in ((name, weights[name][subset.selector(name)]) for name in subset):
         update[name] -= old
+    if not all(np.isfinite(array).all() for array in update.values()):
+        raise Diverged(f"the weights became infinite within {done} steps: lower the learning rate")
     return TrainingResult(
         update=update,
         samples=samples,

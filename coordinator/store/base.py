@@ -204,6 +204,10 @@ class Store(Protocol):
         """The newest version."""
         ...
 
+    def version(self, number: int) -> VersionRecord:
+        """A version by its number. Raises :exc:`~coordinator.errors.StoreError` if there is none."""
+        ...
+
     def versions(self) -> list[VersionRecord]:
         """Every version, oldest first."""
         ...

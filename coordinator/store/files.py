@@ -36,11 +36,15 @@ class ContentFiles:
             path = self._folder / entry.sha256
             if not path.exists():
                 temporary = path.with_suffix(".new")
-                with temporary.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
+                try:
+                    with temporary.open("wb") as file:
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(path)
+                except OSError:
+                    temporary.unlink(missing_ok=True)  # a full disk is not to stay full of halves
+                    raise
             entries.append(entry)
         # Even if every file was there: whoever wrote it may not have come to this point.
         sync_folder(self._folder)

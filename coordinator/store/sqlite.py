@@ -47,7 +47,8 @@ class SqliteStore:
 
     def __init__(self, folder: Path) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # it holds the run's key and the devices' secrets
             self._lock_file = (folder / "lock").open("ab")
         except OSError as error:
             raise StoreError(f"cannot use the state directory {folder}: {error.strerror}") from error
@@ -256,11 +257,17 @@ class SqliteStore:
     def latest(self) -> VersionRecord:
         return self._versions("ORDER BY version DESC LIMIT 1")[0]
 
+    def version(self, number: int) -> VersionRecord:
+        found = self._versions("WHERE version = ?", number)
+        if not found:
+            raise StoreError(f"the run has no version {number}")
+        return found[0]
+
     def versions(self) -> list[VersionRecord]:
         return self._versions("ORDER BY version")
 
-    def _versions(self, order: str) -> list[VersionRecord]:
-        rows = self._rows(f"SELECT version, parent, weights, metrics, created_at FROM versions {order}")
+    def _versions(self, which: str, *arguments: Any) -> list[VersionRecord]:
+        rows = self._rows(f"SELECT version, parent, weights, metrics, created_at FROM versions {which}", *arguments)
         return [
             VersionRecord(
                 row[0], row[1], tuple(ArtifactRef(**item) for item in json.loads(row[2])), json.loads(row[3]), row[4]

@@ -22,6 +22,7 @@ from .messages import (
     Ready,
     Rejected,
     Welcome,
+    printable,
 )
 from .session import Event, Session, State
 
@@ -81,7 +82,7 @@ class CoordinatorSession(Session):
 
     def reject(self, assignment: str, code: str, message: str) -> None:
         """The update will never be merged."""
-        self._send(Rejected(Name(assignment), Name(code), message[:4096]))
+        self._send(Rejected(Name(assignment), Name(code), printable(message)))
 
     def announce(self, message: Announce | Finished) -> None:
         """Tell of a new version, or of the end."""

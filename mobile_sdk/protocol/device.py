@@ -27,6 +27,7 @@ from .messages import (
     Ready,
     Rejected,
     Welcome,
+    printable,
 )
 from .session import Event, Session, State
 
@@ -43,16 +44,18 @@ class DeviceSession(Session):
         secret: the device's own secret; sent once, with ``token``, if the coordinator does not know it.
         token: what the operator gave out for enrolling; empty where enrolment is open.
         key: the run's public key (hex) that the app pins.
+        enrolled: whether this device has been let in before; it then never sends its secret again.
 
     """
 
-    def __init__(self, *, run: str, device: str, secret: bytes, token: str, key: str) -> None:
+    def __init__(self, *, run: str, device: str, secret: bytes, token: str, key: str, enrolled: bool = False) -> None:
         super().__init__()
         self._run = run
         self._device = device
         self._secret = secret
         self._token = token
         self._key = key
+        self._enrolled = enrolled
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
         self._send(Hello(PROTOCOL_VERSION, __version__, Name(run), Name(device), Hex(self._nonce)))
@@ -63,7 +66,7 @@ class DeviceSession(Session):
 
     def decline(self, assignment: str, code: str, message: str) -> None:
         """Give an assignment back."""
-        self._send(Decline(Name(assignment), Name(code), message[:4096]))
+        self._send(Decline(Name(assignment), Name(code), printable(message)))
 
     def offer(self, assignment: str, artifact: ArtifactRef, report: Mapping[str, Any]) -> None:
         """Offer an update; the coordinator fetches it, or says at once that it has it or will not take it."""
@@ -92,6 +95,11 @@ class DeviceSession(Session):
             )
         self._peer_nonce = message.nonce
         if not message.enrolled:
+            if self._enrolled:
+                raise Refused(
+                    "enrolment",
+                    "the coordinator does not know this device any more: check the address, or use new storage",
+                )
             self._send(Enrol(self._token, Hex(self._secret.hex())))
         self._send(Proof(Hex(auth.device_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce))))
         self.state = State.PROVING

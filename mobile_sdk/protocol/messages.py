@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,12 +42,15 @@ __all__ = [
     "Welcome",
     "decode",
     "encode",
+    "is_name",
+    "printable",
 ]
 
 PROTOCOL_VERSION = 1
 
 # Control messages are small; whatever is large travels as an artifact.
 MAX_TEXT_BYTES = 65_536
+MAX_STRING = 4096
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
@@ -254,7 +256,18 @@ Message = (
 
 def encode(message: Message) -> str:
     """One text frame."""
-    return json.dumps({"type": _type(type(message)), **dataclasses.asdict(message)}, separators=(",", ":"))
+    fields = {"type": _type(type(message)), **dataclasses.asdict(message)}
+    return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can name a run or a device."""
+    return _NAME.fullmatch(text) is not None
+
+
+def printable(text: str) -> str:
+    """``text`` as a message may carry it: on one line, without control characters, not too long."""
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_STRING]
 
 
 def decode(text: str) -> Message:
@@ -301,7 +314,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
 
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
     if not condition:
-        shown = repr(value)
+        shown = "what was sent" if where.startswith("enrol") else ascii(value)  # secrets are never shown
         raise ProtocolError(f"{where} must be {wanted}, not {shown if len(shown) <= 80 else shown[:77] + '...'}")
 
 
@@ -321,13 +334,15 @@ def _boolean(value: Any, where: str) -> bool:
 
 
 def _text(value: Any, where: str) -> str:
-    _expect(isinstance(value, str) and len(value) <= 4096, value, where, "text of at most 4096 characters")
+    # Peers' words end up in logs and on terminals: no control characters, no broken Unicode.
+    good = isinstance(value, str) and len(value) <= MAX_STRING and value.isprintable()
+    _expect(good, value, where, f"printable text of at most {MAX_STRING} characters")
     return str(value)
 
 
 def _pattern(pattern: re.Pattern[str], wanted: str) -> Callable[[Any, str], str]:
     def check(value: Any, where: str) -> str:
-        matches = isinstance(value, str) and len(value) <= 4096 and pattern.fullmatch(value) is not None
+        matches = isinstance(value, str) and len(value) <= MAX_STRING and pattern.fullmatch(value) is not None
         _expect(matches, value, where, wanted)
         return str(value)
 
@@ -337,7 +352,8 @@ def _pattern(pattern: re.Pattern[str], wanted: str) -> Callable[[Any, str], str]
 def _metrics(value: Any, where: str) -> dict[str, float]:
     _expect(isinstance(value, dict), value, where, "an object")
     for name, number in value.items():
-        is_number = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+        # The comparison holds for no NaN and no infinity, and takes integers of any length.
+        is_number = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 2**1000
         _expect(is_number, number, f"{where}.{name}", "a finite number")
     return {str(name): float(number) for name, number in value.items()}
 
@@ -349,6 +365,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _artifact(value: Any, where: str) -> ArtifactRef:
     ref: ArtifactRef = _build(ArtifactRef, value, where)
+    _expect(ref.size >= 1, ref.size, f"{where}.size", "at least 1")
     _expect(ref.encoding in ("identity", "zlib"), ref.encoding, f"{where}.encoding", "'identity' or 'zlib'")
     return ref
 

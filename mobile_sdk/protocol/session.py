@@ -17,7 +17,7 @@ import enum
 from ..errors import ProtocolError
 from .frames import Chunk
 from .messages import Ack as AckMessage
-from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256, decode, encode
+from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256, decode, encode, printable
 from .transfer import Incoming, Outgoing
 
 __all__ = ["Event", "FetchRequested", "PeerError", "Received", "SendProgress", "Session", "State"]
@@ -121,7 +121,7 @@ class Session(abc.ABC):
     def fail(self, code: str, message: str) -> None:
         """Tell the peer what is wrong; nothing more is accepted afterwards."""
         if self.state is not State.CLOSED:
-            self._send(Error(Name(code), message[:4096]))
+            self._send(Error(Name(code), printable(message)))
             self.state = State.CLOSED
 
     # Artifacts.
