@@ -15,6 +15,7 @@ from mobile_sdk.protocol.messages import (
     Announce,
     ArtifactRef,
     Assign,
+    Error,
     Fetch,
     Hello,
     Message,
@@ -23,6 +24,7 @@ from mobile_sdk.protocol.messages import (
     Sha256,
     decode,
     encode,
+    printable,
 )
 
 REF = ArtifactRef(Sha256("ab" * 32), 12, "zlib")
@@ -81,6 +83,38 @@ def test_metrics_are_finite_numbers() -> None:
     for number in ("NaN", "Infinity", '"x"', "true"):
         with pytest.raises(ProtocolError):
             decode('{"type":"announce","version":1,"metrics":{"loss":' + number + "}}")
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\x1b[2J", "two\nlines", "x" * 4097], ids=["broken", "escape", "newline", "long"]
+)
+def test_text_that_could_harm_a_log_or_a_terminal_is_refused(text: str) -> None:
+    with pytest.raises(ProtocolError, match=r"error\.message") as refusal:
+        decode(json.dumps({"type": "error", "code": "x", "message": text}))
+    assert str(refusal.value).isprintable()
+
+
+def test_a_sender_makes_its_own_words_printable() -> None:
+    text = printable("bad\nthing \x1b[2J \ud800")
+    assert decode(encode(Error(Name("x"), text))) == Error(Name("x"), text)
+
+
+def test_a_secret_is_not_repeated_in_a_refusal() -> None:
+    with pytest.raises(ProtocolError, match=r"enrol\.secret") as refusal:
+        decode('{"type":"enrol","token":"open sesame","secret":"ABCDEF"}')
+    assert "ABCDEF" not in str(refusal.value)
+
+
+def test_numbers_of_any_length_are_refused_as_what_they_are() -> None:
+    with pytest.raises(ProtocolError, match="finite number"):
+        decode('{"type":"announce","version":1,"metrics":{"loss":1' + "0" * 400 + "}}")
+    with pytest.raises(ProtocolError, match=r"artifact\.size"):
+        decode(encode(Offer(Name("a1"), ArtifactRef(Sha256("ab" * 32), 0), {})))
+
+
+def test_what_is_not_a_number_cannot_be_sent() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        encode(Announce(1, {"loss": float("nan")}))
 
 
 json_values = st.recursive(

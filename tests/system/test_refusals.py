@@ -132,12 +132,13 @@ def test_an_update_that_is_too_stale_is_refused_kindly(site: Site, peer: OpenPee
     [
         ("not json", "not JSON"),
         ('{"type":"surprise"}', "unknown message type"),
+        (r'{"type":"error","code":"x","message":"\ud800"}', "printable"),
         ('{"type":"fetch","sha256":"x","offset":0}', "fetch.sha256"),
         (b"\x01short", "a chunk has"),
         (b"\x07" + bytes(60), "kind 7"),
         (b"\x01" + bytes(60), "not asked for"),
     ],
-    ids=["no json", "unknown type", "bad field", "short chunk", "unknown kind", "unasked chunk"],
+    ids=["no json", "unknown type", "broken text", "bad field", "short chunk", "unknown kind", "unasked chunk"],
 )
 def test_a_malformed_frame_is_answered_and_the_connection_closed(frame: Any, words: str, play: Any) -> None:
     async def script(peer: Peer) -> None:

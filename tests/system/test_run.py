@@ -65,3 +65,22 @@ def test_a_run_that_has_ended_says_so_to_latecomers_and_is_not_trained_again(sit
     again = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 1\n")
     assert again.wait() == 0
     assert json.loads((site.state / "summary.json").read_text())["versions"] == 1
+
+
+def test_a_run_with_a_time_limit_ends_while_updates_keep_coming(site: Site) -> None:
+    server = site.serve("[merge]\nbuffer = 1\n[stop]\nseconds = 4\n")
+    devices = [site.device(f"phone-{i}", i) for i in range(2)]
+    assert server.wait() == 0
+    assert [device.wait() for device in devices] == [0, 0]
+    summary = site.summary()
+    assert summary["ended"] == "4 s are over"
+    assert summary["versions"] >= 1
+
+
+def test_a_device_whose_training_diverges_says_so_and_stops(site: Site) -> None:
+    server = site.serve("[training]\nlearning_rate = 1e12\n[stop]\nseconds = 60\n")
+    device = site.device("phone-1", 0)
+    assert device.wait() == 1
+    assert "lower the learning rate" in device.output
+    assert site.query("SELECT count(*) FROM updates") == [(0,)]
+    server.stop()
