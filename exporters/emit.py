@@ -15,9 +15,9 @@ from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBac
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec
 from executorch.exir.passes import MemoryPlanningPass
-from executorch.exir.program._program import _generate_edge_program
 from torch import Tensor, fx, nn
 
+from .edge import edge_program
 from .quiet import quiet
 
 __all__ = ["Emitted", "emit"]
@@ -44,10 +44,9 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
             name: torch.export.export(_Positional(graph), tuple(inputs), strict=False)
             for name, (graph, inputs) in methods.items()
         }
-        # What to_edge does, without decomposing first: the lowered graph is functional and in elementary operators.
         config = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
         edge = EdgeProgramManager(
-            {name: _generate_edge_program(config, program) for name, program in exported.items()},
+            {name: edge_program(program, config) for name, program in exported.items()},
             compile_config=config,
         ).to_backend(_partitioner())
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.

@@ -33,7 +33,7 @@ def test_an_export_is_saved_and_its_costs_are_shown(tmp_path):
 
 
 def test_a_budget_that_cannot_be_read_is_refused_before_anything_is_imported(tmp_path):
-    with pytest.raises(ExportError, match="write it like 800KB"):
+    with pytest.raises(ExportError, match="write it like 400KB"):
         run("no_such_module:task", "--budget", "plenty", "-o", str(tmp_path))
 
 
