@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
@@ -69,9 +70,7 @@ class Link(Generic[S]):
     async def fail(self, code: str, message: str) -> None:
         """Tell the peer what is wrong and close."""
         self.session.fail(code, message)
-        try:
+        with contextlib.suppress(TimeoutError):  # a link that is stuck can only be closed
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.flush()
-        except TimeoutError:
-            pass  # the link is stuck; closing it is all that is left
         await self._connection.close(f"{code}: {message}")
