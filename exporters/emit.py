@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,16 @@ class Emitted:
 
     pte: bytes
     planned: Mapping[str, int]
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, then the program."""
+        return json.dumps(dict(self.planned)).encode() + b"\n" + self.pte
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Emitted:
+        """What :meth:`to_bytes` gave."""
+        planned, _, pte = content.partition(b"\n")
+        return cls(pte, json.loads(planned))
 
 
 def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emitted:

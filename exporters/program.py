@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
-from .emit import emit
+from . import cache
+from .emit import Emitted, emit
 from .errors import BudgetError, ExportError
 from .lowering import lower
 from .plan import Plan
@@ -103,6 +105,7 @@ def export(
     budget: str | int | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
+    cached: bool = True,
 ) -> Program:
     """
     Make the program of a task.
@@ -113,6 +116,7 @@ def export(
         plan: what to train. Without it, the search picks the largest that fits the budget; without either,
             everything is trained.
         progress: called with a line of text at every stage; a search takes many seconds.
+        cached: whether what was exported, verified and measured before may be used; see :mod:`exporters.cache`.
 
     Raises:
         ExportError: if the task cannot be lowered, or the result is not right.
@@ -128,11 +132,18 @@ def export(
     limit = 0 if budget is None else parse_bytes(budget)
     if plan is None:
         plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
-    program = build(task, plan)
-    say("verifying gradients")
-    error = _verified(program, Step(task, plan))
-    say("measuring memory")
-    measured = measure(program).total_bytes
+    say("lowering")
+    program = build(task, plan, cached=cached)
+    known = cache.key("checked", program.pte, program.manifest.to_bytes(), *_example(task, program))
+    checked = cache.load(known) if cached else None
+    if checked is None:
+        say("verifying gradients")
+        error = _verified(program, Step(task, plan))
+        say("measuring memory")
+        measured = measure(program).total_bytes
+        cache.store(known, json.dumps([error, measured]).encode())
+    else:
+        error, measured = json.loads(checked)
     if 0 < limit < measured:
         raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
     memory = Memory(limit, program.manifest.memory.planned_bytes, measured)
@@ -140,9 +151,11 @@ def export(
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 
 
-def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS) -> Program:
+def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: bool = True) -> Program:
     """
     Lower and emit, without verifying or measuring: what the search tries out, with the methods that it needs.
+
+    With ``cached``, what the same graphs gave before is taken from :mod:`exporters.cache`.
 
     Raises:
         ExportError: if an operator cannot be lowered.
@@ -159,18 +172,24 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS) -> Program:
         "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
         "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
     }
-    lowered = {}
+    traced = {}
     for name in methods:
         function, inputs = calls[name]
-        lowered[name] = lower(trace(function, task.model, inputs), inputs), inputs
-    emitted = emit(lowered)
+        traced[name] = trace(function, task.model, inputs), inputs
+    known = cache.graphs_key(traced)
+    kept = cache.load(known) if cached else None
+    if kept is None:
+        emitted = emit({name: (lower(graph, inputs), inputs) for name, (graph, inputs) in traced.items()})
+        cache.store(known, emitted.to_bytes())
+    else:
+        emitted = Emitted.from_bytes(kept)
     manifest = Manifest(
         run="",
         serial=0,
         tier="",
         task=task.name,
         files={PROGRAM_FILE: FileEntry.of(emitted.pte)},
-        methods={n: _method(step, n, emitted.planned[n], lowered[n][1]) for n in methods},
+        methods={n: _method(step, n, emitted.planned[n], traced[n][1]) for n in methods},
         layout=task.layout,
         subset=plan.subset,
         contract=task.contract,
@@ -179,6 +198,11 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS) -> Program:
         memory=Memory(0, emitted.planned["train_step"], 0),
     )
     return Program(manifest, emitted.pte, weights)
+
+
+def _example(task: Task, program: Program) -> list[bytes]:
+    """What verification starts from."""
+    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in (task.example_x, task.example_y))]
 
 
 def _silent(text: str) -> None:

@@ -4,6 +4,9 @@ Task and plan as pure functions.
 Weights are arguments, so a program holds none: it is made once per plan and serves every version. All parameters go in
 full; only trained ones get a gradient, in compact form. Because autograd is asked for those gradients alone,
 layers below the first trained one run forward only.
+
+Batch normalisation in training mode normalises with the micro-batch's own statistics; its running ones are frozen
+weights, which evaluation reads and no step changes.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ class Step:
     def train_step(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         """``(loss_sum, *metric_sums, *gradients)`` of ``sum(sample_weight * loss)``."""
         trained = [w.detach().requires_grad_(True) for w in weights[: len(self.trained)]]
-        state = dict(zip(self.order, [*trained, *weights[len(self.trained) :]], strict=True))
+        # Batch normalisation in training mode writes to its running statistics, which are the caller's.
+        frozen = [w.clone() for w in weights[len(self.trained) :]]
+        state = dict(zip(self.order, [*trained, *frozen], strict=True))
         output = functional_call(self.task.model, state, (x,))
         loss_sum = (self.task.loss(output, y) * sample_weight).sum()
         gradients = torch.autograd.grad(loss_sum, trained, allow_unused=True)

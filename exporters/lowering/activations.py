@@ -21,6 +21,8 @@ from .values import Value
 __all__: list[str] = []
 
 _aten = torch.ops.aten
+# Below any score, and finite: differences with it stay numbers where a mask is minus infinity.
+_LOWEST = -3.0e38
 
 
 def _positive(x: Tensor) -> Tensor:
@@ -185,7 +187,7 @@ def softmax(x: Value, axis: int, half_to_float: bool) -> Value:
 @lowers(_aten._safe_softmax.default)
 def safe_softmax(x: Value, axis: int, dtype: torch.dtype | None = None) -> Value:
     """Attention's softmax: it differs from the plain one only in rows that are masked as a whole."""
-    return softmax(x, axis % x.ndim, False)
+    return softmax(elementwise(lambda t: torch.clamp(t, _LOWEST, None), x), axis, False)
 
 
 @lowers(_aten._softmax_backward_data.default)

@@ -1,8 +1,8 @@
 """
-The gradient of an embedding table.
+Embedding tables: rows by index, and their gradients.
 
-Replaces ``embedding_dense_backward``, which ATen takes apart into an accumulating ``index_put`` that no backend of a
-device has, by a product: rows of ones at the indices, times the gradient. The look-up itself stays a portable kernel.
+The lookup is the portable kernel, which copies whole rows. Its backward pass decomposes into masks over the full
+gradient; only the accumulation of rows is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import torch
 
 from .errors import Unsupported
-from .products import matmul
 from .registry import lowers
 from .values import Value, reshape
 
@@ -21,14 +20,23 @@ __all__: list[str] = []
 _aten = torch.ops.aten
 
 
+@lowers(_aten.embedding.default)
+def embedding(
+    w: Value, indices: Value, padding_index: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Value:
+    """Kept: rows are copied as they are."""
+    return Value(_aten.embedding.default(w.natural(), indices.natural()))
+
+
 @lowers(_aten.embedding_dense_backward.default)
-def embedding_backward(grad: Value, indices: Value, rows: int, padding_index: int, by_frequency: bool) -> Value:
-    """(..., d) at indices (...) -> (rows, d)."""
-    if by_frequency:
+def embedding_backward(grad: Value, indices: Value, rows: int, padding_index: int, scale_grad_by_freq: bool) -> Value:
+    """Adds each position's gradient to its row of zeros; the row of padding gets none."""
+    if scale_grad_by_freq:
         raise Unsupported("an embedding with scale_grad_by_freq", "scale_grad_by_freq=False")
     count, width = math.prod(indices.shape), grad.shape[-1]
-    table = torch.arange(rows, dtype=indices.dtype).reshape(rows, 1)
-    hits = _aten._to_copy.default(torch.eq(table, reshape(indices.natural(), 1, count)), dtype=torch.float32)
-    if 0 <= padding_index < rows:
-        hits = hits * _aten._to_copy.default(torch.ne(table, padding_index), dtype=torch.float32)
-    return Value(matmul(hits, reshape(grad.natural(), count, width)))
+    index = reshape(indices.natural(), count)
+    added = reshape(grad.natural(), count, width)
+    if padding_index >= 0:
+        kept = _aten._to_copy.default(_aten.ne.Scalar(index, padding_index), dtype=torch.float32)
+        added = added * reshape(kept, count, 1)
+    return Value(_aten.index_put.default(torch.zeros(rows, width), [index], added, True))

@@ -30,7 +30,6 @@ _KEPT = (
     _aten.bitwise_not.default,
     _aten.bitwise_or.Tensor,
     _aten.cumsum.default,
-    _aten.embedding.default,
     _aten.floor.default,
     _aten.gather.default,
     _aten.index_select.default,

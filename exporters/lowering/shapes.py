@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .images import dilate, fit
+from .images import Window, dilate, fit, tap
 from .registry import lowers
 from .values import Value, cat, reshape, slice_axis
 
@@ -88,12 +88,14 @@ def expand(x: Value, shape: Sequence[int], *, implicit: bool = False) -> Value:
 
 @lowers(_aten.slice.Tensor)
 def slice_tensor(x: Value, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Value:
-    """Replaces a slice by one in the value's own axis order."""
+    """Replaces a slice by one in the value's own axis order, and a step by splitting the axis into phases."""
     begin, stop, _ = slice(start, end).indices(x.shape[axis])
     at = x.order.index(axis % x.ndim)
     stored = x.tensor if x.tensor.shape[at] == x.shape[axis] else x.arranged(x.order)
     if step != 1:
-        return Value(torch.slice_copy(stored, at, begin, stop, step), x.order)
+        count = len(range(begin, stop, step))
+        cut = fit(stored, at, -begin, count * step)
+        return Value(tap(cut, at, Window(count * step, count, 1, step), 0), x.order)
     shape = [stop - begin if a == axis % x.ndim else s for a, s in enumerate(x.shape)]
     return Value(slice_axis(stored, at, begin, stop - begin), x.order, shape)
 

@@ -12,6 +12,7 @@ TASKS = {
     "group_norm": "exporters.zoo.convnets:group_norm",
     "cifar": "exporters.zoo.convnets:cifar",
     "mobilenet_v2": "exporters.zoo.mobilenets:mobilenet_v2",
+    "mobilenet_v2_folded": "exporters.zoo.mobilenets:mobilenet_v2_folded",
     "mobilenet_v3": "exporters.zoo.mobilenets:mobilenet_v3",
     "resnet20": "exporters.zoo.resnets:resnet20",
     "ds_cnn": "exporters.zoo.sensors:ds_cnn",

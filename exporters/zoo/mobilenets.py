@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..task import Task
 from .examples import classifier
 
-__all__ = ["mobilenet_v2", "mobilenet_v3"]
+__all__ = ["mobilenet_v2", "mobilenet_v2_folded", "mobilenet_v3"]
 
 
 class _SqueezeExcite(nn.Module):
@@ -101,6 +102,24 @@ def _v3() -> nn.Module:
 def mobilenet_v2() -> Task:
     """Inverted residuals: depthwise convolutions, ReLU6, frozen batch normalisation."""
     return classifier("mobilenet_v2", _v2, (3, 32, 32), 10)
+
+
+def mobilenet_v2_folded() -> Task:
+    """The same function, every batch normalisation multiplied into the convolution before it."""
+
+    def fold(model: nn.Module) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for layer in model.children():
+            if isinstance(layer, nn.BatchNorm2d):
+                convolution = layers.pop()
+                assert isinstance(convolution, nn.Conv2d)
+                layer = fuse_conv_bn_eval(convolution.eval(), layer)
+            elif isinstance(layer, _Bottleneck):
+                layer.layers = fold(layer.layers)
+            layers.append(layer)
+        return nn.Sequential(*layers)
+
+    return classifier("mobilenet_v2_folded", lambda: fold(mobilenet_v2().model), (3, 32, 32), 10)
 
 
 def mobilenet_v3() -> Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 # Its compiled part crashes when it is loaded after ExecuTorch's runtime, which pytest's plugin would do.
 import hypothesis  # noqa: F401
 import pytest
@@ -10,6 +12,14 @@ from export_tasks import tiny_task
 from exporters import Plan, Program, Task, export
 from exporters.zoo import digits
 from mobile_sdk.layout import Slice, Subset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_earlier_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every run starts with an empty cache of exports, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -145,16 +145,79 @@ def test_every_other_position_keeps_its_gradient():
     assert max(lowering_errors(task_of(model)).values()) < TOLERANCE
 
 
+SEQUENCE_LAYERS = {
+    "1-d convolution": nn.Conv1d(4, 5, 3, padding=1),
+    "1-d convolution with stride": nn.Conv1d(4, 5, 3, stride=2, bias=False),
+    "dilated 1-d convolution": nn.Conv1d(4, 5, 3, dilation=2),
+    "depthwise 1-d convolution": nn.Conv1d(4, 4, 3, padding=1, groups=4),
+    "1-d max pool": nn.MaxPool1d(2),
+    "1-d average pool": nn.AvgPool1d(3, 2),
+    "global 1-d average pool": nn.AdaptiveAvgPool1d(1),
+    "1-d batch norm": nn.BatchNorm1d(4),
+    "gru": nn.GRU(6, 3, batch_first=True),
+    "lstm": nn.LSTM(6, 3, batch_first=True),
+    "tanh recurrence": nn.RNN(6, 3, batch_first=True),
+    "two-layer gru": nn.GRU(6, 3, num_layers=2, batch_first=True),
+}
+
+
+class First(nn.Module):
+    """The first of a layer's results, where it gives several."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result = self.layer(x)
+        return result[0] if isinstance(result, tuple) else result
+
+
+@pytest.mark.parametrize("layer", SEQUENCE_LAYERS.values(), ids=SEQUENCE_LAYERS.keys())
+def test_a_lowered_layer_over_sequences_has_the_gradients_of_the_layer(layer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 4, 1, bias=False), First(layer), nn.Flatten(), nn.LazyLinear(3))
+    model(torch.zeros(2, 2, 6))
+    errors = lowering_errors(task_of(model, (2, 6)))
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention of four heads over six positions."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).reshape(-1, 6, 3, 4, 2).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return attended.transpose(1, 2).flatten(2)
+
+
 @pytest.mark.parametrize(
     "layer",
-    [nn.Conv1d(4, 5, 3, 2, 1), nn.Conv1d(4, 4, 3, groups=4), nn.MaxPool1d(2), nn.AvgPool1d(3, 2), nn.BatchNorm1d(4)],
-    ids=lambda layer: type(layer).__name__,
+    [Attention(False), Attention(True), First(nn.MultiheadAttention(8, 2, batch_first=True))],
+    ids=["plain", "causal", "module"],
 )
-def test_layers_over_one_axis_are_layers_over_images(layer):
+def test_attention_is_trained_by_products_and_a_softmax(layer):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 4, 3), layer, nn.Flatten(), nn.LazyLinear(3))
-    model(torch.zeros(2, 2, 6, 6))
-    assert max(lowering_errors(task_of(model)).values()) < TOLERANCE
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(5, 8)
+            self.layer = layer
+            self.head = nn.Linear(48, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.embed(x)
+            inner = self.layer.layer(h, h, h)[0] if isinstance(self.layer, First) else self.layer(h)
+            return self.head((h + inner).flatten(1))
+
+    errors = lowering_errors(task_of(Net(), (6, 5)))
+    assert max(errors.values()) < TOLERANCE, errors
 
 
 @pytest.mark.parametrize("padding", [None, 3])
@@ -181,6 +244,14 @@ def test_attention_with_a_mask_has_the_gradients_of_eager():
 
     task = Task(Causal(), per_sample, torch.randn(4, 5, 8), torch.randint(0, 3, (4,)))
     assert max(lowering_errors(task).values()) < TOLERANCE
+
+
+def test_batch_statistics_leave_the_running_ones_alone():
+    model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    task = task_of(model)
+    before_export = task.initial_weights().copy()
+    assert export(task).gradient_error < TOLERANCE
+    assert (task.initial_weights() == before_export).all()
 
 
 def test_ties_of_a_maximum_go_to_the_first_of_them():
