@@ -41,7 +41,7 @@ from .events import (
 )
 from .link import Link
 from .manifest import EXECUTORCH_VERSION
-from .process import cpu_seconds, peak_rss_bytes, torch_loaded
+from .process import ProcessFacts, ThisProcess
 from .protocol.device import DeviceSession
 from .protocol.messages import Accepted, Announce, ArtifactRef, Assign, Finished, Name, Ready, Rejected, Welcome
 from .protocol.session import FetchRequested, PeerError, Received, SendProgress
@@ -74,10 +74,11 @@ class Client:
         insecure: allow ``ws://`` to another machine.
         certificates: PEM file of authorities to trust instead of the system's.
         load: makes an engine from a program's folder.
-        execute: runs the training; the simulator puts its own here, as for the next three.
+        execute: runs the training; the simulator puts its own here, as for the next four.
         clock: where the time comes from.
         offload: runs what must not block the event loop.
         rng: jitter of the waits between tries.
+        process: what is reported of this process.
 
     Raises:
         ValueError: if ``url`` or ``key`` is malformed.
@@ -103,6 +104,7 @@ class Client:
         clock: Clock | None = None,
         offload: Offload = offload,
         rng: random.Random | None = None,
+        process: ProcessFacts | None = None,
     ) -> None:
         self._connect = websocket(url, insecure=insecure, certificates=certificates) if isinstance(url, str) else url
         if re.fullmatch("[0-9a-f]{64}", key) is None:
@@ -117,6 +119,7 @@ class Client:
         self._clock = clock or SystemClock()
         self._offload = offload
         self._rng = rng or random.Random()
+        self._process = process or ThisProcess()
         self._storage = DeviceStorage(Path(storage), run, name)
         self._engine: tuple[str, Engine] | None = None
         self._diverged = 0
@@ -201,8 +204,8 @@ class Client:
             engine=Name("native"),
             executorch=EXECUTORCH_VERSION,
             serial=self._storage.serial,
-            peak_rss_bytes=peak_rss_bytes(),
-            torch_loaded=torch_loaded(),
+            peak_rss_bytes=self._process.peak_rss_bytes(),
+            torch_loaded=self._process.torch_loaded(),
         )
 
     def _prepare(self, assign: Assign) -> tuple[Engine, dict[str, Any]]:
@@ -334,7 +337,7 @@ class _Visit:
             settings = TrainingSettings.from_json(assign.settings)
             await self._download(assign)
             engine, weights = await self._offload(self._client._prepare, assign)
-            began, cpu = self._client._clock.monotonic(), cpu_seconds()
+            began, cpu = self._client._clock.monotonic(), self._client._process.cpu_seconds()
             result = await self._client._execute(
                 engine,
                 weights,
@@ -343,7 +346,8 @@ class _Visit:
                 assign.seed,
                 lambda step, steps, loss: self._listener(Training(step, steps, loss)),
             )
-            seconds, cpu = self._client._clock.monotonic() - began, cpu_seconds() - cpu
+            seconds = self._client._clock.monotonic() - began
+            cpu = self._client._process.cpu_seconds() - cpu
         except (Diverged, DataError, PayloadError, ProgramError) as error:
             await self._decline(assign, error)
             return None

@@ -5,8 +5,38 @@ from __future__ import annotations
 import resource
 import sys
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["cpu_seconds", "peak_rss_bytes", "torch_loaded"]
+__all__ = ["ProcessFacts", "ThisProcess", "cpu_seconds", "peak_rss_bytes", "torch_loaded"]
+
+
+class ProcessFacts(Protocol):
+    """What a device reports of the process that it runs in; the simulator's devices share one, and say their own."""
+
+    def peak_rss_bytes(self) -> int:
+        """The most resident memory so far, in bytes."""
+        ...
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all threads so far."""
+        ...
+
+    def torch_loaded(self) -> bool:
+        """Whether PyTorch is in this process."""
+        ...
+
+
+class ThisProcess:
+    """What the operating system says."""
+
+    def peak_rss_bytes(self) -> int:
+        return peak_rss_bytes()
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds()
+
+    def torch_loaded(self) -> bool:
+        return torch_loaded()
 
 
 def peak_rss_bytes() -> int:
