@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -160,7 +159,7 @@ class Coordinator:
         staleness = [run.versions.staleness(update.record.version) for update in updates]
         weights = self._policy.weights(staleness)
         vector = await run.offload(self._merged, updates, weights)
-        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
+        metrics = {} if self._evaluate is None else await run.offload(self._evaluate, vector)
         merged = [
             MergedUpdate(update.record.assignment, tau, float(weight))
             for update, tau, weight in zip(updates, staleness, weights, strict=True)
@@ -200,11 +199,6 @@ class Coordinator:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics that are numbers: a diverged model's loss is none, and cannot be told."""
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def staleness_policy(section: StalenessSection) -> StalenessPolicy:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
 from mobile_sdk import safetensors
+from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines.base import Engine
+from mobile_sdk.evaluation import evaluate_dataset
 from mobile_sdk.layout import Vector
 
 __all__ = ["Evaluator"]
@@ -27,19 +24,9 @@ class Evaluator:
     def __init__(self, engine: Engine, content: bytes) -> None:
         arrays, _ = safetensors.loads(content)
         self._engine = engine
-        self._x: npt.NDArray[Any] = arrays["x"]
-        self._y: npt.NDArray[Any] = arrays["y"]
+        self._data = ArrayDataset(arrays["x"], arrays["y"])
 
     def __call__(self, vector: Vector) -> dict[str, float]:
         """Metrics of the weights ``vector``: ``loss`` and what the task defines, as means per sample."""
-        manifest = self._engine.manifest
-        weights = manifest.layout.views(vector)
-        totals = dict.fromkeys(("loss", *manifest.metrics), 0.0)
-        for start in range(0, len(self._x), manifest.micro_batch):
-            stop = start + manifest.micro_batch
-            x, y = self._x[start:stop], self._y[start:stop]
-            loss, metrics = self._engine.evaluate(x, y, np.ones(len(x), np.float32), weights)
-            totals["loss"] += loss
-            for name, value in metrics.items():
-                totals[name] += value
-        return {name: total / len(self._x) for name, total in totals.items()}
+        weights = self._engine.manifest.layout.views(vector)
+        return evaluate_dataset(self._engine, weights, self._data)[1]

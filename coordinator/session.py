@@ -52,7 +52,7 @@ class DeviceSession:
         self._run = run
         self._traffic = traffic
         self._greet = greet
-        self._session = CoordinatorSession(run=run.config.run.name, key=run.key.public)
+        self._session = CoordinatorSession(run=run.config.run.name, key=run.key.public, sign=run.key.sign_challenge)
         self._link = Link(connection, self._session, run.clock)
         self._status = DeviceStatus("")
         self._fetchable: set[str] = set()

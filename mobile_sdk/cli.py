@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -24,12 +25,15 @@ from .events import (
     Connected,
     Declined,
     Disconnected,
+    Evaluating,
     Event,
+    Postponed,
     RunFinished,
     Training,
     UpdateAccepted,
     UpdateRejected,
 )
+from .invite import Invite
 from .process import peak_rss_bytes, torch_loaded
 from .sizes import format_bytes, parse_bytes
 from .version import __version__
@@ -56,9 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ftte-device {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     join = commands.add_parser("join", help="join a run and train until it has ended")
-    join.add_argument("url", metavar="URL", help="the coordinator, e.g. ws://127.0.0.1:8765 or wss://example.org:8765")
-    join.add_argument("--run", required=True, metavar="NAME", help="name of the run")
-    join.add_argument("--key", required=True, metavar="FINGERPRINT", help="the run's public key, 64 hex digits")
+    join.add_argument(
+        "url",
+        metavar="URL",
+        help="the coordinator, e.g. ws://127.0.0.1:8765 or wss://example.org:8765; or an ftte://join?... link",
+    )
+    join.add_argument("--run", default="", metavar="NAME", help="name of the run; a link knows it")
+    join.add_argument(
+        "--key", default="", metavar="FINGERPRINT", help="the run's public key, 64 hex digits; a link knows it"
+    )
     join.add_argument(
         "--data", required=True, metavar="SOURCE", help="package.module:callable, with literal arguments, or FILE.npz"
     )
@@ -84,29 +94,33 @@ def _parser() -> argparse.ArgumentParser:
         help="a step takes at least this long: a slower phone",
     )
     join.add_argument("--certificates", type=Path, metavar="FILE", help="PEM file of the authorities to trust")
+    join.add_argument("--proxy", metavar="URL", help="HTTP proxy (default: https_proxy of the environment)")
     join.add_argument("--insecure", action="store_true", help="allow ws:// to another machine")
     join.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
 
 
 async def _join(options: argparse.Namespace) -> int:
-    storage = options.storage or Path.home() / ".local" / "share" / "ftte-device" / options.run
+    invite = _invite(options)
+    storage = options.storage or Path.home() / ".local" / "share" / "ftte-device" / invite.run
 
     def load(folder: Path) -> Engine:
         engine = load_engine(folder, threads=options.threads)
         return PacedEngine(engine, options.step_time) if options.step_time > 0 else engine
 
     client = Client(
-        options.url,
-        run=options.run,
-        key=options.key,
+        invite.url,
+        run=invite.run,
+        key=invite.key,
         dataset=load_dataset(options.data),
         storage=storage,
         name=options.name,
-        token=options.token,
+        token=invite.token,
         budget=options.budget,
         insecure=options.insecure,
         certificates=options.certificates,
+        certificate=invite.certificate,
+        proxy=options.proxy,
         load=load,
     )
     with contextlib.closing(client):
@@ -115,6 +129,14 @@ async def _join(options: argparse.Namespace) -> int:
             asyncio.get_running_loop().add_signal_handler(signum, running.cancel)
         await running
     return 0
+
+
+def _invite(options: argparse.Namespace) -> Invite:
+    """What a link says, or the options in its place."""
+    if not options.url.startswith("ftte:"):
+        return Invite(options.url, options.run, options.key, options.token)
+    invite = Invite.parse(options.url)
+    return dataclasses.replace(invite, token=options.token) if options.token else invite
 
 
 class _Printer:
@@ -147,6 +169,10 @@ class _Printer:
                 return f"version {event.version}: {_numbers(event.metrics)}"
             case Disconnected():
                 return f"{event.reason}; trying again in {event.retry_seconds:.1f} s"
+            case Postponed():
+                return f"{event.reason}; coming back in {event.seconds:.1f} s"
+            case Evaluating():
+                return f"{event.evaluation}: evaluating version {event.version}"
             case RunFinished():
                 peak = format_bytes(peak_rss_bytes())
                 return (

@@ -25,6 +25,7 @@ from .download import Downloads, install_program
 from .engines import load_engine
 from .engines.base import Engine
 from .errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
+from .evaluation import evaluate_dataset
 from .events import (
     Announced,
     Assigned,
@@ -32,18 +33,33 @@ from .events import (
     Declined,
     Disconnected,
     Downloading,
+    Evaluating,
     Event,
+    Postponed,
     RunFinished,
     Training,
     UpdateAccepted,
     UpdateRejected,
     Uploading,
 )
+from .invite import Invite
 from .link import Link
 from .manifest import EXECUTORCH_VERSION
 from .process import ProcessFacts, ThisProcess
 from .protocol.device import DeviceSession
-from .protocol.messages import Accepted, Announce, ArtifactRef, Assign, Finished, Name, Ready, Rejected, Welcome
+from .protocol.messages import (
+    Accepted,
+    Announce,
+    ArtifactRef,
+    Assign,
+    Evaluate,
+    Finished,
+    Later,
+    Name,
+    Ready,
+    Rejected,
+    Welcome,
+)
 from .protocol.session import FetchRequested, PeerError, Received, SendProgress
 from .storage import DeviceStorage, PendingUpdate
 from .training import Diverged, Execute, TrainingResult, TrainingSettings, train_in_thread
@@ -73,6 +89,8 @@ class Client:
         budget: bytes of memory that training may take; 0 for no limit.
         insecure: allow ``ws://`` to another machine.
         certificates: PEM file of authorities to trust instead of the system's.
+        certificate: SHA-256 (hex) of the one server certificate to trust instead; as in an invite.
+        proxy: HTTP proxy to go through; by default that of the environment, ``""`` for none.
         load: makes an engine from a program's folder.
         execute: runs the training; the simulator puts its own here, as for the next four.
         clock: where the time comes from.
@@ -99,6 +117,8 @@ class Client:
         budget: int = 0,
         insecure: bool = False,
         certificates: Path | None = None,
+        certificate: str = "",
+        proxy: str | None = None,
         load: Callable[[Path], Engine] = load_engine,
         execute: Execute = train_in_thread,
         clock: Clock | None = None,
@@ -106,10 +126,14 @@ class Client:
         rng: random.Random | None = None,
         process: ProcessFacts | None = None,
     ) -> None:
-        self._connect = websocket(url, insecure=insecure, certificates=certificates) if isinstance(url, str) else url
+        self._connect = (
+            websocket(url, insecure=insecure, certificates=certificates, certificate=certificate, proxy=proxy)
+            if isinstance(url, str)
+            else url
+        )
         if re.fullmatch("[0-9a-f]{64}", key) is None:
             raise ValueError(f"the key must be 64 hex digits, not {key!r}: the coordinator prints it at its start")
-        self._key = bytes.fromhex(key)
+        self._pinned = key
         self._run = run
         self._token = token
         self._dataset = dataset
@@ -123,6 +147,25 @@ class Client:
         self._storage = DeviceStorage(Path(storage), run, name)
         self._engine: tuple[str, Engine] | None = None
         self._diverged = 0
+
+    @classmethod
+    def from_invite(cls, link: str | Invite, *, dataset: Dataset, storage: str | Path, **options: Any) -> Client:
+        """
+        A client from a ``ftte://join?...`` link.
+
+        Args:
+            link: what ``ftte invite`` printed, or its QR code said.
+            dataset: this device's samples.
+            storage: as in the class.
+            options: further arguments of the class.
+
+        Raises:
+            InviteError: if the link invites to no run.
+
+        """
+        invite = Invite.parse(link) if isinstance(link, str) else link
+        given = {"token": invite.token, "certificate": invite.certificate} | options
+        return cls(invite.url, run=invite.run, key=invite.key, dataset=dataset, storage=storage, **given)
 
     @property
     def device(self) -> str:
@@ -179,7 +222,7 @@ class Client:
                         device=self._storage.device,
                         secret=self._storage.secret,
                         token=self._token,
-                        key=self._key.hex(),
+                        key=self._storage.trusted_key(self._pinned),
                         enrolled=self._storage.enrolled,
                     )
                     visit = _Visit(self, Link(connection, session, self._clock), listener)
@@ -190,6 +233,11 @@ class Client:
                             waits = delays(self._rng)
                     if finished is not None:
                         return finished
+            except _ComeBack as later:
+                # Spread, so that those who were sent away together do not come back together.
+                seconds = later.seconds * self._rng.uniform(1.0, 1.25)
+                listener(Postponed(later.reason, seconds))
+                await asyncio.sleep(seconds)
             except (ConnectionLost, ProtocolError, OSError) as error:  # the last: a full disk of this device, say
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
@@ -208,9 +256,11 @@ class Client:
             torch_loaded=self._process.torch_loaded(),
         )
 
-    def _prepare(self, assign: Assign) -> tuple[Engine, dict[str, Any]]:
+    def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, dict[str, Any]]:
         """Verified program as an engine, and the weights, mapped."""
-        folder = install_program(self._storage, assign, public_key=self._key, run=self._run)
+        folder = install_program(
+            self._storage, assign, public_key=bytes.fromhex(self._storage.trusted_key(self._pinned)), run=self._run
+        )
         if self._engine is None or self._engine[0] != assign.manifest.sha256:
             if self._engine is not None:
                 self._engine[1].close()
@@ -238,6 +288,15 @@ class Client:
         return self._storage.save_update(assign.assignment, content, report)
 
 
+class _ComeBack(Exception):
+    """The coordinator has no work now."""
+
+    def __init__(self, later: Later) -> None:
+        super().__init__(later.reason)
+        self.seconds = later.seconds
+        self.reason = later.reason
+
+
 class _Visit:
     """One connection's worth of a device's life."""
 
@@ -247,7 +306,7 @@ class _Visit:
         self._offload = client._offload
         self._link = link
         self._listener = listener
-        self._inbox: asyncio.Queue[Welcome | Assign | Accepted | Rejected | Finished | Exception] = asyncio.Queue()
+        self._inbox: asyncio.Queue[Welcome | Assign | Evaluate | Accepted | Rejected | Exception] = asyncio.Queue()
         self._downloads = Downloads(
             link, self._storage, client._offload, lambda received, size: listener(Downloading(received, size))
         )
@@ -292,7 +351,9 @@ class _Visit:
                         raise ConnectionLost(event.message)
                     case PeerError():
                         raise Refused(event.code, event.message)
-                    case Welcome() | Assign() | Accepted() | Rejected():
+                    case Later():
+                        raise _ComeBack(event)
+                    case Welcome() | Assign() | Evaluate() | Accepted() | Rejected():
                         self._inbox.put_nowait(event)
                     case _:
                         raise ProtocolError(f"{type(event).__name__} is not for a device")
@@ -306,7 +367,7 @@ class _Visit:
             raise
         raise ConnectionLost("the coordinator left")
 
-    async def _next(self) -> Welcome | Assign | Accepted | Rejected | Finished:
+    async def _next(self) -> Welcome | Assign | Evaluate | Accepted | Rejected:
         item = await self._inbox.get()
         if isinstance(item, Exception):
             self._inbox.put_nowait(item)  # whoever asks next gets it too
@@ -318,6 +379,7 @@ class _Visit:
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
         self._storage.remember_enrolment()
+        self._storage.trust_key(self._client._pinned, self._link.session.key)
         self._listener(Connected(self._storage.device, welcome.version))
         pending = await self._offload(self._storage.pending_update)
         while True:
@@ -325,10 +387,28 @@ class _Visit:
                 await self._hand_in(pending)
             self._link.session.ready(self._client._ready())
             await self._link.flush()
-            assign = await self._next()
-            if not isinstance(assign, Assign):
-                raise ProtocolError(f"{type(assign).__name__.lower()} came where an assignment was due")
-            pending = await self._do(assign)
+            task = await self._next()
+            match task:
+                case Assign():
+                    pending = await self._do(task)
+                case Evaluate():
+                    pending = None
+                    await self._evaluate(task)
+                case _:
+                    raise ProtocolError(f"{type(task).__name__.lower()} came where an assignment was due")
+
+    async def _evaluate(self, evaluate: Evaluate) -> None:
+        """How well a version does on this device's own samples; nothing but the means is told."""
+        self._listener(Evaluating(evaluate.evaluation, evaluate.version))
+        try:
+            await self._download(evaluate)
+            engine, weights = await self._offload(self._client._prepare, evaluate)
+            samples, metrics = await self._offload(evaluate_dataset, engine, weights, self._client._dataset)
+        except (DataError, PayloadError, ProgramError) as error:
+            self._link.session.decline(evaluate.evaluation, "evaluation", str(error))
+        else:
+            self._link.session.evaluated(evaluate.evaluation, samples, metrics)
+        await self._link.flush()
 
     async def _do(self, assign: Assign) -> PendingUpdate | None:
         """Download, train and keep the update; none if the assignment was given back."""
@@ -375,7 +455,7 @@ class _Visit:
         if not isinstance(error, Diverged) or self._client._diverged >= MAX_DIVERGED:
             raise error
 
-    async def _download(self, assign: Assign) -> None:
+    async def _download(self, assign: Assign | Evaluate) -> None:
         """Fetch what is missing of the assignment, and forget what belongs to none."""
         refs = [*assign.weights]
         if self._storage.program_folder(assign.manifest.sha256) is None:

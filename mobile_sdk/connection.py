@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -110,7 +111,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def websocket(url: str, *, insecure: bool = False, certificates: Path | None = None) -> Connect:
+def websocket(
+    url: str,
+    *,
+    insecure: bool = False,
+    certificates: Path | None = None,
+    certificate: str = "",
+    proxy: str | None = None,
+) -> Connect:
     """
     How to reach a coordinator.
 
@@ -118,6 +126,9 @@ def websocket(url: str, *, insecure: bool = False, certificates: Path | None = N
         url: ``wss://host:port``, or ``ws://`` to this machine.
         insecure: allow ``ws://`` to another machine, where anyone on the way can read and alter it.
         certificates: PEM file of the authorities to trust instead of the system's.
+        certificate: SHA-256 (hex) of the one certificate to trust instead of any authority's word; as in an invite.
+        proxy: HTTP proxy to go through with CONNECT, ``http://[user:password@]host:port``; ``""`` for none. By
+            default that of the environment (``https_proxy``, ``no_proxy``).
 
     Raises:
         ValueError: if ``url`` is none of these.
@@ -131,17 +142,35 @@ def websocket(url: str, *, insecure: bool = False, certificates: Path | None = N
     context = None
     if parts.scheme == "wss":
         context = ssl.create_default_context(cafile=None if certificates is None else str(certificates))
+        if certificate:  # the very certificate is compared instead, in _check_certificate
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+    through = True if proxy is None else proxy or None
 
     @contextlib.asynccontextmanager
     async def open_socket() -> AsyncIterator[Connection]:
         try:
-            socket = await connect(url, ssl=context, open_timeout=20, **WEBSOCKET_LIMITS)
+            socket = await connect(url, ssl=context, open_timeout=20, proxy=through, **WEBSOCKET_LIMITS)
         except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.InvalidURI) as error:
             raise ConnectionLost(f"cannot reach {url}: {error or type(error).__name__}") from error
         connection = WebSocketConnection(socket)
         try:
+            if certificate:
+                _check_certificate(socket, certificate)
             yield connection
         finally:
             await connection.close()
 
     return open_socket
+
+
+def _check_certificate(socket: ConnectionBase, wanted: str) -> None:
+    """Before anything of ours is said: whoever is on the way has another certificate."""
+    tls = socket.transport.get_extra_info("ssl_object")
+    shown = None if tls is None else tls.getpeercert(binary_form=True)
+    found = "" if shown is None else hashlib.sha256(shown).hexdigest()
+    if found != wanted:
+        raise ConnectionLost(
+            f"the server shows the certificate {found or '(none)'}, not {wanted} of the invite: "
+            "another network may help; if the operator has a new certificate, ask for a new link"
+        )

@@ -11,7 +11,7 @@ from .errors import ProgramRejected, ProtocolError
 from .link import Link
 from .manifest import MANIFEST_FILE, PROGRAM_FILE, SIGNATURE_FILE, Manifest
 from .protocol.device import DeviceSession
-from .protocol.messages import ArtifactRef, Assign
+from .protocol.messages import ArtifactRef, Assign, Evaluate
 from .protocol.session import Received
 from .signing import check_signature, verify_program
 from .storage import DeviceStorage
@@ -72,7 +72,7 @@ class Downloads:
         return True
 
 
-def install_program(storage: DeviceStorage, assign: Assign, *, public_key: bytes, run: str) -> Path:
+def install_program(storage: DeviceStorage, assign: Assign | Evaluate, *, public_key: bytes, run: str) -> Path:
     """
     Verify the downloaded program of an assignment and install it.
 
@@ -122,7 +122,7 @@ def _read(storage: DeviceStorage, ref: ArtifactRef) -> bytes:
     return path.read_bytes()
 
 
-def _unpack(storage: DeviceStorage, assign: Assign, manifest: bytes) -> bytes:
+def _unpack(storage: DeviceStorage, assign: Assign | Evaluate, manifest: bytes) -> bytes:
     packed = _read(storage, assign.program)
     if assign.program.encoding == "identity":
         return packed

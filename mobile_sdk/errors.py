@@ -8,6 +8,7 @@ What can go wrong on a device, as exceptions.
     │   └── ProgramRejected  unsigned, altered, of another run, or older than the one held
     ├── DataError            samples that break the task's input contract
     ├── StorageError         the device's folder is damaged or in use
+    ├── InviteError          a link that invites to no run
     ├── ProtocolError        the peer broke the protocol
     └── Refused              the coordinator said no, and why
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 __all__ = [
     "DataError",
     "FtteError",
+    "InviteError",
     "LayoutError",
     "PayloadError",
     "ProgramError",
@@ -63,6 +65,10 @@ class DataError(FtteError):
 
 class StorageError(FtteError):
     """The device's folder is damaged, or another process is using it."""
+
+
+class InviteError(FtteError):
+    """A link does not invite to a run."""
 
 
 class ProtocolError(FtteError):

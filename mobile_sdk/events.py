@@ -12,7 +12,9 @@ __all__ = [
     "Declined",
     "Disconnected",
     "Downloading",
+    "Evaluating",
     "Event",
+    "Postponed",
     "RunFinished",
     "Training",
     "UpdateAccepted",
@@ -35,6 +37,22 @@ class Disconnected:
 
     reason: str
     retry_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Postponed:
+    """The coordinator has no work now; the client comes back after ``seconds``."""
+
+    reason: str
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluating:
+    """The coordinator asks how well ``version`` does on this device's own samples."""
+
+    evaluation: str
+    version: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +133,8 @@ class RunFinished:
 Event = (
     Connected
     | Disconnected
+    | Postponed
+    | Evaluating
     | Assigned
     | Downloading
     | Training

@@ -154,6 +154,17 @@ class DeviceStorage:
             self._identity["enrolled"] = True
             self._write_identity(self._identity)
 
+    def trusted_key(self, pinned: str) -> str:
+        """The key (hex) that has followed ``pinned``, or ``pinned`` itself."""
+        follower = self._identity.get("followers", {}).get(pinned, pinned)
+        return str(follower)
+
+    def trust_key(self, pinned: str, key: str) -> None:
+        """Remember that ``key`` follows ``pinned``: the older one is not trusted any more."""
+        if key != self.trusted_key(pinned):
+            self._identity["followers"] = {**self._identity.get("followers", {}), pinned: key}
+            self._write_identity(self._identity)
+
     @property
     def serial(self) -> int:
         """The highest serial of programs that this device has accepted."""

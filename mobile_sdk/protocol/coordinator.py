@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..errors import ProtocolError
-from . import auth
+from . import auth, trust
 from .messages import (
     PROTOCOL_VERSION,
     Accepted,
@@ -12,15 +14,19 @@ from .messages import (
     Challenge,
     Decline,
     Enrol,
+    Evaluate,
+    Evaluated,
     Finished,
     Hello,
     Hex,
+    Later,
     Message,
     Name,
     Offer,
     Proof,
     Ready,
     Rejected,
+    Succession,
     Welcome,
     printable,
 )
@@ -39,14 +45,20 @@ class CoordinatorSession(Session):
     Args:
         run: the run's name.
         key: its public key, hex.
+        sign: gives that key's signature of some bytes, hex.
+        succession: how the run's earlier keys lead to ``key``, oldest first.
 
     """
 
-    def __init__(self, *, run: str, key: str) -> None:
+    def __init__(
+        self, *, run: str, key: str, sign: Callable[[bytes], str], succession: Sequence[Succession] = ()
+    ) -> None:
         super().__init__()
         self.device = ""
         self._run = run
         self._key = key
+        self._sign = sign
+        self._succession = tuple(succession)
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
         self._secret: bytes | None = None
@@ -54,7 +66,17 @@ class CoordinatorSession(Session):
     def challenge(self, secret: bytes | None) -> None:
         """Challenge the device that said hello; ``secret`` is :obj:`None` if it has not enrolled."""
         self._secret = secret
-        self._send(Challenge(PROTOCOL_VERSION, Hex(self._nonce), secret is not None, Hex(self._key)))
+        signature = self._sign(trust.challenge_bytes(self._run, self.device, self._peer_nonce, self._nonce))
+        self._send(
+            Challenge(
+                PROTOCOL_VERSION,
+                Hex(self._nonce),
+                secret is not None,
+                Hex(self._key),
+                Hex(signature),
+                self._succession,
+            )
+        )
         self.state = State.PROVING
 
     def enrolled(self, secret: bytes) -> None:
@@ -76,6 +98,14 @@ class CoordinatorSession(Session):
         """Give the device work."""
         self._send(message)
 
+    def evaluate(self, message: Evaluate) -> None:
+        """Ask the device for metrics on its own samples."""
+        self._send(message)
+
+    def later(self, seconds: float, reason: str) -> None:
+        """There is no work for the device now; it leaves and comes back."""
+        self._send(Later(seconds, printable(reason)))
+
     def accept(self, assignment: str, *, staleness: int, duplicate: bool) -> None:
         """The update is written down."""
         self._send(Accepted(Name(assignment), staleness, duplicate))
@@ -95,7 +125,7 @@ class CoordinatorSession(Session):
                 return self._greeted(message)
             case ((Enrol() | Proof()), State.PROVING):
                 return [message]
-            case ((Ready() | Offer() | Decline()), State.OPEN):
+            case ((Ready() | Offer() | Decline() | Evaluated()), State.OPEN):
                 return [message]
             case _:
                 raise self._unexpected(message)

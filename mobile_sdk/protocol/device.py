@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import ProtocolError, Refused
 from ..version import __version__
-from . import auth
+from . import auth, trust
 from .messages import (
     PROTOCOL_VERSION,
     Accepted,
@@ -17,9 +17,12 @@ from .messages import (
     Challenge,
     Decline,
     Enrol,
+    Evaluate,
+    Evaluated,
     Finished,
     Hello,
     Hex,
+    Later,
     Message,
     Name,
     Offer,
@@ -38,12 +41,14 @@ class DeviceSession(Session):
     """
     Greets, proves who it is, and then passes control messages on as events.
 
+    ``key`` is the run's newest key once the coordinator has been heard.
+
     Args:
         run: name of the run to join.
         device: this device's name.
         secret: the device's own secret; sent once, with ``token``, if the coordinator does not know it.
         token: what the operator gave out for enrolling; empty where enrolment is open.
-        key: the run's public key (hex) that the app pins.
+        key: the run's public key (hex) that this device pins; a key that it signed may have followed it.
         enrolled: whether this device has been let in before; it then never sends its secret again.
 
     """
@@ -54,7 +59,7 @@ class DeviceSession(Session):
         self._device = device
         self._secret = secret
         self._token = token
-        self._key = key
+        self.key = key
         self._enrolled = enrolled
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
@@ -68,6 +73,10 @@ class DeviceSession(Session):
         """Give an assignment back."""
         self._send(Decline(Name(assignment), Name(code), printable(message)))
 
+    def evaluated(self, evaluation: str, samples: int, metrics: Mapping[str, float]) -> None:
+        """Answer an evaluation."""
+        self._send(Evaluated(Name(evaluation), samples, metrics))
+
     def offer(self, assignment: str, artifact: ArtifactRef, report: Mapping[str, Any]) -> None:
         """Offer an update; the coordinator fetches it, or says at once that it has it or will not take it."""
         self._send(Offer(Name(assignment), artifact, report))
@@ -78,7 +87,9 @@ class DeviceSession(Session):
                 return self._challenged(message)
             case Welcome(), State.PROVING:
                 return self._welcomed(message)
-            case ((Assign() | Accepted() | Rejected() | Announce() | Finished()), State.OPEN):
+            case ((Assign() | Evaluate() | Accepted() | Rejected() | Announce() | Finished()), State.OPEN):
+                return [message]
+            case Later(), _:
                 return [message]
             case _:
                 raise self._unexpected(message)
@@ -89,10 +100,11 @@ class DeviceSession(Session):
                 "protocol",
                 f"the coordinator speaks protocol {message.protocol}, not {PROTOCOL_VERSION}: update the older side",
             )
-        if message.key != self._key:
+        if not trust.succeeds(self._run, self.key, message.key, message.succession):
             raise Refused(
-                "key", f"the coordinator's key is {message.key}, but {self._key} is pinned: check address and key"
+                "key", f"the coordinator's key is {message.key}, but {self.key} is pinned: check address and key"
             )
+        self.key = message.key
         self._peer_nonce = message.nonce
         if not message.enrolled:
             if self._enrolled:
@@ -100,6 +112,10 @@ class DeviceSession(Session):
                     "enrolment",
                     "the coordinator does not know this device any more: check the address, or use new storage",
                 )
+            # Once only, so worth its milliseconds: whoever cannot sign with the run's key is not told the secret.
+            signed = trust.challenge_bytes(self._run, self._device, self._nonce, self._peer_nonce)
+            if not trust.verify(self.key, signed, message.signature):
+                raise Refused("key", "the coordinator could not prove that it holds the run's key: check the address")
             self._send(Enrol(self._token, Hex(self._secret.hex())))
         self._send(Proof(Hex(auth.device_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce))))
         self.state = State.PROVING

@@ -28,10 +28,13 @@ __all__ = [
     "Decline",
     "Enrol",
     "Error",
+    "Evaluate",
+    "Evaluated",
     "Fetch",
     "Finished",
     "Hello",
     "Hex",
+    "Later",
     "Message",
     "Name",
     "Offer",
@@ -39,6 +42,7 @@ __all__ = [
     "Ready",
     "Rejected",
     "Sha256",
+    "Succession",
     "Welcome",
     "decode",
     "encode",
@@ -90,13 +94,27 @@ class Hello:
 
 
 @dataclasses.dataclass(frozen=True)
+class Succession:
+    """``key`` follows the key that made ``signature``; see :mod:`mobile_sdk.protocol.trust`."""
+
+    key: Hex
+    signature: Hex
+
+
+@dataclasses.dataclass(frozen=True)
 class Challenge:
-    """Coordinator: prove it, or enrol first; ``key`` is the run's public key."""
+    """
+    Coordinator: prove it, or enrol first; ``key`` is the run's public key.
+
+    ``signature`` is that key's over both nonces; ``succession`` leads from the run's first key to ``key``, oldest first.
+    """
 
     protocol: int
     nonce: Hex
     enrolled: bool
     key: Hex
+    signature: Hex
+    succession: tuple[Succession, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +176,37 @@ class Assign:
 
 
 @dataclasses.dataclass(frozen=True)
+class Later:
+    """Coordinator: there is no work for you now; leave, and come back after so many seconds."""
+
+    seconds: float
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Coordinator: tell me how well this version does on your own samples; fields as in :class:`Assign`."""
+
+    evaluation: Name
+    version: int
+    manifest: ArtifactRef
+    signature: Hex
+    program: ArtifactRef
+    weights: tuple[ArtifactRef, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Device: the means over my ``samples`` samples of the loss and of the task's metrics."""
+
+    evaluation: Name
+    samples: int
+    metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Decline:
-    """Device: I cannot do this assignment, and why."""
+    """Device: I cannot do this assignment or evaluation, and why."""
 
     assignment: Name
     code: Name
@@ -242,6 +289,9 @@ Message = (
     | Welcome
     | Ready
     | Assign
+    | Later
+    | Evaluate
+    | Evaluated
     | Decline
     | Offer
     | Accepted
@@ -328,6 +378,12 @@ def _integer(value: Any, where: str) -> int:
     return int(value)
 
 
+def _seconds(value: Any, where: str) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31
+    _expect(is_number, value, where, "a number of seconds of at least 0")
+    return float(value)
+
+
 def _boolean(value: Any, where: str) -> bool:
     _expect(isinstance(value, bool), value, where, "true or false")
     return bool(value)
@@ -375,9 +431,15 @@ def _artifacts(value: Any, where: str) -> tuple[ArtifactRef, ...]:
     return tuple(_artifact(item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
+def _successions(value: Any, where: str) -> tuple[Succession, ...]:
+    _expect(isinstance(value, list) and len(value) <= 64, value, where, "a list of at most 64 successions")
+    return tuple(_build(Succession, item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
 # By annotation, as text: what a field's value must be.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "int": _integer,
+    "float": _seconds,
     "bool": _boolean,
     "str": _text,
     "Name": _pattern(_NAME, "1 to 64 letters, digits, '.', '-' or '_'"),
@@ -385,6 +447,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "Sha256": _pattern(_SHA256, "a SHA-256 in hexadecimal"),
     "ArtifactRef": _artifact,
     "tuple[ArtifactRef, ...]": _artifacts,
+    "tuple[Succession, ...]": _successions,
     "Mapping[str, float]": _metrics,
     "Mapping[str, Any]": _object,
 }

@@ -15,13 +15,18 @@ from mobile_sdk.protocol.messages import (
     Announce,
     ArtifactRef,
     Assign,
+    Challenge,
     Error,
+    Evaluate,
+    Evaluated,
     Fetch,
     Hello,
+    Later,
     Message,
     Name,
     Offer,
     Sha256,
+    Succession,
     decode,
     encode,
     printable,
@@ -35,6 +40,10 @@ MESSAGES: list[Message] = [
     Fetch(Sha256("cd" * 32), 5),
     Ack(Sha256("cd" * 32), 2**40),
     Announce(4, {"accuracy": 0.5}),
+    Challenge(1, "aa", True, "bb", "cc", (Succession("dd", "ee"),)),  # type: ignore[arg-type]
+    Later(2.5, "busy"),
+    Evaluate(Name("e00000001"), 3, REF, "aa", REF, (REF,)),  # type: ignore[arg-type]
+    Evaluated(Name("e00000001"), 7, {"accuracy": 0.5}),
 ]
 
 

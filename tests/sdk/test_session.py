@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.protocol.coordinator import CoordinatorSession
@@ -13,23 +16,40 @@ from mobile_sdk.protocol.messages import (
     Enrol,
     Error,
     Hello,
+    Hex,
+    Later,
     Name,
     Proof,
     Ready,
     Sha256,
+    Succession,
     Welcome,
     decode,
     encode,
 )
 from mobile_sdk.protocol.session import FetchRequested, PeerError, Received, SendProgress, State
+from mobile_sdk.protocol.trust import succession_bytes
 
 SECRET = bytes(range(32))
-KEY = "ab" * 32
+OWNERS = [Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in range(1, 5)]
+KEYS = [owner.public_key().public_bytes_raw().hex() for owner in OWNERS]
+KEY = KEYS[0]
 
 
-def make(secret: bytes = SECRET, key: str = KEY) -> tuple[DeviceSession, CoordinatorSession]:
+def make(
+    secret: bytes = SECRET, key: str = KEY, shown: int = 0, signer: int | None = None, succession: Any = ()
+) -> tuple[DeviceSession, CoordinatorSession]:
+    """A device that pins ``key``, and a coordinator that shows key ``shown`` and signs with ``signer``."""
+    owner = OWNERS[shown if signer is None else signer]
     device = DeviceSession(run="digits", device="phone-1", secret=secret, token="t", key=key)
-    return device, CoordinatorSession(run="digits", key=KEY)
+    return device, CoordinatorSession(
+        run="digits", key=KEYS[shown], sign=lambda content: owner.sign(content).hex(), succession=succession
+    )
+
+
+def follow(old: int, new: int, run: str = "digits") -> Succession:
+    """Key ``old`` names key ``new`` as its follower."""
+    return Succession(Hex(KEYS[new]), Hex(OWNERS[old].sign(succession_bytes(run, KEYS[old], KEYS[new])).hex()))
 
 
 def handshake(device: DeviceSession, coordinator: CoordinatorSession, known: bytes | None) -> list[object]:
@@ -101,6 +121,47 @@ def test_a_coordinator_with_another_key_is_left_before_anything_secret_is_said()
     with pytest.raises(Refused, match="pinned"):
         handshake(device, coordinator, None)
     assert device.frames_to_send() == []
+
+
+def test_an_impostor_who_knows_the_key_but_cannot_sign_is_never_told_the_secret() -> None:
+    device, coordinator = make(signer=1)
+    with pytest.raises(Refused, match="could not prove that it holds the run's key"):
+        handshake(device, coordinator, None)
+    assert device.frames_to_send() == []
+
+
+def test_a_signature_of_another_challenge_is_not_taken() -> None:
+    device, coordinator = make()
+    other, _ = make()
+    coordinator.receive(other.frames_to_send()[0], 0.0)
+    coordinator.challenge(None)
+    with pytest.raises(Refused, match="could not prove"):
+        device.receive(coordinator.frames_to_send()[0], 0.0)
+
+
+@pytest.mark.parametrize("pinned", [0, 1, 2])
+def test_a_device_follows_the_keys_that_each_was_signed_by_the_one_before(pinned: int) -> None:
+    device, coordinator = make(key=KEYS[pinned], shown=2, succession=(follow(0, 1), follow(1, 2)))
+    assert isinstance(handshake(device, coordinator, None)[-1], Welcome)
+    assert device.key == KEYS[2]
+
+
+@pytest.mark.parametrize(
+    "succession",
+    [(), (follow(1, 2),), (follow(1, 1), follow(1, 2)), (follow(0, 1),), (follow(0, 1, "other"), follow(1, 2))],
+    ids=["none", "a gap", "signed by itself", "too short", "of another run"],
+)
+def test_a_key_that_the_pinned_one_did_not_lead_to_is_not_followed(succession: Any) -> None:
+    device, coordinator = make(shown=2, succession=succession)
+    with pytest.raises(Refused, match="pinned"):
+        handshake(device, coordinator, None)
+
+
+def test_a_coordinator_may_send_a_device_away_at_any_time() -> None:
+    device, coordinator = make()
+    coordinator.receive(device.frames_to_send()[0], 0.0)
+    coordinator.later(30, "too many\ndevices")
+    assert device.receive(coordinator.frames_to_send()[0], 0.0) == [Later(30.0, "too many devices")]
 
 
 def test_a_device_of_another_run_or_protocol_is_told_so() -> None:
