@@ -16,6 +16,7 @@ import numpy as np
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.connection import Connection
+from mobile_sdk.evaluation import finite
 from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Announce, Finished
 
@@ -159,7 +160,7 @@ class Coordinator:
         staleness = [run.versions.staleness(update.record.version) for update in updates]
         weights = self._policy.weights(staleness)
         vector = await run.offload(self._merged, updates, weights)
-        metrics = {} if self._evaluate is None else await run.offload(self._evaluate, vector)
+        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
         merged = [
             MergedUpdate(update.record.assignment, tau, float(weight))
             for update, tau, weight in zip(updates, staleness, weights, strict=True)

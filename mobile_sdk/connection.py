@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import websockets
@@ -145,7 +145,7 @@ def websocket(
         if certificate:  # the very certificate is compared instead, in _check_certificate
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-    through = True if proxy is None else proxy or None
+    through: str | Literal[True] | None = True if proxy is None else proxy or None
 
     @contextlib.asynccontextmanager
     async def open_socket() -> AsyncIterator[Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from .engines.base import Engine
 from .errors import DataError
 from .layout import Arrays
 
-__all__ = ["evaluate_dataset"]
+__all__ = ["evaluate_dataset", "finite"]
 
 
 def evaluate_dataset(engine: Engine, weights: Arrays, data: Dataset) -> tuple[int, dict[str, float]]:
@@ -42,5 +43,9 @@ def evaluate_dataset(engine: Engine, weights: Arrays, data: Dataset) -> tuple[in
         totals["loss"] += loss
         for name, value in metrics.items():
             totals[name] += value
-    means = {name: total / samples for name, total in totals.items()}
-    return samples, {name: value for name, value in means.items() if math.isfinite(value)}
+    return samples, finite({name: total / samples for name, total in totals.items()})
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics that are numbers: a diverged model's loss is none, and cannot be told."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

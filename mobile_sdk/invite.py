@@ -81,9 +81,7 @@ class Invite:
         if parts.scheme != "ftte" or parts.netloc != "join" or parts.path not in ("", "/"):
             raise InviteError("this is not a link that invites to a run: it must begin with ftte://join?")
         try:
-            pairs = parse_qsl(
-                parts.query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=32
-            )
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True, errors="strict")
         except ValueError as error:
             raise InviteError(f"the link is damaged: {error}") from error
         fields = dict(pairs)

@@ -106,7 +106,7 @@ class Challenge:
     """
     Coordinator: prove it, or enrol first; ``key`` is the run's public key.
 
-    ``signature`` is that key's over both nonces; ``succession`` leads from the run's first key to ``key``, oldest first.
+    ``signature`` is that key's over both nonces; ``succession`` leads from the run's first key to ``key``.
     """
 
     protocol: int

@@ -44,7 +44,7 @@ def succeeds(run: str, pinned: str, key: str, succession: Sequence[Succession]) 
     """
     if key == pinned:
         return True
-    known = [step.key for step in succession]
+    known: list[str] = [step.key for step in succession]
     start = known.index(pinned) + 1 if pinned in known else 0
     current = pinned
     for step in succession[start:]:
