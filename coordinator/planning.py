@@ -118,7 +118,7 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
         engine = _engine(exported[0].manifest, exported[0].program)
         metrics = Evaluator(engine, evaluation)(exported[0].vector)
         engine.close()
-    store.create(run, records, VersionRecord(0, -1, refs, metrics, now))
+    store.create(run, records, VersionRecord(0, -1, refs, metrics, now, kind="initial"))
 
 
 def _put(store: Store, content: bytes) -> ArtifactRef:

@@ -7,6 +7,7 @@ All of it can be rebuilt from the store.
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
@@ -18,13 +19,15 @@ from .errors import StoreError, UpdateRefused
 from .intake import Intake
 from .keys import RunKey
 from .status import DeviceStatus, RunStatus, Traffic
-from .store.base import MergedUpdate, Store, VersionRecord
+from .store.base import DiscardedUpdate, MergedUpdate, Store, VersionRecord
 from .tiers import Tier
 from .uploads import Uploads
 from .validation import parse_update
 from .versions import Versions
 
 __all__ = ["Run"]
+
+log = logging.getLogger(__name__)
 
 # Versions that a status looks back on.
 HISTORY = 512
@@ -76,14 +79,16 @@ class Run:
             )
         self._staleness.update(update.staleness for update in self.store.merged())
         for record in self.store.buffered():
-            content = self.store.artifact(record.artifact.sha256).read_bytes()
             try:
+                content = self.store.content(record.assignment)
                 delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
-            except UpdateRefused as error:
-                raise StoreError(
-                    f"the file {record.artifact.sha256} of the accepted update {record.assignment} is damaged: "
-                    "restore the state directory from a backup"
-                ) from error
+            except (StoreError, UpdateRefused) as error:
+                # The disk lost it after it was synced. One update is no reason to stand still.
+                log.error("the update of %s is discarded: %s", record.assignment, error)
+                self.store.discard([DiscardedUpdate(record.assignment, "damaged")])
+                details = {"assignment": record.assignment, "why": str(error)}
+                self.store.audit(self.clock.wall(), "coordinator", "damaged", "update", details)
+                continue
             self.buffer.add(BufferedUpdate(record, delta))
 
     def tier(self, name: str) -> Tier:

@@ -162,7 +162,7 @@ class DeviceSession:
         if len(secret) != SECRET_BYTES:
             raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
         device = self._session.device
-        if not await self._run.offload(self._run.store.enrol, device, secret, self._run.clock.wall()):
+        if await self._run.offload(self._run.store.enrol, device, secret, self._run.clock.wall()) == "taken":
             raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
         self._session.enrolled(secret)
 

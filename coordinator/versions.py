@@ -55,7 +55,7 @@ class Versions:
     ) -> VersionRecord:
         """Make ``vector`` the next version, consuming ``merged``. Blocks; durable when it returns."""
         refs = put_weights(self._store, self._layout, self._subsets, vector)
-        record = VersionRecord(self.newest.version + 1, self.newest.version, refs, metrics, created_at)
+        record = VersionRecord(self._store.next_number(), self.newest.version, refs, metrics, created_at)
         self._store.commit(record, merged)
         self.newest, self.vector = record, vector
         return record

@@ -9,23 +9,40 @@ Methods block, so they are called through ``offload``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
 
 __all__ = [
     "AssignmentRecord",
+    "AssignmentRequest",
+    "AuditEntry",
     "DeviceRecord",
+    "DiscardedUpdate",
+    "Enrolment",
     "MergedUpdate",
+    "Phase",
     "RunRecord",
     "Store",
     "TierRecord",
+    "TokenRecord",
     "UpdateRecord",
+    "VersionKind",
     "VersionRecord",
 ]
+
+# Where a run stands in its life.
+Phase = Literal["created", "running", "paused", "draining", "finished"]
+
+# What became of a device's wish to enrol: it is in; its name has another owner; its token is unknown, used up,
+# expired or revoked; it was revoked itself.
+Enrolment = Literal["enrolled", "taken", "token", "revoked"]
+
+# How a version came to be.
+VersionKind = Literal["initial", "merge", "rollback"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +74,12 @@ class TierRecord:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceRecord:
-    """A device that has enrolled. ``report`` is that of its last update; ``updates`` counts those accepted."""
+    """
+    A device that has enrolled.
+
+    ``report`` is that of its last update; ``updates`` counts those accepted, ``failures`` what went wrong. ``alias`` is
+    what the audit log calls it; ``token`` the id of the token that let it in; ``profile`` what it said of itself.
+    """
 
     id: str
     tier: str
@@ -65,6 +87,59 @@ class DeviceRecord:
     bytes_down: int
     updates: int
     report: Mapping[str, Any]
+    alias: str = ""
+    token: str = ""
+    enrolled_at: float = 0.0
+    last_seen: float | None = None
+    failures: int = 0
+    revoked_at: float | None = None
+    profile: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenRecord:
+    """
+    What lets devices enrol. Only the token's SHA-256 is kept (``digest``, hex).
+
+    ``uses_left`` is 1 for a one-time token, none for one without a limit.
+    """
+
+    id: str
+    digest: str
+    uses_left: int | None
+    expires_at: float | None
+    created_at: float
+    revoked_at: float | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditEntry:
+    """
+    A line of the append-only audit log: who did what to what.
+
+    ``hash`` is the SHA-256 over the line and the hash of the one before, so a line cannot be changed or taken
+    out without rewriting all that follow. Devices appear by their alias.
+    """
+
+    number: int
+    at: float
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, Any]
+    hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AssignmentRequest:
+    """Work that a device is to be given; past ``deadline`` (wall time) it may be given to another."""
+
+    device: str
+    version: int
+    tier: str
+    at: float
+    deadline: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +152,7 @@ class AssignmentRecord:
     tier: str
     issued_at: float
     open: bool
+    deadline: float | None = None
 
     @property
     def id(self) -> str:
@@ -86,7 +162,7 @@ class AssignmentRecord:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateRecord:
-    """An accepted update: the assignment it answers and the file that holds it. Its id is the assignment's."""
+    """An accepted update: the assignment it answers, and its bytes' hash and size. Its id is the assignment's."""
 
     assignment: str
     device: str
@@ -107,18 +183,42 @@ class MergedUpdate:
 
 
 @dataclasses.dataclass(frozen=True)
+class DiscardedUpdate:
+    """
+    An accepted update that became part of no version, and why.
+
+    ``reason`` is ``stale``, ``outlier``, ``not-finite``, ``rolled-back``, ``withdrawn`` or ``damaged``.
+    """
+
+    assignment: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class VersionRecord:
-    """A version of the weights. Numbers are never used again; ``parent`` is -1 for version 0."""
+    """
+    A version of the weights. Numbers are never used again; ``parent`` is -1 for version 0.
+
+    ``weights`` is what devices get; ``private`` what the coordinator alone needs of it, by name, such as the state of
+    the server's optimiser. The files of a ``pruned`` version are gone.
+    """
 
     version: int
     parent: int
     weights: tuple[ArtifactRef, ...]
     metrics: Mapping[str, float]
     created_at: float
+    kind: VersionKind = "merge"
+    private: Mapping[str, ArtifactRef] = dataclasses.field(default_factory=dict)
+    pruned: bool = False
 
 
 class Store(Protocol):
-    """The durable state of one run."""
+    """
+    The durable state of one run.
+
+    ``by`` in a call is who asked for it: an operator's name, ``coordinator``, or a token's id. The audit log keeps it.
+    """
 
     def close(self) -> None:
         """Let another process use it."""
@@ -127,11 +227,19 @@ class Store(Protocol):
     # Artifacts.
 
     def put(self, content: bytes) -> FileEntry:
-        """Keep a file by its content."""
+        """Keep a file by its content. Until a record names it, it is kept for this process only."""
         ...
 
     def artifact(self, sha256: str) -> Path:
         """Where a file is. Raises :exc:`~coordinator.errors.StoreError` if it is not there."""
+        ...
+
+    def verified(self, sha256: str) -> Path:
+        """As :meth:`artifact`, read in full: raises :exc:`~coordinator.errors.StoreError` if it is not what it was."""
+        ...
+
+    def collect(self) -> int:
+        """Remove files that nothing names any more; how many."""
         ...
 
     # The run.
@@ -140,12 +248,50 @@ class Store(Protocol):
         """The run, or none before :meth:`create`."""
         ...
 
-    def create(self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord) -> None:
+    def create(
+        self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"
+    ) -> None:
         """Begin: the run, its programs, and version 0."""
         ...
 
     def tiers(self) -> list[TierRecord]:
         """The programs, smallest budget first."""
+        ...
+
+    def phase(self) -> tuple[Phase, str]:
+        """Where the run stands, and the reason that was given."""
+        ...
+
+    def set_phase(self, phase: Phase, reason: str, at: float, *, by: str) -> None:
+        """The run goes into another phase."""
+        ...
+
+    def started_at(self, now: float) -> float:
+        """Wall time at which the run first served devices; that is ``now`` if it never did."""
+        ...
+
+    # The audit log.
+
+    def audit(self, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
+        """Write a line."""
+        ...
+
+    def audit_log(self) -> list[AuditEntry]:
+        """Every line, oldest first. Raises :exc:`~coordinator.errors.StoreError` where the hashes do not fit."""
+        ...
+
+    # Tokens.
+
+    def add_token(self, token: TokenRecord, *, by: str) -> None:
+        """Remember a token."""
+        ...
+
+    def tokens(self) -> list[TokenRecord]:
+        """All tokens, oldest first."""
+        ...
+
+    def revoke_token(self, token: str, at: float, *, by: str) -> bool:
+        """Nobody enrols with it any more; false if there is no such token."""
         ...
 
     # Devices.
@@ -154,22 +300,62 @@ class Store(Protocol):
         """The secret that a device enrolled with, or none."""
         ...
 
-    def enrol(self, device: str, secret: bytes, at: float) -> bool:
-        """Remember a device; false if the name is taken with another secret."""
+    def enrol(self, device: str, secret: bytes, at: float, *, token: str | None = None) -> Enrolment:
+        """
+        Remember a device.
+
+        Args:
+            device: its name.
+            secret: what it will answer challenges with.
+            at: wall time.
+            token: SHA-256 (hex) of the token it gave, of which one use is spent; none if it needs none.
+
+        """
+        ...
+
+    def device(self, device: str) -> DeviceRecord | None:
+        """One device."""
         ...
 
     def devices(self) -> list[DeviceRecord]:
         """All devices, by name."""
         ...
 
+    def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
+        """The device was here, and what it said of itself."""
+        ...
+
     def add_traffic(self, device: str, bytes_up: int, bytes_down: int) -> None:
         """Count bytes that went over the wire."""
         ...
 
+    def add_failure(self, device: str) -> None:
+        """Count something that went wrong with a device: given back, refused, overdue."""
+        ...
+
+    def revoke(self, device: str, at: float, *, by: str) -> bool:
+        """The device may not come back; what it has open is closed. False if there is no such device."""
+        ...
+
+    def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
+        """
+        Delete a device: its record, its assignments, and its updates that wait to be merged.
+
+        What was merged stays, without its name. Returns the assignments of the updates that were
+        stopped; none if there is no such device.
+        """
+        ...
+
     # Assignments.
 
-    def assign(self, device: str, version: int, tier: str, at: float) -> AssignmentRecord:
+    def assign(
+        self, device: str, version: int, tier: str, at: float, deadline: float | None = None
+    ) -> AssignmentRecord:
         """Give a device work; what it had open is closed."""
+        ...
+
+    def assign_all(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
+        """As :meth:`assign`, many at once."""
         ...
 
     def assignment(self, assignment: str) -> AssignmentRecord | None:
@@ -178,6 +364,10 @@ class Store(Protocol):
 
     def open_assignment(self, device: str) -> AssignmentRecord | None:
         """What a device is working on."""
+        ...
+
+    def open_assignments(self) -> list[AssignmentRecord]:
+        """What all devices are working on, oldest first."""
         ...
 
     def close_assignment(self, assignment: str) -> None:
@@ -191,17 +381,29 @@ class Store(Protocol):
         ...
 
     def is_accepted(self, assignment: str) -> bool:
-        """Whether the update of an assignment is written down, merged or not."""
+        """Whether the update of an assignment was written down, whatever became of it since."""
         ...
 
     def buffered(self) -> list[UpdateRecord]:
         """Accepted updates that are not merged yet, in the order they came."""
         ...
 
+    def content(self, assignment: str) -> bytes:
+        """The bytes of a buffered update. Raises :exc:`~coordinator.errors.StoreError` if they are damaged or gone."""
+        ...
+
+    def discard(self, updates: Sequence[DiscardedUpdate]) -> None:
+        """Accepted updates that shall become part of no version; they are erased."""
+        ...
+
     # Versions.
 
     def latest(self) -> VersionRecord:
         """The newest version."""
+        ...
+
+    def next_number(self) -> int:
+        """The number of the next version: above every number that was ever used."""
         ...
 
     def version(self, number: int) -> VersionRecord:
@@ -212,8 +414,34 @@ class Store(Protocol):
         """Every version, oldest first."""
         ...
 
-    def commit(self, version: VersionRecord, merged: Sequence[MergedUpdate]) -> None:
-        """A new version and the list of what it consumed, as one. Raises if any of it was consumed before."""
+    def commit(
+        self, version: VersionRecord, merged: Sequence[MergedUpdate], discarded: Sequence[DiscardedUpdate] = ()
+    ) -> None:
+        """
+        A new version and the list of what it consumed, as one; then what it consumed is erased.
+
+        Raises if any of it was consumed before.
+        """
+        ...
+
+    def rollback(
+        self, version: VersionRecord, discarded: Sequence[DiscardedUpdate], closed: Sequence[str], *, by: str, why: str
+    ) -> None:
+        """A version that repeats an older one, its ``parent``; what was based on versions in between ends, as one."""
+        ...
+
+    def prune(self, keep: Callable[[Sequence[VersionRecord], frozenset[int]], frozenset[int]]) -> list[int]:
+        """
+        Forget the files of versions; their records stay.
+
+        Args:
+            keep: given the versions that have files, and the numbers of those that devices or updates still hold,
+                the numbers to keep. The newest is kept in any case.
+
+        Returns:
+            The numbers that were pruned.
+
+        """
         ...
 
     def merged(self) -> list[MergedUpdate]:

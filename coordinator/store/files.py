@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.storage import sync_folder
 
 from ..errors import StoreError
+from .steps import step
 
 __all__ = ["ContentFiles"]
 
@@ -40,8 +42,11 @@ class ContentFiles:
                     with temporary.open("wb") as file:
                         file.write(content)
                         file.flush()
+                        step("artifact: written")
                         os.fsync(file.fileno())
+                    step("artifact: synced")
                     temporary.replace(path)
+                    step("artifact: named")
                 except OSError:
                     temporary.unlink(missing_ok=True)  # a full disk is not to stay full of halves
                     raise
@@ -62,3 +67,29 @@ class ContentFiles:
         if not path.exists():
             raise StoreError(f"the file {path} is missing: restore the state directory from a backup")
         return path
+
+    def verified(self, sha256: str) -> Path:
+        """
+        The file with this hash, after reading it.
+
+        Raises:
+            StoreError: if there is none, or its content has another hash.
+
+        """
+        path = self.path(sha256)
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise StoreError(f"the file {path} is damaged: restore the state directory from a backup")
+        return path
+
+    def remove_all_but(self, wanted: Container[str]) -> int:
+        """Remove files; how many."""
+        removed = 0
+        for path in self._folder.iterdir():
+            if path.name not in wanted:
+                path.unlink()
+                removed += 1
+                step("collect: one file")
+        if removed:
+            sync_folder(self._folder)
+        return removed

@@ -54,7 +54,7 @@ def test_everything_survives_a_restart(store: SqliteStore, tmp_path: Path) -> No
     assert again.tiers() == [TIER]
     assert again.versions() == [version(0)]
     assert again.buffered() == [accepted[0]]
-    assert again.artifact(accepted[0].artifact.sha256).read_bytes() == b"content"
+    assert again.content(accepted[0].assignment) == b"content"
     assert again.secret("phone-1") == b"s" * 32
     (device,) = again.devices()
     assert (device.bytes_up, device.bytes_down, device.updates, device.report) == (7, 9, 1, {"samples": 4})
@@ -115,8 +115,8 @@ def test_only_the_name_that_was_given_out_finds_an_assignment(store: SqliteStore
 
 
 def test_a_name_belongs_to_the_first_secret_that_took_it(store: SqliteStore) -> None:
-    assert store.enrol("phone-1", b"s" * 32, 9.0)
-    assert not store.enrol("phone-1", b"t" * 32, 9.0)
+    assert store.enrol("phone-1", b"s" * 32, 9.0) == "enrolled"
+    assert store.enrol("phone-1", b"t" * 32, 9.0) == "taken"
     assert store.secret("phone-1") == b"s" * 32
 
 

@@ -35,21 +35,22 @@ def test_files_folder_and_database_are_synced_before_an_update_is_acknowledged(s
     assert server.wait() == 0
     assert device.wait() == 0
 
-    artifacts = str(site.state / "artifacts")
-    hashes = dict(site.query("SELECT assignment, sha256 FROM updates"))
+    updates = site.state / "updates"
+    segments = dict(site.query("SELECT assignment, segment FROM updates"))
     calls = log.read_text(errors="replace").splitlines()
     acknowledged = 0
     for index, call in enumerate(calls):
         if not call.startswith('say {"type":"accepted"'):
             continue
         message = json.loads(call.removeprefix("say ")[: call.index("}") - 3])
-        file = f"{artifacts}/{hashes[message['assignment']]}"
-        renamed = calls.index(f"rename {file}")
-        synced = [i for i, c in enumerate(calls[:renamed]) if c == f"sync {Path(file).with_suffix('.new')}"]
-        assert synced, "the file's bytes are synced before it gets its name"
-        folder = calls.index(f"sync {artifacts}", renamed)
-        database = calls.index(f"sync {site.state / 'state.sqlite-wal'}", folder)
-        assert renamed < folder < database < index, "file, folder, database, and only then the device"
+        segment = f"sync {updates}/{segments[message['assignment']]:08d}.updates"
+        folder = calls.index(f"sync {updates}")
+        # The last syncs before the device is told; each update of this one device comes after the last was settled.
+        database = index - calls[:index][::-1].index(f"sync {site.state / 'state.sqlite-wal'}") - 1
+        bytes_ = index - calls[:index][::-1].index(segment) - 1
+        previous = max((i for i, c in enumerate(calls[:index]) if c.startswith('say {"type":"accepted"')), default=0)
+        assert previous < bytes_ < database < index, "the update, the database, and only then the device"
+        assert folder < index, "the segment has its name"
         acknowledged += 1
     assert acknowledged >= UPDATES
 

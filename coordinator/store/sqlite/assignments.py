@@ -1,0 +1,84 @@
+"""What devices are given to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import StoreError
+from ..base import AssignmentRecord, AssignmentRequest
+from ..steps import step
+from .database import Database
+
+__all__ = ["AssignmentTable", "assignment_number"]
+
+
+class AssignmentTable:
+    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+
+    _database: Database
+
+    def assign(
+        self, device: str, version: int, tier: str, at: float, deadline: float | None = None
+    ) -> AssignmentRecord:
+        return self.assign_all([AssignmentRequest(device, version, tier, at, deadline)])[0]
+
+    def assign_all(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
+        records = []
+        with self._database.transaction() as database:
+            for request in requests:
+                database.execute("UPDATE assignments SET open = 0 WHERE device = ? AND open", (request.device,))
+                cursor = database.execute(
+                    "INSERT INTO assignments (device, version, tier, issued_at, open, deadline) "
+                    "VALUES (?, ?, ?, ?, 1, ?)",
+                    (request.device, request.version, request.tier, request.at, request.deadline),
+                )
+                database.execute("UPDATE devices SET tier = ? WHERE id = ?", (request.tier, request.device))
+                if cursor.lastrowid is None:
+                    raise StoreError("the database gave no number to an assignment")
+                records.append(
+                    AssignmentRecord(
+                        cursor.lastrowid,
+                        request.device,
+                        request.version,
+                        request.tier,
+                        request.at,
+                        True,
+                        request.deadline,
+                    )
+                )
+        step("assign: committed")
+        return records
+
+    def assignment(self, assignment: str) -> AssignmentRecord | None:
+        number = assignment_number(assignment)
+        if number is None:
+            return None
+        record = next(iter(self._assignments("WHERE number = ?", number)), None)
+        # Only the name that was given out counts, not another way to write its number.
+        return record if record is not None and record.id == assignment else None
+
+    def open_assignment(self, device: str) -> AssignmentRecord | None:
+        return next(iter(self._assignments("WHERE device = ? AND open", device)), None)
+
+    def open_assignments(self) -> list[AssignmentRecord]:
+        return self._assignments("WHERE open ORDER BY number")
+
+    def _assignments(self, which: str, *arguments: Any) -> list[AssignmentRecord]:
+        rows = self._database.rows(
+            f"SELECT number, device, version, tier, issued_at, open, deadline FROM assignments {which}", *arguments
+        )
+        return [
+            AssignmentRecord(number, device, version, tier, at, bool(is_open), deadline)
+            for number, device, version, tier, at, is_open, deadline in rows
+        ]
+
+    def close_assignment(self, assignment: str) -> None:
+        with self._database.transaction() as database:
+            database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(assignment),))
+
+
+def assignment_number(assignment: str) -> int | None:
+    """The number in an assignment's name; none if it is no such name."""
+    number = assignment.removeprefix("a")
+    return min(int(number), 2**63 - 1) if number.isascii() and number.isdecimal() else None

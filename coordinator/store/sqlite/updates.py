@@ -1,0 +1,171 @@
+"""Accepted updates: written down, merged or discarded, and then erased."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from mobile_sdk.manifest import FileEntry
+
+from ...errors import StoreError
+from ..base import DiscardedUpdate, MergedUpdate, UpdateRecord
+from ..segments import Location, Segments
+from ..steps import step
+from .assignments import assignment_number
+from .database import Database
+from .devices import write_audit
+
+__all__ = ["UpdateTable", "discard_rows", "merge_rows"]
+
+_WAITING = "merged_into IS NULL AND discarded IS NULL"
+
+
+class UpdateTable:
+    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+
+    _database: Database
+    _segments: Segments
+
+    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes]]) -> set[str]:
+        with self._database.writing():
+            new = {update.assignment: (update, content) for update, content in reversed(updates)}
+            marks = ", ".join("?" * len(new))
+            for (known,) in self._database.rows(f"SELECT assignment FROM updates WHERE assignment IN ({marks})", *new):
+                del new[known]
+            chosen = [new[name] for name in dict.fromkeys(u.assignment for u, _ in updates) if name in new]
+            # Bytes first: a row must never name bytes that a power cut could take.
+            locations = self._segments.append([content for _, content in chosen])
+            try:
+                with self._database.transaction() as database:
+                    for (update, _), location in zip(chosen, locations, strict=True):
+                        _insert(database, update, location)
+                    step("accept: rows")
+            except BaseException:
+                self._erase(locations)
+                raise
+            step("accept: committed")
+            return set(new)
+
+    def is_accepted(self, assignment: str) -> bool:
+        return bool(self._database.rows("SELECT 1 FROM updates WHERE assignment = ?", assignment))
+
+    def buffered(self) -> list[UpdateRecord]:
+        rows = self._database.rows(
+            "SELECT assignment, device, version, tier, sha256, size, report, received_at "
+            f"FROM updates WHERE {_WAITING} ORDER BY arrival"
+        )
+        return [
+            UpdateRecord(assignment, device, version, tier, FileEntry(sha256, size), json.loads(report), at)
+            for assignment, device, version, tier, sha256, size, report, at in rows
+        ]
+
+    def content(self, assignment: str) -> bytes:
+        for sha256, segment, start, size in self._database.rows(
+            f"SELECT sha256, segment, start, size FROM updates WHERE assignment = ? AND {_WAITING}", assignment
+        ):
+            content = self._segments.read(Location(segment, start, size))
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return content
+            raise StoreError(f"the accepted update of {assignment} is damaged on the disk")
+        raise StoreError(f"no update of {assignment} waits to be merged")
+
+    def discard(self, updates: Sequence[DiscardedUpdate]) -> None:
+        with self._database.writing():
+            with self._database.transaction() as database:
+                gone = discard_rows(database, updates)
+            self._erase(gone)
+
+    def merged(self) -> list[MergedUpdate]:
+        rows = self._database.rows(
+            "SELECT assignment, staleness, weight FROM updates WHERE merged_into IS NOT NULL "
+            "ORDER BY merged_into, arrival"
+        )
+        return [MergedUpdate(*row) for row in rows]
+
+    def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
+        with self._database.writing():
+            with self._database.transaction() as database:
+                row = database.execute("SELECT alias FROM devices WHERE id = ?", (device,)).fetchone()
+                if row is None:
+                    return None
+                waiting = [
+                    DiscardedUpdate(name, "withdrawn")
+                    for (name,) in database.execute(
+                        f"SELECT assignment FROM updates WHERE device = ? AND {_WAITING}", (device,)
+                    )
+                ]
+                gone = discard_rows(database, waiting)
+                # What was merged keeps its place in the history, without a name, a report or a hash.
+                database.execute(
+                    "UPDATE updates SET device = NULL, report = '{}', sha256 = '' WHERE device = ?", (device,)
+                )
+                database.execute("DELETE FROM assignments WHERE device = ?", (device,))
+                database.execute("DELETE FROM devices WHERE id = ?", (device,))
+                write_audit(database, at, by, "withdrawn", row[0], {"stopped": len(waiting)})
+            self._erase(gone)
+            self._database.forget()
+        return [update.assignment for update in waiting]
+
+    def _erase(self, gone: Sequence[Location]) -> None:
+        """Erase updates whose rows say that nobody wants them any more; the caller is the only one who writes."""
+        live = self._database.rows(f"SELECT segment, count(*) FROM updates WHERE {_WAITING} GROUP BY segment")
+        self._segments.erase(gone, dict(live))
+        step("erase: done")
+
+    def _erase_leftovers(self) -> None:
+        """Erase what an earlier process left: it may have been killed between a merge and its erasure."""
+        rows = self._database.rows(f"SELECT segment, start, size FROM updates WHERE {_WAITING}")
+        self._segments.erase_all_but(Location(*row) for row in rows)
+
+
+def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:
+    report = json.dumps(update.report)
+    database.execute(
+        "INSERT INTO updates (assignment, device, version, tier, sha256, size, report, received_at, segment, start) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            update.assignment,
+            update.device,
+            update.version,
+            update.tier,
+            update.artifact.sha256,
+            update.artifact.size,
+            report,
+            update.received_at,
+            location.segment,
+            location.start,
+        ),
+    )
+    database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(update.assignment),))
+    database.execute("UPDATE devices SET updates = updates + 1, report = ? WHERE id = ?", (report, update.device))
+
+
+def discard_rows(database: sqlite3.Connection, updates: Iterable[DiscardedUpdate]) -> list[Location]:
+    """Mark waiting updates as discarded; where their bytes are."""
+    gone = []
+    for update in updates:
+        rows = database.execute(
+            f"UPDATE updates SET discarded = ? WHERE assignment = ? AND {_WAITING} RETURNING segment, start, size",
+            (update.reason, update.assignment),
+        ).fetchall()
+        if not rows:
+            raise StoreError(f"the update of {update.assignment} was merged before, or was never accepted")
+        gone.append(Location(*rows[0]))
+    return gone
+
+
+def merge_rows(database: sqlite3.Connection, version: int, updates: Iterable[MergedUpdate]) -> list[Location]:
+    """Mark waiting updates as merged into ``version``; where their bytes are."""
+    gone = []
+    for update in updates:
+        rows = database.execute(
+            f"UPDATE updates SET merged_into = ?, staleness = ?, weight = ? WHERE assignment = ? AND {_WAITING} "
+            "RETURNING segment, start, size",
+            (version, update.staleness, update.weight, update.assignment),
+        ).fetchall()
+        if not rows:
+            raise StoreError(f"the update of {update.assignment} was merged before, or was never accepted")
+        gone.append(Location(*rows[0]))
+    return gone
