@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.store.base import MergedUpdate, RunRecord, TierRecord, UpdateRecord, VersionRecord
+from coordinator.store.base import (
+    DiscardedUpdate,
+    MergedUpdate,
+    RunRecord,
+    TierRecord,
+    TokenRecord,
+    UpdateRecord,
+    VersionRecord,
+)
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
@@ -147,4 +157,188 @@ def test_a_half_written_file_is_no_artifact(store: SqliteStore, tmp_path: Path) 
     assert list((tmp_path / "state" / "artifacts").glob("*.new")) == []
     with pytest.raises(StoreError, match="missing"):
         again.artifact("cd" * 32)
+    again.close()
+
+
+def holds(folder: Path, needle: bytes) -> list[str]:
+    """The files under ``folder`` in which ``needle`` can be found."""
+    return [str(path) for path in folder.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def test_an_update_is_erased_once_its_merge_is_durable(store: SqliteStore, tmp_path: Path) -> None:
+    merged, waiting = update(store, b"what one phone learnt"), update(store, b"what another learnt")
+    store.accept([merged, waiting])
+    assert holds(tmp_path, b"what one phone learnt")
+    store.commit(version(1), [MergedUpdate(merged[0].assignment, 0, 1.0)])
+    assert holds(tmp_path, b"what one phone learnt") == []
+    assert store.content(waiting[0].assignment) == b"what another learnt"
+    store.commit(version(2), [MergedUpdate(waiting[0].assignment, 0, 1.0)])
+    assert list((tmp_path / "state" / "updates").iterdir()) == [], "a segment without updates is removed"
+
+
+def test_a_discarded_update_is_erased_and_never_merged(store: SqliteStore, tmp_path: Path) -> None:
+    accepted = update(store, b"an outlier")
+    store.accept([accepted])
+    store.discard([DiscardedUpdate(accepted[0].assignment, "outlier")])
+    assert holds(tmp_path, b"an outlier") == []
+    assert store.buffered() == []
+    assert store.is_accepted(accepted[0].assignment)
+    with pytest.raises(StoreError, match="merged before"):
+        store.commit(version(1), [MergedUpdate(accepted[0].assignment, 0, 1.0)])
+
+
+def test_a_damaged_update_is_told_from_a_good_one(store: SqliteStore, tmp_path: Path) -> None:
+    first, last = update(store, b"the first"), update(store, b"the last")
+    store.accept([first, last])
+    (segment,) = (tmp_path / "state" / "updates").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-3])
+    assert store.content(first[0].assignment) == b"the first"
+    with pytest.raises(StoreError, match="damaged"):
+        store.content(last[0].assignment)
+
+
+def test_what_a_crash_left_behind_the_last_row_is_erased_at_the_next_start(store: SqliteStore, tmp_path: Path) -> None:
+    accepted = update(store, b"acknowledged")
+    store.accept([accepted])
+    (segment,) = (tmp_path / "state" / "updates").iterdir()
+    segment.write_bytes(segment.read_bytes() + b"never acknowledged")
+    again = reopened(store, tmp_path)
+    assert again.content(accepted[0].assignment) == b"acknowledged"
+    assert holds(tmp_path, b"never acknowledged") == []
+    again.close()
+
+
+def test_withdrawing_a_device_deletes_its_records_and_stops_its_updates(store: SqliteStore, tmp_path: Path) -> None:
+    secret = b"a secret of thirty-two bytes ..."
+    store.enrol("withdrawn-phone", secret, 1.0)
+    done = store.assign("withdrawn-phone", 0, "small", 2.0)
+    merged = UpdateRecord(done.id, "withdrawn-phone", 0, "small", FileEntry.of(b"old"), {"samples": 4242}, 3.0)
+    store.accept([(merged, b"old")])
+    store.commit(version(1), [MergedUpdate(done.id, 0, 1.0)])
+    pending = store.assign("withdrawn-phone", 1, "small", 4.0)
+    waiting = UpdateRecord(pending.id, "withdrawn-phone", 1, "small", FileEntry.of(b"pending bytes"), {}, 5.0)
+    store.accept([(waiting, b"pending bytes")])
+
+    assert store.withdraw("withdrawn-phone", 6.0, by="anna") == [pending.id]
+    for trace in (b"withdrawn-phone", secret, b"pending bytes", b"4242", merged.artifact.sha256.encode()):
+        assert holds(tmp_path, trace) == [], trace
+    assert [device.id for device in store.devices()] == ["phone-1"]
+    assert store.buffered() == []
+    assert store.merged() == [MergedUpdate(done.id, 0, 1.0)], "the history of the model stays"
+    assert store.assignment(pending.id) is None
+    assert store.audit_log()[-1].action == "withdrawn"
+    assert store.withdraw("withdrawn-phone", 7.0, by="anna") is None
+
+
+def test_a_revoked_device_stays_out_and_its_work_is_closed(store: SqliteStore) -> None:
+    store.assign("phone-1", 0, "small", 1.0)
+    assert store.revoke("phone-1", 2.0, by="anna")
+    assert store.open_assignment("phone-1") is None
+    assert store.enrol("phone-1", b"s" * 32, 3.0) == "revoked"
+    device = store.device("phone-1")
+    assert device is not None
+    assert device.revoked_at == 2.0
+    assert not store.revoke("phone-2", 2.0, by="anna")
+
+
+@pytest.mark.parametrize(
+    ("token", "outcome"),
+    [
+        (TokenRecord("t", "d" * 64, None, None, 1.0), ["enrolled", "enrolled"]),
+        (TokenRecord("t", "d" * 64, 1, None, 1.0), ["enrolled", "token"]),
+        (TokenRecord("t", "d" * 64, None, 5.0, 1.0), ["token", "token"]),
+        (TokenRecord("t", "e" * 64, None, None, 1.0), ["token", "token"]),
+    ],
+    ids=["group", "one-time", "expired", "unknown"],
+)
+def test_a_token_lets_in_as_many_as_it_says(store: SqliteStore, token: TokenRecord, outcome: list[str]) -> None:
+    store.add_token(token, by="anna")
+    assert [store.enrol(name, b"s" * 32, 9.0, token="d" * 64) for name in ("a", "b")] == outcome
+    # A device that did not hear that it was let in tries again; that costs no use.
+    assert store.enrol("a", b"s" * 32, 9.0, token="d" * 64) == outcome[0]
+
+
+def test_a_revoked_token_lets_nobody_in(store: SqliteStore) -> None:
+    store.add_token(TokenRecord("t", "d" * 64, None, None, 1.0), by="anna")
+    assert store.revoke_token("t", 2.0, by="anna")
+    assert store.enrol("a", b"s" * 32, 3.0, token="d" * 64) == "token"
+    assert store.tokens()[0].revoked_at == 2.0
+
+
+def test_the_audit_log_cannot_be_changed_unnoticed(store: SqliteStore, tmp_path: Path) -> None:
+    store.audit(7.0, "anna", "exported", "version 0", {"format": "safetensors"})
+    entries = store.audit_log()
+    assert [entry.action for entry in entries] == ["created", "signed", "enrolled", "exported"]
+    assert entries[-1].actor == "anna"
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "state.sqlite")) as database:
+        for attack in ("UPDATE audit SET actor = 'eve'", "DELETE FROM audit"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                database.execute(attack)
+        database.executescript("DROP TRIGGER audit_is_not_changed; UPDATE audit SET actor = 'eve' WHERE number = 2;")
+    with pytest.raises(StoreError, match="line 2 of the audit log"):
+        store.audit_log()
+
+
+def test_a_rollback_is_a_new_version_and_takes_what_built_on_the_others_with_it(store: SqliteStore) -> None:
+    store.commit(version(1), [])
+    stale, good = update(store), update(store, b"other")
+    store.accept([stale, good])
+    open_one = store.assign("phone-1", 1, "small", 3.0)
+    record = VersionRecord(2, 0, (REF,), {}, 9.0, kind="rollback")
+    store.rollback(record, [DiscardedUpdate(stale[0].assignment, "rolled-back")], [open_one.id], by="anna", why="worse")
+    assert store.latest() == record
+    assert store.next_number() == 3
+    assert [u.assignment for u in store.buffered()] == [good[0].assignment]
+    assert store.open_assignment("phone-1") is None
+    line = store.audit_log()[-1]
+    assert (line.actor, line.action, line.details["to"]) == ("anna", "rolled back", 0)
+
+
+def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(store: SqliteStore) -> None:
+    def committed(number: int) -> ArtifactRef:
+        entry = store.put(f"weights {number}".encode())
+        ref = ArtifactRef(Sha256(entry.sha256), entry.size)
+        store.commit(dataclasses.replace(version(number), weights=(ref,)), [])
+        return ref
+
+    refs = {number: committed(number) for number in range(1, 6)}
+    store.assign("phone-1", 2, "small", 3.0)
+    seen = []
+
+    def keep(versions: Sequence[VersionRecord], held: frozenset[int]) -> frozenset[int]:
+        seen.append(held)
+        return held | {4}
+
+    assert store.prune(keep) == [0, 1, 3]
+    assert seen == [{2}]
+    store.collect()
+    for number, ref in refs.items():
+        if number in (1, 3):
+            with pytest.raises(StoreError, match="missing"):
+                store.artifact(ref.sha256)
+        else:
+            assert store.verified(ref.sha256).read_bytes() == f"weights {number}".encode()
+    assert [v.version for v in store.versions() if v.pruned] == [0, 1, 3]
+
+
+def test_a_file_that_no_row_names_yet_is_not_collected(store: SqliteStore) -> None:
+    entry = store.put(b"weights of the version that is being merged")
+    assert store.collect() == 0
+    store.artifact(entry.sha256)
+
+
+def test_a_checkpoint_is_verified_by_its_hash_when_read(store: SqliteStore) -> None:
+    entry = store.put(b"weights")
+    store.artifact(entry.sha256).write_bytes(b"weighty")
+    with pytest.raises(StoreError, match="damaged: restore"):
+        store.verified(entry.sha256)
+
+
+def test_a_run_keeps_its_phase_and_when_it_started(store: SqliteStore, tmp_path: Path) -> None:
+    assert store.phase() == ("created", "")
+    store.set_phase("paused", "holiday", 3.0, by="anna")
+    assert store.started_at(10.0) == 10.0
+    again = reopened(store, tmp_path)
+    assert again.phase() == ("paused", "holiday")
+    assert again.started_at(20.0) == 10.0
     again.close()
