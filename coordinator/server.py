@@ -17,10 +17,10 @@ from .coordinator import Coordinator
 from .errors import ConfigError
 from .status import Traffic
 
-__all__ = ["listen"]
+__all__ = ["CountingConnection", "listen"]
 
 
-class _CountingConnection(ServerConnection):
+class CountingConnection(ServerConnection):
     """Counts the bytes of the WebSocket stream, handshake and framing included."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncItera
     """
 
     async def handle(socket: ServerConnection) -> None:
-        if not isinstance(socket, _CountingConnection):
+        if not isinstance(socket, CountingConnection):
             raise TypeError(f"the server made {socket!r}")
         await coordinator.serve(WebSocketConnection(socket), socket.traffic)
 
@@ -72,7 +72,7 @@ async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncItera
             section.host,
             section.port,
             ssl=tls,
-            create_connection=_CountingConnection,
+            create_connection=CountingConnection,
             origins=[None],  # devices send none; a web page that somebody opens here must not join
             **WEBSOCKET_LIMITS,
         )

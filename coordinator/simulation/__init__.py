@@ -1,0 +1,1 @@
+"""Hundreds of devices in one process: the product's own coordinator and clients under a virtual clock."""
