@@ -37,6 +37,7 @@ class Task:
         name: what to call it; the model's class name where empty.
         metrics: name -> ``function(output, y)``: one number per sample, shape (n,), such as 1 where it was right.
         held_out: gives the samples ``(x, y)`` that central evaluation uses.
+        proxy: gives samples of your own or public data, on which planning finds out what is worth training.
         micro_batch: samples per training step; the example's where :obj:`None`.
         range: closed interval of valid x.
         normalisation: how raw samples became x, in words.
@@ -57,6 +58,7 @@ class Task:
         name: str = "",
         metrics: Mapping[str, PerSample] | None = None,
         held_out: Callable[[], Samples] | None = None,
+        proxy: Callable[[], Samples] | None = None,
         micro_batch: int | None = None,
         range: tuple[float, float] | None = None,
         normalisation: str = "",
@@ -69,6 +71,7 @@ class Task:
         self.name = name or type(model).__name__
         self.metrics = dict(metrics or {})
         self.held_out = held_out
+        self.proxy = proxy
         self._check_example()
         self.micro_batch = len(self.example_x) if micro_batch is None else micro_batch
         if self.micro_batch < 1:

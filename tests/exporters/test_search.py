@@ -8,10 +8,10 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import BudgetError, Plan, Task, export
-from exporters.importance import last_layers
 from exporters.measure import measure
 from exporters.program import build
 from exporters.search import plan_for
+from exporters.space import Space
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +27,9 @@ def wide() -> Task:
 @pytest.fixture(scope="module")
 def needed(wide) -> list[int]:
     """Measured bytes of training the last layer, the last two, and all three."""
-    subsets = last_layers.subsets(wide)
-    return [measure(build(wide, Plan(subset, 4), ("train_step",))).total_bytes for subset in subsets]
-
-
-def test_layers_are_counted_in_the_order_in_which_they_run():
-    class Crossed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = nn.Linear(5, 3)
-            self.first = nn.Linear(72, 5)
-            self.unused = nn.Linear(9, 9)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(self.first(x.flatten(1)))
-
-    assert last_layers.layers(task_of(Crossed())) == [["first.weight", "first.bias"], ["last.weight", "last.bias"]]
+    space = Space(wide)
+    plans = [space.plan(space.last(count), 4) for count in (1, 2, 3)]
+    return [measure(build(wide, plan, ("train_step",))).total_bytes for plan in plans]
 
 
 def test_more_layers_take_more_memory(needed):
@@ -87,7 +74,7 @@ def test_too_small_a_budget_is_refused_with_the_smallest_that_works():
     with pytest.raises(BudgetError) as refused:
         plan_for(task, 1000, progress=lines.append)
     assert "set at least that" in str(refused.value)
-    assert lines[-1].startswith("last 1 of 1 layers, micro-batch 1:")
+    assert lines[-1] == "measuring memory: 1 of 1"
     assert plan_for(task, refused.value.smallest_bytes).micro_batch <= 2
 
 
@@ -95,7 +82,8 @@ def test_a_budget_below_the_last_layers_lowers_the_micro_batch():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 576, 3))
     task = task_of(model, (2, 24, 24), batch=32)
-    head = last_layers.subsets(task)[0]
+    space = Space(task)
+    head = space.subset(space.last(1))
     full = measure(build(task, Plan(head, 32), ("train_step",))).total_bytes
     plan = plan_for(task, full // 2)
     assert plan.subset == head

@@ -10,7 +10,7 @@ import torch
 from test_lowering import lowering_errors
 
 from exporters import Plan, Task, export, load_task
-from exporters.importance import last_layers
+from exporters.space import Space
 from exporters.step import Step
 from exporters.verify import TOLERANCE, relative_errors
 from exporters.zoo import TASKS
@@ -25,8 +25,8 @@ in_the_runtime = pytest.mark.parametrize(
 
 def half(task: Task) -> Plan:
     """The last half of the layers."""
-    subsets = last_layers.subsets(task)
-    return Plan(subsets[len(subsets) // 2 - 1], task.micro_batch)
+    space = Space(task)
+    return space.plan(space.last(len(space) // 2), task.micro_batch)
 
 
 def eager_error(task: Task) -> float:

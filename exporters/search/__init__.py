@@ -1,0 +1,12 @@
+"""
+The search: which plan to train under which budget.
+
+``memory.py`` predicts what plans take from a few measurements, ``knapsack.py`` and ``evolution.py`` find the plans of
+the largest expected gain, ``tiers.py`` measures what they find and settles the plans of all budgets.
+"""
+
+from __future__ import annotations
+
+from .tiers import MODES, Tiers, plan_for, plan_tiers, plans_for
+
+__all__ = ["MODES", "Tiers", "plan_for", "plan_tiers", "plans_for"]

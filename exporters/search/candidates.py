@@ -1,0 +1,68 @@
+"""The plan to measure next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..evidence import Evidence
+from ..importance import Scores
+from ..importance.contribution import merits
+from ..space import Levels, Space
+from .evolution import evolve
+from .knapsack import best_levels
+from .memory import Costs
+
+__all__ = ["candidates"]
+
+# Finalists are fine-tuned this many times as long as a single layer was.
+_LONGER = 3
+
+
+def candidates(evidence: Evidence, scores: Scores, costs: Costs, floor: Levels, budget: float) -> Levels | None:
+    """
+    The plan of the largest expected gain within ``budget`` bytes as predicted, with ``floor`` inside it.
+
+    The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, and the longest
+    run of last layers, and the one that does best in a short fine-tuning is taken.
+    """
+    allowed = _above(evidence.space, floor)
+    best = best_levels(scores.gains, costs, allowed, budget)
+    if best is None or not scores.finalists:
+        return best
+    evolved = evolve(scores.gains, costs, allowed, budget, seed=evidence.seed, starts=[best])
+    finalists = [best, *_different(evolved, scores.finalists)]
+    chain = _longest(evidence.space, costs, floor, budget)
+    finalists = list(dict.fromkeys([*finalists, *chain]))
+    if len(finalists) == 1:
+        return best
+    reached = merits(evidence, "fine-tuning finalists", finalists, _LONGER)
+    return max(zip(reached, finalists, strict=True), key=lambda pair: pair[0])[1]
+
+
+def _above(space: Space, floor: Levels) -> list[list[int]]:
+    return [
+        [level for level in layer.levels if level >= least] for layer, least in zip(space.layers, floor, strict=True)
+    ]
+
+
+def _different(plans: Sequence[Levels], count: int) -> list[Levels]:
+    """The first plans that differ from each other in at least two layers."""
+    kept: list[Levels] = []
+    for plan in plans:
+        if all(sum(a != b for a, b in zip(plan, other, strict=True)) > 1 for other in kept):
+            kept.append(plan)
+        if len(kept) == count:
+            break
+    return kept
+
+
+def _longest(space: Space, costs: Costs, floor: Levels, budget: float) -> list[Levels]:
+    """The most last layers that are predicted to fit, on top of the floor; none if not even one does."""
+    found: list[Levels] = []
+    for count in range(1, len(space) + 1):
+        levels = tuple(max(a, b) for a, b in zip(space.last(count), floor, strict=True))
+        if costs.of(np.array([levels]))[0] <= budget:
+            found = [levels]
+    return found

@@ -1,0 +1,85 @@
+"""Measurements of plans, each made once, and the prediction that learns from them."""
+
+from __future__ import annotations
+
+from .. import cache
+from ..evidence import Evidence
+from ..measure import measure
+from ..plan import Plan
+from ..program import build
+from ..space import BIAS, FROZEN, Levels, Space
+from .memory import MemoryModel
+
+__all__ = ["Measurements"]
+
+# Measurements repeat within about one percent and some pages; a plan must fit whenever it is measured.
+_MARGIN = 1.02
+_PAGES = 16_384
+
+# Levels, or None for every parameter of the task; and the micro-batch.
+_Item = tuple[Levels | None, int]
+
+
+class Measurements:
+    """
+    Bytes that plans need: measured growth with a margin for repetition.
+
+    Args:
+        evidence: space, processors and journal.
+
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.model = MemoryModel(evidence.space)
+        self._evidence = evidence
+        self._known: dict[_Item, int] = {}
+        self._calibrated: set[int] = set()
+
+    def __call__(self, levels: Levels, micro_batch: int) -> int:
+        """What the plan at ``levels`` needs."""
+        return self._measure([(levels, micro_batch)])[0]
+
+    def everything(self, micro_batch: int) -> int:
+        """What training every parameter needs."""
+        return self._measure([(None, micro_batch)])[0]
+
+    def calibrate(self, micro_batch: int) -> None:
+        """Measure a few plans that differ in what they take, so that the others can be predicted."""
+        if self._calibrated:  # sizes are proportional to the micro-batch: once is enough
+            return
+        self._calibrated.add(micro_batch)
+        space = self._evidence.space
+        spread = [space.last(1), _sparse(space), space.last(max(len(space) // 2, 1))]
+        self._measure([(levels, micro_batch) for levels in dict.fromkeys(spread)])
+
+    def _measure(self, items: list[_Item]) -> list[int]:
+        new = [item for item in items if item not in self._known]
+        if new:
+            exporter = cache.key("measured")[:16]
+            keys = [
+                f"{exporter}:{size}:{'all' if levels is None else ''.join(map(str, levels))}" for levels, size in new
+            ]
+            found = self._evidence.each("measuring memory", _bytes, self._evidence.space, new, keys)
+            for item, size in zip(new, found, strict=True):
+                self._known[item] = int(size * _MARGIN) + _PAGES
+                if item[0] is not None:
+                    self.model.learn(item[0], item[1], self._known[item])
+        return [self._known[item] for item in items]
+
+
+def _bytes(space: Space, item: _Item) -> int:
+    levels, micro_batch = item
+    plan = Plan.everything(space.task, micro_batch) if levels is None else space.plan(levels, micro_batch)
+    return measure(build(space.task, plan, ("train_step",))).total_bytes
+
+
+def _sparse(space: Space) -> Levels:
+    """All biases, and a slice of every third layer."""
+    levels = []
+    for i, layer in enumerate(space.layers):
+        if i % 3 == 1 and len(layer.levels) > 2:
+            levels.append(layer.levels[-2])
+        else:
+            levels.append(BIAS if BIAS in layer.levels else FROZEN)
+    levels[-1] = space.layers[-1].levels[-1]
+    return tuple(levels)

@@ -1,0 +1,282 @@
+"""
+Plans of all budgets, measured.
+
+``nested``: one plan per budget, smallest first, each with the one before inside it. ``common``: one plan, that of the
+smallest budget, for everybody. Either way a plan is built and measured before it is taken, and measured again when it
+is exported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+
+from mobile_sdk.sizes import format_bytes
+
+from ..errors import BudgetError, ExportError
+from ..evidence import Evidence, Progress, silent
+from ..importance import SELECTORS, Scores
+from ..journal import Journal
+from ..plan import Plan
+from ..space import FROZEN, Levels, Space
+from ..task import Task
+from ..workers import Workers
+from .candidates import candidates
+from .measured import Measurements
+
+__all__ = ["DEFAULT_SELECTOR", "MODES", "Mode", "Tier", "Tiers", "plan_for", "plan_tiers", "plans_for"]
+
+Mode = Literal["nested", "common"]
+MODES: tuple[Mode, ...] = ("nested", "common")
+DEFAULT_SELECTOR = "last-layers"
+
+# Plans that are measured per budget before the best that fitted is taken.
+_ROUNDS = 6
+# A plan that takes this much of its budget is not improved further.
+_FULL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Tier:
+    """
+    A budget and the plan that was found for it.
+
+    Args:
+        budget: bytes.
+        plan: what is trained.
+        levels: the same, one level per layer.
+        needs: bytes that it was measured to take, with a margin for repetition.
+        gain: what the selector expects of it, in the unit of its scores.
+
+    """
+
+    budget: int
+    plan: Plan
+    levels: Levels
+    needs: int
+    gain: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiers:
+    """All tiers of a run, smallest budget first, and what the choice was made on."""
+
+    space: Space
+    scores: Scores
+    mode: Mode
+    tiers: tuple[Tier, ...]
+    everything: int
+
+    def coverage(self) -> list[int]:
+        """Per layer, how many tiers train at least a part of it."""
+        levels = [tier.levels for tier in self.tiers]
+        return [sum(row[i] != FROZEN for row in levels) for i in range(len(self.space))]
+
+
+def plan_tiers(
+    evidence: Evidence,
+    scores: Scores,
+    budgets: Sequence[int],
+    *,
+    mode: Mode = "nested",
+    shrink: bool = False,
+) -> Tiers:
+    """
+    The plans of ``budgets``.
+
+    Args:
+        evidence: space, seed, processors, journal.
+        scores: what layers are expected to add.
+        budgets: bytes that a training step may take, as :func:`~exporters.measure.measure` counts them.
+        mode: a plan for each, nested, or the smallest one's for all.
+        shrink: whether a smaller micro-batch may be taken to train more; otherwise only where nothing fits.
+
+    Raises:
+        BudgetError: if no plan fits one of them; it names the smallest budget that can be met.
+        ExportError: if the model cannot be lowered.
+
+    """
+    if mode not in MODES:
+        raise ExportError(f"there is no mode {mode!r}; use {' or '.join(MODES)}")
+    ordered = sorted(budgets)
+    measurements = Measurements(evidence)
+    search = _Search(evidence, scores, measurements, shrink)
+    floor: Levels = (FROZEN,) * len(evidence.space)
+    tiers: list[Tier] = []
+    for budget in ordered[:1] if mode == "common" else ordered:
+        evidence.progress(f"searching for {format_bytes(budget)}", len(tiers), len(ordered))
+        tier = search.settle(budget, floor)
+        tiers.append(tier)
+        floor = tier.levels
+    if mode == "common":
+        tiers = [dataclasses.replace(tiers[0], budget=budget) for budget in ordered]
+    everything = measurements.everything(evidence.space.task.micro_batch)
+    return Tiers(evidence.space, scores, mode, tuple(tiers), everything)
+
+
+class _Search:
+    def __init__(self, evidence: Evidence, scores: Scores, measurements: Measurements, shrink: bool) -> None:
+        self.evidence = evidence
+        self.space = evidence.space
+        self.scores = scores
+        self.measurements = measurements
+        self.shrink = shrink
+
+    def settle(self, budget: int, floor: Levels) -> Tier:
+        """The best tier of a budget that has ``floor`` inside it."""
+        size = self.space.task.micro_batch
+        if self.measurements.everything(size) <= budget:
+            return self._everything(budget, size)
+        found: Tier | None = None
+        smallest: list[int] = []
+        while size >= 1:
+            least = floor if any(floor) else self.space.last(1)
+            needs = self.measurements(least, size)
+            smallest.append(needs)
+            if needs <= budget:
+                tier = self._at(budget, floor, size) or self._tier(budget, least, size)
+                # Fewer samples per step cost time: only for a gain that is worth it.
+                if found is None or tier.gain > found.gain + 0.02 * abs(found.gain):
+                    found = tier
+                if not self.shrink:
+                    break
+            size //= 2
+        if found is not None:
+            return found
+        least_bytes = math.ceil(min(smallest) * 1.02 / 10_000) * 10_000
+        raise BudgetError(
+            f"no plan of task {self.space.task.name!r} fits {format_bytes(budget)}: training its last layer, "
+            f"one sample at a time, takes {format_bytes(least_bytes)}; set at least that",
+            least_bytes,
+        )
+
+    def _at(self, budget: int, floor: Levels, size: int) -> Tier | None:
+        """The best plan that was measured within the budget at this micro-batch."""
+        if self.scores.chain:
+            return self._chain(budget, size)
+        measurements = self.measurements
+        measurements.calibrate(size)
+        best: Tier | None = None
+        limit = float(budget)
+        tried: set[Levels] = set()
+        for _ in range(_ROUNDS):
+            levels = candidates(self.evidence, self.scores, measurements.model.costs(size), floor, limit)
+            if levels is None or (levels in tried and limit == budget):
+                break
+            needs = measurements(levels, size)
+            tried.add(levels)
+            if needs <= budget:
+                tier = self._tier(budget, levels, size)
+                if best is None or tier.gain > best.gain:
+                    best = tier
+                if needs >= _FULL * budget or limit < budget:
+                    break
+            else:
+                # The measurement is in the prediction now; where that did not move it enough, ask for less.
+                predicted = measurements.model.predict(levels, size)
+                limit = min(limit * 0.97, predicted * budget / needs if predicted <= budget else limit)
+        return best
+
+    def _chain(self, budget: int, size: int) -> Tier:
+        """The last layers, as many as fit: memory grows with them, so a bisection finds how many."""
+        fits, fails = 1, len(self.space) + 1
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            if self.measurements(self.space.last(middle), size) <= budget:
+                fits = middle
+            else:
+                fails = middle
+        return self._tier(budget, self.space.last(fits), size)
+
+    def _tier(self, budget: int, levels: Levels, size: int) -> Tier:
+        plan = self.space.plan(levels, size)
+        return Tier(budget, plan, levels, self.measurements(levels, size), self.scores.of(levels))
+
+    def _everything(self, budget: int, size: int) -> Tier:
+        levels = tuple(layer.levels[-1] for layer in self.space.layers)
+        plan = Plan.everything(self.space.task, size)
+        return Tier(budget, plan, levels, self.measurements.everything(size), self.scores.of(levels))
+
+
+def plans_for(
+    task: Task,
+    budgets: Sequence[int],
+    *,
+    mode: Mode = "nested",
+    selector: str | None = None,
+    seed: int = 0,
+    journal: Journal | None = None,
+    processes: int | None = 1,
+    progress: Callable[[str], None] | None = None,
+) -> list[Plan]:
+    """
+    The plans of ``budgets``, in their order.
+
+    Args:
+        task: what to learn; its ``proxy`` data are what selectors look at.
+        budgets: bytes that a training step may take.
+        mode: see :mod:`exporters.search.tiers`.
+        selector: a name in :data:`~exporters.importance.SELECTORS`; :data:`DEFAULT_SELECTOR` where :obj:`None`.
+        seed: fixes every draw.
+        journal: what earlier searches worked out.
+        processes: to work on; as many as there are processors for :obj:`None`.
+        progress: called with a line of text as the search goes on.
+
+    Raises:
+        BudgetError: if no plan fits one of them; it names the smallest budget that can be met.
+        ExportError: if the model cannot be lowered, or the selector needs data that the task does not give.
+
+    """
+    say = progress
+    report: Progress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
+    evidence = evidence_of(task, seed=seed, journal=journal, processes=processes, progress=report)
+    scores = select(evidence, selector)
+    tiers = plan_tiers(evidence, scores, budgets, mode=mode)
+    by_budget = {tier.budget: tier.plan for tier in tiers.tiers}
+    return [by_budget[budget] for budget in budgets]
+
+
+def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None = None) -> Plan:
+    """The plan of a single budget; see :func:`plans_for`."""
+    return plans_for(task, [budget], progress=progress)[0]
+
+
+def evidence_of(
+    task: Task,
+    *,
+    seed: int = 0,
+    journal: Journal | None = None,
+    processes: int | None = None,
+    progress: Progress = silent,
+) -> Evidence:
+    """What selectors look at: the task's space and proxy data."""
+    samples = None
+    if task.proxy is not None:
+        x, y = task.proxy()
+        samples = torch.as_tensor(x), torch.as_tensor(y)
+    return Evidence(
+        Space(task),
+        samples,
+        seed=seed,
+        workers=Workers(processes),
+        journal=journal or Journal(),
+        progress=progress,
+    )
+
+
+def select(evidence: Evidence, selector: str | None) -> Scores:
+    """
+    The scores of a selector by its name.
+
+    Raises:
+        ExportError: if there is none of this name, or it needs data that are not there.
+
+    """
+    name = selector or DEFAULT_SELECTOR
+    if name not in SELECTORS:
+        raise ExportError(f"there is no selector {name!r}; use one of {', '.join(SELECTORS)}")
+    return SELECTORS[name](evidence)

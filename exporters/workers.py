@@ -1,0 +1,82 @@
+"""Processes that work through items in parallel, torch on one thread in each."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = ["Workers"]
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+_context: Any = None
+
+
+class Workers:
+    """
+    A number of processes, started when there is something to do and ended when it is done.
+
+    What cannot be pickled (a task with a lambda for a loss, say) is worked through in this process.
+
+    Args:
+        count: processes; as many as there are processors where :obj:`None`.
+
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or os.cpu_count() or 1
+
+    def map(
+        self, function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]
+    ) -> Iterator[tuple[Key, Any]]:
+        """``(key, function(context, item))`` of every item, as they are done."""
+        count = min(self.count, len(items))
+        packed = _pickled((function, context)) if count > 1 else None
+        if packed is None:
+            yield from _here(function, context, items)
+            return
+        spawn = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
+        pool = concurrent.futures.ProcessPoolExecutor(count, spawn, _prepare, (packed, list(sys.path)))
+        try:
+            waiting = {pool.submit(_work, item): key for key, item in items.items()}
+            for future in concurrent.futures.as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _here(function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]) -> Iterator[tuple[Key, Any]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same numbers as in a process of its own
+    try:
+        for key, item in items.items():
+            yield key, function(context, item)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pickled(value: Any) -> bytes | None:
+    try:
+        return pickle.dumps(value)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return None
+
+
+def _prepare(packed: bytes, path: list[str]) -> None:
+    global _context  # noqa: PLW0603 a process of a pool has no other place for what it got once
+    sys.path[:] = path
+    torch.set_num_threads(1)
+    _context = pickle.loads(packed)
+
+
+def _work(item: Any) -> Any:
+    function, context = _context
+    return function(context, item)
