@@ -18,7 +18,7 @@ from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.connection import Connection
 from mobile_sdk.evaluation import finite
 from mobile_sdk.layout import Vector
-from mobile_sdk.protocol.messages import Announce, Finished
+from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
 
 from .buffer import BufferedUpdate
 from .config import Config, StalenessSection
@@ -169,6 +169,11 @@ class Coordinator:
         run.buffer.remove(updates)
         run.merged(record, merged)
         log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        for update, fate in zip(updates, merged, strict=True):
+            session = self._sessions.get(update.record.device)
+            if session is not None:
+                told = Merged(Name(fate.assignment), record.version, fate.staleness, fate.weight)
+                self._background(session.tell(told))
         self._push(Announce(record.version, metrics))
 
     def _merged(self, updates: list[BufferedUpdate], weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Vector:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mobile_sdk.files import sync_folder
 from mobile_sdk.signing import signed_bytes
-from mobile_sdk.storage import sync_folder
 
 from .errors import StoreError
 

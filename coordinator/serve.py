@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock
-from mobile_sdk.storage import write_durably
+from mobile_sdk.files import write_durably
 
 from .config import Config
 from .coordinator import Coordinator

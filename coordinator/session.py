@@ -13,7 +13,7 @@ from mobile_sdk.link import Link
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator import CoordinatorSession
-from mobile_sdk.protocol.messages import Announce, Decline, Enrol, Finished, Hello, Offer, Proof, Ready
+from mobile_sdk.protocol.messages import Announce, Decline, Enrol, Finished, Hello, Merged, Offer, Proof, Ready
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 from mobile_sdk.weights import map_file
 
@@ -103,6 +103,14 @@ class DeviceSession:
             log.debug("%s left before it heard of version %d", self.device, message.version)
         finally:
             self._pushing = False
+
+    async def tell(self, message: Merged) -> None:
+        """Tell the device what became of its update."""
+        self._session.announce(message)
+        try:
+            await self._link.flush()
+        except ConnectionLost:
+            log.debug("%s left before it heard of %s", self.device, message.assignment)
 
     async def replace(self) -> None:
         """The device has a newer connection; this one is of no use any more."""

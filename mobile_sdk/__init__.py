@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
 if TYPE_CHECKING:
+    from . import events
+    from .blocking import BlockingClient
     from .client import Client
+    from .data import ArrayDataset, FolderDataset, SampleStore, SequenceDataset
     from .engines import load_engine
+    from .errors import FtteError
 
-__all__ = ["Client", "__version__", "load_engine"]
+# Loaded when first used: importing the SDK must cost an app next to nothing.
+_HOMES = {
+    "ArrayDataset": "data",
+    "BlockingClient": "blocking",
+    "Client": "client",
+    "FolderDataset": "data",
+    "FtteError": "errors",
+    "SampleStore": "data",
+    "SequenceDataset": "data",
+    "load_engine": "engines",
+}
+
+__all__ = [
+    "ArrayDataset",
+    "BlockingClient",
+    "Client",
+    "FolderDataset",
+    "FtteError",
+    "SampleStore",
+    "SequenceDataset",
+    "__version__",
+    "events",
+    "load_engine",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first used: importing the SDK must cost an app next to nothing.
-    if name == "Client":
-        from .client import Client
-
-        return Client
-    if name == "load_engine":
-        from .engines import load_engine
-
-        return load_engine
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "events":
+        return importlib.import_module(".events", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,8 @@ from .events import (
     Disconnected,
     Evaluating,
     Event,
+    Merged,
+    Paused,
     Postponed,
     RunFinished,
     Training,
@@ -35,6 +37,7 @@ from .events import (
 )
 from .invite import Invite
 from .process import peak_rss_bytes, torch_loaded
+from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes
 from .version import __version__
 
@@ -57,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ftte-device", description="Take part in a federated training run.")
-    parser.add_argument("--version", action="version", version=f"ftte-device {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"ftte-device {__version__} (protocol {PROTOCOL_VERSION})"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     join = commands.add_parser("join", help="join a run and train until it has ended")
     join.add_argument(
@@ -160,7 +165,16 @@ class _Printer:
                 self._printed = time.monotonic()
                 return f"  step {event.step} of {event.steps}, loss {event.loss:.4f}"
             case UpdateAccepted():
-                return f"{event.assignment}: accepted, staleness {event.staleness}"
+                moved = format_bytes(event.cost.bytes_up + event.cost.bytes_down)
+                return (
+                    f"{event.assignment}: accepted, staleness {event.staleness} "
+                    f"({event.cost.cpu_seconds:.2f} CPU seconds, {moved} moved, "
+                    f"estimated {event.cost.energy_joules_estimate:.1f} J)"
+                )
+            case Merged():
+                return f"{event.assignment}: merged in version {event.version} with the weight {event.weight:.2f}"
+            case Paused():
+                return f"paused: {event.reason}"
             case UpdateRejected():
                 return f"{event.assignment}: refused: {event.reason}"
             case Declined():

@@ -9,7 +9,9 @@ What can go wrong on a device, as exceptions.
     ├── DataError            samples that break the task's input contract
     ├── StorageError         the device's folder is damaged or in use
     ├── InviteError          a link that invites to no run
+    ├── NoModel              nothing to predict with yet
     ├── ProtocolError        the peer broke the protocol
+    │   └── VersionMismatch  it speaks another version of it
     └── Refused              the coordinator said no, and why
 
 """
@@ -21,12 +23,14 @@ __all__ = [
     "FtteError",
     "InviteError",
     "LayoutError",
+    "NoModel",
     "PayloadError",
     "ProgramError",
     "ProgramRejected",
     "ProtocolError",
     "Refused",
     "StorageError",
+    "VersionMismatch",
 ]
 
 
@@ -71,8 +75,24 @@ class InviteError(FtteError):
     """A link does not invite to a run."""
 
 
+class NoModel(FtteError):
+    """No version of the model has come to this device yet."""
+
+
 class ProtocolError(FtteError):
-    """The peer sent something that the protocol does not allow at this point."""
+    """
+    The peer sent something that the protocol does not allow at this point.
+
+    ``code`` is what the peer is told; see ``docs/protocol.md``.
+    """
+
+    code = "protocol"
+
+
+class VersionMismatch(ProtocolError):
+    """The peer speaks another version of the protocol."""
+
+    code = "version"
 
 
 class Refused(FtteError):

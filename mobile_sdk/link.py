@@ -22,13 +22,19 @@ S = TypeVar("S", bound=Session)
 
 
 class Link(Generic[S]):
-    """Feeds what comes from ``connection`` to ``session``, and sends what it wants sent."""
+    """
+    Feeds what comes from ``connection`` to ``session``, and sends what it wants sent.
+
+    ``sent`` and ``received`` count the bytes of frames, without what the transport adds.
+    """
 
     def __init__(self, connection: Connection, session: S, clock: Clock) -> None:
         self.session = session
         self._connection = connection
         self._clock = clock
         self._sending = asyncio.Lock()
+        self.sent = 0
+        self.received = 0
 
     def now(self) -> float:
         """The monotonic time that the session measures transfers with."""
@@ -45,6 +51,7 @@ class Link(Generic[S]):
         async with self._sending:  # frames leave in the order the session made them
             for frame in self.session.frames_to_send():
                 await self._connection.send(frame)
+                self.sent += len(frame)
 
     async def events(self) -> AsyncIterator[Event]:
         """
@@ -58,10 +65,11 @@ class Link(Generic[S]):
         await self.flush()
         while True:
             frame = await self._connection.receive()
+            self.received += len(frame)
             try:
                 events = self.session.receive(frame, self.now())
             except ProtocolError as error:
-                await self.fail("protocol", str(error))
+                await self.fail(error.code, str(error))
                 raise
             await self.flush()
             for event in events:

@@ -5,6 +5,7 @@ What a device keeps over restarts: one folder, written so that a kill at any ins
     lock                 held while a client uses the folder
     artifacts/HASH       complete files; HASH.part what has come so far
     programs/HASH/       a verified program, by the hash of its manifest
+    model.json           which program and weights are complete: what predictions are made with
     update/              a finished update that is not yet acknowledged
 
 """
@@ -24,30 +25,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import StorageError
+from .files import sync_folder, write_durably
 from .protocol.auth import SECRET_BYTES
 from .protocol.messages import ArtifactRef, Sha256, is_name
 
-__all__ = ["DeviceStorage", "PendingUpdate", "write_durably"]
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace ``path`` atomically: after this returns, a power cut leaves the new content, before it the old."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+__all__ = ["DeviceStorage", "HeldModel", "PendingUpdate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +39,15 @@ class PendingUpdate:
     assignment: str
     artifact: ArtifactRef
     report: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldModel:
+    """A version that is here as a whole: the program's manifest and the files of weights, by hash."""
+
+    version: int
+    manifest: str
+    weights: tuple[str, ...]
 
 
 class DeviceStorage:
@@ -224,8 +215,9 @@ class DeviceStorage:
         return True
 
     def keep_artifacts(self, wanted: Iterable[str]) -> None:
-        """Remove artifacts and parts that are not among the hashes ``wanted``."""
-        keep = set(wanted)
+        """Remove artifacts and parts that are neither among the hashes ``wanted`` nor of the model that is held."""
+        model = self.model()
+        keep = {*wanted, *(model.weights if model else ())}
         for path in (self.folder / "artifacts").iterdir():
             if path.name.removesuffix(".part") not in keep:
                 path.unlink()
@@ -245,7 +237,7 @@ class DeviceStorage:
         shutil.rmtree(self.folder / "programs" / manifest_sha256, ignore_errors=True)
 
     def install_program(self, manifest_sha256: str, files: Mapping[str, bytes]) -> Path:
-        """Write a verified program's files; older programs are removed."""
+        """Write a verified program's files."""
         target = self.folder / "programs" / manifest_sha256
         temporary = target.with_name(target.name + ".new")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -254,10 +246,28 @@ class DeviceStorage:
             write_durably(temporary / name, content)
         temporary.replace(target)
         sync_folder(target.parent)
-        for other in target.parent.iterdir():
-            if other != target:
-                shutil.rmtree(other)
         return target
+
+    # The model that predictions are made with.
+
+    def model(self) -> HeldModel | None:
+        """The newest version that is here as a whole, if there is one and its files are."""
+        try:
+            data = json.loads((self.folder / "model.json").read_bytes())
+            model = HeldModel(int(data["version"]), str(data["manifest"]), tuple(str(w) for w in data["weights"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        whole = self.program_folder(model.manifest) and all(self.artifact(sha256) for sha256 in model.weights)
+        return model if whole else None
+
+    def remember_model(self, model: HeldModel) -> None:
+        """Note that a version is here as a whole; programs and weights of the one before are removed."""
+        if model != self.model():
+            write_durably(self.folder / "model.json", json.dumps(dataclasses.asdict(model)).encode())
+        for other in (self.folder / "programs").iterdir():
+            if other.name != model.manifest:
+                shutil.rmtree(other)
+        self.keep_artifacts(())
 
     # The finished update.
 

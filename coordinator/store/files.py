@@ -7,8 +7,8 @@ import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from mobile_sdk.files import sync_folder
 from mobile_sdk.manifest import FileEntry
-from mobile_sdk.storage import sync_folder
 
 from ..errors import StoreError
 from .steps import step

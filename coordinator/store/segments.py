@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mobile_sdk.storage import sync_folder
+from mobile_sdk.files import sync_folder
 
 from .steps import step
 

@@ -20,6 +20,7 @@ from .messages import (
     Hello,
     Hex,
     Later,
+    Merged,
     Message,
     Name,
     Offer,
@@ -114,8 +115,8 @@ class CoordinatorSession(Session):
         """The update will never be merged."""
         self._send(Rejected(Name(assignment), Name(code), printable(message)))
 
-    def announce(self, message: Announce | Finished) -> None:
-        """Tell of a new version, or of the end."""
+    def announce(self, message: Announce | Merged | Finished) -> None:
+        """Tell of a new version, of an update's fate, or of the end."""
         if self.state is State.OPEN:
             self._send(message)
 
@@ -131,11 +132,6 @@ class CoordinatorSession(Session):
                 raise self._unexpected(message)
 
     def _greeted(self, message: Hello) -> list[Event]:
-        if message.protocol != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"the device speaks protocol {message.protocol} (SDK {message.sdk}), "
-                f"this coordinator {PROTOCOL_VERSION}: update the older one"
-            )
         if message.run != self._run:
             raise ProtocolError(f"this coordinator serves the run {self._run!r}, not {message.run!r}")
         if len(message.nonce) != 2 * auth.NONCE_BYTES:

@@ -23,6 +23,7 @@ from .messages import (
     Hello,
     Hex,
     Later,
+    Merged,
     Message,
     Name,
     Offer,
@@ -87,7 +88,10 @@ class DeviceSession(Session):
                 return self._challenged(message)
             case Welcome(), State.PROVING:
                 return self._welcomed(message)
-            case ((Assign() | Evaluate() | Accepted() | Rejected() | Announce() | Finished()), State.OPEN):
+            case (
+                (Assign() | Evaluate() | Accepted() | Rejected() | Announce() | Merged() | Finished()),
+                State.OPEN,
+            ):
                 return [message]
             case Later(), _:
                 return [message]
@@ -95,11 +99,6 @@ class DeviceSession(Session):
                 raise self._unexpected(message)
 
     def _challenged(self, message: Challenge) -> list[Event]:
-        if message.protocol != PROTOCOL_VERSION:
-            raise Refused(
-                "protocol",
-                f"the coordinator speaks protocol {message.protocol}, not {PROTOCOL_VERSION}: update the older side",
-            )
         if not trust.succeeds(self._run, self.key, message.key, message.succession):
             raise Refused(
                 "key", f"the coordinator's key is {message.key}, but {self.key} is pinned: check address and key"

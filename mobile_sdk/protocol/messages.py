@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import ProtocolError
+from ..errors import ProtocolError, VersionMismatch
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "Assign",
     "Challenge",
     "Decline",
+    "Difference",
     "Enrol",
     "Error",
     "Evaluate",
@@ -35,6 +36,7 @@ __all__ = [
     "Hello",
     "Hex",
     "Later",
+    "Merged",
     "Message",
     "Name",
     "Offer",
@@ -145,7 +147,8 @@ class Ready:
     """
     Device: give me work; here is what I am.
 
-    ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold; the last two are facts of the process.
+    ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold; ``holds`` are the files of weights
+    that I have, which differences may start from; memory and torch are facts of the process.
     """
 
     budget: int
@@ -155,6 +158,20 @@ class Ready:
     serial: int
     peak_rss_bytes: int
     torch_loaded: bool
+    holds: tuple[Sha256, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """
+    A shorter way to the file ``target`` than fetching it: ``artifact`` added to the file ``base``.
+
+    Where ``base`` is empty, ``artifact`` alone is enough. See :mod:`mobile_sdk.payload.differences`.
+    """
+
+    target: Sha256
+    base: Hex
+    artifact: ArtifactRef
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +180,7 @@ class Assign:
     Coordinator: train this.
 
     ``weights`` are safetensors files which together hold every parameter; later ones overlay earlier ones.
+    ``differences`` are shorter ways to some of them. ``payload`` says how the update is to be packed.
     """
 
     assignment: Name
@@ -173,6 +191,8 @@ class Assign:
     weights: tuple[ArtifactRef, ...]
     settings: Mapping[str, Any]
     seed: int
+    differences: tuple[Difference, ...] = ()
+    payload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +285,16 @@ class Announce:
 
 
 @dataclasses.dataclass(frozen=True)
+class Merged:
+    """Coordinator: your update is part of ``version``; ``weight`` is what its staleness left of it, 1 for all."""
+
+    assignment: Name
+    version: int
+    staleness: int
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Finished:
     """Coordinator: the run has ended."""
 
@@ -299,6 +329,7 @@ Message = (
     | Fetch
     | Ack
     | Announce
+    | Merged
     | Finished
     | Error
 )
@@ -339,6 +370,14 @@ def decode(text: str) -> Message:
     kind = data.pop("type", None)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise ProtocolError(f"unknown message type {kind!r}")
+    if kind in ("hello", "challenge") and data.get("protocol") != PROTOCOL_VERSION:
+        # Another version may have other fields: they say nothing, the number says it all.
+        number = data.get("protocol")
+        said = data.get("sdk", "")
+        raise VersionMismatch(
+            f"the other side speaks protocol {printable(ascii(number))[:20]} (version {printable(str(said))[:40]}), "
+            f"this one {PROTOCOL_VERSION}: update the older one"
+        )
     message: Message = _build(_TYPES[kind], data, kind)
     return message
 
@@ -426,6 +465,16 @@ def _artifact(value: Any, where: str) -> ArtifactRef:
     return ref
 
 
+def _hashes(value: Any, where: str) -> tuple[Sha256, ...]:
+    _expect(isinstance(value, list) and len(value) <= 64, value, where, "a list of at most 64 hashes")
+    return tuple(Sha256(_CHECKS["Sha256"](item, f"{where}[{i}]")) for i, item in enumerate(value))
+
+
+def _differences(value: Any, where: str) -> tuple[Difference, ...]:
+    _expect(isinstance(value, list) and len(value) <= 64, value, where, "a list of at most 64 differences")
+    return tuple(_build(Difference, item, f"{where}[{i}]") for i, item in enumerate(value))
+
+
 def _artifacts(value: Any, where: str) -> tuple[ArtifactRef, ...]:
     _expect(isinstance(value, list) and len(value) <= 64, value, where, "a list of at most 64 artifacts")
     return tuple(_artifact(item, f"{where}[{i}]") for i, item in enumerate(value))
@@ -448,6 +497,8 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "ArtifactRef": _artifact,
     "tuple[ArtifactRef, ...]": _artifacts,
     "tuple[Succession, ...]": _successions,
+    "tuple[Sha256, ...]": _hashes,
+    "tuple[Difference, ...]": _differences,
     "Mapping[str, float]": _metrics,
     "Mapping[str, Any]": _object,
 }

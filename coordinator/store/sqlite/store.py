@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from mobile_sdk.files import sync_folder
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
-from mobile_sdk.storage import sync_folder
 
 from ...errors import StoreError
 from ..base import Phase, RunRecord, TierRecord, VersionRecord

@@ -1,0 +1,18 @@
+"""A device's own samples. They never leave the device."""
+
+from .base import ArrayDataset, Dataset, SequenceDataset, as_dataset
+from .check import check
+from .folder import FolderDataset
+from .load import load_dataset
+from .samples import SampleStore
+
+__all__ = [
+    "ArrayDataset",
+    "Dataset",
+    "FolderDataset",
+    "SampleStore",
+    "SequenceDataset",
+    "as_dataset",
+    "check",
+    "load_dataset",
+]

@@ -1,0 +1,113 @@
+"""What a dataset is, and the two that lie in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+
+__all__ = ["ArrayDataset", "Batch", "Dataset", "SequenceDataset", "as_dataset"]
+
+Batch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples that can be counted and picked."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        """The samples at ``indices``: x of shape ``(len(indices), ...)`` and their y."""
+        ...
+
+
+class ArrayDataset:
+    """
+    Samples held in two arrays.
+
+    Args:
+        x: inputs, shape ``(n, ...)``.
+        y: targets, shape ``(n, ...)``.
+
+    Raises:
+        DataError: if there are no samples, or not as many x as y.
+
+    """
+
+    def __init__(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        if len(x) != len(y):
+            raise DataError(f"the dataset has {len(x)} inputs but {len(y)} targets")
+        if len(x) == 0:
+            raise DataError("the dataset has no samples")
+        self._x = x
+        self._y = y
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        return self._x[indices], self._y[indices]
+
+
+class SequenceDataset:
+    """
+    Any sequence of ``(x, y)``: a list, or an object that makes sample ``i`` when it is asked for.
+
+    Only the samples of one micro-batch are in memory at a time, as far as this class is concerned.
+
+    Args:
+        samples: each an array (or a number) x and its y, all of the same shapes and dtypes.
+
+    """
+
+    def __init__(self, samples: Sequence[tuple[Any, Any]]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        picked = []
+        for index in indices:
+            sample = self._samples[int(index)]
+            if not isinstance(sample, Sequence) or len(sample) != 2:
+                raise DataError(f"sample {index} is a {type(sample).__name__}; every sample must be a pair (x, y)")
+            picked.append(sample)
+        try:
+            return np.stack([np.asarray(x) for x, _ in picked]), np.stack([np.asarray(y) for _, y in picked])
+        except ValueError as error:
+            raise DataError(f"the samples {indices.tolist()} differ in shape: {error}") from error
+
+
+def as_dataset(source: Any) -> Dataset:
+    """
+    Whatever an app has its samples in, as a dataset.
+
+    Args:
+        source: a :class:`Dataset`; a pair of arrays ``(x, y)``; a sequence of pairs ``(x, y)``; or the path of a folder
+            of ``.npz`` or ``.npy`` files (see :class:`~mobile_sdk.data.folder.FolderDataset`).
+
+    Raises:
+        DataError: if it is none of these.
+
+    """
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, str | Path):
+        from .folder import FolderDataset
+
+        return FolderDataset(source)
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, np.ndarray) for part in source):
+        return ArrayDataset(*source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return SequenceDataset(source)
+    raise DataError(
+        f"{type(source).__name__} is no dataset: give arrays (x, y), a sequence of pairs (x, y), a folder, "
+        "or an object with __len__ and batch"
+    )

@@ -1,0 +1,100 @@
+"""The newest model that a device holds: what it trains from, and what it predicts with, online or not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .engines.base import Engine
+from .errors import NoModel
+from .layout import Arrays
+from .manifest import MANIFEST_FILE, InputContract, Manifest
+from .storage import DeviceStorage, HeldModel
+from .weights import map_weights
+
+__all__ = ["Model"]
+
+
+class Model:
+    """
+    One engine at a time, for whoever needs it: training in one thread, predictions in others.
+
+    Args:
+        storage: where programs and weights are.
+        load: makes an engine from a program's folder.
+
+    """
+
+    def __init__(self, storage: DeviceStorage, load: Callable[[Path], Engine]) -> None:
+        self._storage = storage
+        self._load = load
+        self._engine: tuple[str, Engine] | None = None
+        self._lock = threading.RLock()
+
+    def engine(self, manifest: str) -> Engine:
+        """The installed program of this manifest (its hash), loaded; the one before is closed."""
+        with self._lock:
+            if self._engine is None or self._engine[0] != manifest:
+                self.close()
+                self._engine = manifest, self._load(self._folder(manifest))
+            return self._engine[1]
+
+    def weights(self, engine: Engine, files: tuple[str, ...]) -> Arrays:
+        """Every parameter, mapped from these artifacts."""
+        paths = [self._storage.artifact(sha256) for sha256 in files]
+        return map_weights(engine.manifest.layout, [path for path in paths if path is not None])
+
+    def contract(self) -> InputContract:
+        """
+        What the task's samples look like.
+
+        Raises:
+            NoModel: if no program has come yet.
+
+        """
+        return Manifest.from_bytes((self._folder(self._held().manifest) / MANIFEST_FILE).read_bytes()).contract
+
+    def predict(self, x: Any) -> npt.NDArray[np.float32]:
+        """
+        The model's output for ``x``, with the newest weights that are here.
+
+        Raises:
+            NoModel: if no version has come yet.
+            ProgramError: if ``x`` does not fit the task.
+
+        """
+        with self._lock:
+            held = self._held()
+            engine = self.engine(held.manifest)
+            weights = self.weights(engine, held.weights)
+            samples = np.asarray(x, engine.manifest.contract.x_dtype)
+            size = engine.manifest.micro_batch
+            shape = engine.manifest.methods["predict"].outputs[0].shape[1:]
+            result = np.empty((len(samples), *shape), np.float32)
+            for start in range(0, len(samples), size):
+                result[start : start + size] = engine.predict(samples[start : start + size], weights)
+            return result
+
+    def close(self) -> None:
+        """Free the engine."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine[1].close()
+                self._engine = None
+
+    def _held(self) -> HeldModel:
+        held = self._storage.model()
+        if held is None:
+            raise NoModel("no version of the model is on this device yet: take part in the run until one has come")
+        return held
+
+    def _folder(self, manifest: str) -> Path:
+        folder = self._storage.program_folder(manifest)
+        if folder is None:
+            raise NoModel("the program is not on this device any more: take part in the run until it has come again")
+        return folder

@@ -1,0 +1,330 @@
+"""One connection's worth of a device's life."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Callable
+
+from .backoff import delays
+from .clock import Clock, Offload
+from .connection import ConnectionLost
+from .data.base import Dataset
+from .download import Downloads
+from .engines.base import Engine
+from .errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
+from .evaluation import evaluate_dataset
+from .events import (
+    Announced,
+    Assigned,
+    Connected,
+    Cost,
+    Declined,
+    Disconnected,
+    Downloading,
+    Evaluating,
+    Event,
+    Merged,
+    RunFinished,
+    Training,
+    UpdateAccepted,
+    UpdateRejected,
+    Uploading,
+)
+from .layout import Arrays
+from .link import Link
+from .process import ProcessFacts
+from .protocol.device import DeviceSession
+from .protocol.messages import (
+    Accepted,
+    Announce,
+    ArtifactRef,
+    Assign,
+    Evaluate,
+    Finished,
+    Later,
+    Ready,
+    Rejected,
+    Welcome,
+)
+from .protocol.messages import Merged as MergedMessage
+from .protocol.session import FetchRequested, PeerError, Received, SendProgress
+from .storage import DeviceStorage, PendingUpdate
+from .training import Diverged, Execute, TrainingResult, TrainingSettings
+
+__all__ = ["ComeBack", "Device", "Listener", "Visit"]
+
+# After so many assignments in a row that diverged or were refused, the device cannot help this run.
+MAX_DIVERGED = 3
+
+Listener = Callable[[Event], None]
+
+
+@dataclasses.dataclass
+class Device:
+    """
+    What visits need of the device, and what outlives them.
+
+    ``pinned`` is the key that the app pins. ``ready`` describes the device; ``prepare`` makes engine and weights of an
+    assignment; ``samples`` gives what to train on; ``keep`` writes an update down. ``failed`` counts assignments in a
+    row that came to nothing; bytes are those since the last update was acknowledged.
+    """
+
+    storage: DeviceStorage
+    clock: Clock
+    offload: Offload
+    execute: Execute
+    rng: random.Random
+    process: ProcessFacts
+    pinned: str
+    ready: Callable[[], Ready]
+    prepare: Callable[[Assign | Evaluate], tuple[Engine, Arrays]]
+    samples: Callable[[Engine, str], Dataset]
+    keep: Callable[[Assign, TrainingResult, float, float], PendingUpdate]
+    failed: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+class ComeBack(Exception):
+    """The coordinator has no work now."""
+
+    def __init__(self, later: Later) -> None:
+        super().__init__(later.reason)
+        self.seconds = later.seconds
+        self.reason = later.reason
+
+
+class Visit:
+    """
+    From connecting to the end of the link, or of the run.
+
+    Args:
+        device: whose visit it is.
+        link: the open connection, with nothing said on it yet.
+        listener: called with every event.
+
+    ``progressed`` tells whether anything came of it.
+    """
+
+    def __init__(self, device: Device, link: Link[DeviceSession], listener: Listener) -> None:
+        self._device = device
+        self._storage = device.storage
+        self._offload = device.offload
+        self._link = link
+        self._listener = listener
+        self._inbox: asyncio.Queue[Welcome | Assign | Evaluate | Accepted | Rejected | Exception] = asyncio.Queue()
+        self._downloads = Downloads(
+            link, self._storage, device.offload, lambda received, size: listener(Downloading(received, size))
+        )
+        self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
+        self.progressed = False
+        self._broken: Exception | None = None
+
+    async def run(self) -> RunFinished | None:
+        """Work until the run has ended; raises when the link breaks."""
+        reader = asyncio.create_task(self._read())
+        worker = asyncio.create_task(self._work())
+        try:
+            await asyncio.wait({reader, worker}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done() and not reader.cancelled() and reader.exception() is None:
+                return reader.result()
+            # The link broke: training, if it is under way, still ends and is kept.
+            await worker
+            return None
+        finally:
+            for task in (reader, worker):
+                task.cancel()
+            await asyncio.gather(reader, worker, return_exceptions=True)
+            self._device.bytes_up += self._link.sent
+            self._device.bytes_down += self._link.received
+
+    async def _read(self) -> RunFinished:
+        """Pass on what the coordinator says; ends when the run has ended."""
+        try:
+            async for event in self._link.events():
+                match event:
+                    case Finished():
+                        finished = RunFinished(event.version, event.reason, event.metrics)
+                        self._listener(finished)
+                        return finished
+                    case Announce():
+                        self._listener(Announced(event.version, event.metrics))
+                    case MergedMessage():
+                        self._listener(Merged(event.assignment, event.version, event.staleness, event.weight))
+                    case SendProgress():
+                        self._listener(Uploading(event.sent, event.size))
+                    case Received():
+                        await self._receive(event)
+                    case FetchRequested():
+                        await self._send(event)
+                    case PeerError(code="unavailable" | "replaced"):
+                        raise ConnectionLost(event.message)
+                    case PeerError():
+                        raise Refused(event.code, event.message)
+                    case Later():
+                        raise ComeBack(event)
+                    case Welcome() | Assign() | Evaluate() | Accepted() | Rejected():
+                        self._inbox.put_nowait(event)
+                    case _:
+                        raise ProtocolError(f"{type(event).__name__} is not for a device")
+        except Exception as error:
+            self._broken = error
+            self._inbox.put_nowait(error)
+            for _, future in self._wanted.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # the worker may be busy elsewhere and never look
+            raise
+        raise ConnectionLost("the coordinator left")
+
+    async def _next(self) -> Welcome | Assign | Evaluate | Accepted | Rejected:
+        item = await self._inbox.get()
+        if isinstance(item, Exception):
+            self._inbox.put_nowait(item)  # whoever asks next gets it too
+            raise item
+        return item
+
+    async def _work(self) -> None:
+        welcome = await self._next()
+        if not isinstance(welcome, Welcome):
+            raise ProtocolError("the coordinator gave work before it welcomed the device")
+        self._storage.remember_enrolment()
+        self._storage.trust_key(self._device.pinned, self._link.session.key)
+        self._listener(Connected(self._storage.device, welcome.version))
+        pending = await self._offload(self._storage.pending_update)
+        while True:
+            if pending is not None:
+                await self._hand_in(pending)
+            self._link.session.ready(await self._offload(self._device.ready))
+            await self._link.flush()
+            task = await self._next()
+            match task:
+                case Assign():
+                    pending = await self._do(task)
+                case Evaluate():
+                    pending = None
+                    await self._evaluate(task)
+                case _:
+                    raise ProtocolError(f"{type(task).__name__.lower()} came where an assignment was due")
+
+    async def _evaluate(self, evaluate: Evaluate) -> None:
+        """How well a version does on this device's own samples; nothing but the means is told."""
+        self._listener(Evaluating(evaluate.evaluation, evaluate.version))
+        try:
+            await self._download(evaluate)
+            engine, weights = await self._offload(self._device.prepare, evaluate)
+            samples = await self._offload(self._device.samples, engine, evaluate.manifest.sha256)
+            count, metrics = await self._offload(evaluate_dataset, engine, weights, samples)
+        except (DataError, PayloadError, ProgramError) as error:
+            self._link.session.decline(evaluate.evaluation, "evaluation", str(error))
+        else:
+            self._link.session.evaluated(evaluate.evaluation, count, metrics)
+        await self._link.flush()
+
+    async def _do(self, assign: Assign) -> PendingUpdate | None:
+        """Download, train and keep the update; none if the assignment was given back."""
+        self._listener(Assigned(assign.assignment, assign.version))
+        try:
+            settings = TrainingSettings.from_json(assign.settings)
+            await self._download(assign)
+            engine, weights = await self._offload(self._device.prepare, assign)
+            samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
+            began, cpu = self._device.clock.monotonic(), self._device.process.cpu_seconds()
+            result = await self._device.execute(
+                engine,
+                weights,
+                samples,
+                settings,
+                assign.seed,
+                lambda step, steps, loss: self._listener(Training(step, steps, loss)),
+            )
+            seconds = self._device.clock.monotonic() - began
+            cpu = self._device.process.cpu_seconds() - cpu
+        except (Diverged, DataError, PayloadError, ProgramError) as error:
+            await self._decline(assign, error)
+            return None
+        return await self._keep(assign, result, seconds, cpu)
+
+    async def _keep(self, assign: Assign, result: TrainingResult, seconds: float, cpu: float) -> PendingUpdate:
+        """Write the update down; a full disk must not cost the work that is done."""
+        for wait in delays(self._device.rng):
+            try:
+                update: PendingUpdate = await self._offload(self._device.keep, assign, result, seconds, cpu)
+            except OSError as error:
+                self._listener(Disconnected(f"the update cannot be kept: {error}", wait))
+                await asyncio.sleep(wait)
+            else:
+                return update
+        raise AssertionError("the waits never end")
+
+    async def _decline(self, assign: Assign, error: FtteError) -> None:
+        """Give an assignment back; only divergence is worth another try on this device."""
+        code = {Diverged: "diverged", DataError: "data", PayloadError: "weights", ProgramRejected: "program-rejected"}
+        self._listener(Declined(assign.assignment, str(error)))
+        self._link.session.decline(assign.assignment, code.get(type(error), "program"), str(error))
+        await self._link.flush()
+        self._device.failed += 1
+        if not isinstance(error, Diverged) or self._device.failed >= MAX_DIVERGED:
+            raise error
+
+    async def _download(self, assign: Assign | Evaluate) -> None:
+        """Fetch what is missing of the assignment, and forget what belongs to none."""
+        refs = [*assign.weights]
+        if self._storage.program_folder(assign.manifest.sha256) is None:
+            refs += [assign.manifest, assign.program]
+        await self._offload(self._storage.keep_artifacts, [ref.sha256 for ref in refs])
+        for ref in refs:
+            done = asyncio.get_running_loop().create_future()
+            self._wanted[ref.sha256] = (ref, done)
+            if self._broken is not None:  # the reader is gone: nobody would ever answer
+                raise self._broken
+            if not await self._downloads.start(ref):
+                await done
+            del self._wanted[ref.sha256]
+            self.progressed = True
+
+    async def _receive(self, event: Received) -> None:
+        ref, done = self._wanted[event.chunk.sha256]
+        if await self._downloads.receive(ref, event):
+            done.set_result(None)
+
+    async def _hand_in(self, update: PendingUpdate) -> None:
+        """Offer an update until the coordinator has it, or says that it never will."""
+        self._link.session.offer(update.assignment, update.artifact, update.report)
+        await self._link.flush()
+        answer = await self._next()
+        if not isinstance(answer, Accepted | Rejected) or answer.assignment != update.assignment:
+            raise ProtocolError(f"{answer} does not answer the update of {update.assignment}")
+        await self._offload(self._storage.drop_update)
+        self.progressed = True
+        if isinstance(answer, Accepted):
+            self._device.failed = 0
+            self._listener(UpdateAccepted(answer.assignment, answer.staleness, self._cost(update)))
+        else:
+            self._listener(UpdateRejected(answer.assignment, answer.code, answer.message))
+            self._device.failed += answer.code in ("not-finite", "magnitude", "payload", "report")
+            if self._device.failed >= MAX_DIVERGED:
+                raise Refused(answer.code, answer.message)
+
+    def _cost(self, update: PendingUpdate) -> Cost:
+        """What the acknowledged update took; the bytes of the next one count from here."""
+        device, link = self._device, self._link
+        cost = Cost(
+            seconds=float(update.report.get("seconds", 0.0)),
+            cpu_seconds=float(update.report.get("cpu_seconds", 0.0)),
+            bytes_up=device.bytes_up + link.sent,
+            bytes_down=device.bytes_down + link.received,
+        )
+        device.bytes_up, device.bytes_down = -link.sent, -link.received
+        return cost
+
+    async def _send(self, event: FetchRequested) -> None:
+        """Send the pending update; it is the only thing that ever leaves a device."""
+        update = await self._offload(self._storage.pending_update)
+        if update is None or update.artifact.sha256 != event.sha256:
+            raise ProtocolError(f"the coordinator asked for {event.sha256}, which was not offered")
+        content = await self._offload(self._storage.update_content, update.artifact)
+        self._link.session.send_artifact(event.sha256, memoryview(content), event.offset, self._link.now())
+        await self._link.flush()
