@@ -6,22 +6,28 @@ import contextlib
 import dataclasses
 import gc
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS, ViewCopyConfig
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig
-from executorch.exir.backend.compile_spec_schema import CompileSpec
-from executorch.exir.backend.partitioner import DelegationSpec
+from executorch.exir import lowered_backend_module as exir_lowered
+from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
+from executorch.exir.delegate import executorch_call_delegate
 from executorch.exir.passes import MemoryPlanningPass
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from .edge import edge_program
+from .partition import Region, partition
 from .quiet import quiet
+from .simplify import simplify
+from .xnnpack import describe, serialise
 
 __all__ = ["Emitted", "emit"]
+
+_BACKEND = "XnnpackBackend"
+_ALIGNMENT = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,24 +48,14 @@ class Emitted:
         return cls(pte, json.loads(planned))
 
 
-def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emitted:
-    """
-    One program of several methods.
-
-    Args:
-        methods: name -> lowered graph and example inputs.
-
-    """
+def emit(methods: Mapping[str, fx.GraphModule]) -> Emitted:
+    """One program of several methods: name -> lowered graph."""
     with quiet(), _uncollected():
-        exported = {
-            name: torch.export.export(_Positional(graph), tuple(inputs), strict=False)
-            for name, (graph, inputs) in methods.items()
-        }
         config = EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
         edge = EdgeProgramManager(
-            {name: edge_program(program, config) for name, program in exported.items()},
+            {name: edge_program(_delegating(graph), config) for name, graph in methods.items()},
             compile_config=config,
-        ).to_backend(_partitioner())
+        )
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.
         program = edge.to_executorch(
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
@@ -68,43 +64,81 @@ def emit(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> Emit
     return Emitted(program.buffer, planned)
 
 
-class _InnerViews(ViewCopyConfig):  # type: ignore[misc]
+class LoweredBackendModule(exir_lowered.LoweredBackendModule):  # type: ignore[misc]
     """
-    Views of inputs stay outside the delegate.
+    A region as ExecuTorch knows it, by this name.
 
-    Inside, a view of an external tensor is a copy; outside, ExecuTorch makes it a pointer. Weights are such inputs.
+    It keeps no copy of the region: passes that run the graph get empty results.
+
+    Args:
+        content: what the backend reads.
+        constants: its constants, by name.
+        outputs: the region's results, for their shapes.
+
     """
 
-    def check_constraints(self, node: fx.Node, ep: torch.export.ExportedProgram) -> bool:
-        source = node.args[0]
-        outer = isinstance(source, fx.Node) and source.op == "placeholder"
-        return not outer and bool(super().check_constraints(node, ep))
+    def __init__(self, content: bytes, constants: NamedDataStoreOutput, outputs: Sequence[Tensor]) -> None:
+        super().__init__(_Hollow(outputs), _BACKEND, content, [], constants)
+        self.meta: dict[str, Any] | None = {}
+
+    def __deepcopy__(self, memo: Any) -> LoweredBackendModule:
+        return self
 
 
-def _partitioner() -> XnnpackPartitioner:
-    """
-    XNNPACK, without the passes that prepare a graph for it.
+class _Hollow:
+    """Stands where ExecuTorch keeps the original program of a delegate."""
 
-    By default 17 passes retrace every delegate; they fuse, decompose and re-tag what the lowering never emits.
-    Naming a single one, as this key does, skips the others.
-    """
-    configs = [_InnerViews if config is ViewCopyConfig else config for config in ALL_PARTITIONER_CONFIGS]
-    partitioner = XnnpackPartitioner(configs)
-    partitioner.delegation_spec = DelegationSpec(
-        partitioner.delegation_spec.backend_id, [CompileSpec("dqlinear_partitioner", b"")]
+    def __init__(self, outputs: Sequence[Tensor]) -> None:
+        self.shapes = [tuple(t.shape) for t in outputs]
+        self.graph = fx.Graph()
+        self.graph.output(tuple(None for _ in outputs))
+
+    def module(self) -> Any:
+        return lambda *inputs: tuple(torch.empty(shape) for shape in self.shapes)
+
+
+def _delegating(graph: fx.GraphModule) -> fx.GraphModule:
+    """The graph with its regions replaced by calls of delegates."""
+    simplify(graph)
+    root = torch.nn.Module()
+    result = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            made[node] = result.node_copy(node)
+        elif node.op == "get_attr":
+            root.register_buffer(str(node.target), getattr(graph, str(node.target)), persistent=False)
+            made[node] = result.node_copy(node)
+    for count, part in enumerate(partition(graph.graph)):
+        if isinstance(part, Region):
+            name = f"delegate_{count}"
+            root.add_module(name, _delegate(part))
+            _call(result, name, part, made)
+        else:
+            made[part] = result.node_copy(part, lambda n: made[n])
+    result.node_copy(next(n for n in graph.graph.nodes if n.op == "output"), lambda n: made[n])
+    result.eliminate_dead_code()
+    return fx.GraphModule(root, result)
+
+
+def _delegate(region: Region) -> LoweredBackendModule:
+    content, constants = serialise(describe(region.nodes, region.inputs, region.outputs))
+    store = NamedDataStore()
+    for name, data in constants.items():
+        store.add_named_data(name, data, alignment=_ALIGNMENT)
+    return LoweredBackendModule(
+        content, store.get_named_data_store_output(), [node.meta["val"] for node in region.outputs]
     )
-    return partitioner
 
 
-class _Positional(nn.Module):
-    """``torch.export`` takes modules only."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.graph(*inputs)
+def _call(graph: fx.Graph, name: str, region: Region, made: dict[fx.Node, fx.Node]) -> None:
+    """Call the delegate ``name``; its results stand for the region's outputs from now on."""
+    delegate = graph.get_attr(name)
+    call = graph.call_function(executorch_call_delegate, (delegate, *[made[n] for n in region.inputs]))
+    call.meta["val"] = tuple(node.meta["val"] for node in region.outputs)
+    for index, node in enumerate(region.outputs):
+        made[node] = graph.call_function(operator.getitem, (call, index))
+        made[node].meta["val"] = node.meta["val"]
 
 
 @contextlib.contextmanager

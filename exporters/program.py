@@ -179,7 +179,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
     known = cache.graphs_key(traced)
     kept = cache.load(known) if cached else None
     if kept is None:
-        emitted = emit({name: (lower(graph, inputs), inputs) for name, (graph, inputs) in traced.items()})
+        emitted = emit({name: lower(graph, inputs) for name, (graph, inputs) in traced.items()})
         cache.store(known, emitted.to_bytes())
     else:
         emitted = Emitted.from_bytes(kept)

@@ -1,0 +1,54 @@
+"""
+What rewrites leave behind that costs something: views of views, and views of constants.
+
+Equal operators are not merged: the second copy of a convolution's columns, made for its weights' gradient, is what
+spares keeping the first one in memory through the whole step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+__all__ = ["simplify"]
+
+_aten = torch.ops.aten
+_VIEWS = (_aten.view_copy.default, _aten.view.default, _aten._unsafe_view.default)
+_FILLED = {_aten.ones.default: 1.0, _aten.zeros.default: 0.0}
+
+
+def simplify(graph: fx.GraphModule) -> None:
+    """Edit a lowered graph in place."""
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target in _FILLED:
+            _fill(node, _FILLED[node.target])
+        elif node.target in _VIEWS:
+            _view(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _fill(node: fx.Node, value: float) -> None:
+    """One name for all constants."""
+    node.args, node.target = (node.args[0], value), _aten.full.default
+    node.kwargs = {**node.kwargs, "dtype": node.meta["val"].dtype}
+
+
+def _view(node: fx.Node) -> None:
+    node.target = _aten.view_copy.default
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    shape = list(node.meta["val"].shape)
+    while source.op == "call_function" and source.target in _VIEWS and len(source.users) == 1:
+        source = source.args[0]
+        assert isinstance(source, fx.Node)
+        node.replace_input_with(node.args[0], source)  # type: ignore[arg-type]
+    if source.op == "call_function" and source.target is _aten.full.default:
+        node.target, node.kwargs = source.target, source.kwargs
+        node.args = (shape, source.args[1])
+    elif list(source.meta["val"].shape) == shape and node.users:
+        node.replace_all_uses_with(source)
+    else:
+        node.args = (source, shape)
