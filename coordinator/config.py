@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,15 +25,23 @@ class _Section(BaseModel):
 
 
 class RunSection(_Section):
-    """Which run, of which task, and where it is kept."""
+    """Which run, of which task, and where it is kept; with ``hold`` it gives out no work until it is started."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     task: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
     state: Path = Path("state")
+    hold: bool = False
 
 
 class ServerSection(_Section):
-    """Where devices connect. Off loopback, TLS and an enrolment token are needed."""
+    """
+    Where devices connect. Off loopback, TLS is needed, and devices enrol with a token.
+
+    ``token`` lets any number of devices enrol; without it (and off loopback) they need one that ``ftte invite`` made.
+    ``public_url`` is what invites say where it differs from host and port, behind a proxy for instance. At most
+    ``connections`` are open at once, ``handshakes`` of them by peers that have not proved who they are, and
+    ``handshakes_per_address`` of those from one address; each has ``handshake_seconds`` for it.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
@@ -40,6 +49,20 @@ class ServerSection(_Section):
     private_key: Path | None = None
     token: str = ""
     insecure: bool = False
+    open_enrolment: bool | None = None
+    public_url: Annotated[str, Field(pattern=r"^wss?://[^\s]+$")] | None = None
+    connections: Annotated[int, Field(ge=1)] = 10_000
+    handshakes: Annotated[int, Field(ge=1)] = 1_000
+    handshakes_per_address: Annotated[int, Field(ge=1)] = 500
+    handshake_seconds: Annotated[float, Field(gt=0)] = 20.0
+    drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether a device must give a token to enrol."""
+        if self.open_enrolment is not None:
+            return not self.open_enrolment
+        return bool(self.token) or not is_loopback(self.host)
 
     @model_validator(mode="after")
     def _safe_off_loopback(self) -> ServerSection:
@@ -50,9 +73,71 @@ class ServerSection(_Section):
                 raise ValueError(
                     f"host {self.host} is not this machine: give certificate and private_key, or set insecure = true"
                 )
-            if not self.token:
-                raise ValueError(f"host {self.host} is not this machine: set a token that devices enrol with")
+            if self.open_enrolment:
+                raise ValueError(f"host {self.host} is not this machine: open_enrolment would let anybody in")
         return self
+
+
+class AdminSection(_Section):
+    """
+    Where `ftte runs`, `ftte devices` and the like reach the coordinator.
+
+    ``folder`` gets the bearer token (``admin.token``) and the Unix socket (``admin.sock``); with a ``port``, loopback
+    is listened on instead of the socket.
+    """
+
+    folder: Path = Path(".ftte")
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class LimitsSection(_Section):
+    """
+    What one device may ask of the coordinator.
+
+    ``bytes_per_day`` counts both directions; a device beyond it is sent away until it is a day older.
+    ``messages_per_second`` is an average, of which a few seconds' worth may come at once.
+    """
+
+    bytes_per_day: Size | None = None
+    messages_per_second: Annotated[float, Field(gt=0)] = 500.0
+
+
+class SchedulingSection(_Section):
+    """
+    Who gets work.
+
+    ``concurrency`` devices work at once (0: all that ask); up to ``waiting`` more wait connected for their turn, and
+    who comes then is told to come back, after ``retry_seconds`` at the least. A task that is not handed in within
+    ``deadline_seconds``, or whose device has been gone for ``liveness_seconds``, is given to another. ``repeat`` lets a
+    device train the same version again. Ranges that fewer than ``coverage`` tasks at work train go first.
+    """
+
+    concurrency: Annotated[int, Field(ge=0)] = 0
+    waiting: Annotated[int, Field(ge=0)] = 1_000
+    retry_seconds: Annotated[float, Field(gt=0)] = 30.0
+    deadline_seconds: Annotated[float, Field(gt=0)] = 1_800.0
+    liveness_seconds: Annotated[float, Field(gt=0)] = 300.0
+    repeat: bool = True
+    coverage: Annotated[int, Field(ge=0)] = 1
+
+
+class EvaluationSection(_Section):
+    """
+    What is made of metrics.
+
+    ``metric`` is watched, and should grow unless ``minimise``. The run ends after ``patience`` versions without a
+    better one (0: never). A merge that makes it worse by more than ``guard`` is rolled back; after three such in a
+    row the run is paused. Each ``federated_every``-th version, ``federated_devices`` devices are asked how it does on
+    their own samples; of fewer than ``federated_minimum`` answers nothing is kept.
+    """
+
+    metric: str = "accuracy"
+    minimise: bool = False
+    patience: Annotated[int, Field(ge=0)] = 0
+    guard: Annotated[float, Field(gt=0)] | None = None
+    federated_devices: Annotated[int, Field(ge=0)] = 0
+    federated_every: Annotated[int, Field(ge=1)] = 5
+    federated_minimum: Annotated[int, Field(ge=1)] = 3
 
 
 class TrainingSection(_Section):
@@ -81,12 +166,17 @@ class StalenessSection(_Section):
 
 
 class MergeSection(_Section):
-    """When and how updates become a version."""
+    """
+    When and how updates become a version.
+
+    A buffer that is not full, and that nothing has come into for ``flush_seconds``, is merged as it is (0: never).
+    """
 
     buffer: Annotated[int, Field(ge=1)] = 10
     rule: Literal["holders", "fixed-K"] = "holders"
     min_holders: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    flush_seconds: Annotated[float, Field(ge=0)] = 600.0
     staleness: StalenessSection = StalenessSection()
 
 
@@ -107,6 +197,10 @@ class Config(_Section):
     training: TrainingSection = TrainingSection()
     merge: MergeSection = MergeSection()
     stop: StopSection = StopSection()
+    scheduling: SchedulingSection = SchedulingSection()
+    limits: LimitsSection = LimitsSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    admin: AdminSection = AdminSection()
 
 
 def load_config(path: Path) -> Config:
@@ -139,7 +233,10 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{name}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        words = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            words = f"there is no such key{_suggestion(first['loc'])}"
+        raise ConfigError(f"{name}: {where}: {words}") from error
     server = config.server.model_copy(
         update={
             key: folder / value
@@ -148,4 +245,19 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
         }
     )
     run = config.run.model_copy(update={"state": folder / config.run.state})
-    return config.model_copy(update={"run": run, "server": server})
+    admin = config.admin.model_copy(update={"folder": folder / config.admin.folder})
+    return config.model_copy(update={"run": run, "server": server, "admin": admin})
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """What may have been meant by a key that is not known."""
+    section: Any = Config
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        section = None if field is None else field.annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return ""
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; {location[-2] if len(location) > 1 else 'a run file'} has {', '.join(section.model_fields)}"

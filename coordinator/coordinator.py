@@ -22,15 +22,17 @@ from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
 
 from .buffer import BufferedUpdate
 from .config import Config, StalenessSection
-from .errors import StoreUnavailable
+from .dispatch import Dispatcher
+from .errors import ConflictError, StoreUnavailable
 from .keys import RunKey
 from .merge.rules import Contribution, merge
 from .merge.staleness import Constant, Exponential, Hinge, Polynomial, StalenessPolicy
 from .run import Run
 from .session import DeviceSession
 from .status import RunStatus, Traffic
-from .store.base import MergedUpdate, Store
+from .store.base import DiscardedUpdate, MergedUpdate, Phase, Store, VersionRecord
 from .tiers import Tier
+from .watch import Watch
 
 __all__ = ["Coordinator"]
 
@@ -38,6 +40,15 @@ log = logging.getLogger(__name__)
 
 # How long to wait before a merge that could not be written is tried again.
 RETRY_SECONDS = 5.0
+
+# From which phases a run can get into one. A finished run can be taken up again.
+BEFORE: Mapping[Phase, Sequence[Phase]] = {
+    "created": (),
+    "running": ("created", "paused", "draining", "finished"),
+    "paused": ("running", "draining"),
+    "draining": ("running", "paused"),
+    "finished": ("created", "running", "paused", "draining"),
+}
 
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
@@ -55,7 +66,7 @@ class Coordinator:
         clock: where the time comes from.
         offload: runs what must not block the event loop.
 
-    ``state`` is the run in memory.
+    ``state`` is the run in memory, ``dispatcher`` who gives out its work, ``watch`` what its metrics say.
     """
 
     def __init__(
@@ -71,8 +82,12 @@ class Coordinator:
     ) -> None:
         clock = clock or SystemClock()
         self.state = Run(config, store, key, tiers, clock=clock, offload=offload)
+        self.dispatcher = Dispatcher(self.state, self._woken)
+        self.watch = Watch(config.evaluation, store.versions())
         self._config = config
         self._evaluate = evaluate
+        self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
         self._policy = staleness_policy(config.merge.staleness)
         self._sessions: dict[str, DeviceSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,12 +99,14 @@ class Coordinator:
 
     async def serve(self, connection: Connection, traffic: Traffic | None = None) -> None:
         """Serve one device until it leaves."""
-        session = DeviceSession(self.state, connection, traffic or Traffic(), self._greet)
+        session = DeviceSession(self.state, connection, traffic or Traffic(), self)
         try:
             await session.serve()
         finally:
             if self._sessions.get(session.device) is session:
                 del self._sessions[session.device]
+                self.dispatcher.left(session.device)
+                self.state.federated.lost(session.device)
             try:
                 await session.leave()
             except StoreUnavailable as error:
@@ -97,10 +114,11 @@ class Coordinator:
             finally:
                 self._left.set()
 
-    def _greet(self, session: DeviceSession) -> None:
+    def greet(self, session: DeviceSession) -> None:
         """A device proved itself; an older connection of the same device is closed."""
         older = self._sessions.get(session.device)
         self._sessions[session.device] = session
+        self.dispatcher.came(session.device)
         if older is not None:
             # In the background: the old link may be stuck.
             self._background(older.replace())
@@ -113,23 +131,148 @@ class Coordinator:
             The end as it was announced.
 
         """
-        limit = self._config.stop.seconds
-        try:
-            # Between merges only: a merge that has begun is always finished and announced.
-            async with asyncio.timeout(limit) as timeout:
-                ends = timeout.when()
-                while (reason := self._reached()) is None:
-                    if ends is not None and asyncio.get_running_loop().time() >= ends:
-                        raise TimeoutError  # a buffer that is always full never waits
-                    updates = await self.state.buffer.full()
-                    timeout.reschedule(None)
-                    await self._merge_or_wait(updates)
-                    timeout.reschedule(ends)
-        except TimeoutError:
-            reason = f"{limit:g} s are over"
-        finished = self.state.finish(reason, self.state.versions.newest.metrics)
+        state = self.state
+        if state.phase == "created" and not self._config.run.hold:
+            await self.set_phase("running", "started", by="coordinator")
+        while (reason := await self._ended()) is None:
+            self._changed.clear()
+            updates = await self._gather()
+            if updates:
+                await self._merge_or_wait(updates)
+            elif state.phase == "draining" and not self.dispatcher.scheduler.working and not len(state.buffer):
+                await self.set_phase("paused", "drained", by="coordinator")
+        if state.phase != "finished":
+            await self.set_phase("finished", reason, by="coordinator")
+        finished = state.finish(reason, state.versions.newest.metrics)
         self._push(finished)
         return finished
+
+    async def _ended(self) -> str | None:
+        """Why the run has ended, if it has."""
+        if self.state.phase == "finished":
+            return self.state.reason
+        remaining = await self._remaining()
+        if remaining is not None and remaining <= 0:
+            return f"{self._config.stop.seconds:g} s are over"
+        return self._reached()
+
+    async def _remaining(self) -> float | None:
+        """Seconds until the run's time is over; none if it has no limit."""
+        limit, now = self._config.stop.seconds, self.state.clock.wall()
+        if limit is None or self.state.phase == "created":
+            return None
+        return float(await self.state.offload(self.state.store.started_at, now)) + limit - now
+
+    async def _gather(self) -> list[BufferedUpdate]:
+        """
+        Wait for updates to merge; none if something else has to be looked at first.
+
+        That is a full buffer. When the devices that there are cannot fill it, what has come is merged
+        after a while, and so is the rest when the run is drained.
+        """
+        state, buffer = self.state, self.state.buffer
+        idle = state.phase in ("created", "paused")
+        if state.phase == "draining" and not self.dispatcher.scheduler.working and 0 < len(buffer) < buffer.capacity:
+            return buffer.all()
+        arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self._remaining()
+        limits = [seconds for seconds in (None if idle or flush == 0 else flush, remaining) if seconds is not None]
+        waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._changed.wait())}
+        if not idle:
+            waits.add(asyncio.create_task(buffer.filled()))
+        try:
+            done, _ = await asyncio.wait(
+                waits, timeout=max(min(limits), 0.0) if limits else None, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if idle or self._changed.is_set():
+            return []
+        if len(buffer) >= buffer.capacity:
+            return buffer.oldest()
+        flushed = not done and flush > 0 and buffer.arrivals == arrivals and (remaining is None or remaining > flush)
+        if flushed and len(buffer):
+            log.info("merging %d of %d updates: no other came for %g s", len(buffer), buffer.capacity, flush)
+        return buffer.all() if flushed else []
+
+    def _woken(self) -> None:
+        """A device is done with its work: what a draining run waits for."""
+        if self.state.phase == "draining":
+            self._changed.set()
+
+    # What an operator, or the run itself, decides.
+
+    async def set_phase(self, phase: Phase, reason: str, *, by: str) -> None:
+        """
+        Bring the run into another phase of its life; durable when this returns.
+
+        Raises:
+            ConflictError: if there is no way from its phase to that one.
+
+        """
+        state = self.state
+        if state.phase not in BEFORE[phase]:
+            raise ConflictError(f"the run is {state.phase}: it cannot become {phase}")
+        await state.offload(lambda: state.store.set_phase(phase, reason, state.clock.wall(), by=by))
+        state.finished = None
+        state.phase, state.reason = phase, reason
+        log.info("the run is %s: %s", phase, reason)
+        if phase == "running":
+            self.dispatcher.dispatch()
+        else:
+            self.dispatcher.disperse(f"the run is {phase}")
+        self._changed.set()
+
+    async def roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
+        """
+        Go on from an older version: a new one repeats it, and what was based on versions in between is void.
+
+        Raises:
+            ConflictError: if ``to`` is no ancestor of the newest version.
+            StoreError: if its weights were pruned.
+
+        """
+        async with self._writing:
+            return await self._roll_back(to, why, by=by)
+
+    async def _roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
+        run = self.state
+        newest = run.versions.newest.version
+        if not run.versions.is_ancestor(to) or to == newest:
+            raise ConflictError(f"version {to} is no ancestor of version {newest}: see `ftte versions`")
+        void = [u for u in run.buffer.all() if not run.versions.is_ancestor(u.record.version, of=to)]
+        lost = [a for a in self.dispatcher.open if not run.versions.is_ancestor(a.version, of=to)]
+        record: VersionRecord = await run.offload(
+            lambda: run.versions.roll_back(
+                to,
+                [DiscardedUpdate(update.record.assignment, "rolled-back") for update in void],
+                [assignment.id for assignment in lost],
+                run.clock.wall(),
+                by=by,
+                why=why,
+            )
+        )
+        run.buffer.remove(void)
+        log.warning("rolled back to version %d, which is version %d now: %s", to, record.version, why)
+        self._published(record)
+        self.dispatcher.void([assignment.device for assignment in lost])
+        return record
+
+    async def expel(self, device: str) -> None:
+        """A device was revoked or withdrawn: its connection ends, and its place is free."""
+        self.dispatcher.void([device])
+        self.state.federated.lost(device)
+        session = self._sessions.get(device)
+        if session is not None:
+            await session.fail("revoked", "the operator has revoked this device")
+
+    async def dismiss(self, code: str, message: str) -> None:
+        """End every connection; what is on its way up or down goes on when the devices come back."""
+        await asyncio.gather(*(session.fail(code, message) for session in list(self._sessions.values())))
+
+    def close(self) -> None:
+        """Stop what would go on by itself."""
+        self.dispatcher.close()
 
     async def drained(self) -> None:
         """Wait until every device has left; they do when they hear that the run has ended."""
@@ -153,9 +296,26 @@ class Coordinator:
             return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"
         if stop.versions is not None and newest.version >= stop.versions:
             return f"version {newest.version} has reached the limit of {stop.versions}"
-        return None
+        return self.watch.exhausted()
 
     async def _merge(self, updates: list[BufferedUpdate]) -> None:
+        async with self._writing:
+            # A rollback may have come between: what it made void was taken out of the buffer, or came later.
+            void = [u for u in updates if not self.state.versions.is_ancestor(u.record.version)]
+            if void:
+                discarded = [DiscardedUpdate(update.record.assignment, "rolled-back") for update in void]
+                await self.state.offload(self.state.store.discard, discarded)
+                self.state.buffer.remove(void)
+                return
+            record = await self._merge_next(updates)
+            harm = self.watch.harm(record)
+            if harm is not None:
+                await self._roll_back(record.parent, harm, by="coordinator")
+        if harm is not None and self.watch.hopeless:
+            self.watch.give_up()
+            await self.set_phase("paused", f"rolling back did not help: {harm}", by="coordinator")
+
+    async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
         run = self.state
         staleness = [run.versions.staleness(update.record.version) for update in updates]
         weights = self._policy.weights(staleness)
@@ -165,16 +325,25 @@ class Coordinator:
             MergedUpdate(update.record.assignment, tau, float(weight))
             for update, tau, weight in zip(updates, staleness, weights, strict=True)
         ]
-        record = await run.offload(run.versions.commit, vector, metrics, merged, run.clock.wall())
+        record: VersionRecord = await run.offload(run.versions.commit, vector, metrics, merged, run.clock.wall())
         run.buffer.remove(updates)
-        run.merged(record, merged)
+        run.merged(merged)
         log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
         for update, fate in zip(updates, merged, strict=True):
             session = self._sessions.get(update.record.device)
             if session is not None:
                 told = Merged(Name(fate.assignment), record.version, fate.staleness, fate.weight)
                 self._background(session.tell(told))
-        self._push(Announce(record.version, metrics))
+        self._published(record)
+        return record
+
+    def _published(self, record: VersionRecord) -> None:
+        """There is a new version: everybody hears of it, and who has waited for it gets it."""
+        self.state.published(record)
+        self.watch.see(record)
+        self.state.federated.begin(record, list(self._sessions))
+        self._push(Announce(record.version, record.metrics))
+        self.dispatcher.dispatch()
 
     def _merged(self, updates: list[BufferedUpdate], weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Vector:
         section = self._config.merge

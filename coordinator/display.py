@@ -25,7 +25,15 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.25
 BLOCKS = "▁▂▃▄▅▆▇█"
 SHOWN_DEVICES = 20
-_STYLES = {"offline": "dim", "idle": "default", "downloading": "cyan", "training": "green", "uploading": "magenta"}
+_STYLES = {
+    "offline": "dim",
+    "idle": "default",
+    "waiting": "yellow",
+    "downloading": "cyan",
+    "training": "green",
+    "evaluating": "blue",
+    "uploading": "magenta",
+}
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@ What can go wrong on the coordinator.
 
     CoordinatorError
     ├── ConfigError     a run file that cannot be used
+    ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
     │   └── StoreUnavailable  it cannot be written just now: a full disk, say
     └── UpdateRefused   an update that will never be merged
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from mobile_sdk.errors import FtteError
 
-__all__ = ["ConfigError", "CoordinatorError", "StoreError", "StoreUnavailable", "UpdateRefused"]
+__all__ = ["ConfigError", "ConflictError", "CoordinatorError", "StoreError", "StoreUnavailable", "UpdateRefused"]
 
 
 class CoordinatorError(FtteError):
@@ -22,6 +23,10 @@ class CoordinatorError(FtteError):
 
 class ConfigError(CoordinatorError):
     """A run file cannot be used."""
+
+
+class ConflictError(CoordinatorError):
+    """What was asked for does not go together with the state that a run is in."""
 
 
 class StoreError(CoordinatorError):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mobile_sdk.files import sync_folder
+from mobile_sdk.files import sync_folder, write_durably
+from mobile_sdk.protocol.messages import Hex, Succession
+from mobile_sdk.protocol.trust import succession_bytes
 from mobile_sdk.signing import signed_bytes
 
 from .errors import StoreError
@@ -16,10 +21,18 @@ __all__ = ["RunKey"]
 
 
 class RunKey:
-    """Signs what devices run."""
+    """
+    Signs what devices run.
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
+    Args:
+        private: the private half.
+        succession: how the run's earlier keys led to this one, oldest first.
+
+    """
+
+    def __init__(self, private: Ed25519PrivateKey, succession: Sequence[Succession] = ()) -> None:
         self._private = private
+        self.succession = tuple(succession)
 
     @classmethod
     def load_or_create(cls, path: Path) -> RunKey:
@@ -32,20 +45,28 @@ class RunKey:
         """
         if not path.exists():
             private = Ed25519PrivateKey.generate()
-            temporary = path.with_suffix(".new")
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(private.private_bytes_raw())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            _write(path, private)
             return cls(private)
         content = path.read_bytes()
         if len(content) != 32:
             raise StoreError(f"{path} holds {len(content)} bytes, not a key of 32: restore it from a backup")
-        return cls(Ed25519PrivateKey.from_private_bytes(content))
+        private = Ed25519PrivateKey.from_private_bytes(content)
+        return cls(private, _succession(path, private.public_key().public_bytes_raw().hex()))
+
+    def rotated(self, path: Path, run: str) -> RunKey:
+        """
+        A new key that follows this one, in the place of the file ``path``; durable when this returns.
+
+        What the old key has signed is to be signed again; devices that pin it follow by themselves.
+        """
+        private = Ed25519PrivateKey.generate()
+        public = private.public_key().public_bytes_raw().hex()
+        step = Succession(Hex(public), Hex(self._private.sign(succession_bytes(run, self.public, public)).hex()))
+        steps = (*self.succession, step)
+        # First the public list, then the key: killed in between, the list ends with a key that nobody has, and is cut.
+        write_durably(_succession_path(path), json.dumps([dataclasses.asdict(step) for step in steps]).encode())
+        _write(path, private)
+        return RunKey(private, steps)
 
     @property
     def public(self) -> str:
@@ -59,3 +80,32 @@ class RunKey:
     def sign(self, manifest: bytes) -> str:
         """The signature of a manifest's exact bytes, hex."""
         return self._private.sign(signed_bytes(manifest)).hex()
+
+
+def _write(path: Path, private: Ed25519PrivateKey) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private.private_bytes_raw())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def _succession_path(path: Path) -> Path:
+    return path.with_name("succession.json")
+
+
+def _succession(path: Path, public: str) -> list[Succession]:
+    """The steps that led to the key ``public``."""
+    file = _succession_path(path)
+    if not file.exists():
+        return []
+    try:
+        steps = [Succession(Hex(step["key"]), Hex(step["signature"])) for step in json.loads(file.read_bytes())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} is damaged ({error}): restore it from a backup") from error
+    known = [step.key for step in steps]
+    return steps[: known.index(Hex(public)) + 1] if public in known else []

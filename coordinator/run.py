@@ -16,8 +16,10 @@ from mobile_sdk.protocol.messages import Finished
 from .buffer import Buffer, BufferedUpdate
 from .config import Config
 from .errors import StoreError, UpdateRefused
+from .federated import FederatedEvaluation
 from .intake import Intake
 from .keys import RunKey
+from .quota import Quota
 from .status import DeviceStatus, RunStatus, Traffic
 from .store.base import DiscardedUpdate, MergedUpdate, Store, VersionRecord
 from .tiers import Tier
@@ -61,6 +63,9 @@ class Run:
         self.buffer = Buffer(config.merge.buffer)
         self.intake = Intake(store, self._deliver, offload)
         self.uploads = Uploads(config.run.state / "incoming")
+        self.quota = Quota(config.limits.bytes_per_day)
+        self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
+        self.phase, self.reason = store.phase()
         self.finished: Finished | None = None
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
@@ -76,6 +81,7 @@ class Run:
                 updates=device.updates,
                 report=device.report,
                 earlier=Traffic(device.bytes_up, device.bytes_down),
+                failures=device.failures,
             )
         self._staleness.update(update.staleness for update in self.store.merged())
         for record in self.store.buffered():
@@ -108,9 +114,16 @@ class Run:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
 
-    def merged(self, version: VersionRecord, updates: Sequence[MergedUpdate]) -> None:
-        """Count updates that became part of a version."""
+    def forget(self, device: str) -> None:
+        """A device was withdrawn."""
+        self._devices.pop(device, None)
+
+    def published(self, version: VersionRecord) -> None:
+        """There is a new version."""
         self._history.append(version)
+
+    def merged(self, updates: Sequence[MergedUpdate]) -> None:
+        """Count updates that became part of a version."""
         self._staleness.update(update.staleness for update in updates)
 
     def finish(self, reason: str, metrics: Mapping[str, float]) -> Finished:
@@ -122,6 +135,8 @@ class Run:
         """One look at the run."""
         return RunStatus(
             name=self.config.run.name,
+            phase=self.phase,
+            reason=self.reason,
             version=self.versions.newest.version,
             metrics=self.versions.newest.metrics,
             history=tuple((version.version, version.metrics) for version in self._history),

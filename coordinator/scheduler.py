@@ -1,67 +1,206 @@
 """
-Who trains what next.
+Who trains next, and who waits: the decisions, without I/O.
 
-Every device that asks gets work at once: the newest version, in the largest tier that fits its
-budget. It may train the same version again, with another seed; no device ever waits for another.
+Fast devices come often and slow ones rarely. So that both have their share, whoever has contributed least goes
+first among those who wait; and before that, whoever trains a range of the weights that too few tasks at work train.
+A task is counted as at work until it is handed in, given back, overdue, or its device has been away for too long: then
+its place goes to another. What such a device hands in late is taken all the same if it is not too stale.
 """
 
 from __future__ import annotations
 
-from mobile_sdk.errors import Refused
-from mobile_sdk.protocol.messages import Assign, Hex, Name, Ready
-from mobile_sdk.sizes import format_bytes
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .run import Run
-from .store.base import AssignmentRecord
-from .tiers import Tier, choose_tier
+import numpy as np
 
-__all__ = ["next_assignment"]
+from .config import SchedulingSection
+from .tiers import Tier
 
-# Versions that an assignment may lag behind and still be given again.
-LONGEST_RESUME = 20
+__all__ = ["Postpone", "Scheduler", "Task", "Wait"]
+
+# Nobody is sent away for longer: the fleet may have shrunk meanwhile.
+LONGEST_RETRY_SECONDS = 3_600.0
+
+# How much a task's duration counts in the running mean of durations.
+MEMORY = 0.1
 
 
-async def next_assignment(run: Run, device: str, ready: Ready) -> tuple[Assign, Tier]:
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A device at work. Times are monotonic; ``gone_at`` says since when its device is not connected."""
+
+    device: str
+    tier: str
+    version: int
+    since: float
+    deadline: float
+    gone_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Wait:
+    """A device that waits, connected, for its turn."""
+
+    device: str
+    tier: str
+    since: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Postpone:
+    """A device is sent away for so many seconds."""
+
+    seconds: float
+    reason: str
+
+
+class Scheduler:
     """
-    Work for a device.
+    Places at work and the waiting room.
 
-    A device that comes back with its work undone gets the same assignment again while that is not too stale, so
-    that what it has downloaded stays good: on a link that keeps breaking, newer weights would never arrive whole.
-
-    Raises:
-        Refused: if nothing fits the device.
+    Args:
+        section: the operator's limits.
+        tiers: the run's programs.
+        buffered: tiers of the updates that wait to be merged, each as often as there are such updates.
+        contribution: how much a device has contributed so far.
 
     """
-    tier = choose_tier(run.tiers, ready.budget)
-    if tier is None:
-        least = run.tiers[0]
-        raise Refused(
-            "budget",
-            f"the budget of {format_bytes(ready.budget)} is too small: the smallest tier, {least.name}, "
-            f"needs {format_bytes(least.needs_bytes)}",
+
+    def __init__(
+        self,
+        section: SchedulingSection,
+        tiers: Sequence[Tier],
+        *,
+        buffered: Callable[[], Iterable[str]] = tuple,
+        contribution: Callable[[str], float] = lambda device: 0.0,
+    ) -> None:
+        self._section = section
+        self._ranges = ranges(tiers)
+        self._buffered = buffered
+        self._contribution = contribution
+        self._working: dict[str, Task] = {}
+        self._waiting: dict[str, Wait] = {}
+        self._trained: dict[str, int] = {}
+        self._seconds = section.retry_seconds
+        self.overdue = 0
+
+    @property
+    def working(self) -> Mapping[str, Task]:
+        """Tasks at work, by device."""
+        return self._working
+
+    @property
+    def waiting(self) -> Mapping[str, Wait]:
+        """Devices that wait connected."""
+        return self._waiting
+
+    def ask(self, device: str, tier: str, now: float) -> Postpone | None:
+        """A device wants work: it waits for :meth:`choose` to pick it, or is sent away."""
+        needed = self._missing(tier) > 0
+        if device not in self._working and len(self._waiting) >= self._section.waiting and not needed and self._full():
+            return Postpone(self.retry_seconds(), "there are more devices than work just now")
+        self._waiting[device] = Wait(device, tier, now)
+        return None
+
+    def choose(self, version: int) -> str | None:
+        """The next device to get work of ``version``, if there is a place for one; it does not wait any more."""
+        able = [wait for wait in self._waiting.values() if self._may(wait.device, version)]
+        if not able:
+            return None
+        missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
+        best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
+        del self._waiting[best.device]
+        return best.device
+
+    def begin(self, device: str, tier: str, version: int, now: float) -> None:
+        """A device got work."""
+        self._trained[device] = version
+        self._working[device] = Task(device, tier, version, now, now + self._section.deadline_seconds)
+
+    def end(self, device: str, now: float) -> None:
+        """Its task is handed in or given back: the place is free."""
+        task = self._working.pop(device, None)
+        if task is not None:
+            self._seconds += MEMORY * (now - task.since - self._seconds)
+
+    def forget(self, device: str) -> None:
+        """The device will not come back, or what it has trained is void: it has no place and may train anything."""
+        self._waiting.pop(device, None)
+        self._working.pop(device, None)
+        self._trained.pop(device, None)
+
+    def left(self, device: str, now: float) -> None:
+        """The device's connection is gone; its task may go on."""
+        self._waiting.pop(device, None)
+        self._change(device, gone_at=now)
+
+    def came(self, device: str) -> None:
+        """The device is connected."""
+        self._change(device, gone_at=None)
+
+    def expire(self, now: float) -> list[Task]:
+        """Tasks whose places are given to others."""
+        late = [task for task in self._working.values() if self._ends(task) <= now]
+        for task in late:
+            del self._working[task.device]
+        self.overdue += len(late)
+        return late
+
+    def next_expiry(self) -> float | None:
+        """When :meth:`expire` will have something to do."""
+        return min((self._ends(task) for task in self._working.values()), default=None)
+
+    def disperse(self) -> list[str]:
+        """Empty the waiting room; who was in it."""
+        devices = list(self._waiting)
+        self._waiting.clear()
+        return devices
+
+    def retry_seconds(self) -> float:
+        """When it is worth coming back: about the time until those who wait have had their turn."""
+        places = max(self._section.concurrency, 1)
+        estimate = self._seconds * (len(self._waiting) + 1) / places
+        return min(max(estimate, self._section.retry_seconds), LONGEST_RETRY_SECONDS)
+
+    def _full(self) -> bool:
+        return 0 < self._section.concurrency <= len(self._working)
+
+    def _may(self, device: str, version: int) -> bool:
+        if device in self._working:
+            return True  # it comes back with its work undone, and keeps its place
+        if not self._section.repeat and self._trained.get(device) == version:
+            return False
+        return not self._full()
+
+    def _missing(self, tier: str) -> int:
+        """How many ranges of the weights that ``tier`` trains too few tasks train."""
+        counts: collections.Counter[str] = collections.Counter(task.tier for task in self._working.values())
+        counts.update(self._buffered())
+        return sum(
+            tier in holders and sum(counts[name] for name in holders) < self._section.coverage
+            for holders in self._ranges
         )
-    if ready.executorch != tier.manifest.executorch:
-        raise Refused(
-            "runtime",
-            f"the device runs ExecuTorch {ready.executorch}, the programs need {tier.manifest.executorch}: "
-            f"install the SDK that belongs to this coordinator",
-        )
-    version = run.versions.newest
-    record: AssignmentRecord | None = await run.offload(run.store.open_assignment, device)
-    limit = run.config.merge.staleness.maximum
-    patience = LONGEST_RESUME if limit is None else min(limit, LONGEST_RESUME)
-    if record is None or record.tier != tier.name or run.versions.staleness(record.version) > patience:
-        record = await run.offload(run.store.assign, device, version.version, tier.name, run.clock.wall())
-    else:
-        version = await run.offload(run.store.version, record.version)
-    assign = Assign(
-        assignment=Name(record.id),
-        version=version.version,
-        manifest=tier.record.manifest,
-        signature=Hex(tier.record.signature),
-        program=tier.record.program,
-        weights=version.weights,
-        settings=run.config.training.settings.to_json(),
-        seed=record.number,
-    )
-    return assign, tier
+
+    def _change(self, device: str, gone_at: float | None) -> None:
+        task = self._working.get(device)
+        if task is not None:
+            self._working[device] = dataclasses.replace(task, gone_at=gone_at)
+
+    def _ends(self, task: Task) -> float:
+        if task.gone_at is None:
+            return task.deadline
+        return min(task.deadline, task.gone_at + self._section.liveness_seconds)
+
+
+def ranges(tiers: Sequence[Tier]) -> list[frozenset[str]]:
+    """For each range of the weights that the same tiers train: those tiers."""
+    holders: list[tuple[str, ...]] = [()]
+    held = np.zeros(tiers[0].manifest.layout.size, np.int64)  # for each coordinate, an index into holders
+    for tier in tiers:
+        before = held[tier.positions]
+        for index in np.unique(before).tolist():
+            holders.append((*holders[index], tier.name))
+            held[tier.positions[before == index]] = len(holders) - 1
+    return [frozenset(holders[index]) for index in np.unique(held).tolist() if holders[index]]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable
+from typing import Protocol
 
 from mobile_sdk.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError, Refused
@@ -13,24 +15,45 @@ from mobile_sdk.link import Link
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator import CoordinatorSession
-from mobile_sdk.protocol.messages import Announce, Decline, Enrol, Finished, Hello, Merged, Offer, Proof, Ready
+from mobile_sdk.protocol.messages import (
+    Announce,
+    Assign,
+    Decline,
+    Enrol,
+    Evaluate,
+    Evaluated,
+    Finished,
+    Hello,
+    Merged,
+    Offer,
+    Proof,
+    Ready,
+)
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 from mobile_sdk.weights import map_file
 
+from .dispatch import Dispatcher
 from .errors import StoreUnavailable, UpdateRefused
+from .gate import Rate
 from .run import Run
-from .scheduler import next_assignment
 from .status import DeviceStatus, Traffic
 from .store.base import AssignmentRecord, UpdateRecord
 from .tiers import Tier
 from .validation import check_offer, parse_update, plain_report
 
-__all__ = ["DeviceSession"]
+__all__ = ["DeviceSession", "Host"]
 
 log = logging.getLogger(__name__)
 
-# A peer that has not proved itself by then is cut off.
-HANDSHAKE_SECONDS = 20.0
+
+class Host(Protocol):
+    """What a session needs of the coordinator that it belongs to."""
+
+    dispatcher: Dispatcher
+
+    def greet(self, session: DeviceSession) -> None:
+        """The device of this session has proved who it is."""
+        ...
 
 
 class DeviceSession:
@@ -41,52 +64,96 @@ class DeviceSession:
         run: what all sessions share.
         connection: the link to the device.
         traffic: counts its bytes.
-        greet: called once the device has proved itself.
+        host: the coordinator.
 
     """
 
-    def __init__(
-        self, run: Run, connection: Connection, traffic: Traffic, greet: Callable[[DeviceSession], None]
-    ) -> None:
+    def __init__(self, run: Run, connection: Connection, traffic: Traffic, host: Host) -> None:
         self.device = ""
         self._run = run
         self._traffic = traffic
-        self._greet = greet
-        self._session = CoordinatorSession(run=run.config.run.name, key=run.key.public, sign=run.key.sign_challenge)
+        self._host = host
+        self._session = CoordinatorSession(
+            run=run.config.run.name,
+            key=run.key.public,
+            sign=run.key.sign_challenge,
+            succession=run.key.succession,
+        )
         self._link = Link(connection, self._session, run.clock)
         self._status = DeviceStatus("")
         self._fetchable: set[str] = set()
         self._fetching: set[str] = set()
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._resumed = False
+        self._revoked = False
+        self._profile: dict[str, object] | None = None
+        self._rate = Rate(run.config.limits.messages_per_second)
         self._news: Announce | Finished | None = None
         self._pushing = False
 
     async def serve(self) -> None:
         """Until the device leaves. Whatever goes wrong ends this connection only."""
+        await self._guarded(self._serve())
+
+    async def _serve(self) -> None:
+        async with asyncio.timeout(self._run.config.server.handshake_seconds) as limit:
+            async for event in self._link.events():
+                if not self._rate.take(self._link.now()):
+                    rate = self._run.config.limits.messages_per_second
+                    raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
+                await self._handle(event)
+                await self._link.flush()
+                if self.device:
+                    limit.reschedule(None)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Do something for the device; what goes wrong is told to it and ends its connection."""
         try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS) as limit:
-                async for event in self._link.events():
-                    await self._handle(event)
-                    await self._link.flush()
-                    if self.device:
-                        limit.reschedule(None)
+            await work
         except ConnectionLost as error:
             log.debug("%s left: %s", self.device or "a device", error)
         except ProtocolError as error:
             log.warning("%s broke the protocol: %s", self.device or "a device", error)
         except Refused as error:
             log.warning("%s was refused: %s", self.device or "a device", error)
-            await self._fail(error.code, error.args[0])
+            await self.fail(error.code, error.args[0])
         except TimeoutError:
-            await self._fail("unavailable", f"the handshake took more than {HANDSHAKE_SECONDS:g} s: try again")
+            seconds = self._run.config.server.handshake_seconds
+            await self.fail("unavailable", f"the handshake took more than {seconds:g} s: try again")
         except StoreUnavailable as error:
             # Nothing was acknowledged: the device keeps its update and comes again.
             log.error("%s has to wait: %s", self.device or "a device", error)
-            await self._fail("unavailable", "the coordinator cannot write to its disk: try again later")
+            await self.fail("unavailable", "the coordinator cannot write to its disk: try again later")
         except Exception:
             log.exception("serving %s failed", self.device or "a device")
-            await self._fail("unavailable", "the coordinator has a problem of its own: try again later")
+            await self.fail("unavailable", "the coordinator has a problem of its own: try again later")
+
+    # What the dispatcher has for the device.
+
+    async def assign(self, message: Assign, tier: Tier) -> None:
+        """Give the device work."""
+        self._allow(message, tier)
+        self._status.state = "training"
+        self._session.assign(message)
+        await self._link.flush()
+
+    async def evaluate(self, message: Evaluate, tier: Tier) -> None:
+        """Ask the device for metrics on its own samples."""
+        self._allow(message, tier)
+        self._status.state = "evaluating"
+        self._session.evaluate(message)
+        await self._link.flush()
+
+    async def postpone(self, seconds: float, reason: str) -> None:
+        """Send the device away for a while."""
+        self._status.state = "idle"
+        self._session.later(seconds, reason)
+        await self._link.flush()
+
+    def _allow(self, message: Assign | Evaluate, tier: Tier) -> None:
+        self._fetchable = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
+        self._fetching.clear()
+        self._status.tier = tier.name
 
     async def push(self, message: Announce | Finished) -> None:
         """Tell the device of a new version, or of the end."""
@@ -114,7 +181,7 @@ class DeviceSession:
 
     async def replace(self) -> None:
         """The device has a newer connection; this one is of no use any more."""
-        await self._fail("replaced", "the device has connected again")
+        await self.fail("replaced", "the device has connected again")
 
     async def leave(self) -> None:
         """Settle the accounts after the connection has ended."""
@@ -124,9 +191,12 @@ class DeviceSession:
             if self._status.current is self._traffic:
                 self._status.current = Traffic()
                 self._status.state = "offline"
-            await self._run.offload(self._run.store.add_traffic, self.device, self._traffic.up, self._traffic.down)
+            store = self._run.store
+            await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
+            await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
 
-    async def _fail(self, code: str, message: str) -> None:
+    async def fail(self, code: str, message: str) -> None:
+        """Tell the device what is wrong, and close."""
         try:
             await self._link.fail(code, message)
         except ConnectionLost:
@@ -135,12 +205,12 @@ class DeviceSession:
     async def _handle(self, event: Event) -> None:
         match event:
             case Hello():
-                self._session.challenge(await self._run.offload(self._run.store.secret, event.device))
+                await self._greeted(event)
             case Enrol():
                 await self._enrol(event)
             case Proof():
                 self._prove(event)
-                self._greet(self)
+                self._host.greet(self)
             case Ready():
                 await self._ready(event)
             case FetchRequested():
@@ -148,7 +218,7 @@ class DeviceSession:
             case SendProgress():
                 if event.sent == event.size:
                     self._fetching.discard(event.sha256)
-                    if not self._fetching:
+                    if not self._fetching and self._status.state == "downloading":
                         self._status.state = "training"
             case Offer():
                 await self._offered(event)
@@ -156,27 +226,53 @@ class DeviceSession:
                 await self._received(event)
             case Decline():
                 log.warning("%s gave %s back: %s", self.device, event.assignment, event.message)
-                await self._close_assignment(event.assignment)
+                if event.code == "evaluation":
+                    self._run.federated.lost(self.device)
+                else:
+                    await self._failed(event.assignment)
+            case Evaluated():
+                self._evaluated(event)
             case PeerError():
                 log.warning("%s reports: %s [%s]", self.device or "a device", event.message, event.code)
             case _:
                 raise ProtocolError(f"{type(event).__name__} is not for a coordinator")
 
+    async def _greeted(self, message: Hello) -> None:
+        store = self._run.store
+
+        def look_up() -> tuple[bytes | None, bool]:
+            record = store.device(message.device)
+            return store.secret(message.device), record is not None and record.revoked_at is not None
+
+        secret, self._revoked = await self._run.offload(look_up)
+        self._session.challenge(secret)
+
     async def _enrol(self, message: Enrol) -> None:
-        wanted = self._run.config.server.token
-        if wanted and not hmac.compare_digest(wanted.encode(), message.token.encode()):
-            raise Refused("enrolment", "the enrolment token is wrong: ask the operator for the run's token")
+        server, given = self._run.config.server, message.token.encode()
+        digest = None
+        if not (server.token and hmac.compare_digest(server.token.encode(), given)) and (server.needs_token or given):
+            digest = hashlib.sha256(given).hexdigest()  # one that `ftte invite` made; only its hash is kept
         secret = bytes.fromhex(message.secret)
         if len(secret) != SECRET_BYTES:
             raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
         device = self._session.device
-        if await self._run.offload(self._run.store.enrol, device, secret, self._run.clock.wall()) == "taken":
-            raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
+        run = self._run
+        match await run.offload(lambda: run.store.enrol(device, secret, run.clock.wall(), token=digest)):
+            case "taken":
+                raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
+            case "token":
+                raise Refused(
+                    "enrolment", "the enrolment token is wrong, used up, or has run out: ask the operator for a new one"
+                )
+            case "revoked":
+                raise Refused("revoked", "the operator has revoked this device")
         self._session.enrolled(secret)
 
     def _prove(self, message: Proof) -> None:
         if not self._session.prove(message, self._run.versions.newest.version):
             raise Refused("auth", f"{self._session.device} could not prove that it is the device that enrolled")
+        if self._revoked:  # said to the device itself only
+            raise Refused("revoked", "the operator has revoked this device")
         self.device = self._session.device
         self._status = self._run.device(self.device)
         self._status.current = self._traffic
@@ -186,15 +282,27 @@ class DeviceSession:
         self._status.samples = message.samples
         self._status.peak_rss_bytes = message.peak_rss_bytes
         self._status.torch_loaded = message.torch_loaded
+        self._status.engine = message.engine
+        self._profile = {
+            "engine": message.engine,
+            "executorch": message.executorch,
+            "budget": message.budget,
+            "samples": message.samples,
+        }
         if self._run.finished is not None:
             self._session.announce(self._run.finished)
             return
-        assign, tier = await next_assignment(self._run, self.device, message)
-        self._fetchable = {ref.sha256 for ref in (assign.manifest, assign.program, *assign.weights)}
-        self._fetching.clear()
-        self._status.tier = tier.name
-        self._status.state = "training"
-        self._session.assign(assign)
+        self._status.state = "waiting"
+        await self._host.dispatcher.ask(self, message)
+
+    def _evaluated(self, message: Evaluated) -> None:
+        self._status.state = "idle"
+        result = self._run.federated.answer(
+            self.device, message.evaluation, self._status.tier, message.samples, message.metrics
+        )
+        if result is not None:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+            log.info("version %d on %d devices' own samples: %s", result.version, result.devices, numbers)
 
     async def _send(self, event: FetchRequested) -> None:
         if event.sha256 not in self._fetchable:
@@ -219,6 +327,8 @@ class DeviceSession:
         try:
             if run.finished is not None:
                 raise UpdateRefused("finished", "the run has ended")
+            if mine and record is not None and not run.versions.is_ancestor(record.version):
+                raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
             accepted = check_offer(offer, record, self.device, tier, staleness, run.config.merge.staleness.maximum)
         except UpdateRefused as error:
             await self._reject(offer, error)
@@ -271,16 +381,25 @@ class DeviceSession:
         new = await run.intake.accept(record, content, delta)
         await run.offload(run.uploads.drop, self.device, sha256)
         self._status.state = "idle"
+        self._host.dispatcher.ended(self.device)
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
 
     async def _reject(self, offer: Offer, error: UpdateRefused) -> None:
         log.warning("the update of %s by %s was refused: %s [%s]", offer.assignment, self.device, error, error.code)
-        await self._close_assignment(offer.assignment)
+        await self._failed(offer.assignment)
         self._session.reject(offer.assignment, error.code, str(error))
 
-    async def _close_assignment(self, assignment: str) -> None:
+    async def _failed(self, assignment: str) -> None:
         """Nothing will come of it; the device's next request gets another."""
-        record: AssignmentRecord | None = await self._run.offload(self._run.store.assignment, assignment)
-        if record is not None and record.device == self.device:
-            await self._run.offload(self._run.store.close_assignment, assignment)
+        store = self._run.store
+
+        def write_down() -> None:
+            record = store.assignment(assignment)
+            if record is not None and record.device == self.device:
+                store.close_assignment(assignment)
+            store.add_failure(self.device)
+
+        await self._run.offload(write_down)
+        self._status.failures += 1
         self._status.state = "idle"
+        self._host.dispatcher.ended(self.device)

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from .store.base import Phase
+
 __all__ = ["DeviceState", "DeviceStatus", "RunStatus", "Traffic"]
 
-DeviceState = Literal["offline", "idle", "downloading", "training", "uploading"]
+DeviceState = Literal["offline", "idle", "waiting", "downloading", "training", "evaluating", "uploading"]
 
 
 @dataclasses.dataclass
@@ -32,6 +34,8 @@ class DeviceStatus:
     id: str
     tier: str = ""
     state: DeviceState = "offline"
+    engine: str = ""
+    failures: int = 0
     updates: int = 0
     staleness: int | None = None
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -57,11 +61,13 @@ class RunStatus:
     """
     One look at a run.
 
-    ``staleness`` counts merged updates by their staleness; ``history`` holds the last versions with their
-    metrics, oldest first.
+    ``phase`` is where the run stands in its life, ``reason`` why. ``staleness`` counts merged updates by their
+    staleness; ``history`` holds the last versions with their metrics, oldest first.
     """
 
     name: str
+    phase: Phase
+    reason: str
     version: int
     metrics: Mapping[str, float]
     history: tuple[tuple[int, Mapping[str, float]], ...]

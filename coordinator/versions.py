@@ -7,6 +7,7 @@ trains, which never changes and travels once, and one with the rest.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from mobile_sdk import safetensors
@@ -14,7 +15,8 @@ from mobile_sdk.layout import Layout, Subset, Vector
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from mobile_sdk.weights import map_weights
 
-from .store.base import MergedUpdate, Store, VersionRecord
+from .errors import StoreError
+from .store.base import DiscardedUpdate, MergedUpdate, Store, VersionRecord
 
 __all__ = ["Versions", "put_weights"]
 
@@ -46,9 +48,26 @@ class Versions:
         self._store = store
         self._layout = layout
         self._subsets = subsets
+        self._parents: dict[int, int] = {}
+        self._depths = {-1: -1}  # merges since version 0; a rollback is none
+        for record in store.versions():
+            self._place(record)
         self.newest = store.latest()
-        paths = [store.artifact(ref.sha256) for ref in self.newest.weights]
-        self.vector = layout.flatten(map_weights(layout, paths))
+        self._line = self._ancestors(self.newest.version)
+        self.vector = self.load(self.newest)
+
+    def load(self, record: VersionRecord) -> Vector:
+        """
+        The weights of a version. Blocks.
+
+        Raises:
+            StoreError: if its files are damaged, or were pruned.
+
+        """
+        if record.pruned:
+            raise StoreError(f"the weights of version {record.version} were pruned: choose a version that is kept")
+        paths = [self._store.verified(ref.sha256) for ref in record.weights]
+        return self._layout.flatten(map_weights(self._layout, paths))
 
     def commit(
         self, vector: Vector, metrics: Mapping[str, float], merged: Sequence[MergedUpdate], created_at: float
@@ -57,9 +76,64 @@ class Versions:
         refs = put_weights(self._store, self._layout, self._subsets, vector)
         record = VersionRecord(self._store.next_number(), self.newest.version, refs, metrics, created_at)
         self._store.commit(record, merged)
-        self.newest, self.vector = record, vector
+        self._advance(record, vector)
+        return record
+
+    def roll_back(
+        self,
+        to: int,
+        discarded: Sequence[DiscardedUpdate],
+        closed: Sequence[str],
+        created_at: float,
+        *,
+        by: str,
+        why: str,
+    ) -> VersionRecord:
+        """
+        Make a version that repeats version ``to``, its parent. Blocks; durable when it returns.
+
+        Args:
+            to: the version to go back to.
+            discarded: accepted updates that are based on versions in between.
+            closed: open assignments that are.
+            created_at: wall time.
+            by: who wants it, and
+            why: for the audit log.
+
+        Raises:
+            StoreError: if there is no such version, or its weights were pruned.
+
+        """
+        target = self._store.version(to)
+        vector = self.load(target)
+        record = dataclasses.replace(
+            target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
+        )
+        self._store.rollback(record, discarded, closed, by=by, why=why)
+        self._advance(record, vector)
         return record
 
     def staleness(self, version: int) -> int:
-        """Versions merged since ``version``."""
-        return self.newest.version - version
+        """Versions merged since ``version``, an ancestor of the newest or the newest itself."""
+        return self._depths[self.newest.version] - self._depths.get(version, -1)
+
+    def is_ancestor(self, version: int, of: int | None = None) -> bool:
+        """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
+        return version in (self._line if of is None else self._ancestors(of))
+
+    def _advance(self, record: VersionRecord, vector: Vector) -> None:
+        self._place(record)
+        self._line = self._ancestors(record.version) if record.kind == "rollback" else self._line
+        self._line.add(record.version)
+        self.newest, self.vector = record, vector
+
+    def _place(self, record: VersionRecord) -> None:
+        self._parents[record.version] = record.parent
+        self._depths[record.version] = self._depths[record.parent] + (record.kind != "rollback")
+
+    def _ancestors(self, version: int) -> set[int]:
+        line = set()
+        while version >= 0:
+            line.add(version)
+            version = self._parents.get(version, -1)
+        return line

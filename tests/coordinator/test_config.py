@@ -34,13 +34,16 @@ def test_the_defaults_serve_this_machine_alone() -> None:
         ({"run": {"name": "../x", "task": "a:b"}}, r"run\.name"),
         ({"run": {"name": "digits", "task": "no-colon"}}, r"run\.task"),
         ({"run": {"name": "digits"}}, r"run\.task: Field required"),
-        ({"merge": {"bufer": 3}}, r"merge\.bufer"),
+        ({"merge": {"bufer": 3}}, r"merge\.bufer: there is no such key; did you mean 'buffer'\?"),
+        ({"merge": {"staleness": {"exponnt": 3}}}, r"did you mean 'exponent'\?"),
+        ({"sever": {"port": 3}}, r"sever: there is no such key; did you mean 'server'\?"),
+        ({"stop": {"quite_another": 3}}, r"stop has accuracy, versions, seconds"),
         ({"merge": {"buffer": 0}}, r"merge\.buffer"),
         ({"merge": {"staleness": {"policy": "magic"}}}, r"merge\.staleness\.policy"),
         ({"stop": {"accuracy": 95}}, r"stop\.accuracy"),
         ({"training": {"learning_rate": -1}}, r"training\.learning_rate"),
         ({"server": {"host": "0.0.0.0"}}, "certificate"),
-        ({"server": {"host": "0.0.0.0", "insecure": True}}, "token"),
+        ({"server": {"host": "0.0.0.0", "insecure": True, "open_enrolment": True}}, "let anybody in"),
         ({"server": {"certificate": "a.pem"}}, "private_key"),
     ],
 )
@@ -53,6 +56,12 @@ def test_an_open_server_with_tls_and_a_token_is_allowed() -> None:
     server = {"host": "0.0.0.0", "certificate": "a.pem", "private_key": "b.pem", "token": "t"}
     config = parse_config(GOOD | {"server": server}, Path("here"))
     assert config.server.certificate == Path("here/a.pem")
+
+
+def test_off_loopback_devices_need_a_token_even_where_the_file_has_none() -> None:
+    assert parse_config(GOOD | {"server": {"host": "0.0.0.0", "insecure": True}}, Path()).server.needs_token
+    assert not parse_config(GOOD, Path()).server.needs_token
+    assert parse_config(GOOD | {"server": {"token": "t"}}, Path()).server.needs_token
 
 
 def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
