@@ -1,1 +1,6 @@
-"""How a buffer of updates becomes a version: staleness weights, then the merge rule."""
+"""
+From a full buffer to the next weights.
+
+Outliers out, norms clipped, staleness weights, one merge rule, a server optimiser. All of it is arithmetic on
+the *trained vector*: the elements of the weight vector that some tier trains, and no others.
+"""

@@ -1,86 +1,110 @@
 """
-Merge the updates of a buffer into a weight vector.
+How the updates of a buffer become one direction.
 
 Per coordinate c, with staleness weights s, example weights a and the set H of updates that hold c:
 
-    holders   w += eta * sum_H(s a delta) / max(sum_H(a), min_holders * mean(a))
-    fixed-K   w += eta * sum_H(s a delta) / (K * mean(a))
+    holders   d = sum_H(s a delta) / max(sum_H(a), min_holders * mean(a))
+    fixed-K   d = sum_H(s a delta) / (K * mean(a))
 
 Both divide by example weights, never by staleness weights: with a single holder those would cancel,
-and a stale update would count in full. Sums run in float64 in the order of update ids, so the
-result does not depend on the order of arrival, bit for bit. Coordinates that nobody holds keep
-their value, bit for bit.
+and a stale update would count in full. Updates of equal subsets are summed in the order of their ids, the sums of
+different subsets in the order of the subsets' hashes, so the result does not depend on the order of arrival, bit for
+bit. Coordinates that nobody holds are not part of the direction.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mobile_sdk.layout import Vector
+from .contribution import Contribution
+from .regions import Region
+from .sums import weighted_sum
 
-__all__ = ["Contribution", "Rule", "merge"]
+__all__ = ["Direction", "Rule", "combine"]
 
 Rule = Literal["holders", "fixed-K"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Contribution:
-    """
-    One update, ready to be merged.
+class Direction:
+    """Where a merge moves the weights: ``values``, float64, shape ``(len(region),)``, at the coordinates ``region``."""
 
-    Args:
-        id: the update's id; fixes the order of summation.
-        positions: int64, shape ``(n,)``: where in the weight vector its elements belong; distinct.
-        delta: float32, shape ``(n,)``: new minus old weights there.
-        examples: the example weight a, such as the number of samples; above 0.
-        staleness_weight: s.
-
-    """
-
-    id: str
-    positions: npt.NDArray[np.int64]
-    delta: Vector
-    examples: float
-    staleness_weight: float
+    region: Region
+    values: npt.NDArray[np.float64]
 
 
-def merge(
-    weights: Vector,
+def combine(
+    size: int,
     contributions: Sequence[Contribution],
+    weights: Sequence[float],
     *,
     rule: Rule = "holders",
     min_holders: float = 0.0,
-    learning_rate: float = 1.0,
-) -> Vector:
+    min_contributors: int = 1,
+) -> Direction:
     """
-    The weights after merging.
+    The direction of a buffer.
 
     Args:
-        weights: float32, shape ``(size,)``; not changed.
+        size: length of the vector that regions refer to.
         contributions: at least one.
+        weights: the staleness weight of each.
         rule: how sums are normalised.
         min_holders: for ``holders``: coordinates with fewer (average) holders than this are damped; 0 damps none.
-        learning_rate: eta.
-
-    Returns:
-        A new float32 vector.
+        min_contributors: coordinates with updates of fewer distinct devices than this are left out.
 
     """
-    ordered = sorted(contributions, key=lambda contribution: contribution.id)
-    mean = sum(c.examples for c in ordered) / len(ordered)
-    total = np.zeros(weights.shape, np.float64)
-    held = np.zeros(weights.shape, np.float64)
-    for c in ordered:
-        total[c.positions] += c.staleness_weight * c.examples * c.delta.astype(np.float64)
-        held[c.positions] += c.examples
-    touched = np.flatnonzero(held)
-    divisor = len(ordered) * mean if rule == "fixed-K" else np.maximum(held[touched], min_holders * mean)
-    merged = weights.copy()
-    step = learning_rate * total[touched] / divisor
-    merged[touched] = (weights[touched].astype(np.float64) + step).astype(np.float32)
-    return merged
+    pairs = sorted(zip(contributions, weights, strict=True), key=lambda pair: pair[0].id)
+    mean = sum(c.examples for c, _ in pairs) / len(pairs)
+    by_region: dict[bytes, list[tuple[Contribution, float]]] = collections.defaultdict(list)
+    for pair in pairs:
+        if len(pair[0].region):
+            by_region[pair[0].region.key].append(pair)
+    groups = [by_region[key] for key in sorted(by_region)]
+    if not groups:
+        return Direction(Region(np.empty(0, np.int64)), np.empty(0))
+    sums = [weighted_sum([c.delta for c, _ in group], [s * c.examples for c, s in group]) for group in groups]
+    fixed = len(pairs) * mean
+    if len(groups) == 1 and len({c.device for c, _ in groups[0]}) >= min_contributors:
+        # All hold the same: nothing to scatter, one divisor.
+        held = sum(c.examples for c, _ in groups[0])
+        divisor = fixed if rule == "fixed-K" else max(held, min_holders * mean)
+        return Direction(groups[0][0][0].region, np.divide(sums[0], divisor, out=sums[0]))
+    total = np.zeros(size)
+    examples = np.zeros(size)
+    for group, part in zip(groups, sums, strict=True):
+        group[0][0].region.add(part, total)
+        group[0][0].region.add(sum(c.examples for c, _ in group), examples)
+    touched = examples > 0
+    if min_contributors > 1:
+        touched &= _contributors(size, [c for c, _ in pairs]) >= min_contributors
+    region = Region(np.flatnonzero(touched))
+    values = total[touched]
+    values /= fixed if rule == "fixed-K" else np.maximum(examples[touched], min_holders * mean)
+    return Direction(region, values)
+
+
+def _contributors(size: int, contributions: Sequence[Contribution]) -> npt.NDArray[np.int32]:
+    """How many distinct devices hold each coordinate."""
+    regions: Mapping[str, dict[bytes, Region]] = collections.defaultdict(dict)
+    for c in contributions:
+        regions[c.device][c.region.key] = c.region
+    counts = np.zeros(size, np.int32)
+    alike = collections.Counter(tuple(sorted(own)) for own in regions.values())
+    by_key = {key: region for own in regions.values() for key, region in own.items()}
+    for keys, devices in alike.items():
+        if len(keys) == 1:
+            by_key[keys[0]].add(devices, counts)
+        else:
+            # It sent updates of several subsets: still one device where they overlap.
+            mine = np.zeros(size, np.bool_)
+            for key in keys:
+                mine[by_key[key].positions] = True
+            counts[mine] += devices
+    return counts

@@ -1,30 +1,62 @@
 """
-How much an update counts, by its staleness.
+How much an update counts: staleness policies.
 
-A policy sees the whole buffer at once and keeps no state: the same buffer gives the same weights.
-Every policy gives 1 to a fresh update. Staleness (tau) is the number of versions merged between the one
-that an update was trained from and the one that it is merged into.
+A policy sees the whole buffer at once and keeps no state: the same buffer gives the same weights. Staleness (tau) is
+the number of versions merged between the one that an update was trained from and the one that it is merged into.
+Every policy gives 1 to fresh updates among fresh updates, on average over the buffer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Constant", "Exponential", "Hinge", "Polynomial", "StalenessPolicy"]
+from .contribution import Contribution
+
+__all__ = [
+    "AgeVariance",
+    "BufferView",
+    "Constant",
+    "Distance",
+    "Exponential",
+    "Hinge",
+    "Polynomial",
+    "StalenessPolicy",
+    "Weights",
+    "deviations",
+]
 
 Weights = npt.NDArray[np.float64]
+
+
+def _no_drift(index: int) -> float:
+    raise ValueError(f"the drift since the version of update {index} is not known here")
+
+
+@dataclasses.dataclass(frozen=True)
+class BufferView:
+    """
+    What a policy sees.
+
+    ``staleness`` of each update; the ``contributions`` themselves; ``size`` of the vector that they refer to; and
+    ``drift(k)``: how far the weights have moved since update k's version, the Euclidean distance over its coordinates.
+    """
+
+    staleness: Sequence[int]
+    contributions: Sequence[Contribution] = ()
+    size: int = 0
+    drift: Callable[[int], float] = _no_drift
 
 
 class StalenessPolicy(Protocol):
     """A pure function of the buffer."""
 
-    def weights(self, staleness: Sequence[int]) -> Weights:
-        """The weight of each update of the buffer, float64, shape ``(len(staleness),)``, in (0, 1]."""
+    def weights(self, buffer: BufferView) -> Weights:
+        """The weight of each update, float64, shape ``(len(buffer.staleness),)``, at least 0."""
         ...
 
 
@@ -32,8 +64,8 @@ class StalenessPolicy(Protocol):
 class Constant:
     """``s = 1``: staleness does not matter."""
 
-    def weights(self, staleness: Sequence[int]) -> Weights:
-        return np.ones(len(staleness))
+    def weights(self, buffer: BufferView) -> Weights:
+        return np.ones(len(buffer.staleness))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +74,8 @@ class Polynomial:
 
     exponent: float = 0.5
 
-    def weights(self, staleness: Sequence[int]) -> Weights:
-        return (1.0 + np.asarray(staleness, np.float64)) ** -self.exponent
+    def weights(self, buffer: BufferView) -> Weights:
+        return (1.0 + np.asarray(buffer.staleness, np.float64)) ** -self.exponent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +85,8 @@ class Hinge:
     slope: float = 10.0
     threshold: int = 4
 
-    def weights(self, staleness: Sequence[int]) -> Weights:
-        beyond = np.maximum(np.asarray(staleness, np.float64) - self.threshold, 0.0)
+    def weights(self, buffer: BufferView) -> Weights:
+        beyond = np.maximum(np.asarray(buffer.staleness, np.float64) - self.threshold, 0.0)
         return 1.0 / (self.slope * beyond + 1.0)
 
 
@@ -64,5 +96,76 @@ class Exponential:
 
     rate: float = 0.1
 
-    def weights(self, staleness: Sequence[int]) -> Weights:
-        return np.exp(-self.rate * np.asarray(staleness, np.float64))
+    def weights(self, buffer: BufferView) -> Weights:
+        return np.exp(-self.rate * np.asarray(buffer.staleness, np.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class AgeVariance:
+    """
+    Age times agreement; of this project's own making, not the formula of the FTTE paper, which is not public.
+
+    ``s_k = (1 + tau_k)^-exponent * b_k`` with ``b_k = c_k / mean_j c_j`` and ``c_k = 1 / (1 + beta v_k / mean_j v_j)``,
+    where ``v_k`` is the mean squared deviation of update k from the buffer's mean over the coordinates that it shares
+    with others. The ``b_k`` have mean 1, so noise is moved from one update to another, never the step made smaller;
+    a buffer of one, or of equals, gives ``b = 1``.
+    """
+
+    exponent: float = 0.5
+    beta: float = 1.0
+
+    def weights(self, buffer: BufferView) -> Weights:
+        v = deviations(buffer.size, buffer.contributions)
+        mean = v.mean() if len(v) else 0.0
+        c = 1.0 / (1.0 + self.beta * v / mean) if mean > 0 else np.ones(len(v))
+        return Polynomial(self.exponent).weights(buffer) * c / c.mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """
+    ``s = 1 / (1 + gamma / scale)`` with ``gamma = ||w_t - w_(t - tau)|| / ||delta||`` (AsyncFedED, Wang et al. 2022).
+
+    Their step is ``lambda / (gamma + epsilon)``; with ``lambda = epsilon = scale`` a fresh update counts 1, and
+    ``merge.learning_rate`` is what lambda was. An update that moves nothing counts 1, and nothing.
+    """
+
+    scale: float = 1.0
+
+    def weights(self, buffer: BufferView) -> Weights:
+        weights = np.ones(len(buffer.contributions))
+        for k, c in enumerate(buffer.contributions):
+            length = float(np.linalg.norm(c.delta.astype(np.float64)))
+            if c.staleness and length:
+                weights[k] = 1.0 / (1.0 + buffer.drift(k) / length / self.scale)
+        return weights
+
+
+def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:
+    """
+    How far each update lies from the others.
+
+    Args:
+        size: length of the vector that regions refer to.
+        contributions: the buffer.
+
+    Returns:
+        Mean squared deviation from the (unweighted) mean of the buffer, over the coordinates that at least two updates
+        hold; 0 for an update that shares none. float64, shape ``(len(contributions),)``.
+
+    """
+    total = np.zeros(size)
+    holders = np.zeros(size, np.int32)
+    for c in sorted(contributions, key=lambda c: c.id):
+        c.region.add(c.delta, total)
+        c.region.add(1, holders)
+    shared = holders > 1
+    np.divide(total, holders, out=total, where=shared)
+    result = np.zeros(len(contributions))
+    for k, c in enumerate(contributions):
+        mine = c.region.gather(shared)
+        count = int(mine.sum())
+        if count:
+            off = c.delta - c.region.gather(total)
+            result[k] = float(np.dot(off[mine], off[mine])) / count
+    return result

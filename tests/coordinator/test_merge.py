@@ -10,86 +10,177 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.merge.rules import Contribution, Rule, merge
+from coordinator.merge.contribution import Contribution
+from coordinator.merge.merger import Merger, trained_region
+from coordinator.merge.optimisers import Adam, Momentum, ServerOptimiser, Sgd, State
+from coordinator.merge.regions import MIN_RUN, Region
+from coordinator.merge.rules import Rule, combine
+from coordinator.merge.staleness import (
+    AgeVariance,
+    Constant,
+    Distance,
+    Exponential,
+    Hinge,
+    Polynomial,
+    StalenessPolicy,
+)
+from coordinator.merge.sums import BLOCK, weighted_sum
 from mobile_sdk.layout import Vector
 
 SIZE = 12
-rules = pytest.mark.parametrize("rule", ["holders", "fixed-K"])
+RULES: list[Rule] = ["holders", "fixed-K"]
+POLICIES: list[StalenessPolicy] = [Constant(), Polynomial(), Hinge(), Exponential(), AgeVariance(), Distance()]
+OPTIMISERS: list[ServerOptimiser] = [Sgd(), Momentum(), Adam()]
+WEIGHTS = np.linspace(-3, 3, SIZE, dtype=np.float32)
+
+rules = st.sampled_from(RULES)
 values = st.floats(-10, 10, width=32)
+mergers = st.builds(
+    Merger,
+    policy=st.sampled_from(POLICIES),
+    rule=rules,
+    min_holders=st.sampled_from([0.0, 2.0]),
+    min_contributors=st.sampled_from([1, 2]),
+    optimiser=st.sampled_from(OPTIMISERS),
+    clip_norm=st.sampled_from([None, 1.0]),
+    outlier_factor=st.sampled_from([None, 3.0]),
+    difference=st.sampled_from(["base", "current"]),
+)
+
+
+def at(version: int) -> Vector:
+    """The weights of earlier versions."""
+    return WEIGHTS - np.float32(version)
 
 
 @st.composite
-def contributions(draw: st.DrawFn, every: bool = False) -> list[Contribution]:
+def buffers(draw: st.DrawFn, every: bool = False, fresh: bool = False) -> list[Contribution]:
     result = []
     for number in range(draw(st.integers(1, 6))):
         held = list(range(SIZE)) if every else sorted(draw(st.sets(st.integers(0, SIZE - 1))))
-        delta = np.array(draw(st.lists(values, min_size=len(held), max_size=len(held))), np.float32)
+        tau = 0 if fresh else draw(st.integers(0, 20))
         result.append(
             Contribution(
                 id=f"a{number:08d}",
-                positions=np.array(held, np.int64),
-                delta=delta,
+                region=Region(np.array(held, np.int64)),
+                delta=np.array(draw(st.lists(values, min_size=len(held), max_size=len(held))), np.float32),
                 examples=draw(st.integers(1, 1000)),
-                staleness_weight=draw(st.floats(0.01, 1)),
+                staleness=tau,
+                base=tau,
+                device=f"phone-{draw(st.integers(0, 3))}",
             )
         )
     return result
 
 
-def reference(weights: Vector, given: list[Contribution], rule: Rule, min_holders: float, rate: float) -> list[float]:
+@st.composite
+def states(draw: st.DrawFn, optimiser: ServerOptimiser) -> State:
+    """What an earlier merge may have left."""
+    before = draw(buffers())
+    return Merger(optimiser=optimiser)(WEIGHTS, {}, before, at).state
+
+
+def reference(
+    given: list[Contribution], weights: list[float], rule: Rule, min_holders: float, min_contributors: int
+) -> list[float]:
     """DESIGN's formula, coordinate by coordinate."""
     mean = sum(c.examples for c in given) / len(given)
-    result = [float(w) for w in weights]
-    for position in range(len(weights)):
-        holders = [(c, list(c.positions).index(position)) for c in given if position in c.positions]
-        if holders:
-            total = sum(c.staleness_weight * c.examples * float(c.delta[i]) for c, i in holders)
-            held = sum(c.examples for c, _ in holders)
-            result[position] += (
-                rate * total / (max(held, min_holders * mean) if rule == "holders" else len(given) * mean)
-            )
+    result = [0.0] * SIZE
+    for position in range(SIZE):
+        holders = [
+            (c, s, list(c.region.positions).index(position))
+            for c, s in zip(given, weights, strict=True)
+            if position in c.region.positions
+        ]
+        if holders and len({c.device for c, _, _ in holders}) >= min_contributors:
+            total = sum(s * c.examples * float(c.delta[i]) for c, s, i in holders)
+            held = sum(c.examples for c, _, _ in holders)
+            result[position] = total / (max(held, min_holders * mean) if rule == "holders" else len(given) * mean)
     return result
 
 
-WEIGHTS = np.linspace(-3, 3, SIZE, dtype=np.float32)
+def dense(merged: Vector) -> Vector:
+    return merged - WEIGHTS
 
 
-@rules
-@given(given=contributions(), min_holders=st.floats(0, 4), rate=st.floats(0.1, 2))
+@given(st.data(), buffers(), rules, st.floats(0, 4), st.integers(1, 3))
 def test_merging_agrees_with_a_dense_reference(
-    rule: Rule, given: list[Contribution], min_holders: float, rate: float
+    data: st.DataObject, given: list[Contribution], rule: Rule, min_holders: float, min_contributors: int
 ) -> None:
-    merged = merge(WEIGHTS, given, rule=rule, min_holders=min_holders, learning_rate=rate)
-    assert np.allclose(merged, reference(WEIGHTS, given, rule, min_holders, rate), rtol=1e-5, atol=1e-6)
+    weights = data.draw(st.lists(st.floats(0.01, 1), min_size=len(given), max_size=len(given)))
+    direction = combine(SIZE, given, weights, rule=rule, min_holders=min_holders, min_contributors=min_contributors)
+    moved = np.zeros(SIZE)
+    direction.region.scatter(direction.values, moved)
+    expected = reference(given, weights, rule, min_holders, min_contributors)
+    assert np.allclose(moved, expected, rtol=1e-5, atol=1e-5)
 
 
-@rules
-@given(given=contributions(), seed=st.integers(0, 1000))
-def test_the_order_of_arrival_does_not_matter_bit_for_bit(rule: Rule, given: list[Contribution], seed: int) -> None:
+@given(mergers, buffers(), st.integers(0, 1000))
+def test_the_order_of_arrival_does_not_matter_bit_for_bit(merger: Merger, given: list[Contribution], seed: int) -> None:
     shuffled = random.Random(seed).sample(given, len(given))
-    assert np.array_equal(merge(WEIGHTS, given, rule=rule), merge(WEIGHTS, shuffled, rule=rule))
+    one, other = merger(WEIGHTS, {}, given, at), merger(WEIGHTS, {}, shuffled, at)
+    assert one.weights.tobytes() == other.weights.tobytes()
+    assert {name: array.tobytes() for name, array in one.state.items()} == {
+        name: array.tobytes() for name, array in other.state.items()
+    }
+    assert one.counted == other.counted
 
 
-@rules
-@given(given=contributions())
-def test_coordinates_that_nobody_holds_keep_their_value_bit_for_bit(rule: Rule, given: list[Contribution]) -> None:
-    held = {int(position) for c in given for position in c.positions}
+@given(st.data(), mergers, buffers())
+def test_coordinates_that_nobody_holds_keep_value_and_optimiser_state_bit_for_bit(
+    data: st.DataObject, merger: Merger, given: list[Contribution]
+) -> None:
+    state = data.draw(states(merger.optimiser))
+    held = {int(position) for c in given for position in c.region.positions}
     alone = [position for position in range(SIZE) if position not in held]
-    merged = merge(WEIGHTS, given, rule=rule)
-    assert merged[alone].tobytes() == WEIGHTS[alone].tobytes()
+    merged = merger(WEIGHTS, state, given, at)
+    assert merged.weights[alone].tobytes() == WEIGHTS[alone].tobytes()
+    for name, array in state.items():
+        assert merged.state[name][alone].tobytes() == array[alone].tobytes()
 
 
-@given(given=contributions(every=True))
-def test_with_equal_subsets_both_rules_are_fedbuff(given: list[Contribution]) -> None:
-    given = [dataclasses.replace(c, examples=3.0) for c in given]
-    fedbuff = WEIGHTS + sum(c.staleness_weight * c.delta.astype(np.float64) for c in given) / len(given)
-    for rule in ("holders", "fixed-K"):
-        assert np.allclose(merge(WEIGHTS, given, rule=rule), fedbuff, rtol=1e-5, atol=1e-6)  # type: ignore[arg-type]
+@given(buffers(every=True))
+def test_with_equal_subsets_both_rules_are_exactly_fedbuff(given: list[Contribution]) -> None:
+    taus = np.array([c.staleness for c in given])
+    # FedBuff (Nguyen et al. 2022, algorithm 1): the server adds the staleness-weighted updates and divides by K.
+    total = weighted_sum([c.delta for c in given], ((1.0 + taus) ** -0.5).tolist())
+    fedbuff = (WEIGHTS + total / len(given)).astype(np.float32)
+    alike = [dataclasses.replace(c, examples=1.0) for c in given]
+    for rule in RULES:
+        merged = Merger(rule=rule)(WEIGHTS, {}, alike, at)
+        assert merged.weights.tobytes() == fedbuff.tobytes()
 
 
-def contribution(number: int, positions: list[int], delta: float, examples: float, weight: float = 1.0) -> Contribution:
+@given(mergers, buffers())
+def test_merging_twice_gives_the_same(merger: Merger, given: list[Contribution]) -> None:
+    weights = WEIGHTS.copy()
+    first, second = merger(weights, {}, given, at), merger(weights, {}, given, at)
+    assert weights.tobytes() == WEIGHTS.tobytes(), "what is merged into is not changed"
+    assert first.weights.tobytes() == second.weights.tobytes()
+    assert first.counted == second.counted
+
+
+@given(mergers, buffers())
+def test_an_update_that_holds_nothing_moves_nothing_that_the_others_do_not(
+    merger: Merger, given: list[Contribution]
+) -> None:
+    empty = Contribution("a99999999", Region(np.empty(0, np.int64)), np.empty(0, np.float32), 1.0)
+    merged = merger(WEIGHTS, {}, [*given, empty], at)
+    held = {int(position) for c in given for position in c.region.positions}
+    alone = [position for position in range(SIZE) if position not in held]
+    assert merged.weights[alone].tobytes() == WEIGHTS[alone].tobytes()
+
+
+def contribution(
+    number: int, positions: list[int], delta: float, examples: float, tau: int = 0, device: str = ""
+) -> Contribution:
     array = np.full(len(positions), delta, np.float32)
-    return Contribution(f"a{number:08d}", np.array(positions, np.int64), array, examples, weight)
+    region = Region(np.array(positions, np.int64))
+    return Contribution(f"a{number:08d}", region, array, examples, tau, tau, device or f"phone-{number}")
+
+
+def merged(given: list[Contribution], **settings: float) -> list[float]:
+    return Merger(**settings)(np.zeros(2, np.float32), {}, given, at).weights.tolist()  # type: ignore[arg-type]
 
 
 def test_two_small_holders_beside_two_large_non_holders_move_a_coordinate_by_the_holders_mean() -> None:
@@ -99,21 +190,74 @@ def test_two_small_holders_beside_two_large_non_holders_move_a_coordinate_by_the
         contribution(3, [1], 9.0, 1000),
         contribution(4, [1], 9.0, 1000),
     ]
-    merged = merge(np.zeros(2, np.float32), given)
-    assert merged.tolist() == pytest.approx([2.0, 9.0])
+    assert merged(given) == pytest.approx([2.0, 9.0])
 
 
 def test_a_single_stale_holder_is_still_discounted() -> None:
-    given = [contribution(1, [0], 1.0, 10, weight=0.5), contribution(2, [1], 1.0, 10)]
-    assert merge(np.zeros(2, np.float32), given).tolist() == pytest.approx([0.5, 1.0])
+    assert merged([contribution(1, [0], 1.0, 10, tau=3), contribution(2, [1], 1.0, 10)]) == pytest.approx([0.5, 1.0])
 
 
 def test_a_coordinate_with_fewer_holders_than_wanted_is_damped() -> None:
     given = [contribution(1, [0, 1], 1.0, 10), contribution(2, [1], 1.0, 10)]
-    assert merge(np.zeros(2, np.float32), given, min_holders=2).tolist() == pytest.approx([0.5, 1.0])
+    assert merged(given, min_holders=2) == pytest.approx([0.5, 1.0])
 
 
-def test_the_weights_that_are_merged_into_are_not_changed() -> None:
-    weights = WEIGHTS.copy()
-    merge(weights, [contribution(1, [0, 1], 1.0, 10)])
-    assert np.array_equal(weights, WEIGHTS)
+def test_a_coordinate_is_released_only_when_enough_distinct_devices_hold_it() -> None:
+    given = [
+        contribution(1, [0, 1], 1.0, 10, device="phone-1"),
+        contribution(2, [1], 1.0, 10, device="phone-2"),
+        contribution(3, [0], 1.0, 10, device="phone-1"),  # of another subset, but still the same phone
+    ]
+    assert merged(given, min_contributors=2) == pytest.approx([0.0, 1.0])
+    alone = [contribution(n, [0, 1], 1.0, 10, device="phone-1") for n in range(3)]
+    assert merged(alone, min_contributors=2) == [0.0, 0.0]
+
+
+def test_fedasync_pulls_towards_where_the_device_ended() -> None:
+    """``w + alpha s (w_k - w)``: with difference = current and a buffer of one, to the letter."""
+    alpha, tau = 0.6, 3
+    region = Region(np.arange(SIZE))
+    delta = np.full(SIZE, 0.25, np.float32)
+    ended = at(tau) + delta
+    one = Contribution("a1", region, delta, 10.0, tau, tau)
+    merger = Merger(policy=Polynomial(0.5), optimiser=Sgd(alpha), difference="current")
+    expected = WEIGHTS + alpha * 0.5 * (ended - WEIGHTS)
+    assert np.allclose(merger(WEIGHTS, {}, [one], at).weights, expected, rtol=1e-6, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 3 * MIN_RUN), min_size=1, max_size=5), st.integers(0, 1000))
+def test_a_region_reaches_the_same_elements_by_slices_and_by_indices(runs: list[int], seed: int) -> None:
+    random_ = np.random.default_rng(seed)
+    parts, first = [], 0
+    for run in runs:
+        first += int(random_.integers(1, 4))
+        parts.append(np.arange(first, first + run))
+        first += run
+    positions = np.concatenate(parts)
+    region = Region(positions)
+    vector = random_.standard_normal(first + 2).astype(np.float32)
+    assert np.array_equal(region.gather(vector), vector[positions])
+    target = np.zeros_like(vector)
+    region.scatter(vector[positions], target)
+    region.add(vector[positions], target)
+    expected = np.zeros_like(vector)
+    expected[positions] = 2 * vector[positions]
+    assert np.array_equal(target, expected)
+
+
+def test_trained_coordinates_are_the_union_of_all_subsets() -> None:
+    a, b = Region(np.array([5, 6, 9])), Region(np.array([6, 7]))
+    trained = trained_region([a, b])
+    assert trained.positions.tolist() == [5, 6, 7, 9]
+    assert a.within(trained).positions.tolist() == [0, 1, 3]
+    assert b.within(trained).positions.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 32])
+def test_a_weighted_sum_is_as_good_as_float32_can_store(count: int) -> None:
+    random_ = np.random.default_rng(3)
+    arrays = [random_.standard_normal(2 * BLOCK + 5).astype(np.float32) for _ in range(count)]
+    weights = random_.uniform(0.1, 1.0, count).tolist()
+    exact = sum(w * a.astype(np.float64) for w, a in zip(weights, arrays, strict=True))
+    size = sum(w * np.abs(a.astype(np.float64)) for w, a in zip(weights, arrays, strict=True))
+    assert np.all(np.abs(weighted_sum(arrays, weights) - exact) <= size * 2**-22)

@@ -1,0 +1,36 @@
+"""One update, ready to be merged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mobile_sdk.layout import Vector
+
+from .regions import Region
+
+__all__ = ["Contribution"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contribution:
+    """
+    An update of the buffer.
+
+    Args:
+        id: the update's id; fixes the order of summation.
+        region: where its elements belong.
+        delta: float32, shape ``(len(region),)``: new minus old weights there.
+        examples: the example weight a, such as the number of samples; above 0.
+        staleness: versions merged between the one it was trained from and the one it is merged into.
+        base: the version it was trained from.
+        device: who sent it.
+
+    """
+
+    id: str
+    region: Region
+    delta: Vector
+    examples: float
+    staleness: int = 0
+    base: int = 0
+    device: str = ""

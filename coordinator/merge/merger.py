@@ -1,0 +1,114 @@
+"""One merge, from the buffer to the next weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from mobile_sdk.layout import Vector
+
+from .contribution import Contribution
+from .optimisers import ServerOptimiser, Sgd, State
+from .regions import Region
+from .robust import clip, outliers
+from .rules import Rule, combine
+from .staleness import BufferView, Polynomial, StalenessPolicy
+
+__all__ = ["Difference", "Merged", "Merger", "trained_region"]
+
+# What an update's delta is taken against: the version it was trained from (FedBuff), or the newest (FedAsync).
+Difference = Literal["base", "current"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """The next weights and optimiser state; the weight of each update that is in, by id; and who was left out."""
+
+    weights: Vector
+    state: State
+    counted: Mapping[str, float]
+    outliers: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Merger:
+    """
+    What an operator decided about merging. Calling it is a pure function.
+
+    Args:
+        policy: staleness weights.
+        rule: how sums are normalised.
+        min_holders: see :func:`~coordinator.merge.rules.combine`.
+        min_contributors: distinct devices that must hold a coordinate for it to move.
+        optimiser: what is done with the direction.
+        clip_norm: updates are scaled down to this Euclidean norm; none: they are not.
+        outlier_factor: updates this many times as far from the rest as the median one are left out; none: all are in.
+        difference: ``current`` makes a stale update pull the weights towards where its device ended.
+
+    """
+
+    policy: StalenessPolicy = dataclasses.field(default_factory=Polynomial)
+    rule: Rule = "holders"
+    min_holders: float = 0.0
+    min_contributors: int = 1
+    optimiser: ServerOptimiser = dataclasses.field(default_factory=Sgd)
+    clip_norm: float | None = None
+    outlier_factor: float | None = None
+    difference: Difference = "base"
+
+    def __call__(
+        self,
+        weights: Vector,
+        state: State,
+        contributions: Sequence[Contribution],
+        at: Callable[[int], Vector],
+    ) -> Merged:
+        """
+        Merge.
+
+        Args:
+            weights: float32, shape ``(size,)``; not changed.
+            state: the optimiser's.
+            contributions: at least one.
+            at: gives the weights of an earlier version; called only where a setting needs it.
+
+        """
+        kept = sorted(contributions, key=lambda c: c.id)
+        out = frozenset(outliers(kept, self.outlier_factor) if self.outlier_factor is not None else ())
+        kept = [c for c in kept if c.id not in out]
+        if self.difference == "current":
+            kept = [_against(c, weights, at) if c.staleness else c for c in kept]
+        if self.clip_norm is not None:
+            kept = clip(kept, self.clip_norm)
+
+        def drift(index: int) -> float:
+            c = kept[index]
+            moved = c.region.gather(weights).astype(np.float64) - c.region.gather(at(c.base))
+            return float(np.linalg.norm(moved))
+
+        taus = [c.staleness for c in kept]
+        counts = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
+        direction = combine(
+            len(weights),
+            kept,
+            counts,
+            rule=self.rule,
+            min_holders=self.min_holders,
+            min_contributors=self.min_contributors,
+        )
+        moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
+        return Merged(moved, new_state, dict(zip([c.id for c in kept], counts, strict=True)), out)
+
+
+def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> Contribution:
+    """The same update as a difference to ``weights`` instead of its own version."""
+    moved = c.region.gather(weights) - c.region.gather(at(c.base))
+    return dataclasses.replace(c, delta=c.delta - moved)
+
+
+def trained_region(regions: Sequence[Region]) -> Region:
+    """The union of all tiers' regions, sorted: the coordinates of the trained vector."""
+    return Region(np.unique(np.concatenate([region.positions for region in regions])))
