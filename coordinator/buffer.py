@@ -22,25 +22,49 @@ class BufferedUpdate:
 
 class Buffer:
     """
-    Gathers updates until there are ``capacity`` of them; never waits for any particular device.
+    Gathers updates until there are enough to merge; never waits for any particular device.
 
-    More may come while a merge is under way: they wait for the next one. ``arrivals`` counts all that ever came.
+    Enough are ``capacity`` updates by ``contributors`` distinct devices. More may come while a merge is under
+    way: they wait for the next one. With ``limit`` of them waiting there is no room, except for devices whose
+    updates are what a merge waits for.
+
+    ``arrivals`` counts all that ever came.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, contributors: int = 1, limit: int | None = None) -> None:
         self.capacity = capacity
+        self._contributors = contributors
+        self._limit = limit
         self._updates: list[BufferedUpdate] = []
         self._full = asyncio.Event()
+        self._room = asyncio.Event()
         self.arrivals = 0
 
     def __len__(self) -> int:
         return len(self._updates)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there is enough to merge."""
+        return bool(self.oldest())
+
+    async def room(self, device: str) -> None:
+        """Wait until an update of ``device`` may come. Those on their way up by then do not wait."""
+        while not self._has_room(device):
+            self._room.clear()
+            await self._room.wait()
+
+    def _has_room(self, device: str) -> bool:
+        if self._limit is None or len(self._updates) < self._limit:
+            return True
+        devices = {update.record.device for update in self._updates}
+        return len(devices) < self._contributors and device not in devices
+
     def add(self, update: BufferedUpdate) -> None:
         """Take an update in."""
         self._updates.append(update)
         self.arrivals += 1
-        if len(self._updates) >= self.capacity:
+        if self.is_full:
             self._full.set()
 
     async def filled(self) -> None:
@@ -48,8 +72,18 @@ class Buffer:
         await self._full.wait()
 
     def oldest(self) -> list[BufferedUpdate]:
-        """The oldest ``capacity`` updates; they stay until :meth:`remove`."""
-        return self._updates[: self.capacity]
+        """What the next merge takes, oldest first; nothing if there is not enough. They stay until :meth:`remove`."""
+        devices = set()
+        for count, update in enumerate(self._updates, 1):
+            devices.add(update.record.device)
+            if count >= self.capacity and len(devices) >= self._contributors:
+                return self._updates[:count]
+        return []
+
+    def remainder(self) -> list[BufferedUpdate]:
+        """Every update, to be merged though there are not enough; nothing if too few devices sent them."""
+        devices = {update.record.device for update in self._updates}
+        return self.all() if len(devices) >= self._contributors else []
 
     def all(self) -> list[BufferedUpdate]:
         """Every update that waits, oldest first."""
@@ -59,5 +93,6 @@ class Buffer:
         """Forget updates that were merged."""
         gone = {update.record.assignment for update in updates}
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
-        if len(self._updates) < self.capacity:
+        self._room.set()
+        if not self.is_full:
             self._full.clear()

@@ -155,21 +155,44 @@ class TrainingSection(_Section):
 
 
 class StalenessSection(_Section):
-    """How much an update counts by its staleness; see :mod:`coordinator.merge.staleness`."""
+    """
+    How much an update counts by its staleness; see :mod:`coordinator.merge.staleness`.
 
-    policy: Literal["constant", "polynomial", "hinge", "exponential"] = "polynomial"
+    An update that is more than ``maximum`` versions old is refused, or left out if it became so while it waited.
+    """
+
+    policy: Literal["constant", "polynomial", "hinge", "exponential", "age_variance", "distance"] = "polynomial"
     exponent: Annotated[float, Field(gt=0)] = 0.5
     slope: Annotated[float, Field(gt=0)] = 10.0
     threshold: Annotated[int, Field(ge=0)] = 4
     rate: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    scale: Annotated[float, Field(gt=0)] = 1.0
     maximum: Annotated[int, Field(ge=0)] | None = None
+
+
+class OptimiserSection(_Section):
+    """
+    What the server does with the direction of a merge; see :mod:`coordinator.merge.optimisers`.
+
+    ``merge.learning_rate`` is its learning rate. ``correct`` takes off the momentum what asynchrony brings.
+    """
+
+    kind: Literal["sgd", "momentum", "adam"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    epsilon: Annotated[float, Field(gt=0)] = 1e-3
+    correct: bool = True
 
 
 class MergeSection(_Section):
     """
-    When and how updates become a version.
+    When and how updates become a version; see :mod:`coordinator.merge`.
 
-    A buffer that is not full, and that nothing has come into for ``flush_seconds``, is merged as it is (0: never).
+    A merge takes ``buffer`` updates by at least ``min_contributors`` devices. A buffer that is not full, and that
+    nothing has come into for ``flush_seconds``, is merged as it is (0: never). With ``limit`` updates waiting
+    (by default 4 times ``buffer``), devices have to wait before they upload more. Coordinates that fewer than
+    ``min_contributors_per_coordinate`` devices hold do not move.
     """
 
     buffer: Annotated[int, Field(ge=1)] = 10
@@ -177,7 +200,28 @@ class MergeSection(_Section):
     min_holders: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     flush_seconds: Annotated[float, Field(ge=0)] = 600.0
+    limit: Annotated[int, Field(ge=1)] | None = None
+    min_contributors: Annotated[int, Field(ge=1)] = 1
+    min_contributors_per_coordinate: Annotated[int, Field(ge=1)] = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    outlier_factor: Annotated[float, Field(ge=1)] | None = None
+    difference: Literal["base", "current"] = "base"
+    optimiser: OptimiserSection = OptimiserSection()
     staleness: StalenessSection = StalenessSection()
+
+    @property
+    def most(self) -> int:
+        """How many updates may wait."""
+        return 4 * self.buffer if self.limit is None else self.limit
+
+    @model_validator(mode="after")
+    def _can_be_filled(self) -> MergeSection:
+        if self.limit is not None and self.limit < self.buffer:
+            raise ValueError(f"limit {self.limit} would never let a buffer of {self.buffer} fill: make it larger")
+        for name in ("min_contributors", "min_contributors_per_coordinate"):
+            if getattr(self, name) > self.buffer:
+                raise ValueError(f"{name} {getattr(self, name)} is more than the buffer of {self.buffer} holds")
+        return self
 
 
 class StopSection(_Section):

@@ -12,8 +12,6 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.connection import Connection
 from mobile_sdk.evaluation import finite
@@ -21,12 +19,11 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
 
 from .buffer import BufferedUpdate
-from .config import Config, StalenessSection
+from .config import Config
 from .dispatch import Dispatcher
 from .errors import ConflictError, StoreUnavailable
 from .keys import RunKey
-from .merge.rules import Contribution, merge
-from .merge.staleness import Constant, Exponential, Hinge, Polynomial, StalenessPolicy
+from .merging import Merging
 from .run import Run
 from .session import DeviceSession
 from .status import RunStatus, Traffic
@@ -88,7 +85,7 @@ class Coordinator:
         self._evaluate = evaluate
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
-        self._policy = staleness_policy(config.merge.staleness)
+        self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
@@ -139,7 +136,7 @@ class Coordinator:
             updates = await self._gather()
             if updates:
                 await self._merge_or_wait(updates)
-            elif state.phase == "draining" and not self.dispatcher.scheduler.working and not len(state.buffer):
+            elif state.phase == "draining" and not self.dispatcher.scheduler.working and not state.buffer.remainder():
                 await self.set_phase("paused", "drained", by="coordinator")
         if state.phase != "finished":
             await self.set_phase("finished", reason, by="coordinator")
@@ -172,8 +169,9 @@ class Coordinator:
         """
         state, buffer = self.state, self.state.buffer
         idle = state.phase in ("created", "paused")
-        if state.phase == "draining" and not self.dispatcher.scheduler.working and 0 < len(buffer) < buffer.capacity:
-            return buffer.all()
+        drained = state.phase == "draining" and not self.dispatcher.scheduler.working
+        if drained and not buffer.is_full and buffer.remainder():
+            return buffer.remainder()
         arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self._remaining()
         limits = [seconds for seconds in (None if idle or flush == 0 else flush, remaining) if seconds is not None]
         waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._changed.wait())}
@@ -188,12 +186,13 @@ class Coordinator:
                 wait.cancel()
         if idle or self._changed.is_set():
             return []
-        if len(buffer) >= buffer.capacity:
+        if buffer.is_full:
             return buffer.oldest()
         flushed = not done and flush > 0 and buffer.arrivals == arrivals and (remaining is None or remaining > flush)
-        if flushed and len(buffer):
-            log.info("merging %d of %d updates: no other came for %g s", len(buffer), buffer.capacity, flush)
-        return buffer.all() if flushed else []
+        rest = buffer.remainder() if flushed else []
+        if rest:
+            log.info("merging %d of %d updates: no other came for %g s", len(rest), buffer.capacity, flush)
+        return rest
 
     def _woken(self) -> None:
         """A device is done with its work: what a draining run waits for."""
@@ -300,12 +299,12 @@ class Coordinator:
 
     async def _merge(self, updates: list[BufferedUpdate]) -> None:
         async with self._writing:
-            # A rollback may have come between: what it made void was taken out of the buffer, or came later.
-            void = [u for u in updates if not self.state.versions.is_ancestor(u.record.version)]
+            # Time went on while they waited, and a rollback may have come between.
+            void = self._merging.void(updates)
             if void:
-                discarded = [DiscardedUpdate(update.record.assignment, "rolled-back") for update in void]
+                discarded = [DiscardedUpdate(update.record.assignment, reason) for update, reason in void]
                 await self.state.offload(self.state.store.discard, discarded)
-                self.state.buffer.remove(void)
+                self.state.buffer.remove([update for update, _ in void])
                 return
             record = await self._merge_next(updates)
             harm = self.watch.harm(record)
@@ -317,21 +316,27 @@ class Coordinator:
 
     async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
         run = self.state
-        staleness = [run.versions.staleness(update.record.version) for update in updates]
-        weights = self._policy.weights(staleness)
-        vector = await run.offload(self._merged, updates, weights)
+        result = await run.offload(self._merging.merge, updates)
+        vector = run.versions.with_trained(result.weights)
         metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
         merged = [
-            MergedUpdate(update.record.assignment, tau, float(weight))
-            for update, tau, weight in zip(updates, staleness, weights, strict=True)
+            MergedUpdate(update.record.assignment, tau, result.counted[update.record.assignment])
+            for update in updates
+            if update.record.assignment not in result.outliers
+            for tau in (run.versions.staleness(update.record.version),)
         ]
-        record: VersionRecord = await run.offload(run.versions.commit, vector, metrics, merged, run.clock.wall())
+        discarded = [DiscardedUpdate(assignment, "outlier") for assignment in sorted(result.outliers)]
+        record: VersionRecord = await run.offload(
+            run.versions.commit, vector, result.state, metrics, merged, discarded, run.clock.wall()
+        )
         run.buffer.remove(updates)
         run.merged(merged)
         log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        for update, fate in zip(updates, merged, strict=True):
+        fates = {fate.assignment: fate for fate in merged}
+        for update in updates:
             session = self._sessions.get(update.record.device)
-            if session is not None:
+            fate = fates.get(update.record.assignment)
+            if session is not None and fate is not None:
                 told = Merged(Name(fate.assignment), record.version, fate.staleness, fate.weight)
                 self._background(session.tell(told))
         self._published(record)
@@ -345,26 +350,6 @@ class Coordinator:
         self._push(Announce(record.version, record.metrics))
         self.dispatcher.dispatch()
 
-    def _merged(self, updates: list[BufferedUpdate], weights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Vector:
-        section = self._config.merge
-        contributions = [
-            Contribution(
-                id=update.record.assignment,
-                positions=self.state.tier(update.record.tier).positions,
-                delta=update.delta,
-                examples=float(update.record.report["samples"]),
-                staleness_weight=float(weight),
-            )
-            for update, weight in zip(updates, weights, strict=True)
-        ]
-        return merge(
-            self.state.versions.vector,
-            contributions,
-            rule=section.rule,
-            min_holders=section.min_holders,
-            learning_rate=section.learning_rate,
-        )
-
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""
         for session in self._sessions.values():
@@ -374,16 +359,3 @@ class Coordinator:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def staleness_policy(section: StalenessSection) -> StalenessPolicy:
-    """The policy that a run file names."""
-    match section.policy:
-        case "constant":
-            return Constant()
-        case "polynomial":
-            return Polynomial(section.exponent)
-        case "hinge":
-            return Hinge(section.slope, section.threshold)
-        case "exponential":
-            return Exponential(section.rate)

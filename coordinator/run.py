@@ -60,7 +60,7 @@ class Run:
         self.offload = offload
         self.layout = tiers[0].manifest.layout
         self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers])
-        self.buffer = Buffer(config.merge.buffer)
+        self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
         self.intake = Intake(store, self._deliver, offload)
         self.uploads = Uploads(config.run.state / "incoming")
         self.quota = Quota(config.limits.bytes_per_day)

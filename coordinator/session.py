@@ -333,6 +333,7 @@ class DeviceSession:
         except UpdateRefused as error:
             await self._reject(offer, error)
             return
+        await run.buffer.room(self.device)
         self._offer = (offer, *accepted)
         self._status.state = "uploading"
         size = await run.offload(run.uploads.size, self.device, offer.artifact)

@@ -16,9 +16,18 @@ from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from mobile_sdk.weights import map_weights
 
 from .errors import StoreError
+from .merge.merger import trained_region
+from .merge.optimisers import State
+from .merge.regions import Region
 from .store.base import DiscardedUpdate, MergedUpdate, Store, VersionRecord
 
 __all__ = ["Versions", "put_weights"]
+
+# The name of the optimiser's state among what the coordinator alone needs of a version.
+OPTIMISER = "optimiser"
+
+# Earlier versions that are kept in memory, for staleness by distance.
+CACHED = 4
 
 
 def put_weights(store: Store, layout: Layout, subsets: Iterable[Subset], vector: Vector) -> tuple[ArtifactRef, ...]:
@@ -37,6 +46,8 @@ class Versions:
     """
     The newest version, and how the next one is made durable.
 
+    ``trained`` is the region of the weight vector that some tier trains; merging knows nothing else of it.
+
     Args:
         store: where versions are kept.
         layout: of the weight vector.
@@ -48,6 +59,7 @@ class Versions:
         self._store = store
         self._layout = layout
         self._subsets = subsets
+        self.trained = trained_region([Region(subset.positions()) for subset in subsets])
         self._parents: dict[int, int] = {}
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
         for record in store.versions():
@@ -55,6 +67,8 @@ class Versions:
         self.newest = store.latest()
         self._line = self._ancestors(self.newest.version)
         self.vector = self.load(self.newest)
+        self.state = self._load_state(self.newest)
+        self._cached: dict[int, Vector] = {}
 
     def load(self, record: VersionRecord) -> Vector:
         """
@@ -69,14 +83,39 @@ class Versions:
         paths = [self._store.verified(ref.sha256) for ref in record.weights]
         return self._layout.flatten(map_weights(self._layout, paths))
 
+    def at(self, version: int) -> Vector:
+        """The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does."""
+        if version not in self._cached:
+            while len(self._cached) >= CACHED:
+                del self._cached[next(iter(self._cached))]
+            self._cached[version] = self.trained.gather(self.load(self._store.version(version)))
+        return self._cached[version]
+
+    def with_trained(self, trained: Vector) -> Vector:
+        """The whole weight vector, with new values where tiers train."""
+        vector = self.vector.copy()
+        self.trained.scatter(trained, vector)
+        return vector
+
     def commit(
-        self, vector: Vector, metrics: Mapping[str, float], merged: Sequence[MergedUpdate], created_at: float
+        self,
+        vector: Vector,
+        state: State,
+        metrics: Mapping[str, float],
+        merged: Sequence[MergedUpdate],
+        discarded: Sequence[DiscardedUpdate],
+        created_at: float,
     ) -> VersionRecord:
-        """Make ``vector`` the next version, consuming ``merged``. Blocks; durable when it returns."""
+        """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
         refs = put_weights(self._store, self._layout, self._subsets, vector)
-        record = VersionRecord(self._store.next_number(), self.newest.version, refs, metrics, created_at)
-        self._store.commit(record, merged)
-        self._advance(record, vector)
+        private = {}
+        if state:
+            entry = self._store.put(safetensors.dumps(dict(state)))
+            private[OPTIMISER] = ArtifactRef(Sha256(entry.sha256), entry.size)
+        number = self._store.next_number()
+        record = VersionRecord(number, self.newest.version, refs, metrics, created_at, private=private)
+        self._store.commit(record, merged, discarded)
+        self._advance(record, vector, state)
         return record
 
     def roll_back(
@@ -110,8 +149,15 @@ class Versions:
             target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
         )
         self._store.rollback(record, discarded, closed, by=by, why=why)
-        self._advance(record, vector)
+        self._advance(record, vector, self._load_state(record))
         return record
+
+    def _load_state(self, record: VersionRecord) -> State:
+        ref = record.private.get(OPTIMISER)
+        if ref is None:
+            return {}
+        arrays, _ = safetensors.loads(self._store.verified(ref.sha256).read_bytes())
+        return arrays
 
     def staleness(self, version: int) -> int:
         """Versions merged since ``version``, an ancestor of the newest or the newest itself."""
@@ -121,11 +167,11 @@ class Versions:
         """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
         return version in (self._line if of is None else self._ancestors(of))
 
-    def _advance(self, record: VersionRecord, vector: Vector) -> None:
+    def _advance(self, record: VersionRecord, vector: Vector, state: State) -> None:
         self._place(record)
         self._line = self._ancestors(record.version) if record.kind == "rollback" else self._line
         self._line.add(record.version)
-        self.newest, self.vector = record, vector
+        self.newest, self.vector, self.state = record, vector, state
 
     def _place(self, record: VersionRecord) -> None:
         self._parents[record.version] = record.parent

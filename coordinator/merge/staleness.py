@@ -118,7 +118,8 @@ class AgeVariance:
         v = deviations(buffer.size, buffer.contributions)
         mean = v.mean() if len(v) else 0.0
         c = 1.0 / (1.0 + self.beta * v / mean) if mean > 0 else np.ones(len(v))
-        return Polynomial(self.exponent).weights(buffer) * c / c.mean()
+        weights: Weights = Polynomial(self.exponent).weights(buffer) * (c / c.mean())
+        return weights
 
 
 @dataclasses.dataclass(frozen=True)
