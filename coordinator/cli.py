@@ -19,6 +19,7 @@ from mobile_sdk.version import __version__
 from .config import load_config
 from .demo import demo
 from .serve import serving
+from .simulation.cli import add_simulate_command
 from .summary import show
 
 __all__ = ["main"]
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     show_demo.add_argument("--out", type=Path, default=Path("ftte-demo"), metavar="DIR", help="default: ftte-demo")
     show_demo.set_defaults(handler=_demo)
     add_export_command(commands)
+    add_simulate_command(commands)
     return parser
 
 

@@ -109,7 +109,9 @@ class SchedulingSection(_Section):
     ``concurrency`` devices work at once (0: all that ask); up to ``waiting`` more wait connected for their turn, and
     who comes then is told to come back, after ``retry_seconds`` at the least. A task that is not handed in within
     ``deadline_seconds``, or whose device has been gone for ``liveness_seconds``, is given to another. ``repeat`` lets a
-    device train the same version again. Ranges that fewer than ``coverage`` tasks at work train go first.
+    device train the same version again. At most ``cohort`` devices train each version (0: as many as there are): as
+    many as ``merge.buffer`` makes rounds synchronous, more of them is over-selection. Ranges that fewer than
+    ``coverage`` tasks at work train go first.
     """
 
     concurrency: Annotated[int, Field(ge=0)] = 0
@@ -118,6 +120,7 @@ class SchedulingSection(_Section):
     deadline_seconds: Annotated[float, Field(gt=0)] = 1_800.0
     liveness_seconds: Annotated[float, Field(gt=0)] = 300.0
     repeat: bool = True
+    cohort: Annotated[int, Field(ge=0)] = 0
     coverage: Annotated[int, Field(ge=0)] = 1
 
 

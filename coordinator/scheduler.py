@@ -83,6 +83,7 @@ class Scheduler:
         self._working: dict[str, Task] = {}
         self._waiting: dict[str, Wait] = {}
         self._trained: dict[str, int] = {}
+        self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
         self._seconds = section.retry_seconds
         self.overdue = 0
 
@@ -117,6 +118,9 @@ class Scheduler:
     def begin(self, device: str, tier: str, version: int, now: float) -> None:
         """A device got work."""
         self._trained[device] = version
+        if self._cohort[0] != version:
+            self._cohort = version, set()
+        self._cohort[1].add(device)
         self._working[device] = Task(device, tier, version, now, now + self._section.deadline_seconds)
 
     def end(self, device: str, now: float) -> None:
@@ -130,6 +134,7 @@ class Scheduler:
         self._waiting.pop(device, None)
         self._working.pop(device, None)
         self._trained.pop(device, None)
+        self._cohort[1].discard(device)
 
     def left(self, device: str, now: float) -> None:
         """The device's connection is gone; its task may go on."""
@@ -145,6 +150,7 @@ class Scheduler:
         late = [task for task in self._working.values() if self._ends(task) <= now]
         for task in late:
             del self._working[task.device]
+            self._cohort[1].discard(task.device)
         self.overdue += len(late)
         return late
 
@@ -172,7 +178,12 @@ class Scheduler:
             return True  # it comes back with its work undone, and keeps its place
         if not self._section.repeat and self._trained.get(device) == version:
             return False
-        return not self._full()
+        return not self._full() and not self._complete(device, version)
+
+    def _complete(self, device: str, version: int) -> bool:
+        """Whether as many others as may have trained the version or are at it."""
+        of, cohort = self._cohort
+        return of == version and device not in cohort and 0 < self._section.cohort <= len(cohort)
 
     def _missing(self, tier: str) -> int:
         """How many ranges of the weights that ``tier`` trains too few tasks train."""

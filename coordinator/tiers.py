@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, Manifest
-from mobile_sdk.protocol.messages import ArtifactRef
+from mobile_sdk.manifest import Manifest
 
 from .store.base import Store, TierRecord
 
@@ -23,7 +22,6 @@ class Tier:
     record: TierRecord
     manifest: Manifest
     positions: npt.NDArray[np.int64]
-    served: ArtifactRef | None = None
 
     @property
     def name(self) -> str:
@@ -34,17 +32,6 @@ class Tier:
     def needs_bytes(self) -> int:
         """Memory that a device needs for it: the measured one."""
         return self.manifest.memory.measured_bytes
-
-    @property
-    def program(self) -> ArtifactRef:
-        """What a device downloads: ExecuTorch's program, or what :meth:`serving` put in its place."""
-        return self.served or self.record.program
-
-    def serving(self, engine: str) -> Tier | None:
-        """The same tier for a device with this engine; none if its exporter wrote no file for it."""
-        if ENGINE_FILES.get(engine) != GRAPH_FILE:
-            return self
-        return dataclasses.replace(self, served=self.record.graph) if self.record.graph else None
 
     @property
     def update_bytes(self) -> int:

@@ -293,6 +293,7 @@ class Network:
         self._serve = serve
         self._url = url
         self._links: dict[str, _Link] = {}
+        self._ended = Traffic()
         self._repeated = 0
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -300,6 +301,15 @@ class Network:
     def repeated_bytes(self) -> int:
         """What TCP had to send twice, over all links."""
         return self._repeated + sum(link.repeated_bytes for link in self._links.values())
+
+    def traffic(self) -> Traffic:
+        """All bytes of all links until now."""
+        self.settle()
+        links = self._links.values()
+        return Traffic(
+            self._ended.up + sum(link.traffic.up for link in links),
+            self._ended.down + sum(link.traffic.down for link in links),
+        )
 
     def connect(
         self, name: str, profile: LinkProfile, rng: np.random.Generator, reachable: Callable[[], bool]
@@ -358,3 +368,5 @@ class Network:
         if self._links.get(name) is link:
             del self._links[name]
         self._repeated += link.repeated_bytes
+        self._ended.up += link.traffic.up
+        self._ended.down += link.traffic.down

@@ -54,7 +54,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._outside > 0
 
     def run_in_executor(
-        self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+        self, executor: concurrent.futures.Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
     ) -> asyncio.Future[T]:
         """As in any loop, but virtual time stands still until the future is done."""
         future = super().run_in_executor(executor, func, *args)

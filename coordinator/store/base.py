@@ -62,11 +62,7 @@ class RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class TierRecord:
-    """
-    A program as it is sent: signed manifest, and the packed files that engines run, ``.pte`` and graph.
-
-    Programs of earlier releases have no graph.
-    """
+    """A program as it is sent: signed manifest and packed ``.pte``."""
 
     name: str
     serial: int
@@ -74,7 +70,6 @@ class TierRecord:
     manifest: ArtifactRef
     signature: str
     program: ArtifactRef
-    graph: ArtifactRef | None
 
 
 @dataclasses.dataclass(frozen=True)

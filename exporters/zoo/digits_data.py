@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["held_out", "load", "part"]
+__all__ = ["held_out", "load", "part", "training"]
 
 Samples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
@@ -59,6 +59,11 @@ def load() -> tuple[Samples, Samples]:
 def held_out() -> Samples:
     """The samples of central evaluation, of no device's part."""
     return load()[1]
+
+
+def training() -> Samples:
+    """The samples that devices have, all together."""
+    return load()[0]
 
 
 def part(index: int, of: int = 8, alpha: float = 0.3, seed: int = 0) -> Samples:

@@ -1,0 +1,328 @@
+"""
+A scenario from its file to its result.
+
+The coordinator with its session, store and merge, and the device's client with its session and storage are those that
+run in production. Replaced are time, the socket, the processor of the devices, and what they say of their process. The
+state directory and the devices' folders lie in memory (``/dev/shm``, where there is one), so syncing them costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mobile_sdk.events import Event, UpdateAccepted
+from mobile_sdk.layout import Vector
+from mobile_sdk.manifest import MANIFEST_FILE, Manifest
+
+from ..config import Config
+from ..coordinator import Coordinator
+from ..errors import ConfigError
+from ..keys import RunKey
+from ..planning import begin_or_resume
+from ..store.base import Store
+from ..store.sqlite import SqliteStore
+from ..tiers import Tier
+from .calibration import Timing, calibrate
+from .device import Device, World
+from .fleet import Delay, draw_fleet
+from .links import Network
+from .loop import START, VirtualClock, offload, run
+from .pool import Pool, local_pool, ray_pool
+from .result import Point, summarise
+from .scenario import Scenario
+from .sources import Samples, load_samples
+from .split import split
+from .workers import Workshop, WorkshopFiles
+
+__all__ = ["simulate"]
+
+# Files that this process needs besides those of devices.
+SPARE_FILES = 256
+EVALUATION_BATCH = 500
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    plans: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Callable[[Point], None] = lambda point: None,
+) -> dict[str, Any]:
+    """
+    Simulate a scenario.
+
+    Args:
+        scenario: from :func:`~coordinator.simulation.scenario.load_scenario`.
+        workers: processes that train; by default one for each processor, 0 to train in this one.
+        ray: address of a Ray cluster that trains instead.
+        plans: folder that keeps the planned programs for later simulations of the same task and budgets.
+        say: called with a sentence while things are prepared.
+        progress: called with the run's state whenever an update was accepted or a version evaluated.
+
+    Returns:
+        See :func:`~coordinator.simulation.result.summarise`; and ``machine``, with what the simulation itself took
+        (``seconds``, ``trips_per_second``, ``peak_rss_bytes``), which differs from run to run.
+
+    Raises:
+        CoordinatorError: if the scenario cannot be run.
+        ExportError: if a program cannot be made.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="ftte-", dir=_memory()) as name:
+        folder = Path(name)
+        config = scenario.config(folder)
+        if plans is not None and plans.exists():
+            shutil.copytree(plans, config.run.state)
+        store = SqliteStore(config.run.state)
+        try:
+            key = RunKey.load_or_create(config.run.state / "run.key")
+            tiers = begin_or_resume(config, store, key, START, say)
+            if plans is not None and not plans.exists():
+                _keep(config.run.state, plans)
+            say("measuring the programs' steps")
+            timing = Timing(calibrate(store, tiers, scenario.simulation.step_seconds))
+            samples = load_samples(scenario.data.source, folder)
+            files = WorkshopFiles(
+                config.run.task,
+                {tier.name: store.artifact(tier.record.manifest.sha256).read_bytes() for tier in tiers},
+                samples.x_path,
+                samples.y_path,
+                tuple(sys.path),
+            )
+            say("starting workers")
+            count = (os.cpu_count() or 1) if workers is None else workers
+            with ray_pool(files, ray) if ray else local_pool(files, count) as pool:
+                simulation = _Simulation(
+                    scenario, config, store, key, tiers, samples, files, pool, timing, folder, progress
+                )
+                began = time.monotonic()
+                result = run(simulation.main())
+                seconds = time.monotonic() - began
+        finally:
+            store.close()
+    machine = {
+        "seconds": seconds,
+        "trips_per_second": result["trips"] / seconds,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "workers": ray or count,
+    }
+    return {**result, "machine": machine}
+
+
+def _keep(state: Path, plans: Path) -> None:
+    """Copy a state directory in which nothing but planning has happened; whole or not at all."""
+    plans.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=plans.parent) as folder:
+        copied = shutil.copytree(state, Path(folder) / "state")
+        with contextlib.suppress(OSError):  # another simulation was faster
+            copied.rename(plans)
+
+
+def _memory() -> str | None:
+    """A folder that lies in memory, if this system has one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+class _Simulation:
+    """One scenario under way."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        config: Config,
+        store: Store,
+        key: RunKey,
+        tiers: Sequence[Tier],
+        samples: Samples,
+        files: WorkshopFiles,
+        pool: Pool,
+        timing: Timing,
+        folder: Path,
+        progress: Callable[[Point], None],
+    ) -> None:
+        self._scenario = scenario
+        self._config = config
+        self._store = store
+        self._key = key
+        self._tiers = tiers
+        self._samples = samples
+        self._workshop = Workshop(files)
+        self._pool = pool
+        self._timing = timing
+        self._folder = folder
+        self._progress = progress
+        self._curve: list[Point] = []
+        self._held_out = self._load_held_out()
+
+    def _load_held_out(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
+        record = self._store.run()
+        if record is None or not record.evaluation:
+            return None
+        from mobile_sdk import safetensors
+
+        arrays, _ = safetensors.loads(self._store.artifact(record.evaluation).read_bytes())
+        return arrays["x"], arrays["y"]
+
+    async def main(self) -> dict[str, Any]:
+        """Let the fleet live until the run has ended."""
+        loop = asyncio.get_running_loop()
+        simulation = self._scenario.simulation
+        clock = VirtualClock(loop, START + 3600 * simulation.start)
+        self._coordinator = Coordinator(
+            self._config, self._store, self._key, self._tiers, self._evaluate, clock=clock, offload=offload
+        )
+        self._network = Network(self._coordinator.serve)
+        seeds = np.random.SeedSequence(simulation.seed)
+        fleet_seed, split_seed, *device_seeds = seeds.spawn(2 + simulation.devices)
+        fleet = draw_fleet(self._scenario, np.random.default_rng(fleet_seed))
+        parts = split(
+            self._scenario.data,
+            np.asarray(self._samples.y),
+            self._samples.writers,
+            [profile.straggler for profile in fleet],
+            np.random.default_rng(split_seed),
+        )
+        world = World(
+            run=self._config.run.name,
+            key=self._key.public,
+            token=self._config.server.token,
+            network=self._network,
+            clock=clock,
+            pool=self._pool,
+            timing=self._timing,
+            delay=Delay(self._scenario.stragglers),
+            load=self._load,
+            storage=self._folder / "devices",
+            samples=(self._samples.x, self._samples.y),
+            listener=self._listen,
+        )
+        with _files_for(len(fleet)):
+            devices = [
+                Device(world, profile, indices, seed)
+                for profile, indices, seed in zip(fleet, parts, device_seeds, strict=True)
+            ]
+            self._note(self._store.latest().metrics)
+            lives = asyncio.gather(*(device.live() for device in devices))
+            ended = await self._until_the_end(lives)
+            seconds = loop.time()
+            traffic = self._network.traffic()
+            self._note(self._coordinator.state.versions.newest.metrics or self._metrics())
+            lives.cancel()
+            await asyncio.gather(lives, return_exceptions=True)
+            await self._network.drained()
+        return summarise(
+            self._coordinator.state,
+            devices,
+            self._curve,
+            ended=ended,
+            seconds=seconds,
+            traffic=traffic,
+            repeated_bytes=self._network.repeated_bytes,
+            step_seconds=self._timing.step_seconds,
+        )
+
+    async def _until_the_end(self, lives: asyncio.Future[Any]) -> str:
+        """Why the run has ended; what a device could not bear ends the simulation."""
+        hours = self._scenario.simulation.hours
+        running = asyncio.create_task(self._coordinator.run())
+        done, _ = await asyncio.wait({running, lives}, timeout=3600 * hours, return_when=asyncio.FIRST_COMPLETED)
+        if lives in done and lives.exception() is not None:
+            running.cancel()
+            await lives
+        if running in done:
+            return running.result().reason
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return f"{hours:g} hours are over"
+
+    def _load(self, folder: Path) -> Any:
+        """The torch step of an installed program; all devices of a tier share it."""
+        manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
+        return self._workshop.engines[manifest.tier]
+
+    def _listen(self, device: str, event: Event) -> None:
+        if isinstance(event, UpdateAccepted):
+            self._progress(self._point({}))
+
+    def _evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Central evaluation of the version that is being made, if it is its turn."""
+        version = self._coordinator.state.versions.newest.version + 1
+        if self._held_out is None or version % self._scenario.simulation.evaluate_every:
+            return {}
+        metrics = self._metrics(vector)
+        self._note(metrics, version=version)
+        return metrics
+
+    def _metrics(self, vector: Vector | None = None) -> dict[str, float]:
+        """The held-out loss and metrics of ``vector``, by default of the newest version."""
+        if self._held_out is None:
+            return {}
+        x, y = self._held_out
+        state = self._coordinator.state
+        weights = state.layout.views(state.versions.vector if vector is None else vector)
+        engine = self._workshop.engines[self._tiers[0].name]
+        totals = dict.fromkeys(("loss", *engine.manifest.metrics), 0.0)
+        for start in range(0, len(x), EVALUATION_BATCH):
+            part = slice(start, start + EVALUATION_BATCH)
+            ones = np.ones(len(x[part]), np.float32)
+            loss, metrics = engine.evaluate(x[part], y[part], ones, weights)
+            totals["loss"] += loss
+            for name, value in metrics.items():
+                totals[name] += value
+        return {name: total / len(x) for name, total in totals.items()}
+
+    def _point(self, metrics: Mapping[str, float], version: int | None = None) -> Point:
+        status = self._coordinator.state
+        traffic = self._network.traffic() if metrics else None
+        return Point(
+            seconds=asyncio.get_running_loop().time(),
+            version=status.versions.newest.version if version is None else version,
+            trips=status.versions.newest.version * status.buffer.capacity,
+            bytes_up=traffic.up if traffic else 0,
+            bytes_down=traffic.down if traffic else 0,
+            metrics=dict(metrics),
+        )
+
+    def _note(self, metrics: Mapping[str, float], version: int | None = None) -> None:
+        point = self._point(metrics, version)
+        self._curve.append(point)
+        self._progress(point)
+
+
+@contextlib.contextmanager
+def _files_for(devices: int) -> Iterator[None]:
+    """
+    Every device holds its folder's lock: let this process open as many files.
+
+    Raises:
+        ConfigError: if the system does not allow it.
+
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * devices + SPARE_FILES
+    if soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise ConfigError(
+                f"{devices} devices need {wanted} open files, this system allows {hard}: raise it with ulimit -n"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,67 @@
+"""
+The training step in torch: what a program was verified against, for workers that simulate many devices.
+
+A test compares it with the exported program over 50 steps of every plan in use.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from exporters.plan import Plan
+from exporters.step import Step
+from exporters.task import Task
+from mobile_sdk.layout import Arrays, Vector
+from mobile_sdk.manifest import Manifest
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """
+    An :class:`~mobile_sdk.engines.base.Engine` that runs the eager step of ``task`` for the plan in ``manifest``.
+
+    Args:
+        task: of the program.
+        manifest: of the program: its subset and micro-batch are the plan.
+
+    """
+
+    def __init__(self, task: Task, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._step = Step(task, Plan(manifest.subset, manifest.micro_batch))
+
+    def train_step(
+        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+    ) -> tuple[float, dict[str, float], dict[str, Vector]]:
+        arguments = (_tensor(weights[name]) for name in self._step.order)
+        outputs = self._step.train_step(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments)
+        metrics = self.manifest.metrics
+        sums = dict(zip(metrics, (float(value) for value in outputs[1 : 1 + len(metrics)]), strict=True))
+        gradients = (gradient.numpy() for gradient in outputs[1 + len(metrics) :])
+        return float(outputs[0]), sums, dict(zip(self._step.trained, gradients, strict=True))
+
+    def evaluate(
+        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+    ) -> tuple[float, dict[str, float]]:
+        arguments = (_tensor(weights[name]) for name in self._step.names)
+        outputs = self._step.evaluate(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments)
+        sums = (float(value) for value in outputs[1:])
+        return float(outputs[0]), dict(zip(self.manifest.metrics, sums, strict=True))
+
+    def predict(self, x: npt.NDArray[Any], weights: Arrays) -> npt.NDArray[np.float32]:
+        output = self._step.predict(_tensor(x), *(_tensor(weights[name]) for name in self._step.names))
+        array: npt.NDArray[np.float32] = output.numpy()
+        return array
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    # What lies in a mapped file is read-only, which torch does not know.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,2 +1,0 @@
--- The interpreter's file of a program; programs made before have none.
-ALTER TABLE tiers ADD COLUMN graph TEXT;

@@ -1,0 +1,113 @@
+"""Whole simulations: the product's coordinator and clients, hundreds of virtual seconds."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.simulation.scenario import Scenario, parse_scenario
+from coordinator.simulation.simulate import simulate
+
+DIGITS = Path(__file__).parents[2] / "scenarios" / "digits.toml"
+
+# Pinned, so that no test depends on how fast this machine is.
+STEPS = {"small": 0.001, "large": 0.01}
+
+
+def digits(**changes: Mapping[str, Any]) -> Scenario:
+    """The scenario of the repository, shortened and changed."""
+    data = tomllib.loads(DIGITS.read_text())
+    data["stop"] = {"versions": 6}
+    data["simulation"] |= {"step_seconds": STEPS}
+    for section, values in changes.items():
+        data[section] = data.get(section, {}) | values
+    return parse_scenario(data, DIGITS.parent)
+
+
+Facts = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """Simulate: all of a result but what the simulation itself took. Programs are planned once."""
+    plans = tmp_path_factory.mktemp("plans") / "digits"
+
+    def simulated(scenario: Scenario, workers: int = 0) -> dict[str, Any]:
+        result = simulate(scenario, workers=workers, plans=plans)
+        del result["machine"]
+        return result
+
+    return simulated
+
+
+@pytest.fixture(scope="module")
+def alone(facts: Facts) -> dict[str, Any]:
+    """The scenario, trained in this process."""
+    return facts(digits())
+
+
+def test_the_number_of_workers_changes_nothing(facts: Facts, alone: dict[str, Any]) -> None:
+    """Weights, bytes, times, staleness: equal to the last bit."""
+    assert facts(digits(), workers=2) == alone
+    assert alone["trips"] == 24
+    assert alone["versions"] == 6
+
+
+def test_devices_learn_and_are_counted(alone: dict[str, Any]) -> None:
+    """Version 0 knows nothing; phones and watches take part; bytes are those of the curve."""
+    first, last = alone["curve"][0], alone["curve"][-1]
+    assert first["metrics"]["accuracy"] < 0.2
+    assert last["metrics"]["accuracy"] > 0.4
+    assert alone["classes"]["phone"]["devices"] == 12
+    assert alone["classes"]["watch"]["devices"] == 4
+    assert alone["classes"]["stragglers"]["devices"] == 4
+    assert sum(alone["staleness"].values()) == 24
+    assert 0 < last["bytes_up"] <= alone["bytes_up"]
+    assert 0 < last["seconds"] == alone["seconds"]
+
+
+def test_the_seed_decides(facts: Facts, alone: dict[str, Any]) -> None:
+    """Another seed is another fleet, another split and another result."""
+    other = facts(digits(simulation={"seed": 2}))
+    assert other["weights_sha256"] != alone["weights_sha256"]
+    assert other["seconds"] != alone["seconds"]
+
+
+def test_virtual_time_is_that_of_the_scenario(facts: Facts) -> None:
+    """Hours end a run that nothing else ends, and a night without devices passes without a trip."""
+    asleep = {"memory": "5MB", "online": [[8, 20]]}
+    scenario = digits(simulation={"hours": 7, "start": 0}, devices={"phone": asleep, "watch": asleep})
+    result = facts(scenario)
+    assert result["ended"] == "7 hours are over"
+    assert result["seconds"] == 7 * 3600
+    assert result["trips"] == 0
+
+
+def test_apps_that_are_killed_come_back(facts: Facts) -> None:
+    """A device that drops out half-way takes its assignment up again."""
+    fragile = {"memory": "5MB", "drop_out": 0.4, "away": 30, "outages_per_hour": 600, "outage": 2, "up": "20KB"}
+    result = facts(digits(devices={"phone": fragile, "watch": fragile}))
+    assert result["versions"] == 6
+    assert result["drop_outs"] > 0
+
+
+def test_synchronous_rounds_wait_for_their_cohort(facts: Facts) -> None:
+    """Every update is of the version that it is merged into, and nobody else is asked meanwhile."""
+    sync = {"cohort": 4, "repeat": False}
+    result = facts(digits(scheduling=sync, merge={"buffer": 4, "flush_seconds": 0}))
+    assert result["staleness"] == {"0": 24}
+    assert result["trainings"] == 24
+
+
+def test_over_selection_drops_the_late(facts: Facts) -> None:
+    """Six are asked, the first four are merged, and what comes after that is refused."""
+    sync = {"cohort": 6, "repeat": False}
+    merge = {"buffer": 4, "flush_seconds": 0, "staleness": {"maximum": 0}}
+    result = facts(digits(scheduling=sync, merge=merge))
+    # An update that comes while four are being merged was in time, and waits for the next merge.
+    assert set(result["staleness"]) <= {"0", "1"}
+    assert result["trainings"] > 24
