@@ -62,6 +62,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._returned)
         return future
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """As in any loop; its threads are waited for outside."""
+        self._outside += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._outside -= 1
+
     def _returned(self, future: asyncio.Future[Any]) -> None:
         self._outside -= 1
 
