@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from mobile_sdk.connection import ConnectionLost
 from mobile_sdk.errors import Refused
+from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 from mobile_sdk.sizes import format_bytes
 
@@ -215,7 +216,7 @@ class Dispatcher:
                 version=version.version,
                 manifest=tier.record.manifest,
                 signature=Hex(tier.record.signature),
-                program=tier.record.program,
+                program=tier.program,
                 weights=version.weights,
                 settings=run.config.training.settings.to_json(),
                 seed=record.number,
@@ -244,7 +245,7 @@ class Dispatcher:
             version=version.version,
             manifest=tier.record.manifest,
             signature=Hex(tier.record.signature),
-            program=tier.record.program,
+            program=tier.program,
             weights=version.weights,
         )
 
@@ -303,10 +304,17 @@ def pick_tier(tiers: Sequence[Tier], ready: Ready) -> Tier:
             f"the budget of {format_bytes(ready.budget)} is too small: the smallest tier, {least.name}, "
             f"needs {format_bytes(least.needs_bytes)}",
         )
-    if ready.executorch != tier.manifest.executorch:
+    if ENGINE_FILES.get(ready.engine) != GRAPH_FILE and ready.executorch != tier.manifest.executorch:
         raise Refused(
             "runtime",
             f"the device runs ExecuTorch {ready.executorch}, the programs need {tier.manifest.executorch}: "
             f"install the SDK that belongs to this coordinator",
         )
-    return tier
+    serving = tier.serving(ready.engine)
+    if serving is None:
+        raise Refused(
+            "engine",
+            f"the run's programs were made by an exporter that wrote nothing for the engine {ready.engine!r}: "
+            "begin the run anew",
+        )
+    return serving

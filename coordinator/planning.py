@@ -47,6 +47,7 @@ class _Exported:
     tier: str
     manifest: bytes
     program: bytes
+    graph: bytes
     vector: Vector
 
 
@@ -98,7 +99,6 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     for item in exported:
         manifest = Manifest.from_bytes(item.manifest)
         subsets.append(manifest.subset)
-        packed = zlib.compress(item.program, 9)
         records.append(
             TierRecord(
                 name=item.tier,
@@ -106,7 +106,8 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
                 budget_bytes=manifest.memory.budget_bytes,
                 manifest=_put(store, item.manifest),
                 signature=key.sign(item.manifest),
-                program=dataclasses.replace(_put(store, packed), encoding="zlib"),
+                program=_put_packed(store, item.program),
+                graph=_put_packed(store, item.graph),
             )
         )
     layout = manifest.layout
@@ -124,6 +125,10 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
 def _put(store: Store, content: bytes) -> ArtifactRef:
     entry = store.put(content)
     return ArtifactRef(Sha256(entry.sha256), entry.size)
+
+
+def _put_packed(store: Store, content: bytes) -> ArtifactRef:
+    return dataclasses.replace(_put(store, zlib.compress(content, 9)), encoding="zlib")
 
 
 def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
@@ -168,7 +173,7 @@ def _export(task: str, run: str, tier: str, budget: int, plan: Any) -> _Exported
         program = export(loaded, budget=budget, plan=Plan.from_json(loaded.layout, plan)).for_run(
             run, FIRST_SERIAL, tier
         )
-        return _Exported(tier, program.manifest.to_bytes(), program.pte, program.weights)
+        return _Exported(tier, program.manifest.to_bytes(), program.pte, program.graph, program.weights)
 
 
 def _held_out(task: str) -> bytes:

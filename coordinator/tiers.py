@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mobile_sdk.manifest import Manifest
+from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, Manifest
+from mobile_sdk.protocol.messages import ArtifactRef
 
 from .store.base import Store, TierRecord
 
@@ -22,6 +23,7 @@ class Tier:
     record: TierRecord
     manifest: Manifest
     positions: npt.NDArray[np.int64]
+    served: ArtifactRef | None = None
 
     @property
     def name(self) -> str:
@@ -32,6 +34,17 @@ class Tier:
     def needs_bytes(self) -> int:
         """Memory that a device needs for it: the measured one."""
         return self.manifest.memory.measured_bytes
+
+    @property
+    def program(self) -> ArtifactRef:
+        """What a device downloads: ExecuTorch's program, or what :meth:`serving` put in its place."""
+        return self.served or self.record.program
+
+    def serving(self, engine: str) -> Tier | None:
+        """The same tier for a device with this engine; none if its exporter wrote no file for it."""
+        if ENGINE_FILES.get(engine) != GRAPH_FILE:
+            return self
+        return dataclasses.replace(self, served=self.record.graph) if self.record.graph else None
 
     @property
     def update_bytes(self) -> int:

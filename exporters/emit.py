@@ -19,6 +19,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, fx
 
 from .edge import edge_program
+from .graph import graph_bytes
 from .partition import Region, partition
 from .quiet import quiet
 from .simplify import simplify
@@ -32,20 +33,22 @@ _ALIGNMENT = 16
 
 @dataclasses.dataclass(frozen=True)
 class Emitted:
-    """A ``.pte`` and, per method, the bytes of the arena that ExecuTorch planned."""
+    """A ``.pte``, the graph file of the same methods, and, per method, the bytes of its planned arena."""
 
     pte: bytes
+    graph: bytes
     planned: Mapping[str, int]
 
     def to_bytes(self) -> bytes:
-        """A line of JSON, then the program."""
-        return json.dumps(dict(self.planned)).encode() + b"\n" + self.pte
+        """A line of JSON, then the files."""
+        return json.dumps([len(self.pte), dict(self.planned)]).encode() + b"\n" + self.pte + self.graph
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Emitted:
         """What :meth:`to_bytes` gave."""
-        planned, _, pte = content.partition(b"\n")
-        return cls(pte, json.loads(planned))
+        line, _, files = content.partition(b"\n")
+        size, planned = json.loads(line)
+        return cls(files[:size], files[size:], planned)
 
 
 def emit(methods: Mapping[str, fx.GraphModule]) -> Emitted:
@@ -61,7 +64,7 @@ def emit(methods: Mapping[str, fx.GraphModule]) -> Emitted:
             ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
         )
     planned = {plan.name: sum(plan.non_const_buffer_sizes) for plan in program.executorch_program.execution_plan}
-    return Emitted(program.buffer, planned)
+    return Emitted(program.buffer, graph_bytes(methods), planned)
 
 
 class LoweredBackendModule(exir_lowered.LoweredBackendModule):  # type: ignore[misc]

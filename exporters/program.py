@@ -17,7 +17,7 @@ from mobile_sdk import safetensors
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Vector
-from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
+from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from . import cache
@@ -46,6 +46,7 @@ class Program:
     Args:
         manifest: what a device must know of it.
         pte: the ExecuTorch program; it holds no weights.
+        graph: the same methods for the engine that interprets.
         weights: the task's initial weights, float32, shape ``(layout.size,)``.
         gradient_error: largest error of a gradient found when it was verified, relative to its norm;
             :obj:`None` in a program that was not exported but loaded.
@@ -55,6 +56,7 @@ class Program:
 
     manifest: Manifest
     pte: bytes
+    graph: bytes
     weights: Vector
     gradient_error: float | None = None
     seconds: float = 0.0
@@ -64,15 +66,21 @@ class Program:
         """What it trains."""
         return Plan(self.manifest.subset, self.manifest.micro_batch)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What the manifest lists, by name."""
+        return {PROGRAM_FILE: self.pte, GRAPH_FILE: self.graph}
+
     def for_run(self, run: str, serial: int, tier: str) -> Program:
         """The same program, its manifest made out to a run."""
         return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, run=run, serial=serial, tier=tier))
 
     def save(self, folder: str | Path) -> None:
-        """Write ``program.pte``, ``manifest.json`` and the initial weights to ``folder``, which is made if missing."""
+        """Write the manifest, the files that it lists and the initial weights to ``folder``, made if missing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PROGRAM_FILE).write_bytes(self.pte)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
         (folder / WEIGHTS_FILE).write_bytes(safetensors.dumps(self.manifest.layout.views(self.weights)))
         (folder / MANIFEST_FILE).write_bytes(self.manifest.to_bytes())
 
@@ -82,7 +90,7 @@ class Program:
         Read what :meth:`save` wrote.
 
         Raises:
-            ProgramError: if a file is missing or ``program.pte`` is not the manifest's.
+            ProgramError: if a file is missing or is not the manifest's.
             PayloadError: if the weights are not a safetensors file.
             LayoutError: if the weights do not fit the manifest.
 
@@ -90,13 +98,14 @@ class Program:
         folder = Path(folder)
         try:
             manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
-            pte = (folder / PROGRAM_FILE).read_bytes()
+            files = {name: (folder / name).read_bytes() for name in (PROGRAM_FILE, GRAPH_FILE)}
             arrays, _ = safetensors.loads((folder / WEIGHTS_FILE).read_bytes())
         except OSError as error:
             raise ProgramError(f"no program in {folder}: {error}") from error
-        if FileEntry.of(pte) != manifest.files[PROGRAM_FILE]:
-            raise ProgramError(f"{folder / PROGRAM_FILE} is not the file that the manifest describes")
-        return cls(manifest, pte, manifest.layout.flatten(arrays))
+        for name, content in files.items():
+            if FileEntry.of(content) != manifest.files.get(name):
+                raise ProgramError(f"{folder / name} is not the file that the manifest describes")
+        return cls(manifest, files[PROGRAM_FILE], files[GRAPH_FILE], manifest.layout.flatten(arrays))
 
 
 def export(
@@ -134,7 +143,7 @@ def export(
         plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
     say("lowering")
     program = build(task, plan, cached=cached)
-    known = cache.key("checked", program.pte, program.manifest.to_bytes(), *_example(task, program))
+    known = cache.key("checked", program.pte, program.graph, program.manifest.to_bytes(), *_example(task, program))
     checked = cache.load(known) if cached else None
     if checked is None:
         say("verifying gradients")
@@ -188,7 +197,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         serial=0,
         tier="",
         task=task.name,
-        files={PROGRAM_FILE: FileEntry.of(emitted.pte)},
+        files={PROGRAM_FILE: FileEntry.of(emitted.pte), GRAPH_FILE: FileEntry.of(emitted.graph)},
         methods={n: _method(step, n, emitted.planned[n], traced[n][1]) for n in methods},
         layout=task.layout,
         subset=plan.subset,
@@ -197,7 +206,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         micro_batch=plan.micro_batch,
         memory=Memory(0, emitted.planned["train_step"], 0),
     )
-    return Program(manifest, emitted.pte, weights)
+    return Program(manifest, emitted.pte, emitted.graph, weights)
 
 
 def _example(task: Task, program: Program) -> list[bytes]:

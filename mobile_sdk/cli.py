@@ -36,6 +36,7 @@ from .events import (
     UpdateRejected,
 )
 from .invite import Invite
+from .manifest import ENGINE_FILES
 from .process import peak_rss_bytes, torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes
@@ -90,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("FTTE_TOKEN", ""),
         help="enrolment token (default: FTTE_TOKEN of the environment)",
     )
+    join.add_argument(
+        "--engine", choices=sorted(ENGINE_FILES), default="native", help="what runs programs (default: native)"
+    )
     join.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the native engine (default: 1)")
     join.add_argument(
         "--step-time",
@@ -110,7 +114,7 @@ async def _join(options: argparse.Namespace) -> int:
     storage = options.storage or Path.home() / ".local" / "share" / "ftte-device" / invite.run
 
     def load(folder: Path) -> Engine:
-        engine = load_engine(folder, threads=options.threads)
+        engine = load_engine(folder, options.engine, threads=options.threads)
         return PacedEngine(engine, options.step_time) if options.step_time > 0 else engine
 
     client = Client(
@@ -126,6 +130,7 @@ async def _join(options: argparse.Namespace) -> int:
         certificates=options.certificates,
         certificate=invite.certificate,
         proxy=options.proxy,
+        engine=options.engine,
         load=load,
     )
     with contextlib.closing(client):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import random
 import re
@@ -67,7 +68,8 @@ class Client:
         certificates: PEM file of authorities to trust instead of the system's.
         certificate: SHA-256 (hex) of the one server certificate to trust instead; as in an invite.
         proxy: HTTP proxy to go through; by default that of the environment, ``""`` for none.
-        load: makes an engine from a program's folder.
+        engine: what runs programs: ``"native"``, ``"android"`` or ``"interpreted"``; see :mod:`mobile_sdk.engines`.
+        load: makes that engine from a program's folder; :func:`~mobile_sdk.load_engine` by default.
         execute: runs the training; the simulator puts its own here, as for the next four.
         clock: where the time comes from.
         offload: runs what must not block the event loop.
@@ -96,7 +98,8 @@ class Client:
         certificates: Path | None = None,
         certificate: str = "",
         proxy: str | None = None,
-        load: Callable[[Path], Engine] = load_engine,
+        engine: str = "native",
+        load: Callable[[Path], Engine] | None = None,
         execute: Execute = train_in_thread,
         clock: Clock | None = None,
         offload: Offload = offload,
@@ -120,7 +123,8 @@ class Client:
         self._rng = rng or random.Random()
         self._process = process or ThisProcess()
         self._storage = DeviceStorage(Path(storage), run, name)
-        self._model = Model(self._storage, load)
+        self._engine = engine
+        self._model = Model(self._storage, load or functools.partial(load_engine, engine=engine))
         self._checked: tuple[str, int] | None = None
         self._device = Device(
             storage=self._storage,
@@ -282,7 +286,7 @@ class Client:
         return Ready(
             budget=self._budget,
             samples=len(self._dataset),
-            engine=Name("native"),
+            engine=Name(self._engine),
             executorch=EXECUTORCH_VERSION,
             serial=self._storage.serial,
             peak_rss_bytes=self._process.peak_rss_bytes(),
@@ -292,7 +296,7 @@ class Client:
     def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
         """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
         key = bytes.fromhex(self._storage.trusted_key(self._pinned))
-        install_program(self._storage, assign, public_key=key, run=self._run)
+        install_program(self._storage, assign, public_key=key, run=self._run, engine=self._engine)
         engine = self._model.engine(assign.manifest.sha256)
         files = tuple(ref.sha256 for ref in assign.weights)
         weights = self._model.weights(engine, files)

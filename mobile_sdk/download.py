@@ -9,7 +9,7 @@ from pathlib import Path
 from .clock import Offload
 from .errors import ProgramRejected, ProtocolError
 from .link import Link
-from .manifest import MANIFEST_FILE, PROGRAM_FILE, SIGNATURE_FILE, Manifest
+from .manifest import ENGINE_FILES, MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from .protocol.device import DeviceSession
 from .protocol.messages import ArtifactRef, Assign, Evaluate
 from .protocol.session import Received
@@ -72,9 +72,11 @@ class Downloads:
         return True
 
 
-def install_program(storage: DeviceStorage, assign: Assign | Evaluate, *, public_key: bytes, run: str) -> Path:
+def install_program(
+    storage: DeviceStorage, assign: Assign | Evaluate, *, public_key: bytes, run: str, engine: str = "native"
+) -> Path:
     """
-    Verify the downloaded program of an assignment and install it.
+    Verify the downloaded program of an assignment and install it, with the file that ``engine`` runs.
 
     Returns:
         The folder that :func:`~mobile_sdk.load_engine` takes.
@@ -86,22 +88,24 @@ def install_program(storage: DeviceStorage, assign: Assign | Evaluate, *, public
 
     """
     signature = bytes.fromhex(assign.signature)
+    name = ENGINE_FILES[engine]
 
     def verify(manifest: bytes, program: bytes) -> None:
         verified = verify_program(
             manifest=manifest,
             signature=signature,
-            files={PROGRAM_FILE: program},
+            files={name: program},
             public_key=public_key,
             run=run,
             least_serial=storage.serial,
+            engine=engine,
         )
         storage.raise_serial(verified.serial)
 
     installed = storage.program_folder(assign.manifest.sha256)
     if installed is not None:
         try:
-            verify((installed / MANIFEST_FILE).read_bytes(), (installed / PROGRAM_FILE).read_bytes())
+            verify((installed / MANIFEST_FILE).read_bytes(), (installed / name).read_bytes())
         except (OSError, ProgramRejected) as error:
             # Damaged on this device, perhaps: what the coordinator has decides.
             storage.remove_program(assign.manifest.sha256)
@@ -109,9 +113,9 @@ def install_program(storage: DeviceStorage, assign: Assign | Evaluate, *, public
         return installed
     manifest = _read(storage, assign.manifest)
     check_signature(manifest, signature, public_key)  # before its word for the program's size is taken
-    program = _unpack(storage, assign, manifest)
+    program = _unpack(storage, assign, manifest, name)
     verify(manifest, program)
-    files = {PROGRAM_FILE: program, SIGNATURE_FILE: signature, MANIFEST_FILE: manifest}
+    files = {name: program, SIGNATURE_FILE: signature, MANIFEST_FILE: manifest}
     return storage.install_program(assign.manifest.sha256, files)
 
 
@@ -122,11 +126,14 @@ def _read(storage: DeviceStorage, ref: ArtifactRef) -> bytes:
     return path.read_bytes()
 
 
-def _unpack(storage: DeviceStorage, assign: Assign | Evaluate, manifest: bytes) -> bytes:
+def _unpack(storage: DeviceStorage, assign: Assign | Evaluate, manifest: bytes, name: str) -> bytes:
     packed = _read(storage, assign.program)
     if assign.program.encoding == "identity":
         return packed
-    size = Manifest.from_bytes(manifest).files[PROGRAM_FILE].size
+    entry = Manifest.from_bytes(manifest).files.get(name)
+    if entry is None:
+        raise ProgramRejected(f"the program has no {name!r}, which this device's engine runs: export it anew")
+    size = entry.size
     if not 1 <= size <= MAX_ARTIFACT_BYTES:
         raise ProgramRejected(f"the program has {size} bytes; it must be 1 to {MAX_ARTIFACT_BYTES}")
     unpacker = zlib.decompressobj()

@@ -1,8 +1,9 @@
 """
 What a program says of itself.
 
-A program is a folder (or, on the wire, its files one by one): ``program.pte`` and
-``manifest.json``, and ``manifest.sig`` where it was signed. The manifest is canonical JSON; its
+A program is a folder (or, on the wire, its files one by one): ``manifest.json``, ``manifest.sig`` where it was
+signed, and what engines run: ``program.pte`` for those over ExecuTorch, ``graph.safetensors`` for the one that
+interprets. A device holds only its own engine's file. The manifest is canonical JSON; its
 exact bytes are what is signed and hashed, so nobody ever needs to serialise it a second time.
 """
 
@@ -18,7 +19,9 @@ from .errors import LayoutError, ProgramError
 from .layout import Layout, Subset
 
 __all__ = [
+    "ENGINE_FILES",
     "EXECUTORCH_VERSION",
+    "GRAPH_FILE",
     "MANIFEST_FILE",
     "PROGRAM_FILE",
     "SIGNATURE_FILE",
@@ -36,8 +39,12 @@ EXECUTORCH_VERSION = "1.5.1"
 
 FORMAT = 1
 PROGRAM_FILE = "program.pte"
+GRAPH_FILE = "graph.safetensors"
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
+
+# What each engine runs.
+ENGINE_FILES = {"native": PROGRAM_FILE, "android": PROGRAM_FILE, "interpreted": GRAPH_FILE}
 
 DTYPES = ("float32", "int64", "int32", "uint8", "bool")
 ROLES = ("x", "y", "sample_weight", "weight", "loss", "metric", "gradient", "prediction")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import ed25519
 from .errors import ProgramRejected
-from .manifest import EXECUTORCH_VERSION, FileEntry, Manifest
+from .manifest import ENGINE_FILES, EXECUTORCH_VERSION, PROGRAM_FILE, FileEntry, Manifest
 
 __all__ = ["check_files", "check_runtime", "check_signature", "signed_bytes", "verify_program"]
 
@@ -30,7 +30,14 @@ def signed_bytes(manifest: bytes) -> bytes:
 
 
 def verify_program(
-    *, manifest: bytes, signature: bytes, files: Files, public_key: bytes, run: str, least_serial: int
+    *,
+    manifest: bytes,
+    signature: bytes,
+    files: Files,
+    public_key: bytes,
+    run: str,
+    least_serial: int,
+    engine: str = "native",
 ) -> Manifest:
     """
     The parsed manifest of a program that may be run.
@@ -42,6 +49,7 @@ def verify_program(
         public_key: the 32 bytes of the run's key, which the app pins.
         run: the run that the device takes part in.
         least_serial: the serial of the newest program that the device has seen; 0 at first.
+        engine: which runs it; the files of other engines need not be there.
 
     Raises:
         ProgramRejected: if the program must not be run, saying why and what to do.
@@ -59,8 +67,8 @@ def verify_program(
             f"the program has the serial {parsed.serial}, but {least_serial} was seen before: "
             "the coordinator must offer the newest programs"
         )
-    check_runtime(parsed)
-    check_files(parsed, files)
+    check_runtime(parsed, engine)
+    check_files(parsed, files, engine)
     return parsed
 
 
@@ -79,30 +87,35 @@ def check_signature(manifest: bytes, signature: bytes, public_key: bytes) -> Non
         )
 
 
-def check_runtime(manifest: Manifest) -> None:
+def check_runtime(manifest: Manifest, engine: str) -> None:
     """
-    Programs and runtimes are paired.
+    Programs and ExecuTorch's runtimes are paired; a graph says itself what it needs.
 
     Raises:
         ProgramRejected: if the program was exported for another ExecuTorch.
 
     """
-    if manifest.executorch != EXECUTORCH_VERSION:
+    if ENGINE_FILES[engine] == PROGRAM_FILE and manifest.executorch != EXECUTORCH_VERSION:
         raise ProgramRejected(
             f"the program is for ExecuTorch {manifest.executorch}, this SDK runs {EXECUTORCH_VERSION}: "
             "export it with that version, or install the SDK that fits"
         )
 
 
-def check_files(manifest: Manifest, files: Files) -> None:
+def check_files(manifest: Manifest, files: Files, engine: str) -> None:
     """
-    Every file that ``manifest`` lists is there, with its size and SHA-256.
+    Every file that ``manifest`` lists is there, with its size and SHA-256, but for those of other engines.
 
     Raises:
         ProgramRejected: naming the first file that is not.
 
     """
+    others = {name for other, name in ENGINE_FILES.items() if name != ENGINE_FILES[engine]}
+    if ENGINE_FILES[engine] not in manifest.files:
+        raise ProgramRejected(f"the program has no {ENGINE_FILES[engine]!r}, which the engine {engine!r} runs")
     for name, entry in manifest.files.items():
+        if name in others:
+            continue
         # The manifest must not reach for files elsewhere on the device.
         if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise ProgramRejected(

@@ -62,7 +62,11 @@ class RunRecord:
 
 @dataclasses.dataclass(frozen=True)
 class TierRecord:
-    """A program as it is sent: signed manifest and packed ``.pte``."""
+    """
+    A program as it is sent: signed manifest, and the packed files that engines run, ``.pte`` and graph.
+
+    Programs of earlier releases have no graph.
+    """
 
     name: str
     serial: int
@@ -70,6 +74,7 @@ class TierRecord:
     manifest: ArtifactRef
     signature: str
     program: ArtifactRef
+    graph: ArtifactRef | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ProgramError
-from ..manifest import MANIFEST_FILE, Manifest
+from ..manifest import ENGINE_FILES, MANIFEST_FILE, Manifest
 from ..signing import check_files, check_runtime
 from .base import Engine
 
@@ -21,8 +21,8 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
 
     Args:
         folder: holds ``manifest.json`` and the files that it lists.
-        engine: ``"native"``, ExecuTorch's C++ runtime.
-        threads: threads of the pool that all engines of the process share.
+        engine: ``"native"``, ExecuTorch's C++ runtime, or ``"interpreted"``, numpy.
+        threads: threads of the pool that all native engines of the process share.
 
     Raises:
         ProgramRejected: if a file is missing or altered, or the program is for another ExecuTorch.
@@ -34,10 +34,17 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
         manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
     except OSError as error:
         raise ProgramError(f"no program in {folder}: {error}") from error
-    check_runtime(manifest)
-    check_files(manifest, folder)
+    if engine not in ENGINE_FILES:
+        raise ProgramError(f"unknown engine {engine!r}; there are {', '.join(sorted(ENGINE_FILES))}")
+    check_runtime(manifest, engine)
+    check_files(manifest, folder, engine)
+    # Each is imported where it is wanted: others may run where one of them cannot.
     if engine == "native":
-        from .native import NativeEngine  # others may run where there is no native runtime
+        from .native import NativeEngine
 
         return NativeEngine(folder, manifest, threads=threads)
-    raise ProgramError(f"unknown engine {engine!r}; there is 'native'")
+    if engine == "interpreted":
+        from .interpreted import InterpretedEngine
+
+        return InterpretedEngine(folder, manifest)
+    raise ProgramError("the engine 'android' is not there yet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProgramError
-from ..layout import Arrays, Vector
 from ..manifest import PROGRAM_FILE, Manifest, TensorSpec
 from ..native.library import Program, TensorMeta, set_threads
 from .call import Call
+from .calling import CallingEngine
 
 __all__ = ["NativeEngine"]
 
 
-class NativeEngine:
+class NativeEngine(CallingEngine):
     """
     The engine of Linux and other systems with a native runtime; see :class:`~mobile_sdk.engines.base.Engine`.
 
-    ``threads`` is the size of the pool that all engines of the process share. Calls from several threads
-    take turns. A method is loaded when it is first used.
+    ``threads`` is the size of the pool that all engines of the process share. A method is loaded when it is first
+    used. Gradients that the caller still has when the engine is closed may lie in the program's arena, which goes with
+    the last of them.
 
     Raises:
         ProgramError: if ``folder`` holds no program that fits ``manifest``, or engines with another
@@ -32,9 +32,8 @@ class NativeEngine:
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int = 1) -> None:
-        self.manifest = manifest
-        self._lock = threading.Lock()
-        self._methods: dict[str, _Method] = {}
+        super().__init__(manifest)
+        self._results: dict[str, _Results] = {}
         set_threads(threads)
         self._program = Program(folder / PROGRAM_FILE)
         try:
@@ -44,50 +43,19 @@ class NativeEngine:
             self._program.close()
             raise
 
-    def train_step(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
-    ) -> tuple[float, dict[str, float], dict[str, Vector]]:
-        """See :meth:`Engine.train_step <mobile_sdk.engines.base.Engine.train_step>`."""
-        with self._lock:
-            call, results = self._run("train_step", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
-            return call.sums(results)
+    def _execute(self, call: Call, arguments: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        if call.method not in self._results:
+            self._results[call.method] = _Results(call, self._program)
+        results = self._results[call.method]
+        self._program.execute(call.method, arguments, results.buffers)
+        return results.arrays
 
-    def evaluate(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
-    ) -> tuple[float, dict[str, float]]:
-        """See :meth:`Engine.evaluate <mobile_sdk.engines.base.Engine.evaluate>`."""
-        with self._lock:
-            call, results = self._run("evaluate", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
-            return call.sums(results)[:2]
-
-    def predict(self, x: npt.NDArray[Any], weights: Arrays) -> npt.NDArray[np.float32]:
-        """See :meth:`Engine.predict <mobile_sdk.engines.base.Engine.predict>`; the array is the caller's."""
-        with self._lock:
-            _, results = self._run("predict", {"x": x}, weights)
-            return results[0][: len(x)].copy()
-
-    def close(self) -> None:
-        """
-        Free the program, after a call that is under way.
-
-        Gradients that the caller still has may lie in the program's arena, which goes with the last of them.
-        """
-        with self._lock:
-            self._methods.clear()
-            self._program.close()
-
-    def _run(
-        self, name: str, batch: dict[str, npt.NDArray[Any]], weights: Arrays
-    ) -> tuple[Call, list[npt.NDArray[Any]]]:
-        if name not in self._methods:
-            self._methods[name] = _Method(Call(self.manifest, name), self._program)
-        method = self._methods[name]
-        self._program.execute(name, method.call.arguments(batch, weights), method.buffers)
-        return method.call, method.results
+    def _close(self) -> None:
+        self._results.clear()
+        self._program.close()
 
     def _compare(self, method: str) -> None:
         """What the manifest says of ``method`` against what the program says."""
-        Call(self.manifest, method)
         inputs, outputs, _ = self._program.metadata(method)
         for kind, specs, metas in (
             ("input", self.manifest.methods[method].inputs, inputs),
@@ -96,13 +64,12 @@ class NativeEngine:
             _compare_tensors(method, kind, specs, metas)
 
 
-class _Method:
-    """A method in use: where its results are, in the arena if they can be, else in buffers of our own."""
+class _Results:
+    """Where the results of a method in use are: in the arena if they can be, else in buffers of our own."""
 
     def __init__(self, call: Call, program: Program) -> None:
-        self.call = call
         self.buffers: list[npt.NDArray[Any] | None] = []
-        self.results: list[npt.NDArray[Any]] = []
+        self.arrays: list[npt.NDArray[Any]] = []
         for index, spec in enumerate(call.outputs):
             result = program.output(call.method, index)
             if result is None:
@@ -110,7 +77,7 @@ class _Method:
                 self.buffers.append(result)
             else:
                 self.buffers.append(None)
-            self.results.append(result)
+            self.arrays.append(result)
 
 
 def _compare_tensors(method: str, kind: str, specs: tuple[TensorSpec, ...], metas: tuple[TensorMeta, ...]) -> None:

@@ -26,7 +26,7 @@ from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 REF = ArtifactRef(Sha256("ab" * 32), 10)
 RUN = RunRecord("digits", {"task": "t"}, "", 1.0)
-TIER = TierRecord("small", 1, 1000, REF, "00", REF)
+TIER = TierRecord("small", 1, 1000, REF, "00", REF, REF)
 
 
 def version(number: int) -> VersionRecord:

@@ -160,3 +160,27 @@ def test_a_pinned_key_that_is_no_key_rejects_everything() -> None:
 def test_the_prefix_separates_programs_from_everything_else_that_the_key_may_sign() -> None:
     """The coordinator's signer shares this function; a change of it is a change of the format."""
     assert signed_bytes(b"{}") == b"ftte program v1\0{}"
+
+
+def test_a_device_needs_only_its_own_engines_file() -> None:
+    """Those of other engines are in the manifest, signed like everything, but not on the device."""
+    both = {**CONTENT, "graph.safetensors": b"a graph"}
+    manifest = dataclasses.replace(MANIFEST, files={n: FileEntry.of(c) for n, c in both.items()})
+    for engine, name in (("native", "program.pte"), ("android", "program.pte"), ("interpreted", "graph.safetensors")):
+        own = {n: both[n] for n in ("labels.txt", name)}
+        assert check(manifest, files=own, engine=engine) == manifest
+        with pytest.raises(ProgramRejected, match="is altered"):
+            check(manifest, files=own | {name: b"another"}, engine=engine)
+        with pytest.raises(ProgramRejected, match=f"lacks the file '{name}'"):
+            check(manifest, files={"labels.txt": both["labels.txt"]}, engine=engine)
+    with pytest.raises(ProgramRejected, match=r"has no 'graph\.safetensors', which the engine 'interpreted' runs"):
+        check(engine="interpreted")
+
+
+def test_a_graph_is_not_bound_to_an_executorch() -> None:
+    files = {"graph.safetensors": b"a graph"}
+    manifest = dataclasses.replace(MANIFEST, executorch="0.1", files={n: FileEntry.of(c) for n, c in files.items()})
+    manifest = dataclasses.replace(manifest, files={**manifest.files, "program.pte": FileEntry.of(b"")})
+    assert check(manifest, files=files, engine="interpreted").executorch == "0.1"
+    with pytest.raises(ProgramRejected, match=r"ExecuTorch 0\.1"):
+        check(manifest, files={"program.pte": b""})

@@ -93,7 +93,7 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
         with self._database.writing():
             wanted = set(self._unnamed)
             for tier in self.tiers():
-                wanted |= {tier.manifest.sha256, tier.program.sha256}
+                wanted |= {ref.sha256 for ref in (tier.manifest, tier.program, tier.graph) if ref is not None}
             run = self.run()
             if run is not None:
                 wanted.add(run.evaluation)
@@ -116,8 +116,14 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
                 (run.name, json.dumps(run.plans), run.evaluation, run.created_at),
             )
             database.executemany(
-                "INSERT INTO tiers VALUES (?, ?, ?, ?, ?, ?)",
-                [(t.name, t.serial, t.budget_bytes, _dump(t.manifest), t.signature, _dump(t.program)) for t in tiers],
+                "INSERT INTO tiers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        *(t.name, t.serial, t.budget_bytes, _dump(t.manifest), t.signature, _dump(t.program)),
+                        _dump(t.graph) if t.graph else None,
+                    )
+                    for t in tiers
+                ],
             )
             insert_version(database, version)
             write_audit(database, run.created_at, by, "created", run.name, {})
@@ -128,11 +134,12 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
 
     def tiers(self) -> list[TierRecord]:
         rows = self._database.rows(
-            "SELECT name, serial, budget_bytes, manifest, signature, program FROM tiers ORDER BY budget_bytes, name"
+            "SELECT name, serial, budget_bytes, manifest, signature, program, graph FROM tiers "
+            "ORDER BY budget_bytes, name"
         )
         return [
-            TierRecord(name, serial, budget, _ref(manifest), signature, _ref(program))
-            for name, serial, budget, manifest, signature, program in rows
+            TierRecord(name, serial, budget, _ref(manifest), signature, _ref(program), _ref(graph) if graph else None)
+            for name, serial, budget, manifest, signature, program, graph in rows
         ]
 
     def phase(self) -> tuple[Phase, str]:

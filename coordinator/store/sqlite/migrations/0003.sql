@@ -1,0 +1,2 @@
+-- The interpreter's file of a program; programs made before have none.
+ALTER TABLE tiers ADD COLUMN graph TEXT;
