@@ -50,7 +50,7 @@ _ONLY = {"alpha": 1, "approximate": "none"}
 _FILLED = {_aten.ones.default: 1, _aten.zeros.default: 0}
 
 
-def graph_bytes(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> bytes:
+def graph_bytes(methods: Mapping[str, fx.GraphModule]) -> bytes:
     """
     The graph file of lowered methods.
 
@@ -62,7 +62,7 @@ def graph_bytes(methods: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) 
 
     """
     constants: dict[str, npt.NDArray[Any]] = {}
-    written = {name: _Writer(graph, inputs, constants).method() for name, (graph, inputs) in methods.items()}
+    written = {name: _Writer(graph, constants).method() for name, graph in methods.items()}
     return dumps(Graph(written, constants))
 
 
@@ -78,7 +78,7 @@ class _Writer:
     def method(self) -> MethodGraph:
         nodes = list(self._graph.graph.nodes)
         names: dict[str, int] = {}
-        inputs = []
+        inputs: list[tuple[str, tuple[int, ...]]] = []
         for node in nodes:
             if node.op == "placeholder":
                 self._numbers[node] = len(inputs)

@@ -30,10 +30,17 @@ def test_devices_of_several_tiers_train_one_model(site: Site) -> None:
         site.device("phone-1", 0),
         site.device("phone-2", 1),
         site.device("watch-1", 2, "--budget", small),
-        site.device("old-watch-1", 3, "--budget", small, "--step-time", "0.01"),
+        site.device("old-watch-1", 3, "--budget", small, "--step-time", "0.01", "--engine", "interpreted"),
     ]
     assert server.wait() == 0
     assert [device.wait() for device in devices] == [0, 0, 0, 0]
+
+    # A device holds what its own engine runs, and nothing else.
+    files = {
+        name: {path.name for path in (site.folder / name).glob("programs/*/*")} for name in ("watch-1", "old-watch-1")
+    }
+    assert files["watch-1"] == {"manifest.json", "manifest.sig", "program.pte"}
+    assert files["old-watch-1"] == {"manifest.json", "manifest.sig", "graph.safetensors"}
 
     summary = site.summary()
     assert summary["versions"] == 24
