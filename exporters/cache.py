@@ -51,9 +51,9 @@ def key(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-def graphs_key(graphs: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]]) -> str:
-    """The key of the program of several methods: their traced graphs, constants and inputs, and the rewrites."""
-    parts: list[bytes | str] = [f"{op}: {_name(rewrite)}" for op, rewrite in REWRITES.items()]
+def graphs_key(graphs: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]], plan: str = "") -> str:
+    """The key of the program of several methods: their traced graphs, constants and inputs, the rewrites, the plan."""
+    parts: list[bytes | str] = [plan, *(f"{op}: {_name(rewrite)}" for op, rewrite in REWRITES.items())]
     for name, (graph, inputs) in graphs.items():
         parts += [name, graph.code, *(f"{t.dtype} {tuple(t.shape)}" for t in inputs)]
         for node in graph.graph.nodes:

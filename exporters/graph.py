@@ -113,7 +113,7 @@ class _Writer:
             return Node("full", (tuple(result.shape), _FILLED[target], _dtype(result.dtype)))
         given = {a.name: value for a, value in zip(target._schema.arguments, node.args, strict=False)} | node.kwargs
         arguments = {a.name: given.get(a.name, a.default_value) for a in target._schema.arguments}
-        name = _NAMES.get(target, target._schema.name.removeprefix("aten::"))
+        name = _NAMES.get(target, target._schema.name.partition("::")[2])
         match name:
             case "arange":
                 limits = (arguments.get("start", 0), arguments["end"], arguments.get("step", 1))

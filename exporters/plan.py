@@ -1,31 +1,68 @@
-"""What is trained, as data."""
+"""What is trained, and how, as data."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
+
+import torch
+from torch import nn
 
 from mobile_sdk.layout import Layout, Subset
 
 from .errors import ExportError
 from .task import Task
 
-__all__ = ["Plan"]
+__all__ = ["CHOICES", "Plan", "bakeable", "frozen_in_all"]
+
+# How a convolution whose weights travel may be computed, from the fastest on few samples to the leanest.
+CHOICES = ("columns", "tiled", "shifted")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The trained subset of a task's parameters, and how many samples a step takes."""
+    """
+    The trained subset of a task's parameters, and how a training step goes about it.
+
+    Args:
+        subset: what is trained.
+        micro_batch: samples per step.
+        baked: names of frozen weights that are inside the program instead of among its inputs, sorted. Only what is
+            frozen in every plan of a run may be baked: see :func:`frozen_in_all`.
+        lowering: module of a convolution -> how it is computed, one of :data:`CHOICES`: ``columns`` unrolls the
+            whole micro-batch for one product, ``tiled`` a few samples at a time, ``shifted`` sums one product
+            per tap and unrolls nothing. A module that is not named is tiled.
+        forward_batch: samples that the layers below the first trained one take at a time; :obj:`None` for a
+            quarter of the micro-batch.
+
+    """
 
     subset: Subset
     micro_batch: int
+    baked: tuple[str, ...] = ()
+    lowering: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}), hash=False)
+    forward_batch: int | None = None
 
     def __post_init__(self) -> None:
         if not len(self.subset):
             raise ExportError("the plan trains nothing; name at least one parameter")
         if self.micro_batch < 1:
             raise ExportError(f"the plan has the micro-batch {self.micro_batch}; it must be at least 1")
+        if self.forward_batch is not None and not 1 <= self.forward_batch <= self.micro_batch:
+            raise ExportError(f"the forward batch is {self.forward_batch}; it must be 1 to {self.micro_batch}")
+        object.__setattr__(self, "baked", tuple(sorted(self.baked)))
+        object.__setattr__(self, "lowering", MappingProxyType(dict(self.lowering)))
+        for name in self.baked:
+            if name in self.subset:
+                raise ExportError(f"the plan trains {name!r}, so it cannot be baked into the program")
+            if name not in self.subset.layout:
+                raise ExportError(f"the plan bakes {name!r}, which the task does not have")
+        for module, choice in self.lowering.items():
+            if choice not in CHOICES:
+                raise ExportError(f"module {module!r} cannot be lowered as {choice!r}; use {', '.join(CHOICES)}")
 
     @classmethod
     def everything(cls, task: Task, micro_batch: int | None = None) -> Plan:
@@ -33,9 +70,20 @@ class Plan:
         subset = Subset.whole(task.layout, task.parameter_names())
         return cls(subset, task.micro_batch if micro_batch is None else micro_batch)
 
+    def bake(self, names: Iterable[str]) -> Plan:
+        """The same plan with ``names`` inside the program."""
+        return dataclasses.replace(self, baked=tuple(names))
+
     def to_json(self) -> dict[str, Any]:
-        """``{"subset": {...}, "micro_batch": n}``."""
-        return {"subset": self.subset.to_json(), "micro_batch": self.micro_batch}
+        """``{"subset": {...}, "micro_batch": n}``, and the other fields where they say something."""
+        data: dict[str, Any] = {"subset": self.subset.to_json(), "micro_batch": self.micro_batch}
+        if self.baked:
+            data["baked"] = list(self.baked)
+        if self.lowering:
+            data["lowering"] = dict(self.lowering)
+        if self.forward_batch is not None:
+            data["forward_batch"] = self.forward_batch
+        return data
 
     @classmethod
     def from_json(cls, layout: Layout, data: Any) -> Plan:
@@ -49,10 +97,40 @@ class Plan:
         """
         try:
             data = json.loads(data) if isinstance(data, str | bytes) else data
-            micro_batch = data["micro_batch"]
+            micro_batch = _whole(data["micro_batch"], "micro-batch")
             subset = data["subset"]
-        except (KeyError, TypeError, ValueError) as error:
+            baked = tuple(str(name) for name in data.get("baked", ()))
+            lowering = {str(module): str(choice) for module, choice in data.get("lowering", {}).items()}
+            forward = data.get("forward_batch")
+            forward = None if forward is None else _whole(forward, "forward batch")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ExportError(f"not a plan: {type(error).__name__}: {error}") from error
-        if not isinstance(micro_batch, int) or isinstance(micro_batch, bool):
-            raise ExportError(f"not a plan: the micro-batch is {micro_batch!r}")
-        return cls(Subset.from_json(layout, subset), micro_batch)
+        return cls(Subset.from_json(layout, subset), micro_batch, baked, lowering, forward)
+
+
+def _whole(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ExportError(f"not a plan: the {what} is {value!r}")
+    return value
+
+
+def bakeable(task: Task) -> set[str]:
+    """
+    Names of what gains by being inside the program: 2-d convolutions, and batch normalisation that follows statistics.
+
+    The delegate convolves with static weights without unrolling its input. It keeps a packed copy of them, which is why
+    linear layers, whose weights it reads where they lie, gain nothing.
+    """
+    names: set[str] = set()
+    for path, module in task.model.named_modules():
+        frozen_norm = isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
+        if isinstance(module, nn.Conv1d | nn.Conv2d) or frozen_norm:
+            own = module.state_dict()
+            names |= {f"{path}.{name}" if path else name for name in own if isinstance(own[name], torch.Tensor)}
+    return names & {p.name for p in task.layout}
+
+
+def frozen_in_all(task: Task, plans: Iterable[Plan]) -> list[str]:
+    """Names, of those that gain by it, that no plan trains: what all plans of one run may bake."""
+    trained = {name for plan in plans for name in plan.subset}
+    return sorted(bakeable(task) - trained)

@@ -63,8 +63,8 @@ class Program:
 
     @property
     def plan(self) -> Plan:
-        """What it trains."""
-        return Plan(self.manifest.subset, self.manifest.micro_batch)
+        """What it trains, and what is inside it; how it was lowered is not known of a loaded program."""
+        return Plan(self.manifest.subset, self.manifest.micro_batch, self.manifest.baked)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -185,10 +185,10 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
     for name in methods:
         function, inputs = calls[name]
         traced[name] = trace(function, task.model, inputs), inputs
-    known = cache.graphs_key(traced)
+    known = cache.graphs_key(traced, json.dumps(plan.to_json()))
     kept = cache.load(known) if cached else None
     if kept is None:
-        emitted = emit({name: lower(graph, inputs) for name, (graph, inputs) in traced.items()})
+        emitted = emit({name: lower(graph, inputs, plan.lowering) for name, (graph, inputs) in traced.items()})
         cache.store(known, emitted.to_bytes())
     else:
         emitted = Emitted.from_bytes(kept)
@@ -205,6 +205,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         metrics=tuple(task.metrics),
         micro_batch=plan.micro_batch,
         memory=Memory(0, emitted.planned["train_step"], 0),
+        baked=plan.baked,
     )
     return Program(manifest, emitted.pte, emitted.graph, weights)
 

@@ -33,7 +33,8 @@ class Step:
     The three methods of a program.
 
     ``order`` names the weights in the order in which ``train_step`` takes them: trained ones, then
-    frozen ones. ``evaluate`` and ``predict`` take them in layout order.
+    frozen ones. ``evaluate`` and ``predict`` take them in layout order. What the plan bakes is in neither: it is a
+    constant, with the value that the model has.
     """
 
     def __init__(self, task: Task, plan: Plan) -> None:
@@ -43,8 +44,10 @@ class Step:
         self.task = task
         self.plan = plan
         self.trained = list(plan.subset)
-        self.names = [p.name for p in task.layout]
+        self.names = [p.name for p in task.layout if p.name not in plan.baked]
         self.order = self.trained + [n for n in self.names if n not in plan.subset]
+        state = task.model.state_dict()
+        self.constants = {name: state[name].detach() for name in plan.baked}
 
     def in_float64(self) -> Step:
         """The same step over a copy of the model in double precision: the reference for verification."""
@@ -57,7 +60,7 @@ class Step:
         trained = [w.detach().requires_grad_(True) for w in weights[: len(self.trained)]]
         # Batch normalisation in training mode writes to its running statistics, which are the caller's.
         frozen = [w.clone() for w in weights[len(self.trained) :]]
-        state = dict(zip(self.order, [*trained, *frozen], strict=True))
+        state = {**self.constants, **dict(zip(self.order, [*trained, *frozen], strict=True))}
         output = functional_call(self.task.model, state, (x,))
         loss_sum = (self.task.loss(output, y) * sample_weight).sum()
         gradients = torch.autograd.grad(loss_sum, trained, allow_unused=True)
@@ -77,7 +80,8 @@ class Step:
     def predict(self, x: Tensor, *weights: Tensor) -> Tensor:
         """The model's output."""
         with torch.no_grad(), _eval_mode(self.task.model):
-            output: Tensor = functional_call(self.task.model, dict(zip(self.names, weights, strict=True)), (x,))
+            state = {**self.constants, **dict(zip(self.names, weights, strict=True))}
+            output: Tensor = functional_call(self.task.model, state, (x,))
         return output
 
     def _metrics(self, output: Tensor, y: Tensor, sample_weight: Tensor) -> list[Tensor]:

@@ -26,11 +26,14 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
 from executorch.exir._serialize._flatbuffer import _flatc_compile
 from torch import Tensor, fx
 
+from .lowering import kernels  # noqa: F401  # it registers the operators
+
 __all__ = ["Graph", "Operator", "Operand", "constant_of", "describe", "serialise", "supported"]
 
 _aten = torch.ops.aten
 _NONE = 2**32 - 1  # XNN_INVALID_VALUE_ID
 _INPUT, _OUTPUT = 1, 2  # XNN_VALUE_FLAG_EXTERNAL_...
+_TRANSPOSE_B = 1  # XNN_FLAG_TRANSPOSE_B
 _FLOAT32 = 1  # xnn_datatype_fp32
 _NO_OFFSET = 2**64 - 1
 _RANK = 6  # XNN_MAX_TENSOR_DIMS
@@ -263,6 +266,40 @@ def _bmm(writer: _Writer, node: fx.Node) -> None:
     writer.add("XNNBatchMatrixMultiply", node, node.args[:2])
 
 
+def _product_transposed(writer: _Writer, node: fx.Node) -> None:
+    writer.add("XNNBatchMatrixMultiply", node, node.args[:2], {"flags": _TRANSPOSE_B})
+
+
+def _dense(writer: _Writer, node: fx.Node) -> None:
+    writer.add("XNNFullyConnected", node, [a for a in node.args[:3] if a is not None], {"bias_id": _NONE})
+
+
+def _convolution(writer: _Writer, node: fx.Node) -> None:
+    image, filters, bias, stride, padding, dilation, groups = node.args
+    channels = image.meta["val"].shape[3], node.meta["val"].shape[3]  # type: ignore[union-attr]
+    height, width = filters.meta["val"].shape[1:3]  # type: ignore[union-attr]
+    fields = {
+        "padding_top": padding[0],  # type: ignore[index]
+        "padding_bottom": padding[0],  # type: ignore[index]
+        "padding_left": padding[1],  # type: ignore[index]
+        "padding_right": padding[1],  # type: ignore[index]
+        "kernel_height": height,
+        "kernel_width": width,
+        "subsampling_height": stride[0],  # type: ignore[index]
+        "subsampling_width": stride[1],  # type: ignore[index]
+        "dilation_height": dilation[0],  # type: ignore[index]
+        "dilation_width": dilation[1],  # type: ignore[index]
+        "group_input_channels": channels[0] // groups,  # type: ignore[operator]
+        "group_output_channels": channels[1] // groups,  # type: ignore[operator]
+        "groups": groups,
+        "adjustment_height": 0,
+        "adjustment_width": 0,
+        "bias_id": _NONE,
+    }
+    kind = "XNNConv2d" if groups == 1 else "XNNDepthwiseConv2d"
+    writer.add(kind, node, [image, filters] if bias is None else [image, filters, bias], fields)
+
+
 def _view(writer: _Writer, node: fx.Node) -> None:
     shape = list(node.meta["val"].shape)
     writer.add("XNNStaticReshape", node, node.args[:1], {"num_dims": len(shape), "new_shape": shape})
@@ -312,6 +349,9 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
     _aten.relu.default: _relu,
     _aten.clamp.default: _clamp,
     _aten.bmm.default: _bmm,
+    torch.ops.ftte.product_transposed.default: _product_transposed,
+    torch.ops.ftte.dense.default: _dense,
+    torch.ops.ftte.static_convolution.default: _convolution,
     _aten.view_copy.default: _view,
     _aten.permute_copy.default: _permute,
     _aten.slice_copy.Tensor: _slice,
@@ -358,6 +398,7 @@ def serialise(graph: Graph) -> tuple[bytes, dict[str, bytes]]:
 
 
 _INPUT_NAMES = {1: ("input_id",), 2: ("input1_id", "input2_id")}
+_WITH_FILTERS = ("XNNFullyConnected", "XNNConv2d", "XNNDepthwiseConv2d")
 
 
 def _node(operator: Operator) -> dict[str, Any]:
@@ -365,6 +406,8 @@ def _node(operator: Operator) -> dict[str, Any]:
     if operator.kind.startswith("XNNConcatenate"):
         ids = [*operator.inputs, *[_NONE] * _MOST_CONCATENATED][:_MOST_CONCATENATED]
         fields |= {f"input{i + 1}_id": value for i, value in enumerate(ids)}
+    elif operator.kind in _WITH_FILTERS:
+        fields |= dict(zip(("input1_id", "filter_id", "bias_id"), operator.inputs, strict=False))
     else:
         fields |= dict(zip(_INPUT_NAMES[len(operator.inputs)], operator.inputs, strict=True))
     node: dict[str, Any] = {"xnode_union_type": operator.kind, "xnode_union": fields, "debug_handle": 0}

@@ -132,7 +132,8 @@ class Manifest:
     Everything a device must know to run a program.
 
     ``serial`` numbers the sets of programs of a run: a device refuses one lower than it has seen.
-    ``run`` is empty in a program that was saved without being signed for a run.
+    ``run`` is empty in a program that was saved without being signed for a run. ``baked`` names the weights that are
+    inside the program: no method takes them, and no version of the run changes them.
     """
 
     run: str
@@ -147,6 +148,7 @@ class Manifest:
     metrics: tuple[str, ...]
     micro_batch: int
     memory: Memory
+    baked: tuple[str, ...] = ()
     executorch: str = EXECUTORCH_VERSION
     format: int = FORMAT
 
@@ -188,6 +190,7 @@ class Manifest:
                 metrics=tuple(_text(m) for m in data["metrics"]),
                 micro_batch=_count(data["micro_batch"]),
                 memory=Memory(**{k: _count(v) for k, v in data["memory"].items()}),
+                baked=tuple(_text(name) for name in data.get("baked", ())),
                 executorch=_text(data["executorch"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:

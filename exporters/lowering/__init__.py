@@ -9,7 +9,7 @@ of the module of the model that it comes from.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ from . import (
     products,
     shapes,
 )
+from .baked import fold
+from .choices import chosen
 from .errors import Unsupported
 from .registry import REWRITES
 from .values import Value
@@ -63,13 +65,14 @@ def decompositions() -> dict[Any, Any]:
     return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op).split(".")[0] not in _INSTEAD}
 
 
-def lower(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
+def lower(graph: fx.GraphModule, inputs: Sequence[Tensor], choices: Mapping[str, str] | None = None) -> fx.GraphModule:
     """
     Rewrite a traced step.
 
     Args:
         graph: traced with :func:`decompositions`, its nodes tagged with :data:`MODULE`.
         inputs: example inputs of the graph.
+        choices: module -> one of :data:`exporters.plan.CHOICES`.
 
     Returns:
         A graph of the same inputs and outputs, contiguous, in the natural axis order.
@@ -78,10 +81,10 @@ def lower(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
         ExportError: if an operator has no rewrite, with its name and its module's.
 
     """
+    fold(graph)
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        rewriter = _Rewriter(graph)
-        rewriter.extra_traceback = False  # an ExportError is one sentence for the user
+        rewriter = _Rewriter(graph, choices or {})
         results = rewriter.run(*[Value(t) for t in tensors])
         return tuple(r.natural() for r in results)
 
@@ -107,17 +110,23 @@ def _share_constants(graph: fx.Graph) -> None:
 class _Rewriter(fx.Interpreter):
     """Runs the traced graph on values instead of tensors."""
 
+    def __init__(self, graph: fx.GraphModule, choices: Mapping[str, str]) -> None:
+        super().__init__(graph)
+        self.choices = choices
+        self.extra_traceback = False  # an ExportError is one sentence for the user
+
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_function" or n.target is operator.getitem:
             result = super().run_node(n)
-            return Value(result) if n.op == "get_attr" else result
+            return _constant(result) if n.op == "get_attr" else result
         target, changed = _functional(n)
         rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
         if rewrite is None:
             raise ExportError(_refusal(n))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         try:
-            result = rewrite(*args, **kwargs)
+            with chosen(self.choices.get(_module(n), "tiled")):
+                result = rewrite(*args, **kwargs)
         except Unsupported as reason:
             raise ExportError(f"{_where(n)}: {reason}") from reason
         if changed is not None:
@@ -134,8 +143,18 @@ def _functional(node: fx.Node) -> tuple[Any, fx.Node | None]:
     return target, None
 
 
+def _constant(tensor: Tensor) -> Value:
+    value = Value(tensor)
+    value.constant = tensor
+    return value
+
+
+def _module(node: fx.Node) -> str:
+    return str(node.meta.get("custom", {}).get(MODULE, ""))
+
+
 def _where(node: fx.Node) -> str:
-    name = node.meta.get("custom", {}).get(MODULE, "")
+    name = _module(node)
     return f"module {name!r}" if name else "the loss or a metric"
 
 

@@ -15,7 +15,7 @@ import torch
 
 from .images import Window, dilate, fit, tap
 from .registry import lowers
-from .values import Value, cat, reshape, slice_axis
+from .values import Value, cat, computed, reshape, slice_axis
 
 __all__: list[str] = []
 
@@ -64,7 +64,10 @@ def unsqueeze(x: Value, axis: int) -> Value:
     axis %= x.ndim + 1
     order = [axis, *(a + (a >= axis) for a in x.order)]
     shape = [*x.shape[:axis], 1, *x.shape[axis:]]
-    return Value(reshape(x.tensor, 1, *x.tensor.shape), order, shape)
+    result = Value(reshape(x.tensor, 1, *x.tensor.shape), order, shape)
+    if x.constant is not None:
+        result.constant = computed(lambda t: t.unsqueeze(axis), x.constant)
+    return result
 
 
 @lowers(_aten.squeeze.dim, _aten.squeeze.dims)

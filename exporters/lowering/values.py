@@ -10,12 +10,13 @@ where two orders really meet. Broadcasts are kept open the same way until someth
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["Value", "cat", "repeat", "reshape", "slice_axis"]
+__all__ = ["Value", "cat", "computed", "repeat", "reshape", "slice_axis"]
 
 _aten = torch.ops.aten
 # XNNPACK concatenates two to five tensors at a time.
@@ -49,6 +50,12 @@ def repeat(x: Tensor, axis: int, times: int) -> Tensor:
     return cat([x] * times, axis)
 
 
+def computed(function: Callable[..., Tensor], *constants: Tensor) -> Tensor:
+    """``function(*constants)`` now, instead of in every step."""
+    with _disable_current_modes():
+        return function(*constants).contiguous()
+
+
 class Value:
     """
     A tensor of logical ``shape``, stored with its axes in another order, and with open broadcasts.
@@ -69,7 +76,9 @@ class Value:
                 stored[axis] = size
             shape = stored
         self.shape = tuple(shape)
-        self._natural: Tensor | None = None
+        # The numbers, where they are part of the program.
+        self.constant: Tensor | None = None
+        self._arranged: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def ndim(self) -> int:
@@ -95,18 +104,19 @@ class Value:
         return torch.permute_copy(self.tensor, source)
 
     def arranged(self, order: Sequence[int]) -> Tensor:
-        """All elements, with the axes in ``order``."""
-        x = self.unexpanded(order)
-        for i, axis in enumerate(order):
-            if x.shape[i] != self.shape[axis]:
-                x = repeat(x, i, self.shape[axis])
-        return x
+        """All elements, with the axes in ``order``; made once, however often it is asked for."""
+        key = tuple(order)
+        if key not in self._arranged:
+            x = self.unexpanded(order)
+            for i, axis in enumerate(order):
+                if x.shape[i] != self.shape[axis]:
+                    x = repeat(x, i, self.shape[axis])
+            self._arranged[key] = x
+        return self._arranged[key]
 
     def natural(self) -> Tensor:
         """All elements in the natural order."""
-        if self._natural is None:
-            self._natural = self.arranged(range(self.ndim))
-        return self._natural
+        return self.arranged(range(self.ndim))
 
     def channels_last(self) -> Tensor:
         """An image batch (n, c, h, w) as a tensor (n, h, w, c)."""

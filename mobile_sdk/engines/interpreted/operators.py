@@ -344,6 +344,43 @@ def _bmm(a: Array, b: Array) -> Array:
     return np.asarray(np.matmul(_for_blas(a), _for_blas(b)))
 
 
+@operator("product_transposed", "tensor", "tensor")
+def _product_transposed(a: Array, b: Array) -> Array:
+    return _bmm(a, np.swapaxes(b, 1, 2))
+
+
+@operator("dense", "tensor", "tensor", "tensor?")
+def _dense(x: Array, w: Array, b: Array | None) -> Array:
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
+        raise ValueError(f"no dense layer of the shapes {x.shape} and {w.shape}")
+    product = np.matmul(_for_blas(x), _for_blas(w.T))
+    return product if b is None else product + b
+
+
+@operator("static_convolution", "tensor", "tensor", "tensor?", "ints", "ints", "ints", "int")
+def _static_convolution(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Array:
+    """(n, h, w, c) by filters (out, kh, kw, c), or (1, kh, kw, c) where ``groups`` is c: a sum over taps."""
+    sides = [(0, 0), (padding[0], padding[0]), (padding[1], padding[1]), (0, 0)]
+    x = np.pad(x, sides) if any(padding) else x
+    sizes = [(x.shape[1 + i] - dilation[i] * (w.shape[1 + i] - 1) - 1) // stride[i] + 1 for i in range(2)]
+    total: Any = 0
+    for i in range(w.shape[1]):
+        for j in range(w.shape[2]):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + stride[0] * (sizes[0] - 1) + 1, stride[0])
+            part = x[:, rows, left : left + stride[1] * (sizes[1] - 1) + 1 : stride[1]]
+            total = total + (part * w[0, i, j] if groups > 1 else np.matmul(part, w[:, i, j].T))
+    return np.asarray(total if b is None else total + b)
+
+
 @operator("sum", "tensor", "ints", "bool", "dtype")
 def _sum(x: Array, axes: Sequence[int], keep: bool, dtype: str) -> Array:
     return np.asarray(x.sum(tuple(axes) or None, dtype, keepdims=keep))

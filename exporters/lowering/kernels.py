@@ -1,0 +1,92 @@
+"""
+Operators that XNNPACK has and ATen lacks, for the lowering to emit.
+
+ATen's convolution speaks of channels first, and a pass of ExecuTorch's would put permutations around it;
+here images are channels last, as they lie. Each operator has a plain implementation, so that a lowered graph runs in
+torch itself, and a node of the delegate (:mod:`exporters.delegate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["dense", "product_transposed", "static_convolution"]
+
+_SCHEMAS = (
+    "static_convolution(Tensor x, Tensor w, Tensor? b, int[] stride, int[] padding, int[] dilation, int groups)"
+    " -> Tensor",
+    "dense(Tensor x, Tensor w, Tensor? b) -> Tensor",
+    "product_transposed(Tensor a, Tensor b) -> Tensor",
+)
+
+
+def _static_convolution(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    filters = w.permute(3, 0, 1, 2) if groups > 1 else w.permute(0, 3, 1, 2)
+    result = F.conv2d(x.permute(0, 3, 1, 2), filters, b, list(stride), list(padding), list(dilation), groups)
+    return result.permute(0, 2, 3, 1).contiguous()
+
+
+def _dense(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    product = x @ w.t()
+    return product if b is None else product + b
+
+
+def _product_transposed(a: Tensor, b: Tensor) -> Tensor:
+    return torch.bmm(a, b.transpose(1, 2))
+
+
+def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
+    library = torch.library.Library("ftte", "DEF")  # type: ignore[no-untyped-call]
+    for schema, function in zip(_SCHEMAS, functions, strict=True):
+        library.define(schema)  # type: ignore[no-untyped-call]
+        name = schema.partition("(")[0]
+        library.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        register_fake: Any = torch.library.register_fake
+        register_fake(f"ftte::{name}", function, lib=library)
+    return library
+
+
+_library = _register(_static_convolution, _dense, _product_transposed)
+
+
+def static_convolution(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """
+    Convolve (n, h, w, c) with constant filters: (out, kh, kw, in), or (1, kh, kw, c) where ``groups`` is c.
+
+    The delegate reads the image where it lies; its columns never exist.
+    """
+    result: Tensor = torch.ops.ftte.static_convolution(x, w, b, stride, padding, dilation, groups)
+    return result
+
+
+def dense(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """(m, k) times the transpose of (n, k), plus (n,): the delegate's fully connected layer, its weights an input."""
+    result: Tensor = torch.ops.ftte.dense(x, w, b)
+    return result
+
+
+def product_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """(batch, m, k) times the transposes of (batch, n, k); the delegate turns them while it packs, without a copy."""
+    result: Tensor = torch.ops.ftte.product_transposed(a, b)
+    return result
