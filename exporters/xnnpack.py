@@ -289,8 +289,8 @@ def _convolution(writer: _Writer, node: fx.Node) -> None:
         "subsampling_width": stride[1],  # type: ignore[index]
         "dilation_height": dilation[0],  # type: ignore[index]
         "dilation_width": dilation[1],  # type: ignore[index]
-        "group_input_channels": channels[0] // groups,  # type: ignore[operator]
-        "group_output_channels": channels[1] // groups,  # type: ignore[operator]
+        "group_input_channels": channels[0] // groups,
+        "group_output_channels": channels[1] // groups,
         "groups": groups,
         "adjustment_height": 0,
         "adjustment_width": 0,

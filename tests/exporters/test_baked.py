@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from export_tasks import task_of
@@ -13,6 +14,7 @@ from exporters.plan import frozen_in_all
 from exporters.step import Step
 from exporters.tracing import trace
 from exporters.verify import TOLERANCE
+from mobile_sdk.engines import load_engine
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import Manifest
 
@@ -71,6 +73,20 @@ def test_baked_layers_are_one_convolution_each_and_their_normalisation_nothing()
     assert baked.count("ftte.static_convolution.default") == 3
     assert not any("rsqrt" in name or "pad" in name for name in baked)
     assert len(baked) < len(operators(task, plan)) / 2
+
+
+def test_the_interpreter_convolves_with_baked_weights_too(tmp_path):
+    task = task_of(body())
+    plan = head(task, "6.weight", "8.weight")
+    program = export(task, plan=plan.bake(frozen_in_all(task, [plan])))
+    program.save(tmp_path)
+    weights = task.layout.views(program.weights)
+    batch = task.example_x.numpy(), task.example_y.numpy(), np.ones(4, np.float32)
+    native, interpreted = (
+        load_engine(tmp_path, engine=kind).train_step(*batch, weights)[2] for kind in ("native", "interpreted")
+    )
+    for name, gradient in native.items():
+        np.testing.assert_allclose(interpreted[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_pass_through_baked_layers():

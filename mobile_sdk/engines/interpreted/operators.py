@@ -353,7 +353,7 @@ def _product_transposed(a: Array, b: Array) -> Array:
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
         raise ValueError(f"no dense layer of the shapes {x.shape} and {w.shape}")
-    product = np.matmul(_for_blas(x), _for_blas(w.T))
+    product: Array = np.matmul(_for_blas(x), _for_blas(w.T))
     return product if b is None else product + b
 
 
