@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mobile_sdk.connection import is_loopback
+from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.sizes import parse_bytes
 from mobile_sdk.training import TrainingSettings
 
@@ -157,6 +158,26 @@ class TrainingSection(_Section):
         return TrainingSettings(**self.model_dump())
 
 
+class PayloadSection(_Section):
+    """
+    What travels; see :mod:`mobile_sdk.payload`.
+
+    ``update`` is the dtype of updates, ``top_k`` the share of their elements that is sent (1: all). With
+    ``differences`` devices get what changed since the version that they hold; published weights then lie on a grid of
+    ``2**grid_bits`` steps to the largest weight of a channel, fixed when the run begins.
+    """
+
+    update: Literal["float32", "float16", "int8", "int4"] = "float32"
+    top_k: Annotated[float, Field(gt=0, le=0.5)] | Literal[1] = 1
+    differences: bool = True
+    grid_bits: Annotated[int, Field(ge=4, le=20)] = 12
+
+    @property
+    def packing(self) -> UpdateFormat:
+        """As devices get it."""
+        return UpdateFormat(self.update, float(self.top_k))
+
+
 class StalenessSection(_Section):
     """
     How much an update counts by its staleness; see :mod:`coordinator.merge.staleness`.
@@ -242,6 +263,7 @@ class Config(_Section):
     server: ServerSection = ServerSection()
     budgets: Annotated[dict[str, Size], Field(min_length=1)]
     training: TrainingSection = TrainingSection()
+    payload: PayloadSection = PayloadSection()
     merge: MergeSection = MergeSection()
     stop: StopSection = StopSection()
     scheduling: SchedulingSection = SchedulingSection()

@@ -220,6 +220,7 @@ class Dispatcher:
                 weights=version.weights,
                 settings=run.config.training.settings.to_json(),
                 seed=record.number,
+                payload=run.config.payload.packing.to_json(),
             ),
             tier,
         )

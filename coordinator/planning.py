@@ -22,6 +22,7 @@ from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
+from mobile_sdk.payload import Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from .config import Config
@@ -30,7 +31,7 @@ from .evaluate import Evaluator
 from .keys import RunKey
 from .store.base import RunRecord, Store, TierRecord, VersionRecord
 from .tiers import Tier, load_tiers
-from .versions import put_weights
+from .versions import put_weights, trained_part
 
 __all__ = ["begin_or_resume", "load_evaluator"]
 
@@ -111,15 +112,19 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
             )
         )
     layout = manifest.layout
-    refs = put_weights(store, layout, subsets, exported[0].vector)
+    vector = exported[0].vector
+    grid = None
+    if config.payload.differences:
+        grid = Grid.of(trained_part(subsets, layout.views(vector)), config.payload.grid_bits)
+    put = put_weights(store, layout, subsets, vector, grid)
     run = RunRecord(config.run.name, plans, store.put(evaluation).sha256 if evaluation else "", now)
     metrics = {}
     if evaluation:
         progress("evaluating version 0")
         engine = _engine(exported[0].manifest, exported[0].program)
-        metrics = Evaluator(engine, evaluation)(exported[0].vector)
+        metrics = Evaluator(engine, evaluation)(vector)
         engine.close()
-    store.create(run, records, VersionRecord(0, -1, refs, metrics, now, kind="initial"))
+    store.create(run, records, VersionRecord(0, -1, put.weights, metrics, now, kind="initial", private=put.private))
 
 
 def _put(store: Store, content: bytes) -> ArtifactRef:

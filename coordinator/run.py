@@ -15,6 +15,7 @@ from mobile_sdk.protocol.messages import Finished
 
 from .buffer import Buffer, BufferedUpdate
 from .config import Config
+from .downlink import Downlink
 from .errors import StoreError, UpdateRefused
 from .federated import FederatedEvaluation
 from .intake import Intake
@@ -62,6 +63,7 @@ class Run:
         self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers])
         self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
         self.intake = Intake(store, self._deliver, offload)
+        self.downlink = Downlink(store)
         self.uploads = Uploads(config.run.state / "incoming")
         self.quota = Quota(config.limits.bytes_per_day)
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from mobile_sdk.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.files import map_file
 from mobile_sdk.link import Link
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.auth import SECRET_BYTES
@@ -19,6 +21,7 @@ from mobile_sdk.protocol.messages import (
     Announce,
     Assign,
     Decline,
+    Difference,
     Enrol,
     Evaluate,
     Evaluated,
@@ -30,7 +33,6 @@ from mobile_sdk.protocol.messages import (
     Ready,
 )
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
-from mobile_sdk.weights import map_file
 
 from .dispatch import Dispatcher
 from .errors import StoreUnavailable, UpdateRefused
@@ -83,6 +85,8 @@ class DeviceSession:
         self._status = DeviceStatus("")
         self._fetchable: set[str] = set()
         self._fetching: set[str] = set()
+        self._holds: tuple[str, ...] = ()
+        self._differences: dict[str, bytes] = {}
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._resumed = False
         self._revoked = False
@@ -132,14 +136,14 @@ class DeviceSession:
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         """Give the device work."""
-        self._allow(message, tier)
+        message = dataclasses.replace(message, differences=await self._allow(message, tier))
         self._status.state = "training"
         self._session.assign(message)
         await self._link.flush()
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         """Ask the device for metrics on its own samples."""
-        self._allow(message, tier)
+        message = dataclasses.replace(message, differences=await self._allow(message, tier))
         self._status.state = "evaluating"
         self._session.evaluate(message)
         await self._link.flush()
@@ -150,10 +154,17 @@ class DeviceSession:
         self._session.later(seconds, reason)
         await self._link.flush()
 
-    def _allow(self, message: Assign | Evaluate, tier: Tier) -> None:
+    async def _allow(self, message: Assign | Evaluate, tier: Tier) -> tuple[Difference, ...]:
+        """What the device may fetch from now on, and the shorter ways that there are to it."""
+        ways: Mapping[Difference, bytes] = {}
+        if self._run.config.payload.differences:
+            ways = await self._run.offload(self._run.downlink.differences, self._holds, message.weights)
+        self._differences = {way.artifact.sha256: content for way, content in ways.items()}
         self._fetchable = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
+        self._fetchable |= set(self._differences)
         self._fetching.clear()
         self._status.tier = tier.name
+        return tuple(ways)
 
     async def push(self, message: Announce | Finished) -> None:
         """Tell the device of a new version, or of the end."""
@@ -283,6 +294,7 @@ class DeviceSession:
         self._status.peak_rss_bytes = message.peak_rss_bytes
         self._status.torch_loaded = message.torch_loaded
         self._status.engine = message.engine
+        self._holds = message.holds
         self._profile = {
             "engine": message.engine,
             "executorch": message.executorch,
@@ -309,7 +321,10 @@ class DeviceSession:
             raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
         self._fetching.add(event.sha256)
         self._status.state = "downloading"
-        content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
+        if (difference := self._differences.get(event.sha256)) is not None:
+            content = memoryview(difference)
+        else:
+            content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
         self._session.send_artifact(event.sha256, content, event.offset, self._link.now())
 
     async def _offered(self, offer: Offer) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from mobile_sdk import safetensors
 from mobile_sdk.errors import PayloadError
 from mobile_sdk.layout import Vector
+from mobile_sdk.payload import decode_update
 from mobile_sdk.protocol.messages import Offer
 
 from .errors import UpdateRefused
@@ -72,11 +73,10 @@ def check_offer(
         raise UpdateRefused("stale", f"the update is {staleness} versions old; this run takes {maximum} at the most")
     if offer.artifact.encoding != "identity":
         raise UpdateRefused("payload", f"updates are not packed; this one is {offer.artifact.encoding}")
-    if not tier.update_bytes <= offer.artifact.size <= tier.update_bytes + MAX_HEADER_BYTES:
+    most = tier.update_bytes + MAX_HEADER_BYTES  # every packing is shorter than float32
+    if offer.artifact.size > most:
         raise UpdateRefused(
-            "size",
-            f"the update has {offer.artifact.size} bytes; "
-            f"the tier {tier.name} takes {tier.update_bytes} and up to {MAX_HEADER_BYTES} of header",
+            "size", f"the update has {offer.artifact.size} bytes; the tier {tier.name} takes at most {most}"
         )
     return assignment, tier
 
@@ -86,29 +86,18 @@ def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
     The update's elements in the order of ``tier.positions``, float32.
 
     Raises:
-        UpdateRefused: if the bytes are not what was announced, or not float32 arrays of the tier's subset,
-            finite and of a sane magnitude.
+        UpdateRefused: if the bytes are not what was announced, or no update of the tier's subset in a packing that
+            :mod:`mobile_sdk.payload` knows, finite and of a sane magnitude.
 
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UpdateRefused("payload", "the update came with another hash than was announced: send it again")
     try:
-        arrays, _ = safetensors.loads(content)
+        decoded = dict(decode_update(*safetensors.loads(content), tier.manifest.subset))
     except PayloadError as error:
-        raise UpdateRefused("payload", str(error)) from error
-    subset = tier.manifest.subset
-    if set(arrays) != set(subset):
-        odd = sorted(set(arrays) ^ set(subset))[0]
-        raise UpdateRefused("payload", f"the update and the tier {tier.name} differ in the parameter {odd!r}")
+        raise UpdateRefused("payload", f"not an update of the tier {tier.name}: {error}") from error
     parts = [np.empty(0, np.float32)]
-    for name in subset:
-        array = arrays[name]
-        if array.shape != subset.shape(name) or array.dtype != np.float32:
-            raise UpdateRefused(
-                "payload",
-                f"{name!r} has {array.dtype} of shape {array.shape}; "
-                f"the tier {tier.name} takes float32 of shape {subset.shape(name)}",
-            )
+    for name, array in decoded.items():
         if not np.isfinite(array).all():
             raise UpdateRefused("not-finite", f"{name!r} holds values that are infinite or not a number")
         if np.abs(array).max(initial=0.0) > MAX_MAGNITUDE:

@@ -2,7 +2,9 @@
 The weights over time.
 
 A version is published as safetensors files that overlay each other: one with what no tier ever
-trains, which never changes and travels once, and one with the rest.
+trains, which never changes and travels once, and one with the rest. The latter lies on a grid
+(:mod:`mobile_sdk.payload.grid`), so that devices can be sent differences; the exact weights, which merging goes on
+from, are the coordinator's own.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from mobile_sdk import safetensors
-from mobile_sdk.layout import Layout, Subset, Vector
+from mobile_sdk.files import map_file
+from mobile_sdk.layout import Arrays, Layout, Subset, Vector
+from mobile_sdk.payload.grid import METADATA, Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from mobile_sdk.weights import map_weights
 
@@ -21,7 +25,7 @@ from .merge.optimisers import State
 from .merge.regions import Region
 from .store.base import DiscardedUpdate, MergedUpdate, Store, VersionRecord
 
-__all__ = ["Versions", "put_weights"]
+__all__ = ["PutWeights", "Versions", "put_weights", "trained_part"]
 
 # The name of the optimiser's state among what the coordinator alone needs of a version.
 OPTIMISER = "optimiser"
@@ -30,16 +34,42 @@ OPTIMISER = "optimiser"
 CACHED = 4
 
 
-def put_weights(store: Store, layout: Layout, subsets: Iterable[Subset], vector: Vector) -> tuple[ArtifactRef, ...]:
+# The name of the exact weights among a version's private files.
+MASTER = "master"
+
+
+@dataclasses.dataclass(frozen=True)
+class PutWeights:
+    """The files of a version: what devices get, and what they do not."""
+
+    weights: tuple[ArtifactRef, ...]
+    private: Mapping[str, ArtifactRef]
+
+
+def put_weights(
+    store: Store, layout: Layout, subsets: Iterable[Subset], vector: Vector, grid: Grid | None
+) -> PutWeights:
     """Write a weight vector as the files of a version; what did not change is there already."""
     views = layout.views(vector)
-    trained = {name for subset in subsets for name in subset}
-    parts = [
-        {name: view for name, view in views.items() if name not in trained},
-        {name: view for name, view in views.items() if name in trained},
-    ]
-    entries = [store.put(safetensors.dumps(part)) for part in parts if part]
-    return tuple(ArtifactRef(Sha256(entry.sha256), entry.size) for entry in entries)
+    trained = trained_part(subsets, views)
+    frozen = {name: view for name, view in views.items() if name not in trained}
+    refs = [_put(store, safetensors.dumps(frozen))] if frozen else []
+    if grid is None:
+        return PutWeights((*refs, _put(store, safetensors.dumps(trained))), {})
+    published = {name: grid.snap(name, view) for name, view in trained.items()}
+    refs.append(_put(store, safetensors.dumps(published, {METADATA: grid.to_text()})))
+    return PutWeights(tuple(refs), {MASTER: _put(store, safetensors.dumps(trained))})
+
+
+def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
+    """The parameters that some tier trains, in layout order."""
+    names = {name for subset in subsets for name in subset}
+    return {name: view for name, view in views.items() if name in names}
+
+
+def _put(store: Store, content: bytes) -> ArtifactRef:
+    entry = store.put(content)
+    return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 
 class Versions:
@@ -66,13 +96,14 @@ class Versions:
             self._place(record)
         self.newest = store.latest()
         self._line = self._ancestors(self.newest.version)
+        self.grid = self._grid(self.newest)
         self.vector = self.load(self.newest)
         self.state = self._load_state(self.newest)
         self._cached: dict[int, Vector] = {}
 
     def load(self, record: VersionRecord) -> Vector:
         """
-        The weights of a version. Blocks.
+        The exact weights of a version. Blocks.
 
         Raises:
             StoreError: if its files are damaged, or were pruned.
@@ -80,7 +111,8 @@ class Versions:
         """
         if record.pruned:
             raise StoreError(f"the weights of version {record.version} were pruned: choose a version that is kept")
-        paths = [self._store.verified(ref.sha256) for ref in record.weights]
+        refs = [*record.weights, *(ref for name, ref in record.private.items() if name == MASTER)]
+        paths = [self._store.verified(ref.sha256) for ref in refs]
         return self._layout.flatten(map_weights(self._layout, paths))
 
     def at(self, version: int) -> Vector:
@@ -97,6 +129,10 @@ class Versions:
         self.trained.scatter(trained, vector)
         return vector
 
+    def _grid(self, record: VersionRecord) -> Grid | None:
+        """The grid that a version was published on, if it was: it stays the same for the whole run."""
+        return Grid.in_file(*safetensors.loads(map_file(self._store.artifact(record.weights[-1].sha256))))
+
     def commit(
         self,
         vector: Vector,
@@ -107,13 +143,12 @@ class Versions:
         created_at: float,
     ) -> VersionRecord:
         """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
-        refs = put_weights(self._store, self._layout, self._subsets, vector)
-        private = {}
+        put = put_weights(self._store, self._layout, self._subsets, vector, self.grid)
+        private = dict(put.private)
         if state:
-            entry = self._store.put(safetensors.dumps(dict(state)))
-            private[OPTIMISER] = ArtifactRef(Sha256(entry.sha256), entry.size)
+            private[OPTIMISER] = _put(self._store, safetensors.dumps(dict(state)))
         number = self._store.next_number()
-        record = VersionRecord(number, self.newest.version, refs, metrics, created_at, private=private)
+        record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=private)
         self._store.commit(record, merged, discarded)
         self._advance(record, vector, state)
         return record

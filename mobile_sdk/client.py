@@ -37,9 +37,11 @@ from .layout import Arrays
 from .link import Link
 from .manifest import EXECUTORCH_VERSION, InputContract
 from .model import Model
+from .payload import UpdateFormat, encode_update
+from .payload.feedback import carried_over, left_out
 from .process import ProcessFacts, ThisProcess
 from .protocol.device import DeviceSession
-from .protocol.messages import Assign, Evaluate, Name, Ready
+from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
 from .storage import DeviceStorage, HeldModel, PendingUpdate
 from .training import Execute, TrainingResult, train_in_thread
 from .visit import ComeBack, Device, Listener, Visit
@@ -291,7 +293,12 @@ class Client:
             serial=self._storage.serial,
             peak_rss_bytes=self._process.peak_rss_bytes(),
             torch_loaded=self._process.torch_loaded(),
+            holds=self._holds(),
         )
+
+    def _holds(self) -> tuple[Sha256, ...]:
+        model = self._storage.model()
+        return tuple(Sha256(sha256) for sha256 in model.weights) if model is not None else ()
 
     def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
         """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
@@ -313,7 +320,11 @@ class Client:
 
     def _keep(self, assign: Assign, result: TrainingResult, seconds: float, cpu: float) -> PendingUpdate:
         """Write the update down; the weights that it was trained from are not needed any more."""
-        content = safetensors.dumps(result.update, {"assignment": assign.assignment, "version": str(assign.version)})
+        packing = UpdateFormat.from_json(assign.payload)
+        update = carried_over(result.update, self._storage.residual()) if packing.top_k < 1 else result.update
+        arrays, metadata = encode_update(update, packing, assign.seed)
+        metadata |= {"assignment": assign.assignment, "version": str(assign.version)}
+        left = left_out(update, arrays, metadata) if packing.top_k < 1 else b""
         report = {
             "version": assign.version,
             "samples": result.samples,
@@ -323,4 +334,4 @@ class Client:
             "seconds": seconds,
             "cpu_seconds": cpu,
         }
-        return self._storage.save_update(assign.assignment, content, report)
+        return self._storage.save_update(assign.assignment, safetensors.dumps(arrays, metadata), report, left)

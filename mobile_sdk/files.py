@@ -1,11 +1,12 @@
-"""Files that survive a kill at any instant and a power cut."""
+"""Files that survive a kill at any instant and a power cut, and files that are mapped."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
-__all__ = ["sync_folder", "write_durably"]
+__all__ = ["map_file", "sync_folder", "write_durably"]
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -26,3 +27,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def map_file(path: Path) -> memoryview:
+    """A file's content, read-only, mapped rather than read: many can share it, and the kernel can drop it."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -8,17 +8,18 @@ come from a peer: offsets must tile the data exactly, as the reference implement
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PayloadError
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "loads", "write"]
 
 _NAMES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -48,26 +49,49 @@ def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | 
         PayloadError: if an array has a dtype that the format does not know.
 
     """
+    output = io.BytesIO()
+    entries = [(name, array.dtype, array.shape) for name, array in arrays.items()]
+    write(output, entries, arrays.values(), metadata)
+    return output.getvalue()
+
+
+def write(
+    output: IO[bytes],
+    entries: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]],
+    arrays: Iterable[npt.NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """
+    Write a safetensors file, one array at a time.
+
+    Args:
+        output: where to.
+        entries: names, dtypes and shapes.
+        arrays: the arrays that they announce, in the same order.
+        metadata: further text.
+
+    Raises:
+        PayloadError: if an array has a dtype that the format does not know.
+
+    """
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
-    blobs = []
+    dtypes = []
     offset = 0
-    for name, array in arrays.items():
-        dtype = array.dtype.newbyteorder("<")
+    for name, given, shape in entries:
+        dtype = given.newbyteorder("<")
         if dtype not in _DTYPES:
-            raise PayloadError(f"{name!r} has the dtype {array.dtype}, which safetensors does not know")
-        blob = np.ascontiguousarray(array, dtype).tobytes()
-        header[name] = {
-            "dtype": _DTYPES[dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + len(blob)],
-        }
-        blobs.append(blob)
-        offset += len(blob)
+            raise PayloadError(f"{name!r} has the dtype {given}, which safetensors does not know")
+        end = offset + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        dtypes.append(dtype)
+        offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # keeps the arrays aligned
-    return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
+    output.write(len(text).to_bytes(8, "little") + text)
+    for array, dtype in zip(arrays, dtypes, strict=True):
+        output.write(np.ascontiguousarray(array, dtype).tobytes())
 
 
 def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:

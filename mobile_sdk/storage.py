@@ -7,6 +7,7 @@ What a device keeps over restarts: one folder, written so that a kill at any ins
     programs/HASH/       a verified program, by the hash of its manifest
     model.json           which program and weights are complete: what predictions are made with
     update/              a finished update that is not yet acknowledged
+    residual             what acknowledged updates left out, where the run sends the largest elements only
 
 """
 
@@ -24,8 +25,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import StorageError
-from .files import sync_folder, write_durably
+from .errors import PayloadError, StorageError
+from .files import map_file, sync_folder, write_durably
+from .payload import apply_difference
 from .protocol.auth import SECRET_BYTES
 from .protocol.messages import ArtifactRef, Sha256, is_name
 
@@ -171,7 +173,7 @@ class DeviceStorage:
 
     def artifact(self, sha256: str) -> Path | None:
         """The complete file, if it is here."""
-        path = self.folder / "artifacts" / sha256
+        path = self._artifact(sha256)
         return path if path.exists() else None
 
     def has_artifact(self, sha256: str) -> bool:
@@ -210,9 +212,27 @@ class DeviceStorage:
         if not good:
             part.unlink()
             return False
-        part.replace(self.folder / "artifacts" / sha256)
+        part.replace(self._artifact(sha256))
         sync_folder(self.folder / "artifacts")
         return True
+
+    def rebuild(self, base: str, difference: str, ref: ArtifactRef) -> bool:
+        """
+        Make the artifact ``ref`` of the artifact ``base`` (empty: of nothing) and a difference; false if it is another.
+
+        The difference is not needed any more, either way.
+        """
+        part = self._part(ref.sha256)
+        try:
+            with part.open("wb") as output:
+                old = map_file(self._artifact(base)) if base else None
+                apply_difference(old, self._artifact(difference).read_bytes(), ref.size, output)
+            good = self.complete(ref.sha256)
+        except (PayloadError, FileNotFoundError):
+            part.unlink(missing_ok=True)
+            good = False
+        self._artifact(difference).unlink(missing_ok=True)
+        return good
 
     def keep_artifacts(self, wanted: Iterable[str]) -> None:
         """Remove artifacts and parts that are neither among the hashes ``wanted`` nor of the model that is held."""
@@ -221,6 +241,9 @@ class DeviceStorage:
         for path in (self.folder / "artifacts").iterdir():
             if path.name.removesuffix(".part") not in keep:
                 path.unlink()
+
+    def _artifact(self, sha256: str) -> Path:
+        return self.folder / "artifacts" / sha256
 
     def _part(self, sha256: str) -> Path:
         return self.folder / "artifacts" / f"{sha256}.part"
@@ -271,14 +294,18 @@ class DeviceStorage:
 
     # The finished update.
 
-    def save_update(self, assignment: str, content: bytes, report: Mapping[str, Any]) -> PendingUpdate:
-        """Keep a finished update until it is acknowledged."""
+    def save_update(
+        self, assignment: str, content: bytes, report: Mapping[str, Any], residual: bytes = b""
+    ) -> PendingUpdate:
+        """Keep a finished update until it is acknowledged, and what it left out for the next one."""
         ref = ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
         update = PendingUpdate(assignment, ref, report)
         folder = self.folder / "update"
         folder.mkdir(exist_ok=True)
         sync_folder(self.folder)
         write_durably(folder / ref.sha256, content)
+        if residual:
+            write_durably(folder / "residual", residual)
         # The description is written last: without it the update does not exist.
         write_durably(folder / "update.json", json.dumps(dataclasses.asdict(update), allow_nan=False).encode())
         return update
@@ -301,6 +328,18 @@ class DeviceStorage:
         """The pending update's bytes."""
         return (self.folder / "update" / ref.sha256).read_bytes()
 
+    def accept_update(self) -> None:
+        """The pending update was acknowledged: what it left out is for the next one."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "update" / "residual").replace(self.folder / "residual")
+        self.drop_update()
+
+    def residual(self) -> bytes:
+        """What acknowledged updates left out so far, as it was given to :meth:`save_update`; empty at first."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / "residual").read_bytes()
+        return b""
+
     def drop_update(self) -> None:
-        """Forget the pending update: it was acknowledged, or will never be accepted."""
+        """Forget the pending update: it will never be accepted."""
         shutil.rmtree(self.folder / "update", ignore_errors=True)

@@ -34,6 +34,7 @@ from .events import (
 )
 from .layout import Arrays
 from .link import Link
+from .payload import UpdateFormat
 from .process import ProcessFacts
 from .protocol.device import DeviceSession
 from .protocol.messages import (
@@ -41,6 +42,7 @@ from .protocol.messages import (
     Announce,
     ArtifactRef,
     Assign,
+    Difference,
     Evaluate,
     Finished,
     Later,
@@ -228,6 +230,7 @@ class Visit:
         self._listener(Assigned(assign.assignment, assign.version))
         try:
             settings = TrainingSettings.from_json(assign.settings)
+            UpdateFormat.from_json(assign.payload)  # before the work, not after it
             await self._download(assign)
             engine, weights = await self._offload(self._device.prepare, assign)
             samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
@@ -274,16 +277,33 @@ class Visit:
         refs = [*assign.weights]
         if self._storage.program_folder(assign.manifest.sha256) is None:
             refs += [assign.manifest, assign.program]
-        await self._offload(self._storage.keep_artifacts, [ref.sha256 for ref in refs])
+        shorter = [step.artifact for step in assign.differences]
+        await self._offload(self._storage.keep_artifacts, [ref.sha256 for ref in (*refs, *shorter)])
+        steps = {step.target: step for step in assign.differences}
         for ref in refs:
-            done = asyncio.get_running_loop().create_future()
-            self._wanted[ref.sha256] = (ref, done)
-            if self._broken is not None:  # the reader is gone: nobody would ever answer
-                raise self._broken
-            if not await self._downloads.start(ref):
-                await done
-            del self._wanted[ref.sha256]
-            self.progressed = True
+            if ref.sha256 not in steps or not await self._rebuild(ref, steps[ref.sha256]):
+                await self._fetch(ref)
+
+    async def _rebuild(self, ref: ArtifactRef, step: Difference) -> bool:
+        """Make a file of weights of the one that is here; false if it has to be fetched as a whole."""
+        has = self._storage.has_artifact
+        if await self._offload(has, ref.sha256):
+            return True
+        if step.base and not await self._offload(has, step.base):
+            return False
+        await self._fetch(step.artifact)
+        return bool(await self._offload(self._storage.rebuild, step.base, step.artifact.sha256, ref))
+
+    async def _fetch(self, ref: ArtifactRef) -> None:
+        """Bring one artifact here, as far as it is not."""
+        done = asyncio.get_running_loop().create_future()
+        self._wanted[ref.sha256] = (ref, done)
+        if self._broken is not None:  # the reader is gone: nobody would ever answer
+            raise self._broken
+        if not await self._downloads.start(ref):
+            await done
+        del self._wanted[ref.sha256]
+        self.progressed = True
 
     async def _receive(self, event: Received) -> None:
         ref, done = self._wanted[event.chunk.sha256]
@@ -297,7 +317,8 @@ class Visit:
         answer = await self._next()
         if not isinstance(answer, Accepted | Rejected) or answer.assignment != update.assignment:
             raise ProtocolError(f"{answer} does not answer the update of {update.assignment}")
-        await self._offload(self._storage.drop_update)
+        accepted = isinstance(answer, Accepted)
+        await self._offload(self._storage.accept_update if accepted else self._storage.drop_update)
         self.progressed = True
         if isinstance(answer, Accepted):
             self._device.failed = 0

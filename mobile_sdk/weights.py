@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,15 +9,10 @@ import numpy as np
 
 from . import safetensors
 from .errors import PayloadError
+from .files import map_file
 from .layout import Layout, Vector
 
-__all__ = ["map_file", "map_weights"]
-
-
-def map_file(path: Path) -> memoryview:
-    """A file's content, read-only, mapped rather than read: many can share it, and the kernel can drop it."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+__all__ = ["map_weights"]
 
 
 def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:

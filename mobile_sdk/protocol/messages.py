@@ -213,6 +213,7 @@ class Evaluate:
     signature: Hex
     program: ArtifactRef
     weights: tuple[ArtifactRef, ...]
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

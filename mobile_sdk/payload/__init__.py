@@ -1,0 +1,12 @@
+"""
+What travels, in as few bytes as it takes: updates on their way up, versions on their way down.
+
+Both directions are safetensors files, which any tool of that ecosystem opens. Devices and coordinator share this code.
+"""
+
+from .differences import apply_difference, make_difference
+from .format import UpdateFormat
+from .grid import Grid
+from .updates import decode_update, encode_update
+
+__all__ = ["Grid", "UpdateFormat", "apply_difference", "decode_update", "encode_update", "make_difference"]

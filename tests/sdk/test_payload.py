@@ -1,0 +1,288 @@
+"""What travels: unbiased, exact, in files that anybody's safetensors opens."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mobile_sdk import safetensors as ours
+from mobile_sdk.errors import PayloadError, ProtocolError
+from mobile_sdk.layout import Layout, Parameter, Slice, Subset
+from mobile_sdk.payload import Grid, UpdateFormat, apply_difference, decode_update, encode_update, make_difference
+from mobile_sdk.payload.feedback import carried_over, left_out
+from mobile_sdk.payload.grid import METADATA
+from mobile_sdk.payload.quantise import pack_nibbles, unpack_nibbles
+
+LAYOUT = Layout([Parameter("conv", (6, 3, 3)), Parameter("bias", (6,)), Parameter("head", (4, 6))])
+SUBSET = Subset(LAYOUT, {"conv": Slice(0, (0, 2, 5)), "bias": None, "head": None})
+PACKINGS = [
+    UpdateFormat(dtype, top_k) for dtype in ("float32", "float16", "int8", "int4") for top_k in (1.0, 0.3, 0.02)
+]
+
+finite = st.floats(-1e4, 1e4, width=32)
+
+
+def update(seed: int = 0, scale: float = 1.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    spread = 10.0 ** rng.uniform(-3, 1, (8, 1))
+    return {
+        name: (scale * rng.standard_normal(SUBSET.shape(name)) * spread[i, 0]).astype(np.float32)
+        for i, name in enumerate(SUBSET)
+    }
+
+
+def unpack(content: bytes) -> dict[str, np.ndarray]:
+    return dict(decode_update(*ours.loads(content), SUBSET))
+
+
+def pack(arrays: dict[str, np.ndarray], packing: UpdateFormat, seed: int = 0) -> bytes:
+    return ours.dumps(*encode_update(arrays, packing, seed))
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=str)
+def test_an_update_of_every_packing_opens_in_the_reference_implementation(packing: UpdateFormat) -> None:
+    content = pack(update(), packing)
+    theirs = safetensors.numpy.load(content)
+    mine, _ = ours.loads(content)
+    assert theirs.keys() == mine.keys()
+    for name, array in mine.items():
+        np.testing.assert_array_equal(theirs[name], array)
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=str)
+def test_packing_is_seeded_and_loses_no_more_than_a_step(packing: UpdateFormat) -> None:
+    arrays = update()
+    content = pack(arrays, packing)
+    assert content == pack(arrays, packing)
+    decoded = unpack(content)
+    assert list(decoded) == list(SUBSET)
+    relative = {"float32": 0.0, "float16": 2**-11, "int8": 1 / 127, "int4": 1 / 7}[packing.dtype]
+    sent = 0
+    for name, array in arrays.items():
+        rows = array.reshape(len(array) if array.ndim > 1 else 1, -1)
+        step = relative * np.abs(rows).max(axis=1, keepdims=True) * 1.0001
+        error = np.abs(decoded[name].reshape(rows.shape) - rows)
+        if packing.top_k == 1:
+            assert (error <= step).all()
+        else:
+            kept = error <= step
+            sent += kept.sum()
+            assert (decoded[name].reshape(rows.shape)[~kept] == 0).all()
+    if packing.top_k < 1:
+        total = sum(array.size for array in arrays.values())
+        assert sent >= np.ceil(packing.top_k * total)
+        flat = np.concatenate([a.reshape(-1) for a in arrays.values()])
+        got = np.concatenate([a.reshape(-1) for a in decoded.values()])
+        count = int(np.ceil(packing.top_k * total))
+        largest = np.argsort(np.abs(flat))[-count:]
+        assert set(np.flatnonzero(got)) <= set(largest.tolist()), "the largest elements of all are sent"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_integers_are_smaller_by_what_they_promise(dtype: str) -> None:
+    layout = Layout([Parameter("w", (64, 256))])
+    arrays = {"w": np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)}
+    dense = len(ours.dumps(arrays))
+    packed = len(ours.dumps(*encode_update(arrays, UpdateFormat(dtype), 0)))
+    assert packed < dense / {"int8": 3.8, "int4": 7.3}[dtype]
+    assert dict(decode_update(*encode_update(arrays, UpdateFormat(dtype), 0), Subset.whole(layout)))["w"].shape == (
+        64,
+        256,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@settings(max_examples=20, deadline=None)
+@given(values=hnp.arrays(np.float32, 40, elements=finite), seed=st.integers(0, 2**31))
+def test_rounding_at_random_is_unbiased(dtype: str, values: np.ndarray, seed: int) -> None:
+    """
+    The mean of many roundings approaches the value at the rate of an unbiased estimator.
+
+    An element lies within one step s, so the mean of n roundings has a standard deviation of at most s / (2 sqrt(n)).
+    Six of them are exceeded by chance once in five hundred million elements.
+    """
+    layout = Subset.whole(Layout([Parameter("w", (4, 10))]))
+    arrays = {"w": values.reshape(4, 10)}
+    trials = 400
+    total = np.zeros((4, 10))
+    for trial in range(trials):
+        total += dict(decode_update(*encode_update(arrays, UpdateFormat(dtype), seed + trial), layout))["w"]
+    step = np.abs(arrays["w"]).max(axis=1, keepdims=True) / {"int8": 127, "int4": 7}[dtype]
+    assert (np.abs(total / trials - arrays["w"]) <= 6 * step / (2 * np.sqrt(trials)) + 1e-30).all()
+
+
+def test_a_deterministic_rounding_would_fail_that_test() -> None:
+    values = np.full((1, 2), 0.3, np.float32)
+    values[0, 0] = 7.0
+    total = [
+        dict(
+            decode_update(
+                *encode_update({"w": values}, UpdateFormat("int4"), s), Subset.whole(Layout([Parameter("w", (1, 2))]))
+            )
+        )["w"][0, 1]
+        for s in range(400)
+    ]
+    assert set(total) == {0.0, 1.0}
+    assert abs(np.mean(total) - 0.3) < 6 * 1 / (2 * 20)
+
+
+@given(st.lists(st.integers(-8, 7), max_size=33))
+def test_nibbles_come_back(values: list[int]) -> None:
+    integers = np.array(values, np.int8)
+    np.testing.assert_array_equal(unpack_nibbles(pack_nibbles(integers), len(values)), integers)
+
+
+def test_error_feedback_sends_everything_in_the_end() -> None:
+    """What is left out is carried over: the sum of all that was sent follows the sum of all updates."""
+    packing = UpdateFormat("int8", 0.1)
+    wanted = {name: np.zeros(SUBSET.shape(name), np.float32) for name in SUBSET}
+    sent = {name: np.zeros(SUBSET.shape(name), np.float32) for name in SUBSET}
+    one = update(3)
+    residual = b""
+    for seed in range(200):
+        total = carried_over(one, residual)
+        arrays, metadata = encode_update(total, packing, seed)
+        residual = left_out(total, arrays, metadata)
+        for name, array in decode_update(arrays, metadata, SUBSET):
+            sent[name] += array
+            wanted[name] += one[name]
+    left, _ = ours.loads(residual)
+    for name in SUBSET:
+        np.testing.assert_allclose(
+            sent[name] + left[name], wanted[name], rtol=1e-3, atol=1e-3 * np.abs(wanted[name]).max()
+        )
+        assert np.abs(sent[name] - wanted[name]).max() < 0.2 * max(np.abs(wanted[n]).max() for n in SUBSET)
+    assert carried_over(one, b"rubbish") == one
+
+
+DAMAGES = {
+    "another format": lambda a, m: m.__setitem__("format", "int2"),
+    "a missing scale": lambda a, m: a.pop("head:scale"),
+    "a negative scale": lambda a, m: a.__setitem__("bias:scale", np.full(1, -1, np.float32)),
+    "an infinite scale": lambda a, m: a.__setitem__("bias:scale", np.full(1, np.inf, np.float32)),
+    "a scale too many": lambda a, m: a.__setitem__("head:scale", np.ones(5, np.float32)),
+    "a foreign array": lambda a, m: a.__setitem__("other", np.ones(5, np.float32)),
+    "a missing parameter": lambda a, m: a.pop("bias"),
+    "another shape": lambda a, m: a.__setitem__("head", np.ones((6, 4), np.int8)),
+    "another dtype": lambda a, m: a.__setitem__("head", np.ones((4, 6), np.uint8)),
+    "an integer that no rounding gives": lambda a, m: a.__setitem__("head", np.full((4, 6), -128, np.int8)),
+    "an index beyond the end": lambda a, m: a.update(
+        {"head": np.ones(1, np.int8), "head:index": np.array([24], np.int32)}
+    ),
+    "an index twice": lambda a, m: a.update({"head": np.ones(2, np.int8), "head:index": np.array([3, 3], np.int32)}),
+    "a mask of another length": lambda a, m: a.update({"head": np.ones(1, np.int8), "head:mask": np.ones(4, np.uint8)}),
+    "mask and index": lambda a, m: a.update(
+        {"head": np.ones(1, np.int8), "head:mask": np.ones(3, np.uint8), "head:index": np.zeros(1, np.int32)}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_an_update_that_is_not_one_is_refused(damage) -> None:
+    arrays, metadata = encode_update(update(), UpdateFormat("int8"), 0)
+    damage(arrays, metadata)
+    with pytest.raises(PayloadError):
+        dict(decode_update(arrays, metadata, SUBSET))
+
+
+@pytest.mark.parametrize("data", [{"dtype": "int2"}, {"top_k": 0}, {"top_k": 0.7}, {"top_k": True}, {"colour": 1}])
+def test_a_packing_that_the_sdk_does_not_know_is_refused(data) -> None:
+    with pytest.raises(ProtocolError, match="payload"):
+        UpdateFormat.from_json(data)
+
+
+# Versions on their way down.
+
+
+def published(seed: int, grid: Grid | None = None) -> tuple[bytes, Grid]:
+    rng = np.random.default_rng(seed)
+    arrays = {p.name: (0.1 * rng.standard_normal(p.shape)).astype(np.float32) for p in LAYOUT}
+    grid = grid or Grid.of(arrays)
+    snapped = {name: grid.snap(name, array) for name, array in arrays.items()}
+    return ours.dumps(snapped, {METADATA: grid.to_text()}), grid
+
+
+def rebuild(base: bytes | None, difference: bytes, size: int) -> bytes:
+    output = io.BytesIO()
+    apply_difference(base, difference, size, output)
+    return output.getvalue()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=hnp.arrays(np.float32, (2, 3, 4), elements=st.floats(-(2.0**30), 2.0**30, width=32)),
+    bits=st.integers(4, 20),
+    start=hnp.arrays(np.float32, (3, 4), elements=st.sampled_from([0.0, 0.001, -0.3, 1.0, 1.5, 100.0])),
+)
+def test_differences_on_the_grid_are_exact(values: np.ndarray, bits: int, start: np.ndarray) -> None:
+    grid = Grid.of({"w": start}, bits)
+    old, new = (ours.dumps({"w": grid.snap("w", value)}, {METADATA: grid.to_text()}) for value in values)
+    for base in (old, None):
+        difference = make_difference(base, new)
+        if difference is not None:
+            assert rebuild(base, difference, len(new)) == new
+        else:  # too far apart for int32, and only then
+            steps = grid.integers("w", ours.loads(new)[0]["w"])
+            steps = steps if base is None else steps - grid.integers("w", ours.loads(old)[0]["w"])
+            assert np.abs(steps).max() > 2**31 - 1
+
+
+@given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32)))
+def test_snapping_moves_a_weight_by_half_a_step_at_most_and_only_once(start: np.ndarray) -> None:
+    grid = Grid.of({"w": start}, 12)
+    snapped = grid.snap("w", start)
+    largest = np.abs(start).max(axis=1, keepdims=True)
+    assert (np.abs(snapped - start) <= largest / 2**12 + 1e-37).all()
+    assert not np.signbit(snapped[snapped == 0]).any()
+    np.testing.assert_array_equal(grid.snap("w", snapped), snapped)
+
+
+def test_a_device_may_go_any_way_through_the_versions_and_ends_at_the_same_bytes() -> None:
+    first, grid = published(0)
+    versions = [first] + [published(seed, grid)[0] for seed in range(1, 12)]
+    for path in ([0, 11], [0, 3, 4, 9, 11], list(range(12)), [5, 2, 11]):
+        held = rebuild(None, make_difference(None, versions[path[0]]) or b"", len(first))
+        for number in path[1:]:
+            held = rebuild(held, make_difference(held, versions[number]) or b"", len(first))
+        assert held == versions[11]
+
+
+def test_a_difference_is_a_safetensors_file_of_small_integers() -> None:
+    old, grid = published(0)
+    arrays, _ = ours.loads(old)
+    moved = {name: grid.snap(name, array * np.float32(1.002)) for name, array in arrays.items()}
+    new = ours.dumps(moved, {METADATA: grid.to_text()})
+    difference = make_difference(old, new)
+    assert difference is not None
+    steps = safetensors.numpy.load(zlib.decompress(difference))
+    assert {array.dtype for array in steps.values()} == {np.dtype(np.int8)}
+    assert len(safetensors.numpy.load(old)) == 3, "the weights themselves are one, too"
+
+
+def test_files_on_no_grid_or_on_another_have_no_difference() -> None:
+    old, grid = published(0)
+    other, _ = published(1)
+    plain = ours.dumps(ours.loads(old)[0])
+    off = {name: array + np.float32(1e-7) for name, array in ours.loads(old)[0].items()}
+    assert make_difference(other, old) is None
+    assert make_difference(plain, old) is None
+    assert make_difference(old, plain) is None
+    assert make_difference(None, ours.dumps(off, {METADATA: grid.to_text()})) is None
+
+
+def test_a_difference_that_unpacks_to_more_than_the_file_is_refused() -> None:
+    old, _ = published(0)
+    bomb = zlib.compress(bytes(10_000_000), 9)
+    with pytest.raises(PayloadError, match="does not end within"):
+        rebuild(old, bomb, len(old))
+    with pytest.raises(PayloadError, match="cannot be unpacked"):
+        rebuild(old, b"rubbish", len(old))
+    with pytest.raises(PayloadError, match="do not go together"):
+        rebuild(ours.dumps({"w": np.zeros(3, np.float32)}), make_difference(None, old) or b"", len(old))
