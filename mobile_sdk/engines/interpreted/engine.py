@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ProgramError
+from ...files import map_file
 from ...manifest import GRAPH_FILE, Manifest, TensorSpec
-from ...weights import map_file
 from ..call import Call
 from ..calling import CallingEngine
 from .graph import Graph, MethodGraph, Node, Value, Values, loads
