@@ -248,6 +248,17 @@ class MergeSection(_Section):
         return self
 
 
+class RetentionSection(_Section):
+    """
+    Which versions keep their files: the newest, the best, and those that a device was given in the last days.
+
+    Of the others the record stays, so the history is whole; but there is no way back to them.
+    """
+
+    versions: Annotated[int, Field(ge=1)] = 20
+    held_days: Annotated[float, Field(ge=0)] = 1.0
+
+
 class StopSection(_Section):
     """When the run has ended; without a limit it goes on until it is stopped."""
 
@@ -266,6 +277,7 @@ class Config(_Section):
     payload: PayloadSection = PayloadSection()
     merge: MergeSection = MergeSection()
     stop: StopSection = StopSection()
+    retention: RetentionSection = RetentionSection()
     scheduling: SchedulingSection = SchedulingSection()
     limits: LimitsSection = LimitsSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -24,6 +24,7 @@ from .dispatch import Dispatcher
 from .errors import ConflictError, StoreUnavailable
 from .keys import RunKey
 from .merging import Merging
+from .retention import prune
 from .run import Run
 from .session import DeviceSession
 from .status import RunStatus, Traffic
@@ -310,9 +311,17 @@ class Coordinator:
             harm = self.watch.harm(record)
             if harm is not None:
                 await self._roll_back(record.parent, harm, by="coordinator")
+            await self._prune()
         if harm is not None and self.watch.hopeless:
             self.watch.give_up()
             await self.set_phase("paused", f"rolling back did not help: {harm}", by="coordinator")
+
+    async def _prune(self) -> None:
+        run = self.state
+        pruned = await run.offload(prune, run.store, self._config.retention, self.watch.best, run.clock.wall())
+        if pruned:
+            run.versions.forget(pruned)
+            log.info("the weights of %d older versions are removed", len(pruned))
 
     async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
         run = self.state

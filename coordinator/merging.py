@@ -36,13 +36,17 @@ class Merging:
 
     def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
         """Accepted updates that cannot be merged any more, and why: time went on while they waited."""
-        void = []
-        for update in updates:
-            if not self._versions.is_ancestor(update.record.version):
-                void.append((update, "rolled-back"))
-            elif self._maximum is not None and self._versions.staleness(update.record.version) > self._maximum:
-                void.append((update, "stale"))
-        return void
+        reasons = [(update, self._void(update.record.version)) for update in updates]
+        return [(update, reason) for update, reason in reasons if reason is not None]
+
+    def _void(self, base: int) -> str | None:
+        versions = self._versions
+        if not versions.is_ancestor(base):
+            return "rolled-back"
+        too_old = self._maximum is not None and versions.staleness(base) > self._maximum
+        if too_old or (self._merger.needs_base and not versions.has_weights(base)):
+            return "stale"
+        return None
 
     def merge(self, updates: Sequence[BufferedUpdate]) -> Merged:
         """The next trained vector. Blocks: it is to be offloaded."""

@@ -92,8 +92,11 @@ class Versions:
         self.trained = trained_region([Region(subset.positions()) for subset in subsets])
         self._parents: dict[int, int] = {}
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
+        self._pruned: set[int] = set()
         for record in store.versions():
             self._place(record)
+            if record.pruned:
+                self._pruned.add(record.version)
         self.newest = store.latest()
         self._line = self._ancestors(self.newest.version)
         self.grid = self._grid(self.newest)
@@ -122,6 +125,14 @@ class Versions:
                 del self._cached[next(iter(self._cached))]
             self._cached[version] = self.trained.gather(self.load(self._store.version(version)))
         return self._cached[version]
+
+    def has_weights(self, version: int) -> bool:
+        """Whether the files of a version are still here."""
+        return version not in self._pruned
+
+    def forget(self, pruned: Iterable[int]) -> None:
+        """Versions have lost their files."""
+        self._pruned.update(pruned)
 
     def with_trained(self, trained: Vector) -> Vector:
         """The whole weight vector, with new values where tiers train."""

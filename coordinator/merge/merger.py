@@ -15,7 +15,7 @@ from .optimisers import ServerOptimiser, Sgd, State
 from .regions import Region
 from .robust import clip, outliers
 from .rules import Rule, combine
-from .staleness import BufferView, Polynomial, StalenessPolicy
+from .staleness import BufferView, Distance, Polynomial, StalenessPolicy
 
 __all__ = ["Difference", "Merged", "Merger", "trained_region"]
 
@@ -58,6 +58,11 @@ class Merger:
     clip_norm: float | None = None
     outlier_factor: float | None = None
     difference: Difference = "base"
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the weights of earlier versions are looked at."""
+        return self.difference == "current" or isinstance(self.policy, Distance)
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ Methods block, so they are called through ``offload``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -435,13 +435,14 @@ class Store(Protocol):
         """A version that repeats an older one, its ``parent``; what was based on versions in between ends, as one."""
         ...
 
-    def prune(self, keep: Callable[[Sequence[VersionRecord], frozenset[int]], frozenset[int]]) -> list[int]:
+    def prune(self, keep: Callable[[Sequence[VersionRecord]], Collection[int]], since: float) -> list[int]:
         """
         Forget the files of versions; their records stay.
 
         Args:
-            keep: given the versions that have files, and the numbers of those that devices or updates still hold,
-                the numbers to keep. The newest is kept in any case.
+            keep: given the versions that have files, oldest first, the numbers to keep. Kept in any case are the
+                newest, and those that waiting updates are based on.
+            since: so are those that a device was given after this wall time.
 
         Returns:
             The numbers that were pruned.

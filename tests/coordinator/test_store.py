@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -303,14 +303,7 @@ def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(
 
     refs = {number: committed(number) for number in range(1, 6)}
     store.assign("phone-1", 2, "small", 3.0)
-    seen = []
-
-    def keep(versions: Sequence[VersionRecord], held: frozenset[int]) -> frozenset[int]:
-        seen.append(held)
-        return held | {4}
-
-    assert store.prune(keep) == [0, 1, 3]
-    assert seen == [{2}]
+    assert store.prune(lambda versions: {4}, since=2.0) == [0, 1, 3]
     store.collect()
     for number, ref in refs.items():
         if number in (1, 3):
@@ -319,6 +312,7 @@ def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(
         else:
             assert store.verified(ref.sha256).read_bytes() == f"weights {number}".encode()
     assert [v.version for v in store.versions() if v.pruned] == [0, 1, 3]
+    assert store.prune(lambda versions: {4}, since=4.0) == [2], "the device is not expected back"
 
 
 def test_a_file_that_no_row_names_yet_is_not_collected(store: SqliteStore) -> None:

@@ -33,7 +33,10 @@ class AssignmentTable:
                     "VALUES (?, ?, ?, ?, 1, ?)",
                     (request.device, request.version, request.tier, request.at, request.deadline),
                 )
-                database.execute("UPDATE devices SET tier = ? WHERE id = ?", (request.tier, request.device))
+                database.execute(
+                    "UPDATE devices SET tier = ?, version = ?, given_at = ? WHERE id = ?",
+                    (request.tier, request.version, request.at, request.device),
+                )
                 if cursor.lastrowid is None:
                     raise StoreError("the database gave no number to an assignment")
                 records.append(

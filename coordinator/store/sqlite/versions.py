@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mobile_sdk.protocol.messages import ArtifactRef
@@ -20,9 +20,6 @@ from .devices import write_audit
 from .updates import discard_rows, merge_rows
 
 __all__ = ["VersionTable", "insert_version"]
-
-# A device that was not seen for this long is not expected to go on from what it holds.
-HELD_SECONDS = 7 * 86_400.0
 
 
 class VersionTable:
@@ -102,16 +99,15 @@ class VersionTable:
             self._unnamed.clear()
             self._erase(gone)
 
-    def prune(self, keep: Callable[[Sequence[VersionRecord], frozenset[int]], frozenset[int]]) -> list[int]:
+    def prune(self, keep: Callable[[Sequence[VersionRecord]], Collection[int]], since: float) -> list[int]:
         with self._database.writing():
             versions = self._versions("WHERE NOT pruned ORDER BY version")
             held = self._database.rows(
-                "SELECT version FROM updates WHERE merged_into IS NULL AND discarded IS NULL UNION "
-                "SELECT version FROM assignments WHERE number IN (SELECT max(number) FROM assignments GROUP BY device) "
-                "AND issued_at > (SELECT max(issued_at) FROM assignments) - ?",
-                HELD_SECONDS,
+                "SELECT version FROM updates WHERE merged_into IS NULL AND discarded IS NULL "
+                "UNION SELECT version FROM devices WHERE given_at > ?",
+                since,
             )
-            kept = keep(versions, frozenset(number for (number,) in held)) | {versions[-1].version}
+            kept = {*keep(versions), *(number for (number,) in held), versions[-1].version}
             pruned = [version.version for version in versions if version.version not in kept]
             if pruned:
                 with self._database.transaction() as database:

@@ -10,10 +10,12 @@ ALTER TABLE devices ADD COLUMN last_seen REAL;
 ALTER TABLE devices ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE devices ADD COLUMN revoked_at REAL;
 ALTER TABLE devices ADD COLUMN profile TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE devices ADD COLUMN version INTEGER;
+ALTER TABLE devices ADD COLUMN given_at REAL;
 UPDATE devices SET alias = lower(hex(randomblob(8)));
 
 ALTER TABLE assignments ADD COLUMN deadline REAL;
-CREATE INDEX assignments_of_device ON assignments (device, number);
+CREATE INDEX assignments_of_device ON assignments (device);
 
 ALTER TABLE versions ADD COLUMN kind TEXT NOT NULL DEFAULT 'merge';
 ALTER TABLE versions ADD COLUMN private TEXT NOT NULL DEFAULT '{}';
