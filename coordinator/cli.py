@@ -16,6 +16,7 @@ from exporters.cli import add_export_command
 from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
+from .backup_cli import add_backup_commands
 from .config import load_config
 from .demo import demo
 from .serve import serving
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     show_demo.set_defaults(handler=_demo)
     add_export_command(commands)
     add_simulate_command(commands)
+    add_backup_commands(commands)
     return parser
 
 

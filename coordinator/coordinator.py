@@ -294,7 +294,7 @@ class Coordinator:
         accuracy = newest.metrics.get("accuracy", 0.0)
         if stop.accuracy is not None and accuracy >= stop.accuracy:
             return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"
-        if stop.versions is not None and newest.version >= stop.versions:
+        if stop.versions is not None and self.state.versions.merges >= stop.versions:
             return f"version {newest.version} has reached the limit of {stop.versions}"
         return self.watch.exhausted()
 

@@ -76,7 +76,8 @@ class Versions:
     """
     The newest version, and how the next one is made durable.
 
-    ``trained`` is the region of the weight vector that some tier trains; merging knows nothing else of it.
+    ``trained`` is the region of the weight vector that some tier trains; merging knows nothing else of it. ``merges``
+    counts them all, those that were rolled back as well: numbers of versions may have gaps.
 
     Args:
         store: where versions are kept.
@@ -93,6 +94,7 @@ class Versions:
         self._parents: dict[int, int] = {}
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
         self._pruned: set[int] = set()
+        self.merges = 0
         for record in store.versions():
             self._place(record)
             if record.pruned:
@@ -220,6 +222,7 @@ class Versions:
         self.newest, self.vector, self.state = record, vector, state
 
     def _place(self, record: VersionRecord) -> None:
+        self.merges += record.kind == "merge"
         self._parents[record.version] = record.parent
         self._depths[record.version] = self._depths[record.parent] + (record.kind != "rollback")
 

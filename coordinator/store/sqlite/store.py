@@ -17,8 +17,9 @@ from mobile_sdk.protocol.messages import ArtifactRef
 from ...errors import StoreError
 from ..base import Phase, RunRecord, TierRecord, VersionRecord
 from ..files import ContentFiles
-from ..segments import Segments
+from ..segments import Location, Segments
 from .assignments import AssignmentTable
+from .backup import backup_runs
 from .database import Database, available
 from .devices import DeviceTables, write_audit
 from .updates import UpdateTable
@@ -43,6 +44,8 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
     def __init__(self, folder: Path) -> None:
         self._lock_file = lock_folder(folder)
         try:
+            self._folder = folder
+            self._to_erase: list[Location] = []
             # Artifacts that no row names yet, by their hash: not to be collected.
             self._unnamed: set[str] = set()
             with available():
@@ -90,7 +93,9 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             return self._files.verified(sha256)
 
     def collect(self) -> int:
-        with self._database.writing():
+        with self._database.writing(), backup_runs(self._folder) as reading:
+            if reading:
+                return 0
             wanted = set(self._unnamed)
             for tier in self.tiers():
                 wanted |= {ref.sha256 for ref in (tier.manifest, tier.program, tier.graph) if ref is not None}

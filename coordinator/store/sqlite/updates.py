@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from mobile_sdk.manifest import FileEntry
 
@@ -14,6 +15,7 @@ from ..base import DiscardedUpdate, MergedUpdate, UpdateRecord
 from ..segments import Location, Segments
 from ..steps import step
 from .assignments import assignment_number
+from .backup import backup_runs, remove_leftovers
 from .database import Database
 from .devices import write_audit
 
@@ -27,6 +29,8 @@ class UpdateTable:
 
     _database: Database
     _segments: Segments
+    _folder: Path
+    _to_erase: list[Location]
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes]]) -> set[str]:
         with self._database.writing():
@@ -110,14 +114,22 @@ class UpdateTable:
 
     def _erase(self, gone: Sequence[Location]) -> None:
         """Erase updates whose rows say that nobody wants them any more; the caller is the only one who writes."""
-        live = self._database.rows(f"SELECT segment, count(*) FROM updates WHERE {_WAITING} GROUP BY segment")
-        self._segments.erase(gone, dict(live))
+        self._to_erase += gone
+        with backup_runs(self._folder) as reading:
+            if reading:
+                return  # with the next merge, then
+            live = self._database.rows(f"SELECT segment, count(*) FROM updates WHERE {_WAITING} GROUP BY segment")
+            self._segments.erase(self._to_erase, dict(live))
+            self._to_erase = []
         step("erase: done")
 
     def _erase_leftovers(self) -> None:
         """Erase what an earlier process left: it may have been killed between a merge and its erasure."""
         rows = self._database.rows(f"SELECT segment, start, size FROM updates WHERE {_WAITING}")
-        self._segments.erase_all_but(Location(*row) for row in rows)
+        with backup_runs(self._folder) as reading:
+            if not reading:
+                self._segments.erase_all_but(Location(*row) for row in rows)
+                remove_leftovers(self._folder)
 
 
 def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:

@@ -1,0 +1,241 @@
+"""
+Backups: one archive that holds a state directory as it was at one moment, taken while a coordinator works on it.
+
+The database is copied as of one transaction. While what it names is copied, nothing is erased or removed: the
+coordinator puts that off until the backup is done. An archive is a tar file that holds keys and secrets, and the
+updates that waited at that moment: keep it as safe as the directory itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from mobile_sdk.files import sync_folder
+
+from ...errors import StoreError
+from ..segments import Location, Segments
+from .database import SCHEMA_VERSION
+from .devices import write_audit
+
+__all__ = ["BACKUP_LOCK", "backup", "backup_runs", "remove_leftovers", "restore"]
+
+BACKUP_LOCK = "backup.lock"
+
+# What a state directory holds beside the database, its artifacts and updates.
+KEYS = ("run.key", "succession.json")
+
+# Assignments and versions of after the backup are not known to a restored run: it goes on far beyond their numbers.
+ASSIGNMENT_GAP = 1_000_000
+VERSION_GAP = 1_000
+
+_COPY = ".backup-"
+
+_MEMBER = re.compile(
+    r"state\.sqlite|run\.key|succession\.json|contents\.json|artifacts/[0-9a-f]{64}|updates/a[0-9]{8,}"
+)
+
+
+@contextlib.contextmanager
+def backup_runs(folder: Path) -> Iterator[bool]:
+    """Whether a backup is under way; if not, none begins for as long as this lasts."""
+    with (folder / BACKUP_LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield True
+        else:
+            yield False
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a backup left that was killed."""
+    for left in folder.glob(f"{_COPY}*"):
+        shutil.rmtree(left)
+
+
+def backup(state: Path, archive: Path) -> int:
+    """
+    Write a backup of the state directory ``state``, in use or not, to the file ``archive``.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        StoreError: if there is no state, a file of it is damaged, or the archive cannot be written.
+
+    """
+    if not (state / "state.sqlite").exists():
+        raise StoreError(f"{state} is not a state directory: it has no state.sqlite")
+    temporary = archive.with_name(archive.name + ".new")
+    try:
+        with (
+            (state / BACKUP_LOCK).open("ab") as lock,
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            _write(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(archive)
+        sync_folder(archive.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"cannot write the backup {archive}: {error.strerror or error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return archive.stat().st_size
+
+
+def _write(state: Path, file: IO[bytes]) -> None:
+    with tempfile.TemporaryDirectory(dir=state, prefix=_COPY) as folder:
+        copy = Path(folder) / "state.sqlite"
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{state / 'state.sqlite'}?mode=ro", uri=True)) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            (found,) = target.execute("PRAGMA user_version").fetchone()
+            if found != SCHEMA_VERSION:
+                raise StoreError(f"{state} has schema {found}, not {SCHEMA_VERSION}: start its coordinator once first")
+            artifacts = _named_artifacts(target)
+            updates = target.execute(
+                "SELECT assignment, segment, start, size, sha256 FROM updates "
+                "WHERE merged_into IS NULL AND discarded IS NULL ORDER BY arrival"
+            ).fetchall()
+        contents: dict[str, str] = {}
+        with tarfile.open(fileobj=file, mode="w") as tar:
+
+            def add(name: str, content: bytes) -> None:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+                contents[name] = hashlib.sha256(content).hexdigest()
+
+            add("state.sqlite", copy.read_bytes())
+            for name in KEYS:
+                if (state / name).exists():
+                    add(name, (state / name).read_bytes())
+            for sha256 in artifacts:
+                path = state / "artifacts" / sha256
+                if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != sha256:
+                    raise StoreError(f"{path} is damaged or missing: this state cannot be backed up whole")
+                add(f"artifacts/{sha256}", content)
+            segments = Segments(state / "updates")
+            for assignment, segment, start, size, sha256 in updates:
+                content = segments.read(Location(segment, start, size))
+                if hashlib.sha256(content).hexdigest() == sha256:  # else the coordinator will find it damaged, too
+                    add(f"updates/{assignment}", content)
+            add("contents.json", json.dumps({"format": 1, "files": contents}).encode())
+
+
+def _named_artifacts(database: sqlite3.Connection) -> list[str]:
+    """Every artifact that a row names, as :meth:`SqliteStore.collect` keeps them."""
+    named = {sha256 for (sha256,) in database.execute("SELECT evaluation FROM run") if sha256}
+    for row in database.execute("SELECT manifest, program, graph FROM tiers"):
+        named |= {json.loads(ref)["sha256"] for ref in row if ref}
+    for weights, private in database.execute("SELECT weights, private FROM versions WHERE NOT pruned"):
+        named |= {ref["sha256"] for ref in (*json.loads(weights), *json.loads(private).values())}
+    return sorted(named)
+
+
+def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
+    """
+    Make a state directory from a backup, whole or not at all.
+
+    Numbers of assignments and versions jump, so that none of after the backup is used a second time.
+
+    Args:
+        archive: what :func:`backup` wrote.
+        state: the directory to make; it must not exist, or be empty.
+        at: wall time, and
+        by: who restores, for the audit log.
+
+    Raises:
+        StoreError: if the archive is damaged, of a later release, or ``state`` is in use.
+
+    """
+    if state.exists() and any(state.iterdir()):
+        raise StoreError(f"{state} is not empty: move it away first; a restore never overwrites")
+    temporary = state.with_name(state.name + ".restoring")
+    if temporary.exists():
+        raise StoreError(f"{temporary} is left from a restore that broke off: remove it first")
+    state.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.mkdir(mode=0o700)
+        (temporary / "artifacts").mkdir()
+        updates = _unpack(archive, temporary)
+        _take_up(temporary, updates, at, by, archive.name)
+        for folder in (temporary / "artifacts", temporary):
+            sync_folder(folder)
+        if state.exists():
+            state.rmdir()
+        temporary.rename(state)
+        sync_folder(state.parent)
+    except (OSError, tarfile.TarError, sqlite3.DatabaseError, ValueError, KeyError) as error:
+        raise StoreError(f"cannot restore {archive} to {state}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(archive: Path, folder: Path) -> dict[str, bytes]:
+    """Write the files of a backup, verified; the updates in it, by assignment."""
+    updates = {}
+    found = {}
+    listed: dict[str, str] = {}
+    with tarfile.open(archive, "r:") as tar:
+        for entry in tar:
+            file = tar.extractfile(entry) if entry.isfile() else None
+            if file is None or not _MEMBER.fullmatch(entry.name):
+                raise StoreError(f"{archive} holds {entry.name!r}: it is not a backup of FTTE")
+            content = file.read()
+            if entry.name == "contents.json":
+                listed = json.loads(content)["files"]
+                continue
+            found[entry.name] = hashlib.sha256(content).hexdigest()
+            if entry.name.startswith("updates/"):
+                updates[entry.name.removeprefix("updates/")] = content
+            else:
+                descriptor = os.open(folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as target:
+                    target.write(content)
+                    target.flush()
+                    os.fsync(target.fileno())
+    if found != listed:
+        raise StoreError(f"{archive} is damaged: its files are not those that it lists; use another backup")
+    return updates
+
+
+def _take_up(folder: Path, updates: dict[str, bytes], at: float, by: str, archive: str) -> None:
+    """Put the updates where the database looks for them, and go on beyond every number that may have been used."""
+    segments = Segments(folder / "updates")
+    with contextlib.closing(sqlite3.connect(folder / "state.sqlite", isolation_level=None)) as database:
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("BEGIN IMMEDIATE")
+        for (assignment, content), location in zip(
+            updates.items(), segments.append(list(updates.values())), strict=True
+        ):
+            database.execute(
+                "UPDATE updates SET segment = ?, start = ? WHERE assignment = ? AND size = ?",
+                (location.segment, location.start, assignment, len(content)),
+            )
+        database.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'assignments'", (ASSIGNMENT_GAP,))
+        (newest,) = database.execute("SELECT max(version) FROM versions").fetchone()
+        gap = (newest // VERSION_GAP + 1) * VERSION_GAP
+        database.execute("UPDATE run SET first_number = max(first_number, ?)", (gap,))
+        write_audit(database, at, by, "restored", "run", {"backup": archive, "version": newest})
+        database.execute("COMMIT")
+    segments.close()
