@@ -13,7 +13,6 @@ is reset (``5`` into ``/proc/self/clear_refs``), more steps run, and ``VmHWM`` l
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -30,34 +29,12 @@ import mobile_sdk
 
 from .emit import emit
 from .errors import ExportError
+from .footprint import Footprint
 
 if TYPE_CHECKING:
     from .program import Program
 
-__all__ = ["Footprint", "measure"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Footprint:
-    """
-    Anonymous memory of a training step, in bytes.
-
-    ``total_bytes`` is the measured growth. The others are parts of it that follow from the plan:
-    the device's copy of the trained parameters, their gradients, the optimiser's momentum, and the batch.
-    ``runtime_bytes`` is the rest: arena, the delegate's workspace, loaded program.
-    """
-
-    total_bytes: int
-    trained_bytes: int
-    gradient_bytes: int
-    optimiser_bytes: int
-    batch_bytes: int
-
-    @property
-    def runtime_bytes(self) -> int:
-        """What remains of the total."""
-        parts = self.trained_bytes + self.gradient_bytes + self.optimiser_bytes + self.batch_bytes
-        return self.total_bytes - parts
+__all__ = ["measure"]
 
 
 def measure(program: Program) -> Footprint:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.layout import Arrays
+from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import Program, set_threads
 from mobile_sdk.optimisers import SGD
 from mobile_sdk.weights import map_weights
@@ -30,7 +32,7 @@ def main(folder: Path, first: Path) -> None:
     tiny = Program(first)
     tiny.execute("first", [np.zeros((1, 8), np.float32)], (np.zeros((1, 8), np.float32),))
     gc.collect()
-    before = _status("RssAnon")
+    before, idle = _status("RssAnon"), _status("VmRSS")
 
     engine = load_engine(folder)
     manifest = engine.manifest
@@ -52,15 +54,30 @@ def main(folder: Path, first: Path) -> None:
 
     compact = 4 * manifest.subset.size
     report = {
-        "total_bytes": peak - before,
+        "arena_bytes": _arena(folder),
         "trained_bytes": sum(weights[name].nbytes for name in manifest.subset),
         "gradient_bytes": compact,
         "optimiser_bytes": compact,
         "batch_bytes": x.nbytes + y.nbytes + sample_weight.nbytes,
     }
+    report["workspace_bytes"] = peak - before - sum(report.values())
+    report["mapped_bytes"] = sum(
+        4 * math.prod(spec.shape)
+        for spec in manifest.methods["train_step"].inputs
+        if spec.role == "weight" and spec.name not in manifest.subset
+    )
+    report["idle_bytes"] = idle
     print(json.dumps(report))
     engine.close()
     tiny.close()
+
+
+def _arena(folder: Path) -> int:
+    """What is planned for a step, without the outputs that lie in it: those are gradients."""
+    program = Program(folder / PROGRAM_FILE)
+    _, outputs, planned = program.metadata("train_step")
+    program.close()
+    return planned - sum(4 * math.prod(output.shape) for output in outputs if output.planned)
 
 
 def _update(engine: Engine, weights: Arrays, optimiser: SGD, gradients: Arrays) -> None:

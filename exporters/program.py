@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,19 +170,10 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
 
     """
     step = Step(task, plan)
-    x, y = task.batch(plan.micro_batch)
-    sample_weight = torch.ones(plan.micro_batch)
-    weights = task.initial_weights()
-    state = {name: torch.from_numpy(view) for name, view in task.layout.views(weights).items()}
-    ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
-    calls: dict[str, tuple[Callable[..., Any], list[Tensor]]] = {
-        "train_step": (step.train_step, [x, y, sample_weight, *ordered]),
-        "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
-        "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
-    }
+    functions = calls(step)
     traced = {}
     for name in methods:
-        function, inputs = calls[name]
+        function, inputs = functions[name]
         traced[name] = trace(function, task.model, inputs), inputs
     known = cache.graphs_key(traced, json.dumps(plan.to_json()))
     kept = cache.load(known) if cached else None
@@ -207,7 +197,20 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         memory=Memory(0, emitted.planned["train_step"], 0),
         baked=plan.baked,
     )
-    return Program(manifest, emitted.pte, emitted.graph, weights)
+    return Program(manifest, emitted.pte, emitted.graph, task.initial_weights())
+
+
+def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]]:
+    """Method -> its function and example inputs, in the order of the call."""
+    x, y = step.task.batch(step.plan.micro_batch)
+    sample_weight = torch.ones(step.plan.micro_batch)
+    state = {n: torch.from_numpy(view) for n, view in step.task.layout.views(step.task.initial_weights()).items()}
+    ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
+    return {
+        "train_step": (step.train_step, [x, y, sample_weight, *ordered]),
+        "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
+        "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
+    }
 
 
 def _example(task: Task, program: Program) -> list[bytes]:
