@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mobile_sdk.connection import is_loopback
 from mobile_sdk.payload import UpdateFormat
+from mobile_sdk.settings import TrainingSettings
 from mobile_sdk.sizes import parse_bytes
-from mobile_sdk.training import TrainingSettings
 
 from .errors import ConfigError
 
@@ -144,13 +144,35 @@ class EvaluationSection(_Section):
     federated_minimum: Annotated[int, Field(ge=1)] = 3
 
 
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainingSection(_Section):
-    """What devices do with what they get."""
+    """What devices do with what they get; see :class:`mobile_sdk.settings.TrainingSettings`."""
 
     epochs: Annotated[int, Field(ge=1)] = 1
+    steps: Annotated[int, Field(ge=0)] = 0
+    seconds: NotNegative = 0.0
     batch_size: Annotated[int, Field(ge=1)] = 16
-    learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.05
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: NotNegative = 0.05
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: NotNegative = 1e-8
+    weight_decay: NotNegative = 0.0
+    proximal: NotNegative = 0.0
+    clip_norm: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> TrainingSection:
+        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
+            raise ValueError("nesterov is for the optimiser sgd with a momentum: set both or neither")
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError(f"momentum is for the optimiser sgd; {self.optimiser} has beta1")
+        return self
 
     @property
     def settings(self) -> TrainingSettings:

@@ -81,7 +81,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
             f"the run {existing.name!r} in {config.run.state} was planned for another task or other budgets: "
             "restore them in the run file, or give a new state directory"
         )
-    tiers = load_tiers(store)
+    tiers = load_tiers(store, config.training.settings.state_copies)
     if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
         raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
     return tiers

@@ -18,12 +18,17 @@ __all__ = ["Tier", "choose_tier", "load_tiers"]
 
 @dataclasses.dataclass(frozen=True)
 class Tier:
-    """A program with its parsed manifest; ``positions`` says where its update belongs in the weight vector."""
+    """
+    A program with its parsed manifest; ``positions`` says where its update belongs in the weight vector.
+
+    ``state_copies`` counts the optimiser's numbers per trained element, of which one is part of what was measured.
+    """
 
     record: TierRecord
     manifest: Manifest
     positions: npt.NDArray[np.int64]
     served: ArtifactRef | None = None
+    state_copies: int = 1
 
     @property
     def name(self) -> str:
@@ -32,8 +37,8 @@ class Tier:
 
     @property
     def needs_bytes(self) -> int:
-        """Memory that a device needs for it: the measured one."""
-        return self.manifest.memory.measured_bytes
+        """Memory that a device needs for it: the measured one, and the state of an optimiser that keeps more."""
+        return self.manifest.memory.measured_bytes + max(self.state_copies - 1, 0) * self.update_bytes
 
     @property
     def program(self) -> ArtifactRef:
@@ -52,12 +57,12 @@ class Tier:
         return 4 * len(self.positions)
 
 
-def load_tiers(store: Store) -> list[Tier]:
-    """The tiers of the run, smallest first."""
+def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
+    """The tiers of the run, smallest first, for an optimiser with so many numbers per trained element."""
     tiers = []
     for record in store.tiers():
         manifest = Manifest.from_bytes(store.artifact(record.manifest.sha256).read_bytes())
-        tiers.append(Tier(record, manifest, manifest.subset.positions()))
+        tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
 
 

@@ -11,16 +11,19 @@ import asyncio
 import dataclasses
 import math
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .data import Dataset
 from .engines.base import Engine
-from .errors import FtteError, ProtocolError
+from .errors import FtteError
 from .layout import Arrays, Vector
-from .optimisers import SGD
+from .optimisers import clip
+from .settings import TrainingSettings
 
 __all__ = [
     "Cancelled",
@@ -28,57 +31,9 @@ __all__ = [
     "Execute",
     "Progress",
     "TrainingResult",
-    "TrainingSettings",
     "train",
     "train_in_thread",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """
-    What the coordinator asks of a device.
-
-    Args:
-        epochs: passes over the device's samples.
-        batch_size: samples per optimiser step.
-        learning_rate: of SGD.
-        momentum: of SGD; 0 keeps no optimiser state.
-
-    """
-
-    epochs: int = 1
-    batch_size: int = 16
-    learning_rate: float = 0.05
-    momentum: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As it travels in an assignment."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainingSettings:
-        """
-        Parse and check.
-
-        Raises:
-            ProtocolError: if a field is unknown, missing or out of range.
-
-        """
-        if set(data) != {field.name for field in dataclasses.fields(cls)}:
-            raise ProtocolError(f"training settings have the fields {sorted(data)}: update the SDK")
-        settings = cls(**data)
-        for name in ("epochs", "batch_size"):
-            value = data[name]
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ProtocolError(f"training setting {name} is {value!r}; it must be a whole number of at least 1")
-        for name, low, high in (("learning_rate", 0.0, math.inf), ("momentum", 0.0, 1.0)):
-            value = data[name]
-            if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high or value > 1e30:
-                raise ProtocolError(
-                    f"training setting {name} is {value!r}; it must be at least {low:g}, below {high:g}"
-                )
-        return settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +42,8 @@ class TrainingResult:
     What local training gives.
 
     ``update`` maps the trained parameters to new minus old weights, in compact shape. ``loss`` and
-    ``metrics`` are means per sample over the last epoch; ``samples`` counts the device's samples.
+    ``metrics`` are means per sample over the last pass over the samples, as far as it went; ``samples`` counts the
+    device's samples that took part.
     """
 
     update: dict[str, Vector]
@@ -116,6 +72,7 @@ def train(
     settings: TrainingSettings,
     seed: int,
     progress: Progress | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> TrainingResult:
     """
     Train the program's subset on a device's samples.
@@ -127,49 +84,106 @@ def train(
         settings: what the coordinator asked for.
         seed: fixes the order of samples.
         progress: called after each step; what it raises ends the training.
+        now: seconds, for the time limit.
 
     Raises:
         Diverged: if the loss stops being finite.
         ProgramError: if the samples do not fit the program.
 
     """
-    subset = engine.manifest.subset
-    # Only what is trained is copied; the rest stays where it is, usually mapped from a file.
-    current = {name: weights[name].copy() if name in subset else weights[name] for name in weights}
-    optimiser = SGD(learning_rate=settings.learning_rate, momentum=settings.momentum)
-    order = np.random.default_rng(seed)
-    samples = len(data)
-    steps = settings.epochs * -(-samples // settings.batch_size)
-    done = 0
-    loss_sum = 0.0
-    metric_sums: dict[str, float] = {}
-    for _ in range(settings.epochs):
-        loss_sum, metric_sums = 0.0, dict.fromkeys(engine.manifest.metrics, 0.0)
-        shuffled = order.permutation(samples)
-        for start in range(0, samples, settings.batch_size):
-            indices = shuffled[start : start + settings.batch_size]
-            loss, metrics, gradients = _gradients(engine, current, data, indices)
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss became {loss} in step {done + 1} of {steps}: lower the learning rate")
-            for name, step in optimiser.steps(gradients):
-                current[name][subset.selector(name)] -= step
-            done += 1
-            loss_sum += loss
-            metric_sums = {name: total + metrics[name] for name, total in metric_sums.items()}
-            if progress is not None:
-                progress(done, steps, loss / len(indices))
-    update = subset.compact(current)
-    for name, old in ((name, weights[name][subset.selector(name)]) for name in subset):
-        update[name] -= old
+    local = _Local(engine, weights, settings)
+    rounds = _rounds(len(data), settings, np.random.default_rng(seed))
+    steps = settings.count_steps(len(data))
+    deadline = now() + settings.seconds if settings.seconds else math.inf
+    done, seen = 0, 0
+    totals = _Totals(engine.manifest.metrics)
+    for begins, indices in rounds:
+        if begins:
+            totals = _Totals(engine.manifest.metrics)
+        loss, metrics, gradients = _gradients(engine, local.current, data, indices)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} in step {done + 1} of {steps}: lower the learning rate")
+        local.step(gradients)
+        done += 1
+        seen += len(indices)
+        totals.add(len(indices), loss, metrics)
+        if progress is not None:
+            progress(done, steps, loss / len(indices))
+        if now() >= deadline:
+            break
+    update = local.update()
     if not all(np.isfinite(array).all() for array in update.values()):
         raise Diverged(f"the weights became infinite within {done} steps: lower the learning rate")
     return TrainingResult(
         update=update,
-        samples=samples,
+        samples=min(seen, len(data)),
         steps=done,
-        loss=loss_sum / samples,
-        metrics={name: total / samples for name, total in metric_sums.items()},
+        loss=totals.loss / totals.samples,
+        metrics={name: total / totals.samples for name, total in totals.metrics.items()},
     )
+
+
+def _rounds(
+    samples: int, settings: TrainingSettings, order: np.random.Generator
+) -> Iterator[tuple[bool, npt.NDArray[np.int64]]]:
+    """The batches of a training, each with whether it begins a pass over the samples."""
+    left = settings.count_steps(samples)
+    while left > 0:
+        shuffled = order.permutation(samples)
+        for start in range(0, samples, settings.batch_size):
+            if left == 0:
+                return
+            left -= 1
+            yield start == 0, shuffled[start : start + settings.batch_size]
+
+
+class _Totals:
+    """Sums over the samples of a pass."""
+
+    def __init__(self, metrics: Iterable[str]) -> None:
+        self.samples = 0
+        self.loss = 0.0
+        self.metrics = dict.fromkeys(metrics, 0.0)
+
+    def add(self, samples: int, loss: float, metrics: Mapping[str, float]) -> None:
+        self.samples += samples
+        self.loss += loss
+        self.metrics = {name: total + metrics[name] for name, total in self.metrics.items()}
+
+
+class _Local:
+    """A device's own copy of what is trained; the rest stays where it is, usually mapped from a file."""
+
+    def __init__(self, engine: Engine, weights: Arrays, settings: TrainingSettings) -> None:
+        self._subset = engine.manifest.subset
+        self._settings = settings
+        self._given = weights
+        self._optimiser = settings.make_optimiser()
+        self.current = {name: weights[name].copy() if name in self._subset else weights[name] for name in weights}
+
+    def step(self, gradients: dict[str, Vector]) -> None:
+        """Move the weights; the gradients are overwritten."""
+        if self._settings.proximal:
+            for name, gradient in gradients.items():
+                # The gradient of mu/2 * |w - w0|^2 (FedProx: Li et al. 2020).
+                gradient += np.float32(self._settings.proximal) * (self._part(name) - self._start(name))
+        if self._settings.clip_norm:
+            clip(gradients, self._settings.clip_norm)
+        for name, step in self._optimiser.steps(gradients, self._part):
+            self.current[name][self._subset.selector(name)] -= step
+
+    def update(self) -> dict[str, Vector]:
+        """New minus old weights, compact."""
+        update = self._subset.compact(self.current)
+        for name, array in update.items():
+            array -= self._start(name)
+        return update
+
+    def _part(self, name: str) -> Vector:
+        return self.current[name][self._subset.selector(name)]
+
+    def _start(self, name: str) -> Vector:
+        return self._given[name][self._subset.selector(name)]
 
 
 def _gradients(

@@ -52,8 +52,9 @@ from .protocol.messages import (
 )
 from .protocol.messages import Merged as MergedMessage
 from .protocol.session import FetchRequested, PeerError, Received, SendProgress
+from .settings import TrainingSettings
 from .storage import DeviceStorage, PendingUpdate
-from .training import Diverged, Execute, TrainingResult, TrainingSettings
+from .training import Diverged, Execute, TrainingResult
 
 __all__ = ["ComeBack", "Device", "Listener", "Visit"]
 

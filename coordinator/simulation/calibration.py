@@ -19,7 +19,7 @@ from mobile_sdk.engines.base import Engine
 from mobile_sdk.files import write_durably
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
-from mobile_sdk.training import TrainingSettings
+from mobile_sdk.settings import TrainingSettings
 
 from ..store.base import Store
 from ..tiers import Tier

@@ -18,7 +18,8 @@ from mobile_sdk.data import ArrayDataset, Dataset
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.events import Event, RunFinished
 from mobile_sdk.layout import Arrays
-from mobile_sdk.training import Progress, TrainingResult, TrainingSettings
+from mobile_sdk.settings import TrainingSettings
+from mobile_sdk.training import Progress, TrainingResult
 
 from .calibration import Timing
 from .fleet import Delay, Profile

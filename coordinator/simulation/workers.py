@@ -18,7 +18,8 @@ import numpy.typing as npt
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
-from mobile_sdk.training import TrainingResult, TrainingSettings, train
+from mobile_sdk.settings import TrainingSettings
+from mobile_sdk.training import TrainingResult, train
 
 __all__ = ["Job", "Workshop", "WorkshopFiles", "open_workshop", "train_job"]
 
