@@ -180,10 +180,12 @@ class _Local:
         return update
 
     def _part(self, name: str) -> Vector:
-        return self.current[name][self._subset.selector(name)]
+        part: Vector = self.current[name][self._subset.selector(name)]
+        return part
 
     def _start(self, name: str) -> Vector:
-        return self._given[name][self._subset.selector(name)]
+        part: Vector = self._given[name][self._subset.selector(name)]
+        return part
 
 
 def _gradients(
