@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from exporters.cli import add_export_command
+from exporters.plan_cli import add_plan_command
 from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_export_command(commands)
     add_simulate_command(commands)
     add_backup_commands(commands)
+    add_plan_command(commands)
     return parser
 
 

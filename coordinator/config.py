@@ -148,6 +148,28 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+class PlanningSection(_Section):
+    """
+    What devices train within their budgets; see docs/planning.md.
+
+    ``mode``: ``nested`` gives every budget a plan of its own, each inside the next; ``common`` gives all devices the
+    plan of the smallest. ``selector`` ranks layers, on the samples that ``data`` gives (``module:callable``) or on the
+    task's own. ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins.
+    """
+
+    mode: Literal["nested", "common"] = "nested"
+    selector: Literal["contribution", "fisher", "magnitude", "sensitivity", "last-layers", "random"] | None = None
+    data: Annotated[str, Field(pattern=r"^([\w.]+:\w+)?$")] = ""
+    seed: int = 0
+    plans: Path | None = None
+
+    @model_validator(mode="after")
+    def _searched_or_given(self) -> PlanningSection:
+        if self.plans is not None and (self.selector is not None or self.data):
+            raise ValueError("plans were searched with selector and data already: leave those out, or leave plans out")
+        return self
+
+
 class TrainingSection(_Section):
     """What devices do with what they get; see :class:`mobile_sdk.settings.TrainingSettings`."""
 
@@ -295,6 +317,7 @@ class Config(_Section):
     run: RunSection
     server: ServerSection = ServerSection()
     budgets: Annotated[dict[str, Size], Field(min_length=1)]
+    planning: PlanningSection = PlanningSection()
     training: TrainingSection = TrainingSection()
     payload: PayloadSection = PayloadSection()
     merge: MergeSection = MergeSection()
@@ -348,8 +371,11 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
         }
     )
     run = config.run.model_copy(update={"state": folder / config.run.state})
+    planning = config.planning
+    if planning.plans is not None:
+        planning = planning.model_copy(update={"plans": folder / planning.plans})
     admin = config.admin.model_copy(update={"folder": folder / config.admin.folder})
-    return config.model_copy(update={"run": run, "server": server, "admin": admin})
+    return config.model_copy(update={"run": run, "server": server, "planning": planning, "admin": admin})
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

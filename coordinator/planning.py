@@ -25,7 +25,7 @@ from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.payload import Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
-from .config import Config
+from .config import Config, PlanningSection
 from .errors import ConfigError, StoreError
 from .evaluate import Evaluator
 from .keys import RunKey
@@ -68,7 +68,12 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         ConfigError: if the task or a budget cannot be used.
 
     """
-    plans: dict[str, Any] = {"task": config.run.task, "budgets": dict(config.budgets)}
+    default = PlanningSection().model_dump(mode="json")
+    plans: dict[str, Any] = {
+        "task": config.run.task,
+        "budgets": dict(config.budgets),
+        "planning": config.planning.model_dump(mode="json"),
+    }
     existing = store.run()
     if existing is None:
         _begin(config, store, key, now, progress, plans)
@@ -76,10 +81,10 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         raise StoreError(
             f"the state directory {config.run.state} holds the run {existing.name!r}, not {config.run.name!r}"
         )
-    elif dict(existing.plans) != plans:
+    elif {"planning": default, **existing.plans} != plans:
         raise StoreError(
-            f"the run {existing.name!r} in {config.run.state} was planned for another task or other budgets: "
-            "restore them in the run file, or give a new state directory"
+            f"the run {existing.name!r} in {config.run.state} was planned for another task, other budgets or another "
+            "[planning]: restore them in the run file, or give a new state directory"
         )
     tiers = load_tiers(store, config.training.settings.state_copies)
     if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
@@ -137,14 +142,22 @@ def _put_packed(store: Store, content: bytes) -> ArtifactRef:
 
 
 def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
-    """Plan and export every tier, as many at once as there are processors; and the held-out data."""
+    """
+    Plan and export every tier, as many at once as there are processors; and the held-out data.
+
+    One plan for all devices is one program, of the smallest tier.
+    """
     tiers = sorted(config.budgets, key=lambda tier: config.budgets[tier])
+    if config.planning.mode == "common":
+        tiers = tiers[:1]
+    journal = config.run.state / "planning.json"
     workers = min(len(tiers), os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         evaluation = pool.submit(_held_out, config.run.task)
-        progress("measuring what fits the budgets")
-        plans = pool.submit(_plan, config.run.task, [config.budgets[tier] for tier in tiers]).result()
+        progress("searching what to train within the budgets")
+        budgets = [config.budgets[tier] for tier in tiers]
+        plans = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
         progress(f"exporting and verifying {len(tiers)} programs")
         waiting = [
             pool.submit(_export, config.run.task, config.run.name, tier, config.budgets[tier], plan)
@@ -152,18 +165,36 @@ def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], by
         ]
         for done, _ in enumerate(concurrent.futures.as_completed(waiting), 1):
             progress(f"exported and verified {done} of {len(tiers)} programs")
-        return [future.result() for future in waiting], evaluation.result()
+        exported = [future.result() for future in waiting]
+        journal.unlink(missing_ok=True)
+        return exported, evaluation.result()
 
 
-def _plan(task: str, budgets: list[int]) -> list[Any]:
-    """In a worker: the plans of all budgets, as JSON values; candidates are measured once for all."""
+def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Path) -> list[Any]:
+    """In a worker: the plans of all budgets, as JSON values. What it works out is kept in case it is stopped."""
     from exporters.quiet import quiet
 
     with quiet():
+        from exporters.journal import Journal
         from exporters.search import plans_for
-        from exporters.task import load_task
+        from exporters.search.files import load
+        from exporters.task import load_samples, load_task
 
-        return [plan.to_json() for plan in plans_for(load_task(task), budgets)]
+        loaded = load_task(task)
+        if planning.plans is not None:
+            plans = load(planning.plans, loaded.layout, budgets)
+        else:
+            plans = plans_for(
+                loaded,
+                budgets,
+                mode=planning.mode,
+                selector=planning.selector,
+                samples=load_samples(planning.data) if planning.data else None,
+                seed=planning.seed,
+                journal=Journal(journal),
+                processes=None,
+            )
+        return [plan.to_json() for plan in plans]
 
 
 def _export(task: str, run: str, tier: str, budget: int, plan: Any) -> _Exported:

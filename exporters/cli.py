@@ -32,6 +32,7 @@ def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     parser = commands.add_parser("export", help="make a task's training program for a memory budget")
     parser.add_argument("task", metavar="MODULE:TASK", help="such as exporters.zoo.digits:task")
     parser.add_argument("--budget", metavar="BYTES", help="memory of a training step, such as 2MB; default: train all")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="what to train, as `ftte plan` writes it")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write the program")
     parser.set_defaults(handler=_export)
 
@@ -49,7 +50,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
             from .task import load_task
 
         task = load_task(options.task)
-        program = export(task, budget=budget, progress=status.update)
+        plan = None if options.plan is None else Plan.from_json(task.layout, _read(options.plan))
+        program = export(task, budget=budget, plan=plan, progress=status.update)
         everything = program.manifest.memory.measured_bytes
         if set(program.plan.subset) != set(task.parameter_names()):
             status.update("measuring what training everything would take")
@@ -59,6 +61,13 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     console.print(_costs(task, program, everything))
     console.print(f"Saved to {options.out}", highlight=False)
     return 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"cannot read the plan {path}: {error}") from error
 
 
 def _costs(task: Task, program: Program, everything: int) -> Table:

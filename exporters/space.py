@@ -51,6 +51,7 @@ class Layer:
 
     Args:
         name: path of the module.
+        kind: class of the module.
         weights: parameters with more than one axis, or all of a layer that has no other.
         biases: its biases, and those of the normalisation behind it.
         order: input channels, largest weight norm first; empty where only the whole can be trained.
@@ -62,6 +63,7 @@ class Layer:
     """
 
     name: str
+    kind: str
     weights: tuple[str, ...]
     biases: tuple[str, ...]
     order: tuple[int, ...]
@@ -216,7 +218,9 @@ def _layers(task: Task) -> tuple[Layer, ...]:
             biases = [n for n in vectors if n.rpartition(".")[2] == "bias"] or vectors
             layers[-1] = dataclasses.replace(layers[-1], biases=(*layers[-1].biases, *biases), outputs=item.outputs)
         else:
-            layers.append(Layer(item.path, (), tuple(vectors), (), 0, item.inputs, item.outputs, 0))
+            layers.append(
+                Layer(item.path, type(item.module).__name__, (), tuple(vectors), (), 0, item.inputs, item.outputs, 0)
+            )
     return tuple(layers)
 
 
@@ -234,7 +238,7 @@ def _layer(item: _Ran, matrices: tuple[str, ...], vectors: tuple[str, ...], weig
         if convolution:
             channels = weight.shape[0]
             columns = item.outputs // channels * math.prod(weight.shape[2:]) * len(order)
-    return Layer(item.path, matrices, vectors, order, axis, item.inputs, item.outputs, columns)
+    return Layer(item.path, type(module).__name__, matrices, vectors, order, axis, item.inputs, item.outputs, columns)
 
 
 def _run(task: Task) -> list[_Ran]:

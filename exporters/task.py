@@ -15,7 +15,7 @@ from mobile_sdk.manifest import DTYPES, InputContract
 
 from .errors import TaskError
 
-__all__ = ["Task", "load_task"]
+__all__ = ["Samples", "Task", "load_samples", "load_task"]
 
 PerSample = Callable[[Tensor, Tensor], Tensor]
 Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -174,17 +174,38 @@ def load_task(reference: str) -> Task:
         TaskError: if there is none.
 
     """
-    module_name, separator, attribute = reference.partition(":")
-    if not (module_name and separator and attribute):
-        raise TaskError(f"{reference!r} does not name a task; write package.module:task")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise TaskError(f"the task's module {module_name!r} cannot be imported: {error}") from error
-    if not hasattr(module, attribute):
-        raise TaskError(f"the module {module_name!r} has no attribute {attribute!r}")
-    found = getattr(module, attribute)
+    found = _named(reference, "task")
     task = found() if callable(found) and not isinstance(found, Task) else found
     if not isinstance(task, Task):
         raise TaskError(f"{reference!r} is a {type(task).__name__}, not a Task")
     return task
+
+
+def load_samples(reference: str) -> Samples:
+    """
+    The samples ``(x, y)`` of the function at ``"package.module:function"``.
+
+    Raises:
+        TaskError: if there is none.
+
+    """
+    found = _named(reference, "data")
+    if not callable(found):
+        raise TaskError(f"{reference!r} is a {type(found).__name__}, not a function that gives samples (x, y)")
+    samples = found()
+    if not isinstance(samples, tuple) or len(samples) != 2:
+        raise TaskError(f"{reference!r} gives a {type(samples).__name__}, not samples (x, y)")
+    return samples
+
+
+def _named(reference: str, what: str) -> Any:
+    module_name, separator, attribute = reference.partition(":")
+    if not (module_name and separator and attribute):
+        raise TaskError(f"{reference!r} does not name a {what}; write package.module:{what}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise TaskError(f"the {what}'s module {module_name!r} cannot be imported: {error}") from error
+    if not hasattr(module, attribute):
+        raise TaskError(f"the module {module_name!r} has no attribute {attribute!r}")
+    return getattr(module, attribute)

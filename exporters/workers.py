@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from .quiet import quiet
+
 __all__ = ["Workers"]
 
 Key = TypeVar("Key")
@@ -74,7 +76,8 @@ def _prepare(packed: bytes, path: list[str]) -> None:
     global _context  # noqa: PLW0603 a process of a pool has no other place for what it got once
     sys.path[:] = path
     torch.set_num_threads(1)
-    _context = pickle.loads(packed)
+    with quiet():  # it imports what the functions need
+        _context = pickle.loads(packed)
 
 
 def _work(item: Any) -> Any:

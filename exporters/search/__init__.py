@@ -7,6 +7,6 @@ the largest expected gain, ``tiers.py`` measures what they find and settles the 
 
 from __future__ import annotations
 
-from .tiers import MODES, Tiers, plan_for, plan_tiers, plans_for
+from .tiers import MODES, Mode, Tier, Tiers, evidence_of, plan_for, plan_tiers, plans_for, select
 
-__all__ = ["MODES", "Tiers", "plan_for", "plan_tiers", "plans_for"]
+__all__ = ["MODES", "Mode", "Tier", "Tiers", "evidence_of", "plan_for", "plan_tiers", "plans_for", "select"]

@@ -14,16 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import BudgetError, ExportError
 from ..evidence import Evidence, Progress, silent
+from ..finetune import FineTuning
 from ..importance import SELECTORS, Scores
 from ..journal import Journal
 from ..plan import Plan
 from ..space import FROZEN, Levels, Space
-from ..task import Task
+from ..task import Samples, Task
 from ..workers import Workers
 from .candidates import candidates
 from .measured import Measurements
@@ -142,7 +144,7 @@ class _Search:
                 # Fewer samples per step cost time: only for a gain that is worth it.
                 if found is None or tier.gain > found.gain + 0.02 * abs(found.gain):
                     found = tier
-                if not self.shrink:
+                if not self.shrink or found.levels == self._whole():
                     break
             size //= 2
         if found is not None:
@@ -163,10 +165,18 @@ class _Search:
         best: Tier | None = None
         limit = float(budget)
         tried: set[Levels] = set()
+        stretch = 1.0
         for _ in range(_ROUNDS):
             levels = candidates(self.evidence, self.scores, measurements.model.costs(size), floor, limit)
-            if levels is None or (levels in tried and limit == budget):
+            if levels is None:
                 break
+            if levels in tried:
+                # The prediction says that no more fits, and there is room: see what it would give for a little more.
+                if best is None or best.levels != levels or stretch > 1:
+                    break
+                stretch = math.sqrt(budget / best.needs)
+                limit = budget * stretch
+                continue
             needs = measurements(levels, size)
             tried.add(levels)
             if needs <= budget:
@@ -175,6 +185,8 @@ class _Search:
                     best = tier
                 if needs >= _FULL * budget or limit < budget:
                     break
+            elif stretch > 1:
+                break
             else:
                 # The measurement is in the prediction now; where that did not move it enough, ask for less.
                 predicted = measurements.model.predict(levels, size)
@@ -196,8 +208,11 @@ class _Search:
         plan = self.space.plan(levels, size)
         return Tier(budget, plan, levels, self.measurements(levels, size), self.scores.of(levels))
 
+    def _whole(self) -> Levels:
+        return self.space.last(len(self.space))
+
     def _everything(self, budget: int, size: int) -> Tier:
-        levels = tuple(layer.levels[-1] for layer in self.space.layers)
+        levels = self._whole()
         plan = Plan.everything(self.space.task, size)
         return Tier(budget, plan, levels, self.measurements.everything(size), self.scores.of(levels))
 
@@ -208,6 +223,7 @@ def plans_for(
     *,
     mode: Mode = "nested",
     selector: str | None = None,
+    samples: Samples | None = None,
     seed: int = 0,
     journal: Journal | None = None,
     processes: int | None = 1,
@@ -217,10 +233,11 @@ def plans_for(
     The plans of ``budgets``, in their order.
 
     Args:
-        task: what to learn; its ``proxy`` data are what selectors look at.
+        task: what to learn.
         budgets: bytes that a training step may take.
         mode: see :mod:`exporters.search.tiers`.
         selector: a name in :data:`~exporters.importance.SELECTORS`; :data:`DEFAULT_SELECTOR` where :obj:`None`.
+        samples: what selectors look at; the task's proxy data where :obj:`None`.
         seed: fixes every draw.
         journal: what earlier searches worked out.
         processes: to work on; as many as there are processors for :obj:`None`.
@@ -233,7 +250,7 @@ def plans_for(
     """
     say = progress
     report: Progress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
-    evidence = evidence_of(task, seed=seed, journal=journal, processes=processes, progress=report)
+    evidence = evidence_of(task, samples=samples, seed=seed, journal=journal, processes=processes, progress=report)
     scores = select(evidence, selector)
     tiers = plan_tiers(evidence, scores, budgets, mode=mode)
     by_budget = {tier.budget: tier.plan for tier in tiers.tiers}
@@ -248,24 +265,47 @@ def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None 
 def evidence_of(
     task: Task,
     *,
+    samples: Samples | None = None,
     seed: int = 0,
+    fine_tuning: FineTuning | None = None,
     journal: Journal | None = None,
     processes: int | None = None,
     progress: Progress = silent,
 ) -> Evidence:
-    """What selectors look at: the task's space and proxy data."""
-    samples = None
-    if task.proxy is not None:
-        x, y = task.proxy()
-        samples = torch.as_tensor(x), torch.as_tensor(y)
+    """
+    What selectors look at: the task's space, and ``samples`` or the task's proxy data.
+
+    Raises:
+        ExportError: if the samples do not fit the task's contract.
+
+    """
+    if samples is None and task.proxy is not None:
+        samples = task.proxy()
     return Evidence(
         Space(task),
-        samples,
+        None if samples is None else _checked(task, samples),
         seed=seed,
+        fine_tuning=fine_tuning or FineTuning(),
         workers=Workers(processes),
-        journal=journal or Journal(),
+        journal=Journal() if journal is None else journal,
         progress=progress,
     )
+
+
+def _checked(task: Task, samples: Samples) -> tuple[Tensor, Tensor]:
+    x, y = (torch.as_tensor(part) for part in samples)
+    contract = task.contract
+    for name, part, shape, dtype in (
+        ("x", x, contract.x_shape, contract.x_dtype),
+        ("y", y, contract.y_shape, contract.y_dtype),
+    ):
+        found = str(part.dtype).removeprefix("torch.")
+        if tuple(part.shape[1:]) != shape or found != dtype or len(part) != len(x):
+            raise ExportError(
+                f"the proxy data's {name} is {found} of shape {tuple(part.shape)}; task {task.name!r} takes {dtype} of "
+                f"shape (n, {', '.join(map(str, shape))})"
+            )
+    return x, y
 
 
 def select(evidence: Evidence, selector: str | None) -> Scores:

@@ -21,6 +21,7 @@ def test_the_defaults_serve_this_machine_alone() -> None:
     assert config.server.host == "127.0.0.1"
     assert config.budgets == {"small": 400_000, "large": 2_000_000}
     assert config.run.state == Path("here/state")
+    assert config.planning.mode == "nested"
     assert config.merge.rule == "holders"
     assert config.merge.staleness.policy == "polynomial"
 
@@ -29,6 +30,9 @@ def test_the_defaults_serve_this_machine_alone() -> None:
     ("change", "words"),
     [
         ({"budgets": {}}, "budgets"),
+        ({"planning": {"mode": "random"}}, r"planning\.mode"),
+        ({"planning": {"selector": "best"}}, r"planning\.selector.*contribution"),
+        ({"planning": {"plans": "plans", "selector": "fisher"}}, "leave those out, or leave plans out"),
         ({"budgets": {"small": "lots"}}, r"budgets\.small: 'lots' is not a size; write it like 400KB"),
         ({"budgets": {"small": "0KB"}}, r"budgets\.small"),
         ({"run": {"name": "../x", "task": "a:b"}}, r"run\.name"),

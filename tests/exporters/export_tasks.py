@@ -29,3 +29,17 @@ def tiny_task() -> Task:
     """A convolution and a linear layer."""
     torch.manual_seed(0)
     return task_of(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
+
+
+def wide_task() -> Task:
+    """Three layers whose memory differs by megabytes, so that budgets tell them apart."""
+    torch.manual_seed(0)
+    return task_of(
+        nn.Sequential(nn.Flatten(), nn.Linear(72, 4000), nn.ReLU(), nn.Linear(4000, 60), nn.ReLU(), nn.Linear(60, 3))
+    )
+
+
+def few_samples() -> tuple[torch.Tensor, torch.Tensor]:
+    """Proxy data for both tasks, arrays as a user has them."""
+    task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), batch=60)
+    return task.example_x, task.example_y

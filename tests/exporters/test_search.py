@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from export_tasks import task_of
+from export_tasks import few_samples, task_of, wide_task
 from torch import nn
 
-from exporters import BudgetError, Plan, Task, export
+from exporters import BudgetError, ExportError, Plan, Task, export
 from exporters.measure import measure
 from exporters.program import build
-from exporters.search import plan_for
+from exporters.search import Tiers, evidence_of, plan_for, plan_tiers, select
+from exporters.search.files import load, save
 from exporters.space import Space
 
 
 @pytest.fixture(scope="module")
 def wide() -> Task:
-    """Three layers whose memory differs by megabytes, so that budgets tell them apart."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Flatten(), nn.Linear(72, 4000), nn.ReLU(), nn.Linear(4000, 60), nn.ReLU(), nn.Linear(60, 3)
-    )
-    return task_of(model)
+    return wide_task()
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +61,72 @@ def test_the_plan_of_a_smaller_budget_lies_inside_that_of_a_larger_one(wide, nee
     budgets = [int(needed[0] * 1.1), (needed[1] + needed[2]) // 2, needed[2] * 2]
     plans = [set(plan_for(wide, budget).subset) for budget in budgets]
     assert plans[0] < plans[1] < plans[2] == set(wide.parameter_names())
+
+
+@pytest.fixture(scope="module")
+def nested(wide, needed) -> Tiers:
+    """Three tiers by Fisher information."""
+    evidence = evidence_of(wide, samples=few_samples(), processes=1)
+    budgets = [int(needed[0] * 1.2), int(needed[1] * 1.1), int(needed[2] * 0.9)]
+    return plan_tiers(evidence, select(evidence, "fisher"), budgets)
+
+
+def test_nested_tiers_lie_inside_each_other_and_measure_within_their_budgets(wide, nested):
+    trained = [set(tier.plan.subset.positions().tolist()) for tier in nested.tiers]
+    assert trained[0] < trained[1] < trained[2]
+    for tier in nested.tiers:
+        assert measure(build(wide, tier.plan, ("train_step",))).total_bytes <= tier.budget
+        assert tier.needs <= tier.budget < nested.everything
+        assert nested.space.level_of(tier.plan.subset) == tier.levels
+
+
+def test_coverage_counts_the_tiers_that_train_a_layer(nested):
+    for i, count in enumerate(nested.coverage()):
+        assert count == sum(nested.space.shares(tier.plan.subset)[i] > 0 for tier in nested.tiers)
+    assert nested.coverage()[-1] == 3
+
+
+def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide, nested):
+    evidence = evidence_of(wide, samples=few_samples(), processes=1)
+    budgets = [tier.budget for tier in nested.tiers]
+    common = plan_tiers(evidence, nested.scores, budgets, mode="common")
+    assert [tier.plan for tier in common.tiers] == [nested.tiers[0].plan] * 3
+    assert [tier.budget for tier in common.tiers] == budgets
+
+
+def test_with_shrink_a_smaller_micro_batch_trains_more():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 576, 3)
+    )
+    task = task_of(model, (2, 24, 24), batch=16)
+    evidence = evidence_of(task, processes=1)
+    scores = select(evidence, "magnitude")
+    whole = plan_tiers(evidence, scores, [10**9])
+    budget = int(whole.everything * 0.85)
+    plain, shrunk = (plan_tiers(evidence, scores, [budget], shrink=shrink).tiers[0] for shrink in (False, True))
+    assert shrunk.plan.micro_batch < plain.plan.micro_batch
+    assert shrunk.gain > plain.gain
+    assert shrunk.needs <= budget
+
+
+def test_plans_are_files_that_can_be_read_again(nested, tmp_path):
+    save(nested, tmp_path)
+    budgets = [tier.budget for tier in nested.tiers]
+    assert load(tmp_path, nested.space.task.layout, budgets) == [tier.plan for tier in nested.tiers]
+    with pytest.raises(ExportError, match="plan for all budgets"):
+        load(tmp_path, nested.space.task.layout, [1])
+    with pytest.raises(ExportError, match="ftte plan --out"):
+        load(tmp_path / "none", nested.space.task.layout, budgets)
+
+
+def test_a_selector_or_data_that_do_not_fit_are_refused_with_what_fits(wide):
+    evidence = evidence_of(wide, processes=1)
+    with pytest.raises(ExportError, match="contribution, fisher, magnitude, sensitivity, last-layers, random"):
+        select(evidence, "crystal-ball")
+    x, y = few_samples()
+    with pytest.raises(ExportError, match=r"x is float32 of shape \(60, 72\); .* float32 of shape \(n, 2, 6, 6\)"):
+        evidence_of(wide, samples=(x.reshape(60, 72), y))
 
 
 def test_too_small_a_budget_is_refused_with_the_smallest_that_works():
