@@ -1,0 +1,1 @@
+"""The FTTE demo: a phone that trains, and shows what that means."""

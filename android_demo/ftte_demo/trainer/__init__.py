@@ -1,0 +1,1 @@
+"""The process that trains: the SDK's client, the samples, and a line to the screens."""

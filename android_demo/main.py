@@ -1,0 +1,25 @@
+"""The app's entry: python-for-android runs this file, and so does a desktop."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Kivy reads these when it is imported.
+os.environ.setdefault("KIVY_NO_ARGS", "1")
+os.environ.setdefault("KIVY_LOG_MODE", "MIXED")
+
+from kivy.config import Config
+from kivy.utils import platform
+
+if platform != "android":
+    # A phone's window; a right click is no second finger.
+    Config.set("graphics", "width", "360")
+    Config.set("graphics", "height", "720")
+    Config.set("input", "mouse", "mouse,disable_multitouch")
+
+from ftte_demo.app import DemoApp
+from ftte_demo.host import this_host
+
+if __name__ == "__main__":
+    DemoApp(this_host(sys.argv[1:])).run()
