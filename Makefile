@@ -1,5 +1,6 @@
 # make demo   the main job: a coordinator and eight devices on this machine
 # make test   the tests
+# make demo-app   the phone app in a window, beside a coordinator
 # make test-full   the same, and what takes minutes
 # make lint   style and types
 # Each sets up what it needs, in .venv.
@@ -8,10 +9,19 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full lint setup native clean
+.PHONY: demo demo-app apk test test-full lint setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
+
+# The phone app in a window, beside a coordinator and three other devices.
+demo-app: setup
+	$(BIN)/python android_demo/desktop.py
+
+# The app for phones: needs buildozer and what it downloads, the Android SDK and NDK among it (some 10 GB).
+apk:
+	$(PYTHON) android_demo/package/stage.py
+	cd android_demo && buildozer android debug
 
 test: setup
 	$(BIN)/pytest
@@ -34,7 +44,7 @@ $(VENV)/installed: pyproject.toml mobile_sdk/pyproject.toml mobile_sdk/setup.py 
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ./mobile_sdk
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev,app-dev]"
 	touch $@
 
 # The SDK's native runtime alone, after a change of its sources.

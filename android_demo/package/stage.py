@@ -15,7 +15,9 @@ __all__ = ["stage"]
 DEMO = Path(__file__).resolve().parents[1]
 SDK = DEMO.parent / "mobile_sdk"
 
-_SKIPPED = shutil.ignore_patterns("__pycache__", "*.so", "*.cpp", "*.h", "setup.py", "build", "lib", "java", "*.egg-info")
+_SKIPPED = shutil.ignore_patterns(
+    "__pycache__", "*.so", "*.cpp", "*.h", "setup.py", "build", "lib", "java", "*.egg-info"
+)
 
 
 def stage(build: Path) -> Path:

@@ -64,7 +64,5 @@ class AndroidNotification:
         builder.setContentIntent(self._pending.getActivity(self._service, 0, activity, flags))
         builder.setProgress(of, done, False)
         action = autoclass("android.app.Notification$Action$Builder")
-        builder.addAction(
-            action(0, stop_text, self._pending.getBroadcast(self._service, 0, stop, flags)).build()
-        )
+        builder.addAction(action(0, stop_text, self._pending.getBroadcast(self._service, 0, stop, flags)).build())
         self._manager.notify(_ID, builder.build())

@@ -32,7 +32,8 @@ class Icon(Widget):
     def _redraw(self, *_: object) -> None:
         self.canvas.clear()
         side = min(self.width, self.height)
-        x0, y0, unit = self.center_x - side / 2, self.center_y - side / 2, side / 24
+        # Not center_x: it may still be that of the size before.
+        x0, y0, unit = self.x + (self.width - side) / 2, self.y + (self.height - side) / 2, side / 24
         with self.canvas:
             Color(*self.color)
             if self.name in _CIRCLES:
