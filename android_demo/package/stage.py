@@ -1,8 +1,8 @@
 """
 Lay out what goes into the APK: the app, the SDK, and the SDK's Java bridge.
 
-``python android_demo/package/stage.py`` writes ``android_demo/build/app`` and ``android_demo/build/java``. The SDK's own
-native runtime stays out: on Android its place is taken by the AAR.
+``python android_demo/package/stage.py`` writes ``android_demo/build/app`` and ``android_demo/build/java``. The SDK's
+own native runtime stays out: on Android its place is taken by the AAR.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Write ``android_demo/assets/digits.npz``: the handwritten digits that a phone of the demo begins with.
 
-``python android_demo/package/starter.py``; needs scikit-learn. The training part of ``exporters.zoo.digits_data``, so that
-the coordinator's held-out digits are on no phone.
+``python android_demo/package/starter.py``; needs scikit-learn. The training part of ``exporters.zoo.digits_data``, so
+that the coordinator's held-out digits are on no phone.
 """
 
 from __future__ import annotations

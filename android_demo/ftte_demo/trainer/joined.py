@@ -26,7 +26,8 @@ def save(path: Path, joined: Joined) -> None:
     """Write it down, readable by this app alone: it may hold a token."""
     data = {"link": str(joined.invite), "insecure": joined.insecure, "budget": joined.budget}
     part = path.with_suffix(".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    part.touch(mode=0o600)
+    with part.open("w", encoding="utf-8") as file:
         json.dump(data, file)
         file.flush()
         os.fsync(file.fileno())

@@ -1,5 +1,5 @@
 """
-Android stops a data-sync service after six hours within a day (apps for Android 15 and later): stop in good time instead.
+Stop before Android does: it ends a data-sync service after six hours within a day (apps for Android 15 and later).
 
 The seconds of service are written down as they pass, so a restart does not begin anew.
 """

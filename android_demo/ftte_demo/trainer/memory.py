@@ -19,7 +19,7 @@ def read(field: str) -> int:
 
 
 class Gauge:
-    """Growth of anonymous memory over what this process takes when it is connected and idle: FTTE's budget counts so."""
+    """Growth of anonymous memory over what this process takes when it is idle: the budget counts in it."""
 
     def __init__(self) -> None:
         self._idle = 0

@@ -2,7 +2,8 @@
 Strokes of a finger as the picture that the model knows.
 
 The digits of the task were made from 32x32 bitmaps, cut to the written digit, by counting the set pixels of each 4x4
-block (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998): 8x8 numbers from 0 to 16. A drawing takes the same way.
+block (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998): 8x8 numbers from 0 to 16. A drawing takes the
+same way.
 """
 
 from __future__ import annotations

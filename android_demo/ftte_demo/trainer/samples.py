@@ -1,8 +1,8 @@
 """
-This phone's samples: a few handwritten digits to begin with, and what is drawn on it.
+Samples of the phone: a few handwritten digits to begin with, and what is drawn on it.
 
-The digits to begin with stand for what a phone has collected before. Every phone takes other ones, some digits more often
-than others, as real phones differ.
+The digits to begin with stand for what a phone has collected before. Every phone takes other ones, some digits more
+often than others, as real phones differ.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 DRIVER = Path(__file__).with_name("driver.py")
-SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+SHOTS = Path(__file__).resolve().parents[3] / "build" / "screenshots"
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +95,9 @@ class Phone:
     def tap(self, text: str) -> None:
         self._do("tap", text=text)
 
+    def tap_nav(self, text: str) -> None:
+        self._do("nav", text=text)
+
     def type(self, hint: str, text: str) -> None:
         self._do("type", hint=hint, text=text)
 
@@ -118,6 +122,21 @@ class Phone:
 
     def status(self) -> dict[str, Any]:
         return self._do("status")
+
+    def next_status(self) -> dict[str, Any]:
+        """The next one that the trainer tells; the newest if it is silent for a second."""
+        return self._do("next_status")
+
+    def trainer(self) -> int:
+        """The trainer's process."""
+        return self._do("trainer")
+
+    def kill_trainer(self, signum: int) -> None:
+        os.kill(self.trainer(), signum)
+
+    def stop_trainer(self) -> None:
+        """As the button of the notification does."""
+        os.kill(self.trainer(), signal.SIGTERM)
 
     def kill(self) -> None:
         """As a system that is short of memory does, or a user who swipes the app away."""

@@ -22,7 +22,7 @@ os.environ["KIVY_NO_FILELOG"] = "1"
 # The app may print; answers go out through a descriptor of their own.
 ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "android_demo"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "android_demo"))
 
 from kivy.config import Config  # noqa: E402
 
@@ -33,6 +33,7 @@ Config.set("graphics", "height", str(HEIGHT))
 from ftte_demo.app import DemoApp  # noqa: E402
 from ftte_demo.host import this_host  # noqa: E402
 from ftte_demo.widgets.pad import Pad  # noqa: E402
+from ftte_demo.widgets.parts import NavItem  # noqa: E402
 from kivy.base import EventLoop  # noqa: E402
 from kivy.clock import Clock  # noqa: E402
 from kivy.core.window import Window  # noqa: E402
@@ -170,6 +171,45 @@ class Driver:
             Clock.schedule_once(lambda _: (finger.up(), Clock.schedule_once(lambda _: answer(position), 0)), 0.02)
 
         Clock.schedule_once(touch, 0)
+
+    def do_nav(self, command: Command, answer: Callable[..., None]) -> None:
+        """To a screen, by the navigation's item."""
+        item = next(w for w in shown(app.root) if isinstance(w, NavItem) and w.text == command["text"])
+        finger = Finger(*item.to_window(item.center_x, item.center_y))
+        finger.down()
+        finger.up()
+        Clock.schedule_once(lambda _: Clock.schedule_once(lambda _: answer(), 0), 0.05)
+
+    def do_next_status(self, command: Command, answer: Callable[..., None]) -> None:
+        """After the next one from the trainer, or a second."""
+        done = []
+
+        def finish(*_: object) -> None:
+            if not done:
+                done.append(True)
+                app.unbind(status=finish)
+                answer(json.loads(app.status.to_json()))
+
+        app.bind(status=finish)
+        Clock.schedule_once(finish, 1.0)
+
+    def do_trainer(self, command: Command, answer: Callable[..., None]) -> None:
+        """The process that holds the lock of the app's folder."""
+        lock = Path(app.host.folder) / "trainer.lock"
+        limit = time.monotonic() + 10
+
+        def look(_: float) -> bool:
+            for line in Path("/proc/locks").read_text().splitlines():
+                fields = line.split()
+                if "->" not in line and fields[1] == "FLOCK" and int(fields[5].split(":")[2]) == lock.stat().st_ino:
+                    answer(int(fields[4]))
+                    return False
+            if time.monotonic() > limit:
+                answer({"error": "no trainer runs"})
+                return False
+            return True
+
+        Clock.schedule_interval(look, 0.05)
 
     def do_type(self, command: Command, answer: Callable[..., None]) -> None:
         """Into the field with this hint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DEMO = Path(__file__).resolve().parents[2] / "android_demo"
+DEMO = Path(__file__).resolve().parents[3] / "android_demo"
 BUILD_TOOLS = "35.0.0"
 # Options that python-for-android's command takes itself and does not pass on, with how many values each has.
 OWN_OPTIONS = {"--bootstrap": 1, "--dist_name": 1, "--ndk-api": 1, "--arch": 1, "--copy-libs": 0}
@@ -72,7 +73,7 @@ def render(folder: Path, apk: list[str]) -> Path:
     (sdk / "build-tools" / BUILD_TOOLS).mkdir(parents=True)
     (dist / "project.properties").write_text("target=android-35\n")
     (dist / "local.properties").write_text(f"sdk.dir={sdk}\n")
-    archs = [value for option, value in zip(apk, apk[1:], strict=False) if option == "--arch"]
+    archs = [value for option, value in itertools.pairwise(apk) if option == "--arch"]
     for arch in archs:
         (dist / f"_python_bundle__{arch}" / "_python_bundle").mkdir(parents=True)
         (dist / "libs" / arch).mkdir(parents=True)

@@ -1,0 +1,248 @@
+"""The demo app as a person uses it: its real window, the real SDK with its native engine, a real coordinator."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import time
+
+import pytest
+
+from mobile_sdk.invite import Invite
+
+from .conftest import Phone
+from .digits import STROKES
+
+ENDLESS = "[merge]\nbuffer = 1\n[stop]\nversions = 100000\n"
+
+
+def link(site) -> str:
+    return str(Invite(site.url, "digits", site.key))
+
+
+@pytest.fixture
+def phone(display, tmp_path):
+    """A phone on which the app was opened for the first time."""
+    phone = Phone(display, tmp_path / "phone")
+    yield phone
+    phone.close()
+
+
+def join(phone, site) -> None:
+    phone.type("ftte://join?...", link(site))
+    phone.tap("Join")
+
+
+def trained(phone, updates: int) -> dict:
+    """Wait until so many updates are merged; the status then."""
+    phone.tap_nav("Train")
+    while True:
+        status = phone.status()
+        if status["merged"] >= updates:
+            return status
+        assert status["phase"] != "failed", status["reason"]
+        phone.next_status()
+
+
+def wait_for_versions(site, version: int) -> None:
+    """Until the coordinator has it in its database."""
+    deadline = time.monotonic() + 60
+    while site.query("SELECT max(version) FROM versions")[0][0] < version:
+        assert time.monotonic() < deadline, "the phone's updates stopped"
+        time.sleep(0.05)  # another process's database: there is nothing to await
+
+
+def test_from_an_invitation_to_a_merged_version_and_a_corrected_drawing(phone, site):
+    site.serve(ENDLESS)
+    phone.shot("1-join")
+    join(phone, site)
+    status = trained(phone, updates=3)
+    assert status["layers"], "the phone was not told what it trains"
+    assert 0 < sum(layer["trained"] for layer in status["layers"]) <= sum(layer["size"] for layer in status["layers"])
+    assert status["staleness"] >= 0
+    assert 0 < status["weight"] <= 1
+    assert status["bytes_up"] > 0
+    assert status["accuracies"]
+    assert status["memory_peak"] > 0
+    phone.wait("Pause")
+    phone.shot("2-train")
+
+    phone.tap_nav("Draw")
+    phone.draw(STROKES[1])
+    guess = phone.wait("I see a", part=True)
+    assert guess[-1] in "0123456789"
+    phone.wait("sure", part=True)
+    phone.shot("3-draw")
+    before = phone.status()["samples"]
+    phone.tap("1")
+    phone.wait("Kept on this phone: 1 drawings")
+    assert phone.status()["samples"] == before + 1
+    phone.shot("4-corrected")
+
+    phone.tap_nav("About")
+    phone.wait("ExecuTorch")
+    phone.shot("5-about")
+
+
+def test_a_paused_phone_trains_nothing_until_it_goes_on(phone, site):
+    site.serve(ENDLESS)
+    join(phone, site)
+    trained(phone, updates=1)
+    phone.tap("Pause")
+    phone.wait("Paused")
+    phone.shot("6-paused")
+    updates = phone.status()["updates"]
+    phone.tap_nav("Draw")  # drawing goes on
+    phone.draw(STROKES[7])
+    phone.wait("I see a", part=True)
+    phone.tap_nav("Train")
+    assert phone.status()["updates"] == updates
+    assert phone.status()["phase"] == "paused"
+    phone.tap("Resume")
+    assert trained(phone, updates=updates + 1)["phase"] != "paused"
+
+
+def test_the_network_goes_away_and_comes_back(phone, site):
+    coordinator = site.serve(ENDLESS)
+    join(phone, site)
+    before = trained(phone, updates=1)
+    coordinator.kill()
+    phone.wait("Connecting", seconds=60)
+    phone.shot("7-disconnected")
+    phone.tap_nav("Draw")  # the model is here: it needs no network
+    phone.draw(STROKES[0])
+    phone.wait("I see a", part=True)
+    site.serve(ENDLESS)
+    trained(phone, updates=before["merged"] + 1)
+
+
+def test_a_wrong_token_is_said_in_words(phone, site):
+    site.serve('[server]\ntoken = "the-right-one"\n' + ENDLESS)
+    phone.type("ftte://join?...", str(Invite(site.url, "digits", site.key, token="a-wrong-one")))
+    phone.tap("Join")
+    phone.wait("Stopped")
+    text = " ".join(phone.texts())
+    assert "token" in text
+    assert "a-wrong-one" not in text
+    phone.shot("8-wrong-token")
+    # It can be put right without leaving the screen.
+    phone.tap("Leave this run")
+    phone.type("ftte://join?...", str(Invite(site.url, "digits", site.key, token="the-right-one")))
+    phone.tap("Join")
+    trained(phone, updates=1)
+
+
+@pytest.mark.parametrize("text", ["https://example.org", "ftte://join?url=ws://127.0.0.1:1", "ftte://join"])
+def test_what_is_no_invitation_is_refused_in_one_sentence(phone, text):
+    phone.type("ftte://join?...", text)
+    phone.tap("Join")
+    phone.wait("link", part=True)
+    assert not phone.status()["joined"]
+    assert (phone.folder / "joined.json").exists() is False
+
+
+def test_the_run_ends_while_the_app_is_open(phone, site):
+    site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 3\n")
+    join(phone, site)
+    phone.tap_nav("Train")
+    phone.wait("The run has ended")
+    phone.shot("9-ended")
+
+
+def test_training_goes_on_when_the_app_is_swiped_away(display, tmp_path, site):
+    site.serve(ENDLESS)
+    first = Phone(display, tmp_path / "phone")
+    join(first, site)
+    merged = trained(first, updates=1)["merged"]
+    trainer = first.trainer()
+    first.kill()
+    wait_for_versions(site, merged + 3)
+    again = Phone(display, tmp_path / "phone")
+    try:
+        assert again.trainer() == trainer, "a second trainer was started"
+        status = again.next_status()
+        assert status["joined"]
+        assert status["merged"] > merged
+    finally:
+        again.stop_trainer()
+        again.close()
+
+
+def test_a_killed_trainer_joins_again_by_itself(display, tmp_path, site):
+    """As the system kills and restarts a service."""
+    site.serve(ENDLESS)
+    phone = Phone(display, tmp_path / "phone")
+    try:
+        join(phone, site)
+        trained(phone, updates=1)
+        phone.kill_trainer(signal.SIGKILL)
+        phone.wait("The training service is not running.")
+        phone.tap("Start it")
+        phone.wait("The training service is not running.", gone=True)
+        trained(phone, updates=1)
+    finally:
+        phone.close()
+
+
+@pytest.mark.parametrize("window", ["320x568", "568x320", "360x720", "800x480"])
+@pytest.mark.parametrize("text", ["A", "A++"])
+def test_every_screen_fits_its_window_with_large_targets(display, tmp_path, window, text):
+    phone = Phone(display, tmp_path / "phone", window=window)
+    try:
+        width = int(window.split("x")[0])
+        phone.tap_nav("About")
+        phone.tap(text)
+        for screen in ("Join", "Train", "Draw", "About"):
+            phone.tap_nav(screen)
+            for name, across, high, right in phone.targets():
+                assert across >= 44, (screen, name, across)
+                assert high >= 44, (screen, name, high)
+                assert right <= width + 0.5, (screen, name, right)
+    finally:
+        phone.close()
+
+
+def test_settings_are_kept(display, tmp_path):
+    phone = Phone(display, tmp_path / "phone")
+    phone.tap_nav("About")
+    phone.tap("Español")
+    phone.wait("Qué sale del teléfono")
+    phone.tap("Colores oscuros")
+    phone.close()
+    again = Phone(display, tmp_path / "phone")
+    try:
+        again.wait("Aprender juntos")
+        again.shot("10-spanish-dark")
+        assert json.loads((again.folder / "settings.json").read_text())["dark"] is True
+    finally:
+        again.close()
+
+
+def test_an_opened_link_fills_the_form_for_the_user_to_confirm(display, tmp_path, site):
+    site.serve(ENDLESS)
+    phone = Phone(display, tmp_path / "phone", link(site))
+    try:
+        phone.wait("Learn together")
+        assert not phone.next_status()["joined"]
+        phone.tap("Join")
+        phone.wait("digits as", part=True)
+    finally:
+        phone.close()
+
+
+@pytest.mark.full
+def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone, site):
+    """Over 200 versions; the median and the 95th percentile are printed."""
+    site.serve(ENDLESS)
+    join(phone, site)
+    trained(phone, updates=20)
+    phone.frames()
+    memory = phone.memory()
+    trained(phone, updates=220)
+    frames = phone.frames()
+    p95 = statistics.quantiles(frames, n=20)[-1]
+    print(f"frames {len(frames)}: median {statistics.median(frames) * 1e3:.1f} ms, p95 {p95 * 1e3:.1f} ms")
+    growth = phone.memory() / memory - 1
+    print(f"memory of the app {memory / 1e6:.1f} MB, grew by {growth:.1%}")
+    assert growth <= 0.05

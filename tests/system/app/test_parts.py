@@ -1,0 +1,177 @@
+"""The parts of the demo app that need no window."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.zoo import digits_data
+
+from .digits import STROKES
+
+DEMO = Path(__file__).resolve().parents[3] / "android_demo"
+if str(DEMO) not in sys.path:
+    sys.path.insert(0, str(DEMO))
+
+from ftte_demo.sizes import megabytes, percent  # noqa: E402
+from ftte_demo.status import Layer, Status  # noqa: E402
+from ftte_demo.theme import DARK, LIGHT  # noqa: E402
+from ftte_demo.trainer import joined  # noqa: E402
+from ftte_demo.trainer.limit import DAY_SECONDS, DailyLimit  # noqa: E402
+from ftte_demo.trainer.pixels import picture  # noqa: E402
+from ftte_demo.trainer.samples import Samples, starter  # noqa: E402
+from ftte_demo.words import LANGUAGES, words  # noqa: E402
+
+from mobile_sdk.invite import Invite  # noqa: E402
+
+coordinates = st.floats(-1000, 1000, allow_nan=False).map(lambda v: round(v, 3))
+strokes = st.lists(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=20), min_size=1, max_size=4)
+
+
+@given(strokes, st.floats(0.01, 100), coordinates, coordinates)
+def test_a_drawing_is_the_same_picture_wherever_and_however_large_it_is_drawn(drawn, scale, dx, dy):
+    points = np.array([point for stroke in drawn for point in stroke])
+    moved = [[(x * scale + dx, y * scale + dy) for x, y in stroke] for stroke in drawn]
+    first, second = picture(drawn), picture(moved)
+    assert first.shape == (1, 8, 8)
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+    if np.ptp(points, axis=0).max() > 1e-3:
+        # A pixel may flip at the pen's edge by rounding.
+        assert np.abs(first - second).max() <= 3 / 16
+
+
+@pytest.mark.parametrize("bad", [[], [[]], [[(0.0, float("nan"))]], [[(1.0,)]]])
+def test_what_is_no_drawing_is_refused(bad):
+    with pytest.raises(ValueError, match="strokes"):
+        picture(bad)
+
+
+def test_drawn_digits_look_like_those_of_the_task():
+    """Of the 1437 digits of the task, the nearest to each drawing is of its class."""
+    x, y = digits_data.load()[0]
+    for label, drawn in STROKES.items():
+        distances = np.linalg.norm((x - picture(drawn)).reshape(len(x), -1), axis=1)
+        nearest = y[np.argsort(distances)[:5]]
+        assert np.bincount(nearest, minlength=10).argmax() == label, (label, nearest)
+
+
+def test_phones_begin_with_different_digits_and_none_of_the_held_out():
+    a, b = starter(1), starter(2)
+    assert a[0].shape == b[0].shape == (160, 1, 8, 8)
+    assert not np.array_equal(a[0], b[0])
+    assert np.bincount(a[1], minlength=10).tolist() != np.bincount(b[1], minlength=10).tolist()
+    held_out = {row.tobytes() for row in digits_data.held_out()[0]}
+    trained = {row.tobytes() for row in digits_data.load()[0][0]}
+    assert all(row.tobytes() in trained for row in a[0])
+    assert sum(row.tobytes() in held_out for row in a[0]) == sum(row.tobytes() in held_out & trained for row in a[0])
+
+
+def test_a_drawing_stays_over_a_restart(tmp_path):
+    samples = Samples(tmp_path / "samples", 3)
+    begun = len(samples)
+    samples.keep(picture(STROKES[4]), 4)
+    samples.close()
+    again = Samples(tmp_path / "samples", 3)
+    assert (len(again), again.drawn) == (begun + 1, 1)
+    again.close()
+
+
+def test_every_language_has_every_word_with_the_same_gaps():
+    english = words("en")
+    for language in LANGUAGES:
+        other = words(language)
+        assert other.keys() == english.keys()
+        for key, text in other.items():
+            gaps = {part.split("}")[0] for part in text.split("{")[1:]}
+            assert gaps == {part.split("}")[0] for part in english[key].split("{")[1:]}, key
+
+
+def _luminance(colour):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "ground"),
+    [
+        ("ink", "ground"),
+        ("ink", "surface"),
+        ("ink", "raised"),
+        ("muted", "surface"),
+        ("on_accent", "accent"),
+        ("on_danger", "danger"),
+        ("lit", "surface"),
+        ("danger", "surface"),
+    ],
+)
+def test_text_can_be_read_on_its_ground(theme, text, ground):
+    """WCAG AA: a contrast of at least 4.5 to 1; 3 to 1 for what is large or coloured."""
+    a, b = sorted((_luminance(theme[text]), _luminance(theme[ground])), reverse=True)
+    assert (a + 0.05) / (b + 0.05) >= (4.5 if text in ("ink", "muted", "on_accent", "on_danger") else 3.0)
+
+
+def test_a_status_survives_the_line_to_the_screens():
+    status = Status(
+        joined=True, layers=[Layer("0", 10, 5)], accuracies=[(3, 0.5)], download=(1, 2), losses=[0.25], weight=0.5
+    )
+    again = Status.from_json(json.loads(status.to_json()) | {"of_a_newer_trainer": 1})
+    assert again == status
+    assert again.trained_share == 0.5
+
+
+def test_sizes_are_short():
+    assert [megabytes(n) for n in (0, 999, 35_000, 1_700_000)] == ["0.0\xa0KB", "1.0\xa0KB", "35.0\xa0KB", "1.7\xa0MB"]
+    assert [percent(p) for p in (0, 0.004, 0.5, 1)] == ["0\xa0%", "0.4\xa0%", "50\xa0%", "100\xa0%"]
+
+
+def test_an_accepted_invitation_is_kept_for_this_app_alone(tmp_path):
+    path = tmp_path / "joined.json"
+    value = joined.Joined(Invite("wss://example.org:8765", "digits", "ab" * 32, token="secret"), budget=2_000_000)
+    joined.save(path, value)
+    assert joined.load(path) == value
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_text("{")
+    assert joined.load(path) is None
+
+
+def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_path):
+    limit = DailyLimit(tmp_path / "time.json", limit=1000)
+    limit.note(600, since=0)
+    again = DailyLimit(tmp_path / "time.json", limit=1000)
+    again.note(1100, since=800)
+    assert again.used(1100) == 900
+    assert again.left(1100) == 100
+    assert again.left(1100 + DAY_SECONDS - 500) == 700
+    assert 0 < again.free_again(1100, wanted=600) <= DAY_SECONDS
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kivy") is None, reason="needs kivy: pip install kivy")
+def test_a_layer_is_lit_as_far_as_it_is_trained():
+    from ftte_demo.widgets.model_picture import columns
+
+    drawn = columns([Layer("0", 100, 0), Layer("1", 10_000, 5_000), Layer("2", 100, 100, local=True)])
+    assert [lit for _, lit, _ in drawn] == [0, pytest.approx(drawn[1][0] / 2), 0]
+    assert drawn[2][2] == drawn[2][0]
+    assert drawn[1][0] == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.floats(-5, 5)), min_size=1, max_size=30, unique_by=lambda p: p[0]))
+def test_a_curve_stays_in_its_box(points):
+    if importlib.util.find_spec("kivy") is None:
+        pytest.skip("needs kivy: pip install kivy")
+    from ftte_demo.widgets.plot import scaled
+
+    ordered = sorted(points)
+    drawn = scaled(ordered, -1, 1, 200, 100)
+    assert all(0 <= x <= 200 and 0 <= y <= 100 for x, y in drawn)
+    assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
