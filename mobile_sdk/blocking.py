@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .client import Client
 from .events import Event, RunFinished
-from .manifest import InputContract
+from .manifest import InputContract, Manifest
 from .visit import Listener
 
 __all__ = ["BlockingClient"]
@@ -46,6 +46,11 @@ class BlockingClient:
     def device(self) -> str:
         """See :attr:`Client.device`."""
         return self._client.device
+
+    @property
+    def manifest(self) -> Manifest:
+        """See :attr:`Client.manifest`."""
+        return self._client.manifest
 
     @property
     def contract(self) -> InputContract:

@@ -35,7 +35,7 @@ from .events import Disconnected, Event, Paused, Postponed, RunFinished
 from .invite import Invite
 from .layout import Arrays
 from .link import Link
-from .manifest import EXECUTORCH_VERSION, InputContract
+from .manifest import EXECUTORCH_VERSION, InputContract, Manifest
 from .model import Model
 from .payload import UpdateFormat, encode_update
 from .payload.feedback import carried_over, left_out
@@ -167,6 +167,17 @@ class Client:
         return self._storage.device
 
     @property
+    def manifest(self) -> Manifest:
+        """
+        What this device was given: the model's layout, the subset of it that is trained here, measured memory.
+
+        Raises:
+            NoModel: if no program has come yet.
+
+        """
+        return self._model.manifest()
+
+    @property
     def contract(self) -> InputContract:
         """
         What the task's samples look like: shapes, dtypes, range, normalisation, names of labels.
@@ -175,7 +186,7 @@ class Client:
             NoModel: if no program has come yet.
 
         """
-        return self._model.contract()
+        return self.manifest.contract
 
     def check(self, dataset: Any) -> None:
         """

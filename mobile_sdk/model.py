@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .engines.base import Engine
 from .errors import NoModel
 from .layout import Arrays
-from .manifest import MANIFEST_FILE, InputContract, Manifest
+from .manifest import MANIFEST_FILE, Manifest
 from .storage import DeviceStorage, HeldModel
 from .weights import map_weights
 
@@ -49,15 +49,15 @@ class Model:
         paths = [self._storage.artifact(sha256) for sha256 in files]
         return map_weights(engine.manifest.layout, [path for path in paths if path is not None])
 
-    def contract(self) -> InputContract:
+    def manifest(self) -> Manifest:
         """
-        What the task's samples look like.
+        What the device was given: the model's layout, what of it is trained, what samples look like.
 
         Raises:
             NoModel: if no program has come yet.
 
         """
-        return Manifest.from_bytes((self._folder(self._held().manifest) / MANIFEST_FILE).read_bytes()).contract
+        return Manifest.from_bytes((self._folder(self._held().manifest) / MANIFEST_FILE).read_bytes())
 
     def predict(self, x: Any) -> npt.NDArray[np.float32]:
         """

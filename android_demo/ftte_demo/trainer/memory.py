@@ -22,7 +22,7 @@ class Gauge:
     """Growth of anonymous memory over what this process takes when it is idle: the budget counts in it."""
 
     def __init__(self) -> None:
-        self._idle = 0
+        self._idle = read("RssAnon")
         self.now = 0
         self.peak = 0
 

@@ -49,9 +49,8 @@ class Finger(MotionEvent):
     """A touch at a place of the window, in pixels."""
 
     def __init__(self, x: float, y: float) -> None:
-        self.is_touch = True
-        self.type_id = "touch"
-        super().__init__("driver", 1, {"x": x / (Window.width - 1), "y": y / (Window.height - 1)})
+        place = {"x": x / (Window.width - 1), "y": y / (Window.height - 1)}
+        super().__init__("driver", 1, place, is_touch=True, type_id="touch")
         self.profile = ["pos"]
 
     def depack(self, args: Any) -> None:
@@ -64,8 +63,7 @@ class Finger(MotionEvent):
 
     def move(self, x: float, y: float) -> None:
         """Move to another place."""
-        self.move_to = {"x": x / (Window.width - 1), "y": y / (Window.height - 1)}
-        super().move(self.move_to)
+        super().move({"x": x / (Window.width - 1), "y": y / (Window.height - 1)})
         EventLoop.post_dispatch_input("update", self)
 
     def up(self) -> None:

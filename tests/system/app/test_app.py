@@ -14,6 +14,7 @@ from mobile_sdk.invite import Invite
 from .conftest import Phone
 from .digits import STROKES
 
+PATIENCE = 120.0
 ENDLESS = "[merge]\nbuffer = 1\n[stop]\nversions = 100000\n"
 
 
@@ -37,17 +38,19 @@ def join(phone, site) -> None:
 def trained(phone, updates: int) -> dict:
     """Wait until so many updates are merged; the status then."""
     phone.tap_nav("Train")
+    deadline = time.monotonic() + PATIENCE
     while True:
         status = phone.status()
         if status["merged"] >= updates:
             return status
         assert status["phase"] != "failed", status["reason"]
+        assert time.monotonic() < deadline, status
         phone.next_status()
 
 
 def wait_for_versions(site, version: int) -> None:
     """Until the coordinator has it in its database."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while site.query("SELECT max(version) FROM versions")[0][0] < version:
         assert time.monotonic() < deadline, "the phone's updates stopped"
         time.sleep(0.05)  # another process's database: there is nothing to await
