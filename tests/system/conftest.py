@@ -118,13 +118,13 @@ class Site:
         self.key = RunKey.load_or_create(self.state / "run.key").public
         self._processes: list[Process] = []
 
-    def serve(self, settings: str = "", environment: Mapping[str, str] | None = None) -> Process:
-        """Start ``ftte serve`` with these further TOML settings; returns when it listens."""
+    def serve(self, settings: str = "", environment: Mapping[str, str] | None = None, *, server: str = "") -> Process:
+        """Start ``ftte serve`` with these further TOML settings, and those of its server; returns when it listens."""
         budgets = "\n".join(f'{name} = "{size}"' for name, size in PLANS["budgets"].items())
         run_file = self.folder / "run.toml"
         run_file.write_text(
             f'[run]\nname = "digits"\ntask = "exporters.zoo.digits:task"\n[server]\nport = {self.port}\n'
-            f"[budgets]\n{budgets}\n{settings}"
+            f"{server}\n[budgets]\n{budgets}\n{settings}"
         )
         process = self._keep(
             Process(

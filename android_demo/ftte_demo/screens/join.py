@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kivy.properties import BooleanProperty, StringProperty
+from kivy.properties import BooleanProperty, NumericProperty, StringProperty
 
 from ..status import Phase
 from .page import Page, layout
@@ -16,6 +16,7 @@ class JoinPage(Page):
     error = StringProperty("")
     by_hand = BooleanProperty(False)
     insecure = BooleanProperty(False)
+    budget = NumericProperty(0)
 
     def headline(self, status: object, words: dict[str, str]) -> str:
         """The state of the connection in a few words."""
@@ -42,11 +43,12 @@ class JoinPage(Page):
         """Hand the form to the trainer; it answers with a status, or with what is wrong."""
         link = self.ids.link.text.strip()
         typed = {name: self.ids[name].text.strip() for name in ("address", "run", "key", "token")}
+        options = {"insecure": self.insecure, "budget": int(self.budget)}
         self.error = ""
         if link:
-            self.app.ask({"do": "join", "link": link, "insecure": self.insecure})
+            self.app.ask({"do": "join", "link": link, **options})
         elif typed["address"] and typed["run"] and typed["key"]:
-            self.app.ask({"do": "join", **typed, "insecure": self.insecure})
+            self.app.ask({"do": "join", **typed, **options})
         else:
             self.error = self.app.words["join_need_link"]
 

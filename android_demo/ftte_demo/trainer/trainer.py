@@ -25,6 +25,7 @@ from mobile_sdk.invite import Invite
 
 from ..status import Phase, Status
 from ..words import preferred, words
+from . import engines
 from .joined import Joined, forget, load, save
 from .limit import DailyLimit
 from .memory import Gauge, read
@@ -99,7 +100,7 @@ class Trainer:
 
     def _join(self, joined: Joined) -> None:
         """Make a client for the run, and start. Raises what :class:`Client` raises."""
-        invite = joined.invite
+        invite, engine = joined.invite, engines.best()
         client = Client(
             invite.url,
             run=invite.run,
@@ -109,6 +110,7 @@ class Trainer:
             storage=self._folder / "runs" / invite.run,
             budget=joined.budget,
             insecure=joined.insecure,
+            engine=engine,
         )
         self._close_client()
         self._client = client
@@ -118,6 +120,7 @@ class Trainer:
             address=invite.url,
             device=client.device,
             budget=joined.budget,
+            engine=engine,
             phase=Phase.CONNECTING,
         )
         self._start()
