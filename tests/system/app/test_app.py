@@ -188,8 +188,9 @@ def test_a_killed_trainer_joins_again_by_itself(display, tmp_path, site):
         phone.close()
 
 
-@pytest.mark.parametrize("window", ["320x568", "568x320", "360x720", "800x480"])
-@pytest.mark.parametrize("text", ["A", "A++"])
+@pytest.mark.parametrize(
+    ("window", "text"), [("320x568", "A++"), ("568x320", "A"), ("360x720", "A"), ("800x480", "A++")]
+)
 def test_every_screen_fits_its_window_with_large_targets(display, tmp_path, window, text):
     phone = Phone(display, tmp_path / "phone", window=window)
     try:
