@@ -5,8 +5,12 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Any
 
-__all__ = ["map_file", "sync_folder", "write_durably"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MappedFile", "located", "map_file", "sync_folder", "write_durably"]
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -29,7 +33,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class MappedFile(mmap.mmap):
+    """A mapped file that knows its ``path`` and the ``address`` where it lies."""
+
+    path: Path
+    address: int
+
+
 def map_file(path: Path) -> memoryview:
     """A file's content, read-only, mapped rather than read: many can share it, and the kernel can drop it."""
     with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        mapped = MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.path = path
+    mapped.address = np.frombuffer(mapped, np.uint8).ctypes.data
+    return memoryview(mapped)
+
+
+def located(array: npt.NDArray[Any]) -> tuple[MappedFile, int] | None:
+    """The mapped file that a contiguous ``array`` lies in, and its offset there; none if it lies elsewhere."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if not isinstance(base, MappedFile) or not array.flags.c_contiguous:
+        return None
+    return base, array.ctypes.data - base.address

@@ -19,6 +19,7 @@ from .errors import LayoutError, ProgramError
 from .layout import Layout, Subset
 
 __all__ = [
+    "ANDROID_ARCHIVE",
     "ENGINE_FILES",
     "EXECUTORCH_VERSION",
     "GRAPH_FILE",
@@ -36,6 +37,7 @@ __all__ = [
 
 # One constant for exporter, native runtime and Android archive: programs and runtimes are paired.
 EXECUTORCH_VERSION = "1.5.1"
+ANDROID_ARCHIVE = f"org.pytorch:executorch-android:{EXECUTORCH_VERSION}"
 
 FORMAT = 1
 PROGRAM_FILE = "program.pte"

@@ -21,8 +21,9 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
 
     Args:
         folder: holds ``manifest.json`` and the files that it lists.
-        engine: ``"native"``, ExecuTorch's C++ runtime, or ``"interpreted"``, numpy.
-        threads: threads of the pool that all native engines of the process share.
+        engine: ``"native"``, ExecuTorch's C++ runtime; ``"android"``, ExecuTorch's Android archive; or
+            ``"interpreted"``, numpy.
+        threads: threads of the pool that all engines of the process share.
 
     Raises:
         ProgramRejected: if a file is missing or altered, or the program is for another ExecuTorch.
@@ -46,5 +47,7 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
     if engine == "interpreted":
         from .interpreted import InterpretedEngine
 
-        return InterpretedEngine(folder, manifest)
-    raise ProgramError("the engine 'android' is not there yet")
+        return InterpretedEngine(folder, manifest, threads=threads)
+    from .android import AndroidEngine
+
+    return AndroidEngine(folder, manifest, threads=threads)

@@ -13,6 +13,7 @@ from ...files import map_file
 from ...manifest import GRAPH_FILE, Manifest, TensorSpec
 from ..call import Call
 from ..calling import CallingEngine
+from .blas import limited
 from .graph import Graph, MethodGraph, Node, Value, Values, loads
 from .operators import OPERATORS
 
@@ -27,15 +28,16 @@ class InterpretedEngine(CallingEngine):
 
     It computes what the other engines compute, up to the rounding of float32, in numpy's time and memory. Values
     are freed at their last use. Constants stay in the mapped file. Speed is that of numpy's matrix products: with
-    a numpy that was built without a BLAS library, they are plain loops.
+    a numpy that was built without a BLAS library, they are plain loops. With OpenBLAS they use ``threads`` threads.
 
     Raises:
         ProgramError: if ``folder`` holds no graph that fits ``manifest``.
 
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, threads: int = 1) -> None:
         super().__init__(manifest)
+        self._threads = threads
         path = folder / GRAPH_FILE
         try:
             self._graph: Graph | None = loads(map_file(path))
@@ -50,7 +52,7 @@ class InterpretedEngine(CallingEngine):
         method = self._graph.methods[call.method]
         values: list[Any] = [*arguments, *(self._graph.constants[name] for name in method.constants)]
         given = values.copy()
-        with np.errstate(all="ignore"):  # as ExecuTorch: infinities and NaN are values
+        with limited(self._threads), np.errstate(all="ignore"):  # as ExecuTorch: infinities and NaN are values
             for node in method.nodes:
                 values.append(_apply(node, values))
                 for index in node.last:

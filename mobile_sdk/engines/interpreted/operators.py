@@ -377,8 +377,14 @@ def _static_convolution(
             top, left = i * dilation[0], j * dilation[1]
             rows = slice(top, top + stride[0] * (sizes[0] - 1) + 1, stride[0])
             part = x[:, rows, left : left + stride[1] * (sizes[1] - 1) + 1 : stride[1]]
-            total = total + (part * w[0, i, j] if groups > 1 else np.matmul(part, w[:, i, j].T))
+            total = total + (part * w[0, i, j] if groups > 1 else _rows_by(part, w[:, i, j].T))
     return np.asarray(total if b is None else total + b)
+
+
+def _rows_by(x: Array, w: Array) -> Array:
+    """The last axis of ``x`` times ``w``, as one product of matrices: numpy would make one per row of the image."""
+    product: Array = np.matmul(x.reshape(-1, x.shape[-1]), _for_blas(w))
+    return product.reshape(*x.shape[:-1], w.shape[1])
 
 
 @operator("sum", "tensor", "ints", "bool", "dtype")

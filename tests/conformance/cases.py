@@ -1,0 +1,93 @@
+"""
+Programs of the zoo with the numbers that every engine must give, as files.
+
+Making a case needs torch; using one needs numpy alone, so that cases made here can be run on another machine:
+``python -m tests.conformance.cases FOLDER [NAME ...]`` writes them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from exporters import Plan, Task, load_task
+from exporters.program import build
+from exporters.quiet import quiet
+from exporters.step import Step
+from exporters.zoo import TASKS
+from mobile_sdk import safetensors
+from mobile_sdk.layout import Subset
+
+__all__ = ["CASES", "EXPECTED", "QUICK", "STEPS", "write"]
+
+EXPECTED = "expected.safetensors"
+STEPS = 5
+# Every task whole, and two with half of their layers frozen: their frozen weights are mapped, not copied.
+CASES = {name: (name, False) for name in TASKS} | {f"{name}-half": (name, True) for name in ("digits", "mobilenet_v2")}
+QUICK = ("mlp", "digits-half", "text")
+
+
+def write(case: str, folder: Path) -> Path:
+    """Export a case's program to ``folder``, with what double precision gives for a full batch and a short one."""
+    name, halved = CASES[case]
+    with quiet():
+        task = load_task(TASKS[name])
+        plan = _half(task) if halved else Plan.everything(task)
+        program = build(task, plan)
+        program.save(folder)
+        step = Step(task, plan).in_float64()
+        weights = {n: torch.from_numpy(v.copy()).double() for n, v in task.layout.views(program.weights).items()}
+        x, y = task.batch(task.micro_batch)
+        sample_weight = torch.linspace(0.5, 1.5, len(x))
+        arrays = {"x": x.numpy(), "y": y.numpy(), "sample_weight": sample_weight.numpy()}
+        # A short batch is filled up with samples of weight 0, which batch normalisation would still count.
+        counts = [len(x)] if _normalises_batches(task) else [len(x), len(x) // 2 + 1]
+        for count in counts:
+            batch = [_double(t[:count]) for t in (x, y, sample_weight)]
+            results = step.train_step(*batch, *[weights[n] for n in step.order])
+            sums = 1 + len(task.metrics)
+            arrays |= {f"{count}/train/{i}": r.numpy() for i, r in enumerate(results[:sums])}
+            arrays |= {f"{count}/gradient/{n}": g.numpy() for n, g in zip(step.trained, results[sums:], strict=True)}
+            evaluated = step.evaluate(*batch, *[weights[n] for n in step.names])
+            arrays |= {f"{count}/evaluate/{i}": r.detach().numpy() for i, r in enumerate(evaluated)}
+            arrays[f"{count}/predict"] = step.predict(batch[0], *[weights[n] for n in step.names]).numpy()
+        arrays |= _moved(step, [_double(t) for t in (x, y, sample_weight)], weights)
+    (folder / EXPECTED).write_bytes(safetensors.dumps(arrays, {"counts": " ".join(map(str, counts))}))
+    return folder
+
+
+def _moved(step: Step, batch: list[torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What trained weights have moved by after some steps of SGD, in compact form."""
+    current = dict(weights)
+    subset = step.plan.subset
+    rate = 0.01 / len(batch[0])
+    for _ in range(STEPS):
+        results = step.train_step(*batch, *[current[n] for n in step.order])
+        for name, gradient in zip(step.trained, results[-len(step.trained) :], strict=True):
+            moved = current[name].clone()
+            moved[subset.selector(name)] -= rate * gradient
+            current[name] = moved
+    return {f"moved/{n}": (current[n] - weights[n])[subset.selector(n)].numpy() for n in step.trained}
+
+
+def _half(task: Task) -> Plan:
+    """The last half of the parameters."""
+    names = list(task.parameter_names())
+    return Plan(Subset(task.layout, dict.fromkeys(names[len(names) // 2 :])), task.micro_batch)
+
+
+def _double(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _normalises_batches(task: Task) -> bool:
+    batch_norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+    return any(isinstance(m, batch_norms) and m.training for m in task.model.modules())
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[2:] or CASES:
+        print(write(wanted, Path(sys.argv[1]) / wanted), flush=True)

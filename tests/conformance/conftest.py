@@ -1,0 +1,69 @@
+"""Cases are made here, or taken from the folder that ``FTTE_CASES`` names; engines are those that the machine has."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ENGINES = ("native", "interpreted", "android")
+READY = os.environ.get("FTTE_CASES")
+
+if READY is None:
+    # Its compiled part crashes when it is loaded after ExecuTorch's runtime, which pytest's plugin would do.
+    import hypothesis  # noqa: F401
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", _cases(), indirect=True, scope="session")
+    if "engine_name" in metafunc.fixturenames:
+        metafunc.parametrize("engine_name", ENGINES, indirect=True)
+
+
+def _cases() -> list[object]:
+    if READY is not None:
+        return sorted(path.name for path in Path(READY).iterdir() if path.is_dir())
+    from .cases import CASES, QUICK
+
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.full]) for name in CASES]
+
+
+@pytest.fixture(scope="session")
+def case(request: pytest.FixtureRequest, make_case: Callable[[str], Path]) -> Path:
+    """A program's folder with the numbers that it must give."""
+    return make_case(request.param)
+
+
+@pytest.fixture(scope="session")
+def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Cases by name, each made once."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if READY is not None:
+            return Path(READY) / name
+        if name not in made:
+            from .cases import write
+
+            made[name] = write(name, tmp_path_factory.mktemp("case") / name)
+        return made[name]
+
+    return make
+
+
+@pytest.fixture
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """An engine that this machine can run; the others are skipped, saying what they lack."""
+    if request.param == "android":
+        if READY is not None:
+            pytest.skip(f"the Android bridge is tested where cases are made, not on this {platform.machine()} machine")
+        from tests.android import jvm
+
+        if jvm.missing():
+            pytest.skip(jvm.missing())
+        jvm.start()
+    return request.param
