@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -31,6 +32,7 @@ def summarise(run: Run, *, wall_seconds: float) -> dict[str, Any]:
         "accuracy": status.metrics.get("accuracy"),
         "initial_accuracy": run.store.versions()[0].metrics.get("accuracy"),
         "metrics": dict(status.metrics),
+        **_personal(status.devices),
         "versions": status.version,
         "updates_merged": status.merged,
         "updates_buffered": status.buffered,
@@ -53,6 +55,32 @@ def summarise(run: Run, *, wall_seconds: float) -> dict[str, Any]:
             for tier in run.tiers
         ],
         "devices": devices,
+    }
+
+
+def _personal(devices: Sequence[DeviceStatus]) -> dict[str, Any]:
+    """
+    Global and personal metrics side by side, where the task has parameters that stay on devices.
+
+    Means over the samples of all devices, as each reported with its last update.
+    """
+    said = [
+        (device.report.get("samples", 0), device.report["global_metrics"], device.report["personal_metrics"])
+        for device in devices
+        if "personal_metrics" in device.report and "global_metrics" in device.report
+    ]
+    total = sum(samples for samples, _, _ in said)
+    if not total:
+        return {}
+    names = set.intersection(*(set(together) & set(alone) for _, together, alone in said))
+    return {
+        "on_devices": {
+            name: {
+                "global": sum(samples * together[name] for samples, together, _ in said) / total,
+                "personal": sum(samples * alone[name] for samples, _, alone in said) / total,
+            }
+            for name in sorted(names)
+        }
     }
 
 
@@ -83,6 +111,10 @@ def show(summary: dict[str, Any]) -> RenderableType:
     ]
     if summary["accuracy"] is not None:
         lines.append(f"accuracy {summary['initial_accuracy']:.4f} at version 0, {summary['accuracy']:.4f} at the end")
+    for name, both in summary.get("on_devices", {}).items():
+        lines.append(
+            f"{name} on the devices' own samples: {both['global']:.4f} global, {both['personal']:.4f} personal"
+        )
     if summary["dense_bytes"]:
         lines.append(
             f"{format_bytes(summary['bytes_up'])} up and {format_bytes(summary['bytes_down'])} down; "

@@ -109,11 +109,17 @@ def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report's known numbers; anything else that a device says is not kept."""
     known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds")
-    metrics = report.get("metrics")
-    return {
-        **{name: report[name] for name in known if _is_number(report.get(name))},
-        "metrics": {k: v for k, v in metrics.items() if _is_number(v)} if isinstance(metrics, dict) else {},
-    }
+    plain: dict[str, Any] = {name: report[name] for name in known if _is_number(report.get(name))}
+    plain["metrics"] = _numbers(report.get("metrics"))
+    # Where the task has parameters that stay on devices: both models on the device's own samples.
+    for name in ("global_metrics", "personal_metrics"):
+        if name in report:
+            plain[name] = _numbers(report[name])
+    return plain
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    return {k: v for k, v in values.items() if _is_number(v)} if isinstance(values, dict) else {}
 
 
 def _is_number(value: Any) -> bool:

@@ -37,7 +37,7 @@ def main(folder: Path, first: Path) -> None:
     engine = load_engine(folder)
     manifest = engine.manifest
     weights = dict(map_weights(manifest.layout, [folder / "weights.safetensors"]))
-    for name in manifest.subset:
+    for name in manifest.trained:
         weights[name] = np.array(weights[name])
     optimiser = SGD(learning_rate=1e-3, momentum=0.9)
     n, contract = manifest.micro_batch, manifest.contract
@@ -52,10 +52,10 @@ def main(folder: Path, first: Path) -> None:
         _update(engine, weights, optimiser, gradients)
     peak = _status("VmHWM") - _status("RssFile") - _status("RssShmem")
 
-    compact = 4 * manifest.subset.size
+    compact = 4 * manifest.trained.size
     report = {
         "arena_bytes": _arena(folder),
-        "trained_bytes": sum(weights[name].nbytes for name in manifest.subset),
+        "trained_bytes": sum(weights[name].nbytes for name in manifest.trained),
         "gradient_bytes": compact,
         "optimiser_bytes": compact,
         "batch_bytes": x.nbytes + y.nbytes + sample_weight.nbytes,
@@ -64,7 +64,7 @@ def main(folder: Path, first: Path) -> None:
     report["mapped_bytes"] = sum(
         4 * math.prod(spec.shape)
         for spec in manifest.methods["train_step"].inputs
-        if spec.role == "weight" and spec.name not in manifest.subset
+        if spec.role == "weight" and spec.name not in manifest.trained
     )
     report["idle_bytes"] = idle
     print(json.dumps(report))
@@ -82,7 +82,7 @@ def _arena(folder: Path) -> int:
 
 def _update(engine: Engine, weights: Arrays, optimiser: SGD, gradients: Arrays) -> None:
     for name, step in optimiser.steps(gradients):
-        weights[name][engine.manifest.subset.selector(name)] -= step
+        weights[name][engine.manifest.trained.selector(name)] -= step
 
 
 def _status(field: str) -> int:

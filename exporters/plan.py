@@ -70,6 +70,13 @@ class Plan:
         subset = Subset.whole(task.layout, task.parameter_names())
         return cls(subset, task.micro_batch if micro_batch is None else micro_batch)
 
+    def with_local(self, task: Task) -> Plan:
+        """The same plan, training also what the task keeps on each device."""
+        lacking = [name for name in task.local if name not in self.subset or self.subset[name] is not None]
+        if not lacking:
+            return self
+        return dataclasses.replace(self, subset=Subset(self.subset.layout, {**self.subset, **dict.fromkeys(lacking)}))
+
     def bake(self, names: Iterable[str]) -> Plan:
         """The same plan with ``names`` inside the program."""
         return dataclasses.replace(self, baked=tuple(names))
@@ -127,7 +134,7 @@ def bakeable(task: Task) -> set[str]:
         if isinstance(module, nn.Conv1d | nn.Conv2d) or frozen_norm:
             own = module.state_dict()
             names |= {f"{path}.{name}" if path else name for name in own if isinstance(own[name], torch.Tensor)}
-    return names & {p.name for p in task.layout}
+    return (names & {p.name for p in task.layout}) - set(task.local)
 
 
 def frozen_in_all(task: Task, plans: Iterable[Plan]) -> list[str]:

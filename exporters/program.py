@@ -15,7 +15,7 @@ from torch import Tensor
 from mobile_sdk import safetensors
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
-from mobile_sdk.layout import Vector
+from mobile_sdk.layout import Subset, Vector
 from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
@@ -63,7 +63,7 @@ class Program:
     @property
     def plan(self) -> Plan:
         """What it trains, and what is inside it; how it was lowered is not known of a loaded program."""
-        return Plan(self.manifest.subset, self.manifest.micro_batch, self.manifest.baked)
+        return Plan(self.manifest.trained, self.manifest.micro_batch, self.manifest.baked)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -170,6 +170,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
 
     """
     step = Step(task, plan)
+    plan = step.plan
     functions = calls(step)
     traced = {}
     for name in methods:
@@ -190,12 +191,13 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         files={PROGRAM_FILE: FileEntry.of(emitted.pte), GRAPH_FILE: FileEntry.of(emitted.graph)},
         methods={n: _method(step, n, emitted.planned[n], traced[n][1]) for n in methods},
         layout=task.layout,
-        subset=plan.subset,
+        subset=Subset(task.layout, {n: part for n, part in plan.subset.items() if n not in task.local}),
         contract=task.contract,
         metrics=tuple(task.metrics),
         micro_batch=plan.micro_batch,
         memory=Memory(0, emitted.planned["train_step"], 0),
         baked=plan.baked,
+        local=task.local,
     )
     return Program(manifest, emitted.pte, emitted.graph, task.initial_weights())
 

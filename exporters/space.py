@@ -269,7 +269,7 @@ def _run(task: Task) -> list[_Ran]:
             parameter.requires_grad_(flags[name])
     modules = dict(task.model.named_modules())
     for (name, _), gradient in zip(parameters.items(), gradients, strict=True):
-        if gradient is None:
+        if gradient is None or name in task.local:  # what is local is trained in every plan
             continue
         owner = name.rpartition(".")[0]
         while modules[owner] not in seen:  # attention reads its projection's weights without calling it

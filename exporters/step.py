@@ -41,6 +41,11 @@ class Step:
         untrainable = [name for name in plan.subset if name not in set(task.parameter_names())]
         if untrainable:
             raise ExportError(f"the plan trains {untrainable[0]!r}, which is a buffer")
+        plan = plan.with_local(task)
+        if set(plan.subset) <= set(task.local):
+            raise ExportError(
+                f"the plan trains only what the task keeps on devices ({', '.join(task.local)}): add more"
+            )
         self.task = task
         self.plan = plan
         self.trained = list(plan.subset)

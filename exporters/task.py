@@ -42,6 +42,8 @@ class Task:
         range: closed interval of valid x.
         normalisation: how raw samples became x, in words.
         labels: names of the classes, where y is a class index.
+        local: parameters, or modules with all of theirs, that every device trains for itself and keeps: they are never
+            sent, and the global model has them as they are now.
 
     Raises:
         TaskError: if model, loss, metrics and example do not go together.
@@ -63,6 +65,7 @@ class Task:
         range: tuple[float, float] | None = None,
         normalisation: str = "",
         labels: Sequence[str] = (),
+        local: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.loss = loss
@@ -77,6 +80,7 @@ class Task:
         if self.micro_batch < 1:
             raise TaskError(f"the micro-batch of task {self.name!r} is {micro_batch}; it must be at least 1")
         self.layout = _layout(model)
+        self.local = self._local(local)
         self.contract = InputContract(
             x_shape=tuple(self.example_x.shape[1:]),
             x_dtype=_dtype(self.example_x, "example_x"),
@@ -117,6 +121,19 @@ class Task:
                 raise TaskError(f"{name} must give one value per sample, shape ({n},), not {what}{hint}")
             if name == "the loss" and values.dtype != torch.float32:
                 raise TaskError(f"the loss must be float32, not {values.dtype}")
+
+    def _local(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Names of what stays on devices, in layout order."""
+        trainable = self.parameter_names()
+        chosen = set()
+        for name in wanted:
+            found = {n for n in trainable if n == name or n.startswith(f"{name}.")}
+            if not found:
+                raise TaskError(f"local names {name!r}, which is no parameter of the model and no module with any")
+            chosen |= found
+        if chosen and len(chosen) == len(trainable):
+            raise TaskError("every parameter is local, so that there is nothing to learn together: leave some out")
+        return tuple(n for n in trainable if n in chosen)
 
     def batch(self, n: int) -> tuple[Tensor, Tensor]:
         """``n`` samples, the example over and over."""

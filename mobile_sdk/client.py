@@ -31,7 +31,7 @@ from .download import install_program
 from .engines import load_engine
 from .engines.base import Engine
 from .errors import ProtocolError, Refused, VersionMismatch
-from .events import Disconnected, Event, Paused, Postponed, RunFinished
+from .events import Disconnected, Event, Paused, Personal, Postponed, RunFinished
 from .invite import Invite
 from .layout import Arrays
 from .link import Link
@@ -39,6 +39,7 @@ from .manifest import EXECUTORCH_VERSION, InputContract, Manifest
 from .model import Model
 from .payload import UpdateFormat, encode_update
 from .payload.feedback import carried_over, left_out
+from .personal import side_by_side, to_report
 from .process import ProcessFacts, ThisProcess
 from .protocol.device import DeviceSession
 from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
@@ -65,6 +66,8 @@ class Client:
         storage: a folder of this device's own, kept over restarts.
         name: what to call a device that joins for the first time; made up if empty.
         token: the operator's enrolment token, where one is needed.
+        held_out: samples that are never trained on, in the same forms as ``dataset``: what the personal model is judged
+            by, where the task has local parameters; without them it is judged by the samples that it is trained on.
         budget: bytes of memory that training may take; 0 for no limit.
         insecure: allow ``ws://`` to another machine.
         certificates: PEM file of authorities to trust instead of the system's.
@@ -95,6 +98,7 @@ class Client:
         storage: str | Path,
         name: str = "",
         token: str = "",
+        held_out: Any = None,
         budget: int = 0,
         insecure: bool = False,
         certificates: Path | None = None,
@@ -119,6 +123,7 @@ class Client:
         self._run = run
         self._token = token
         self._dataset = as_dataset(dataset)
+        self._held_out = None if held_out is None else as_dataset(held_out)
         self._budget = budget
         self._clock = clock or SystemClock()
         self._offload = offload
@@ -139,6 +144,7 @@ class Client:
             ready=self._ready,
             prepare=self._prepare,
             samples=self._samples,
+            judge=self._judge,
             keep=self._keep,
         )
 
@@ -329,7 +335,17 @@ class Client:
             self._checked = manifest, len(dataset)
         return dataset
 
-    def _keep(self, assign: Assign, result: TrainingResult, seconds: float, cpu: float) -> PendingUpdate:
+    def _judge(self, engine: Engine, assign: Assign, result: TrainingResult, samples: Dataset) -> Personal | None:
+        """The global and the personal model side by side; none where the task has no local parameters."""
+        if not engine.manifest.local:
+            return None
+        weights = self._model.weights(engine, tuple(ref.sha256 for ref in assign.weights), personal=False)
+        data, held_out = (samples, False) if self._held_out is None else (self._held_out, True)
+        return side_by_side(engine, weights, result.local, data, held_out)
+
+    def _keep(
+        self, assign: Assign, result: TrainingResult, personal: Personal | None, seconds: float, cpu: float
+    ) -> PendingUpdate:
         """Write the update down; the weights that it was trained from are not needed any more."""
         packing = UpdateFormat.from_json(assign.payload)
         update = carried_over(result.update, self._storage.residual()) if packing.top_k < 1 else result.update
@@ -344,5 +360,8 @@ class Client:
             "metrics": {name: value for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": seconds,
             "cpu_seconds": cpu,
+            **(to_report(personal) if personal is not None else {}),
         }
+        if result.local:
+            self._storage.save_local(safetensors.dumps(result.local))
         return self._storage.save_update(assign.assignment, safetensors.dumps(arrays, metadata), report, left)

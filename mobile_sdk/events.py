@@ -19,6 +19,7 @@ __all__ = [
     "Postponed",
     "Merged",
     "Paused",
+    "Personal",
     "RunFinished",
     "Training",
     "UpdateAccepted",
@@ -120,6 +121,21 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class Personal:
+    """
+    How the version that was trained from does on ``samples`` samples of this device.
+
+    ``global_metrics`` are those of the model that everybody has, ``personal_metrics`` those with this device's own
+    parameters in it, both as means per sample. ``held_out`` tells whether the samples are kept from training.
+    """
+
+    samples: int
+    held_out: bool
+    global_metrics: Mapping[str, float]
+    personal_metrics: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Declined:
     """What was assigned could not be trained here."""
 
@@ -194,6 +210,7 @@ Event = (
     | Assigned
     | Downloading
     | Training
+    | Personal
     | Declined
     | Uploading
     | UpdateAccepted

@@ -10,6 +10,7 @@ exact bytes are what is signed and hashed, so nobody ever needs to serialise it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -135,7 +136,8 @@ class Manifest:
 
     ``serial`` numbers the sets of programs of a run: a device refuses one lower than it has seen.
     ``run`` is empty in a program that was saved without being signed for a run. ``baked`` names the weights that are
-    inside the program: no method takes them, and no version of the run changes them.
+    inside the program: no method takes them, and no version of the run changes them. ``local`` names whole parameters
+    that every device trains for itself; they are in no update and in no subset.
     """
 
     run: str
@@ -151,8 +153,14 @@ class Manifest:
     micro_batch: int
     memory: Memory
     baked: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
     executorch: str = EXECUTORCH_VERSION
     format: int = FORMAT
+
+    @functools.cached_property
+    def trained(self) -> Subset:
+        """What a training step gives gradients of: the subset, whose changes are sent, and what is local."""
+        return Subset(self.layout, {**self.subset, **dict.fromkeys(self.local)}) if self.local else self.subset
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: what is written to ``manifest.json``, hashed and signed."""
@@ -193,10 +201,14 @@ class Manifest:
                 micro_batch=_count(data["micro_batch"]),
                 memory=Memory(**{k: _count(v) for k, v in data["memory"].items()}),
                 baked=tuple(_text(name) for name in data.get("baked", ())),
+                local=tuple(_text(name) for name in data.get("local", ())),
                 executorch=_text(data["executorch"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:
             raise ProgramError(f"not a program manifest: {type(error).__name__}: {error}") from error
+        odd = [name for name in manifest.local if name in manifest.subset or name not in {p.name for p in layout}]
+        if odd:
+            raise ProgramError(f"the manifest keeps {odd[0]!r} local, but sends it or does not have it")
         if PROGRAM_FILE not in manifest.files:
             raise ProgramError(f"the manifest lists no {PROGRAM_FILE}")
         if manifest.micro_batch < 1:

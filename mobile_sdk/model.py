@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import safetensors
 from .engines.base import Engine
-from .errors import NoModel
+from .errors import NoModel, PayloadError
+from .files import map_file
 from .layout import Arrays
 from .manifest import MANIFEST_FILE, Manifest
 from .storage import DeviceStorage, HeldModel
@@ -44,10 +47,22 @@ class Model:
                 self._engine = manifest, self._load(self._folder(manifest))
             return self._engine[1]
 
-    def weights(self, engine: Engine, files: tuple[str, ...]) -> Arrays:
-        """Every parameter, mapped from these artifacts."""
+    def weights(self, engine: Engine, files: tuple[str, ...], *, personal: bool = True) -> Arrays:
+        """Every parameter, mapped from these artifacts; with what is this device's own unless not ``personal``."""
         paths = [self._storage.artifact(sha256) for sha256 in files]
-        return map_weights(engine.manifest.layout, [path for path in paths if path is not None])
+        weights = map_weights(engine.manifest.layout, [path for path in paths if path is not None])
+        return {**weights, **self._own(engine.manifest)} if personal else weights
+
+    def _own(self, manifest: Manifest) -> Arrays:
+        """What this device has trained for itself, as far as it fits the program; a damaged file counts for nothing."""
+        path = self._storage.local()
+        if path is None or not manifest.local:
+            return {}
+        with contextlib.suppress(PayloadError, OSError, ValueError):
+            arrays, _ = safetensors.loads(map_file(path))
+            fits = {n: arrays.get(n) for n in manifest.local}
+            return {n: a for n, a in fits.items() if a is not None and a.shape == manifest.layout[n].shape}
+        return {}
 
     def manifest(self) -> Manifest:
         """

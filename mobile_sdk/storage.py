@@ -7,6 +7,7 @@ What a device keeps over restarts: one folder, written so that a kill at any ins
     programs/HASH/       a verified program, by the hash of its manifest
     model.json           which program and weights are complete: what predictions are made with
     update/              a finished update that is not yet acknowledged
+    local.safetensors    what is trained for this device alone and never sent
     residual             what acknowledged updates left out, where the run sends the largest elements only
 
 """
@@ -327,6 +328,17 @@ class DeviceStorage:
     def update_content(self, ref: ArtifactRef) -> bytes:
         """The pending update's bytes."""
         return (self.folder / "update" / ref.sha256).read_bytes()
+
+    # What is this device's alone.
+
+    def save_local(self, content: bytes) -> None:
+        """Keep the weights of what is trained for this device alone."""
+        write_durably(self.folder / "local.safetensors", content)
+
+    def local(self) -> Path | None:
+        """Their file, if there is one."""
+        path = self.folder / "local.safetensors"
+        return path if path.exists() else None
 
     def accept_update(self) -> None:
         """The pending update was acknowledged: what it left out is for the next one."""

@@ -43,7 +43,7 @@ class TrainingResult:
 
     ``update`` maps the trained parameters to new minus old weights, in compact shape. ``loss`` and
     ``metrics`` are means per sample over the last pass over the samples, as far as it went; ``samples`` counts the
-    device's samples that took part.
+    device's samples that took part. ``local`` has the new weights of what stays on the device, whole.
     """
 
     update: dict[str, Vector]
@@ -51,6 +51,7 @@ class TrainingResult:
     steps: int
     loss: float
     metrics: dict[str, float]
+    local: dict[str, Vector] = dataclasses.field(default_factory=dict)
 
 
 class Cancelled(FtteError):
@@ -111,8 +112,8 @@ def train(
             progress(done, steps, loss / len(indices))
         if now() >= deadline:
             break
-    update = local.update()
-    if not all(np.isfinite(array).all() for array in update.values()):
+    update, kept = local.update(), local.kept()
+    if not all(np.isfinite(array).all() for array in (*update.values(), *kept.values())):
         raise Diverged(f"the weights became infinite within {done} steps: lower the learning rate")
     return TrainingResult(
         update=update,
@@ -120,6 +121,7 @@ def train(
         steps=done,
         loss=totals.loss / totals.samples,
         metrics={name: total / totals.samples for name, total in totals.metrics.items()},
+        local=kept,
     )
 
 
@@ -155,7 +157,9 @@ class _Local:
     """A device's own copy of what is trained; the rest stays where it is, usually mapped from a file."""
 
     def __init__(self, engine: Engine, weights: Arrays, settings: TrainingSettings) -> None:
-        self._subset = engine.manifest.subset
+        self._subset = engine.manifest.trained
+        self._shared = engine.manifest.subset
+        self._kept = engine.manifest.local
         self._settings = settings
         self._given = weights
         self._optimiser = settings.make_optimiser()
@@ -164,7 +168,8 @@ class _Local:
     def step(self, gradients: dict[str, Vector]) -> None:
         """Move the weights; the gradients are overwritten."""
         if self._settings.proximal:
-            for name, gradient in gradients.items():
+            for name in self._shared:  # what is local has nothing to stay near to
+                gradient = gradients[name]
                 # The gradient of mu/2 * |w - w0|^2 (FedProx: Li et al. 2020).
                 gradient += np.float32(self._settings.proximal) * (self._part(name) - self._start(name))
         if self._settings.clip_norm:
@@ -173,11 +178,15 @@ class _Local:
             self.current[name][self._subset.selector(name)] -= step
 
     def update(self) -> dict[str, Vector]:
-        """New minus old weights, compact."""
-        update = self._subset.compact(self.current)
+        """New minus old weights, compact, of what is shared."""
+        update = self._shared.compact(self.current)
         for name, array in update.items():
             array -= self._start(name)
         return update
+
+    def kept(self) -> dict[str, Vector]:
+        """The new weights of what stays on the device."""
+        return {name: self.current[name] for name in self._kept}
 
     def _part(self, name: str) -> Vector:
         part: Vector = self.current[name][self._subset.selector(name)]

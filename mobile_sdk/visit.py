@@ -26,6 +26,7 @@ from .events import (
     Evaluating,
     Event,
     Merged,
+    Personal,
     RunFinished,
     Training,
     UpdateAccepted,
@@ -70,8 +71,8 @@ class Device:
     What visits need of the device, and what outlives them.
 
     ``pinned`` is the key that the app pins. ``ready`` describes the device; ``prepare`` makes engine and weights of an
-    assignment; ``samples`` gives what to train on; ``keep`` writes an update down. ``failed`` counts assignments in a
-    row that came to nothing; bytes are those since the last update was acknowledged.
+    assignment; ``samples`` gives what to train on; ``judge`` compares models; ``keep`` writes an update down.
+    ``failed`` counts assignments in a row that came to nothing; bytes are those since the last update was acknowledged.
     """
 
     storage: DeviceStorage
@@ -84,7 +85,8 @@ class Device:
     ready: Callable[[], Ready]
     prepare: Callable[[Assign | Evaluate], tuple[Engine, Arrays]]
     samples: Callable[[Engine, str], Dataset]
-    keep: Callable[[Assign, TrainingResult, float, float], PendingUpdate]
+    judge: Callable[[Engine, Assign, TrainingResult, Dataset], Personal | None]
+    keep: Callable[[Assign, TrainingResult, Personal | None, float, float], PendingUpdate]
     failed: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
@@ -246,16 +248,21 @@ class Visit:
             )
             seconds = self._device.clock.monotonic() - began
             cpu = self._device.process.cpu_seconds() - cpu
+            personal = await self._offload(self._device.judge, engine, assign, result, samples)
+            if personal is not None:
+                self._listener(personal)
         except (Diverged, DataError, PayloadError, ProgramError) as error:
             await self._decline(assign, error)
             return None
-        return await self._keep(assign, result, seconds, cpu)
+        return await self._keep(assign, result, personal, seconds, cpu)
 
-    async def _keep(self, assign: Assign, result: TrainingResult, seconds: float, cpu: float) -> PendingUpdate:
+    async def _keep(
+        self, assign: Assign, result: TrainingResult, personal: Personal | None, seconds: float, cpu: float
+    ) -> PendingUpdate:
         """Write the update down; a full disk must not cost the work that is done."""
         for wait in delays(self._device.rng):
             try:
-                update: PendingUpdate = await self._offload(self._device.keep, assign, result, seconds, cpu)
+                update: PendingUpdate = await self._offload(self._device.keep, assign, result, personal, seconds, cpu)
             except OSError as error:
                 self._listener(Disconnected(f"the update cannot be kept: {error}", wait))
                 await asyncio.sleep(wait)

@@ -39,7 +39,7 @@ class Engine(Protocol):
 
         Returns:
             ``sum(sample_weight * loss)``, the task's weighted metric sums, and the gradients of that loss
-            sum in compact form (``manifest.subset.shape(name)``). The gradient arrays belong to the
+            sum in compact form (``manifest.trained.shape(name)``). The gradient arrays belong to the
             engine and are overwritten by its next call.
 
         """

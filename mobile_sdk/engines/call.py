@@ -150,12 +150,12 @@ def _check_outputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...
                 f"{spec.role} {spec.name!r} of {method!r} has the shape {spec.shape}; it must be one number"
             )
         if spec.role == "gradient" and (
-            spec.name not in manifest.subset
-            or (spec.shape, spec.dtype) != (manifest.subset.shape(spec.name), "float32")
+            spec.name not in manifest.trained
+            or (spec.shape, spec.dtype) != (manifest.trained.shape(spec.name), "float32")
         ):
             raise ProgramError(
                 f"the manifest contradicts itself: {method!r} gives a gradient for {spec.name!r} as {spec.dtype} of "
-                f"shape {spec.shape}, but its subset says otherwise"
+                f"shape {spec.shape}, but by what it trains otherwise"
             )
         if spec.role == "prediction" and (spec.shape[:1] != (manifest.micro_batch,) or spec.dtype != "float32"):
             raise ProgramError(
@@ -164,7 +164,7 @@ def _check_outputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...
             )
     _check_roles(method, specs, _OUTPUT_ROLES[method])
     _check_names(method, "metric", specs, manifest.metrics if method != "predict" else ())
-    _check_names(method, "gradient", specs, tuple(manifest.subset) if method == "train_step" else ())
+    _check_names(method, "gradient", specs, tuple(manifest.trained) if method == "train_step" else ())
 
 
 def _check_roles(method: str, specs: tuple[TensorSpec, ...], allowed: set[str]) -> None:
