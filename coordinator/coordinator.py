@@ -8,8 +8,9 @@ merged into the next version, which is evaluated, written down, and announced.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
@@ -95,9 +96,11 @@ class Coordinator:
         """One look at the run."""
         return self.state.status()
 
-    async def serve(self, connection: Connection, traffic: Traffic | None = None) -> None:
-        """Serve one device until it leaves."""
-        session = DeviceSession(self.state, connection, traffic or Traffic(), self)
+    async def serve(
+        self, connection: Connection, traffic: Traffic | None = None, proven: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve one device until it leaves; ``proven`` is called when it has proved who it is."""
+        session = DeviceSession(self.state, connection, traffic or Traffic(), self, proven)
         try:
             await session.serve()
         finally:
@@ -134,10 +137,11 @@ class Coordinator:
             await self.set_phase("running", "started", by="coordinator")
         while (reason := await self._ended()) is None:
             self._changed.clear()
-            updates = await self._gather()
+            drained = state.phase == "draining" and not self.dispatcher.scheduler.working
+            updates = self._rest() if drained else await self._gather()
             if updates:
                 await self._merge_or_wait(updates)
-            elif state.phase == "draining" and not self.dispatcher.scheduler.working and not state.buffer.remainder():
+            elif drained:
                 await self.set_phase("paused", "drained", by="coordinator")
         if state.phase != "finished":
             await self.set_phase("finished", reason, by="coordinator")
@@ -161,18 +165,20 @@ class Coordinator:
             return None
         return float(await self.state.offload(self.state.store.started_at, now)) + limit - now
 
+    def _rest(self) -> list[BufferedUpdate]:
+        """What a drained run can merge still."""
+        buffer = self.state.buffer
+        return buffer.oldest() if buffer.is_full else buffer.remainder()
+
     async def _gather(self) -> list[BufferedUpdate]:
         """
         Wait for updates to merge; none if something else has to be looked at first.
 
         That is a full buffer. When the devices that there are cannot fill it, what has come is merged
-        after a while, and so is the rest when the run is drained.
+        after a while.
         """
         state, buffer = self.state, self.state.buffer
         idle = state.phase in ("created", "paused")
-        drained = state.phase == "draining" and not self.dispatcher.scheduler.working
-        if drained and not buffer.is_full and buffer.remainder():
-            return buffer.remainder()
         arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self._remaining()
         limits = [seconds for seconds in (None if idle or flush == 0 else flush, remaining) if seconds is not None]
         waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._changed.wait())}
@@ -197,6 +203,7 @@ class Coordinator:
 
     def _woken(self) -> None:
         """A device is done with its work: what a draining run waits for."""
+        self._left.set()
         if self.state.phase == "draining":
             self._changed.set()
 
@@ -265,6 +272,18 @@ class Coordinator:
         session = self._sessions.get(device)
         if session is not None:
             await session.fail("revoked", "the operator has revoked this device")
+
+    async def settled(self) -> None:
+        """Wait until no update is on its way."""
+        while any(device.state == "uploading" for device in self.state.status().devices):
+            self._left.clear()
+            await self._left.wait()
+
+    @contextlib.asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """While the context lasts no version is made; one that has begun is finished first."""
+        async with self._writing:
+            yield
 
     async def dismiss(self, code: str, message: str) -> None:
         """End every connection; what is on its way up or down goes on when the devices come back."""

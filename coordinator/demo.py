@@ -64,9 +64,10 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     _clear(folder)
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
-    async with serving(config, console) as server, _devices(server, config, folder) as processes:
+    async with serving([config], console, admin=False) as server, _devices(server, config, folder) as processes:
         summary = await _while_any_lives(server, processes)
-        server.save(summary, folder)
+        for name in ("summary.json", "weights.safetensors"):
+            shutil.copyfile(config.run.state / name, folder / name)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await asyncio.gather(*(process.wait() for process in processes))
@@ -94,7 +95,8 @@ async def _while_any_lives(server: Serving, processes: list[asyncio.subprocess.P
     if not running.done():
         running.cancel()
         raise CoordinatorError("every device process has ended before the run: see the logs beside the state directory")
-    return running.result()
+    (summary,) = running.result()
+    return summary
 
 
 def _clear(folder: Path) -> None:
@@ -117,7 +119,14 @@ async def _devices(server: Serving, config: Config, folder: Path) -> AsyncIterat
                 processes.append(
                     await asyncio.create_subprocess_exec(
                         *(Path(sys.executable).with_name("ftte-device"), "join", server.url),
-                        *("--run", config.run.name, "--key", server.key, "--name", device.name),
+                        *(
+                            "--run",
+                            config.run.name,
+                            "--key",
+                            server.only.coordinator.state.key.public,
+                            "--name",
+                            device.name,
+                        ),
                         *(
                             "--data",
                             f"exporters.zoo.digits_data:part({index}, of={len(DEVICES)}, alpha=0.3, seed={DATA_SEED})",

@@ -82,6 +82,7 @@ class Dispatcher:
         self._giver: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = ""
         now = run.clock.monotonic()
         for record in run.store.open_assignments():
             self._open[record.device] = record
@@ -100,6 +101,9 @@ class Dispatcher:
         """
         run, device = self._run, applicant.device
         tier = pick_tier(run.tiers, ready)
+        if self._stopped:
+            await applicant.postpone(run.config.scheduling.retry_seconds, self._stopped)
+            return
         if run.phase != "running":
             await applicant.postpone(run.config.scheduling.retry_seconds, f"the run is {run.phase}")
             return
@@ -140,7 +144,7 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Give work to whoever waits, as far as there are places; to be called whenever something has changed."""
-        if self._run.phase == "running":
+        if self._run.phase == "running" and not self._stopped:
             version = self._run.versions.newest.version
             while (device := self.scheduler.choose(version)) is not None:
                 applicant, tier = self._waiting.pop(device)
@@ -156,6 +160,11 @@ class Dispatcher:
         for device in self.scheduler.disperse():
             applicant, _ = self._waiting.pop(device)
             self._background(applicant.postpone(seconds, reason))
+
+    def stop(self, reason: str) -> None:
+        """Give no work out any more: the process is about to end."""
+        self._stopped = reason
+        self.disperse(reason)
 
     def void(self, devices: Sequence[str]) -> None:
         """What these devices train has become void, or they will not come back."""

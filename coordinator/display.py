@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -37,13 +37,13 @@ _STYLES = {
 
 
 @contextlib.asynccontextmanager
-async def live(console: Console, status: Callable[[], RunStatus]) -> AsyncIterator[None]:
+async def live(console: Console, status: Callable[[], Sequence[RunStatus]]) -> AsyncIterator[None]:
     """
-    Show the run while the context lasts; where there is no terminal, print a line per version instead.
+    Show the runs while the context lasts; where there is no terminal, print a line per version instead.
 
     Args:
         console: where to.
-        status: gives the newest look at the run.
+        status: gives the newest look at each run.
 
     """
     show = _animate(console, status) if console.is_terminal else _log(console, status)
@@ -66,30 +66,32 @@ async def _guarded(show: Coroutine[Any, Any, None]) -> None:
         log.warning("the display has ended: %r", error)
 
 
-async def _animate(console: Console, status: Callable[[], RunStatus]) -> None:
+async def _animate(console: Console, status: Callable[[], Sequence[RunStatus]]) -> None:
     with Live(console=console, auto_refresh=False, transient=True) as screen:
         while True:
-            screen.update(render(status()), refresh=True)
+            screen.update(Group(*(render(each) for each in status())), refresh=True)
             await asyncio.sleep(REFRESH_SECONDS)
 
 
-async def _log(console: Console, status: Callable[[], RunStatus]) -> None:
-    seen = status().version
+async def _log(console: Console, status: Callable[[], Sequence[RunStatus]]) -> None:
+    seen = {each.name: each.version for each in status()}
     try:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            seen = _print_versions(console, status(), seen)
+            _print_versions(console, status(), seen)
     finally:
         _print_versions(console, status(), seen)
 
 
-def _print_versions(console: Console, status: RunStatus, seen: int) -> int:
-    """Print the versions after ``seen``; the newest one."""
-    for version, metrics in status.history:
-        if version > seen:
-            numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            console.print(f"version {version}: {numbers}", highlight=False)
-    return status.version
+def _print_versions(console: Console, runs: Sequence[RunStatus], seen: dict[str, int]) -> None:
+    """Print the versions after those in ``seen``, which is brought up to date."""
+    for status in runs:
+        run = f"{status.name} " if len(runs) > 1 else ""
+        for version, metrics in status.history:
+            if version > seen.get(status.name, -1):
+                numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                console.print(f"{run}version {version}: {numbers}", highlight=False)
+        seen[status.name] = status.version
 
 
 def render(status: RunStatus) -> RenderableType:
@@ -97,6 +99,8 @@ def render(status: RunStatus) -> RenderableType:
     history = [metrics["accuracy"] for _, metrics in status.history if "accuracy" in metrics]
     facts = Table.grid(padding=(0, 2))
     facts.add_row(Text("version", style="dim"), Text(str(status.version), style="bold"))
+    if status.phase != "running":
+        facts.add_row(Text("phase", style="dim"), Text(f"{status.phase}: {status.reason}", style="yellow"))
     if history:
         facts.add_row(
             Text("accuracy", style="dim"),

@@ -3,6 +3,7 @@ What can go wrong on the coordinator.
 
     CoordinatorError
     ├── ConfigError     a run file that cannot be used
+    ├── NotFoundError   a run, device or token that there is not
     ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
     │   └── StoreUnavailable  it cannot be written just now: a full disk, say
@@ -14,7 +15,15 @@ from __future__ import annotations
 
 from mobile_sdk.errors import FtteError
 
-__all__ = ["ConfigError", "ConflictError", "CoordinatorError", "StoreError", "StoreUnavailable", "UpdateRefused"]
+__all__ = [
+    "ConfigError",
+    "ConflictError",
+    "CoordinatorError",
+    "NotFoundError",
+    "StoreError",
+    "StoreUnavailable",
+    "UpdateRefused",
+]
 
 
 class CoordinatorError(FtteError):
@@ -23,6 +32,10 @@ class CoordinatorError(FtteError):
 
 class ConfigError(CoordinatorError):
     """A run file cannot be used."""
+
+
+class NotFoundError(CoordinatorError):
+    """There is no such run, device or token."""
 
 
 class ConflictError(CoordinatorError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from mobile_sdk import safetensors
 from mobile_sdk.data import ArrayDataset
+from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.evaluation import evaluate_dataset
 from mobile_sdk.layout import Vector
+from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "engine_of"]
 
 
 class Evaluator:
@@ -30,3 +35,12 @@ class Evaluator:
         """Metrics of the weights ``vector``: ``loss`` and what the task defines, as means per sample."""
         weights = self._engine.manifest.layout.views(vector)
         return evaluate_dataset(self._engine, weights, self._data)[1]
+
+
+def engine_of(manifest: bytes, program: bytes) -> Engine:
+    """The engine of a program that is not in a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The runtime maps the file, so it may be gone once it is loaded.
+        (Path(folder) / MANIFEST_FILE).write_bytes(manifest)
+        (Path(folder) / PROGRAM_FILE).write_bytes(program)
+        return load_engine(folder)

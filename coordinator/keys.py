@@ -27,12 +27,19 @@ class RunKey:
     Args:
         private: the private half.
         succession: how the run's earlier keys led to this one, oldest first.
+        first: the run's first public key, hex; this one, if there is no other.
 
     """
 
-    def __init__(self, private: Ed25519PrivateKey, succession: Sequence[Succession] = ()) -> None:
+    def __init__(self, private: Ed25519PrivateKey, succession: Sequence[Succession] = (), first: str = "") -> None:
         self._private = private
+        self._first = first or self.public
         self.succession = tuple(succession)
+
+    @property
+    def predecessors(self) -> list[str]:
+        """The run's earlier public keys, oldest first."""
+        return [self._first, *(step.key for step in self.succession)][: len(self.succession)]
 
     @classmethod
     def load_or_create(cls, path: Path) -> RunKey:
@@ -51,7 +58,7 @@ class RunKey:
         if len(content) != 32:
             raise StoreError(f"{path} holds {len(content)} bytes, not a key of 32: restore it from a backup")
         private = Ed25519PrivateKey.from_private_bytes(content)
-        return cls(private, _succession(path, private.public_key().public_bytes_raw().hex()))
+        return cls(private, *_succession(path, private.public_key().public_bytes_raw().hex()))
 
     def rotated(self, path: Path, run: str) -> RunKey:
         """
@@ -64,9 +71,10 @@ class RunKey:
         step = Succession(Hex(public), Hex(self._private.sign(succession_bytes(run, self.public, public)).hex()))
         steps = (*self.succession, step)
         # First the public list, then the key: killed in between, the list ends with a key that nobody has, and is cut.
-        write_durably(_succession_path(path), json.dumps([dataclasses.asdict(step) for step in steps]).encode())
+        known = {"first": self._first, "steps": [dataclasses.asdict(step) for step in steps]}
+        write_durably(_succession_path(path), json.dumps(known).encode())
         _write(path, private)
-        return RunKey(private, steps)
+        return RunKey(private, steps, self._first)
 
     @property
     def public(self) -> str:
@@ -98,14 +106,16 @@ def _succession_path(path: Path) -> Path:
     return path.with_name("succession.json")
 
 
-def _succession(path: Path, public: str) -> list[Succession]:
-    """The steps that led to the key ``public``."""
+def _succession(path: Path, public: str) -> tuple[list[Succession], str]:
+    """The steps that led to the key ``public``, and the key that they began with."""
     file = _succession_path(path)
     if not file.exists():
-        return []
+        return [], public
     try:
-        steps = [Succession(Hex(step["key"]), Hex(step["signature"])) for step in json.loads(file.read_bytes())]
+        data = json.loads(file.read_bytes())
+        steps = [Succession(Hex(step["key"]), Hex(step["signature"])) for step in data["steps"]]
+        first = str(data["first"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is damaged ({error}): restore it from a backup") from error
     known = [step.key for step in steps]
-    return steps[: known.index(Hex(public)) + 1] if public in known else []
+    return (steps[: known.index(Hex(public)) + 1], first) if public in known else ([], public)

@@ -11,29 +11,27 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-import tempfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from mobile_sdk import safetensors
-from mobile_sdk.engines import load_engine
-from mobile_sdk.engines.base import Engine
+from mobile_sdk import ed25519, safetensors
 from mobile_sdk.layout import Vector
-from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
+from mobile_sdk.manifest import Manifest
 from mobile_sdk.payload import Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+from mobile_sdk.signing import signed_bytes
 
 from .config import Config, PlanningSection
 from .errors import ConfigError, StoreError
-from .evaluate import Evaluator
+from .evaluate import Evaluator, engine_of
+from .evaluation_process import EvaluationProcess
 from .keys import RunKey
 from .store.base import RunRecord, Store, TierRecord, VersionRecord
 from .tiers import Tier, load_tiers
 from .versions import put_weights, trained_part
 
-__all__ = ["begin_or_resume", "load_evaluator"]
+__all__ = ["begin_or_resume", "load_evaluator", "sign_tiers"]
 
 # Programs are numbered by the set they were exported in; a device never goes back.
 FIRST_SERIAL = 1
@@ -86,10 +84,23 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
             f"the run {existing.name!r} in {config.run.state} was planned for another task, other budgets or another "
             "[planning]: restore them in the run file, or give a new state directory"
         )
+    sign_tiers(store, key)
     tiers = load_tiers(store, config.training.settings.state_copies)
     if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
         raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
     return tiers
+
+
+def sign_tiers(store: Store, key: RunKey) -> None:
+    """Sign the programs again that a key signed which ``key`` follows; whatever nobody signed stays so."""
+    signatures = {}
+    for record in store.tiers():
+        manifest = store.verified(record.manifest.sha256).read_bytes()
+        old = bytes.fromhex(record.signature)
+        if any(ed25519.verify(bytes.fromhex(each), signed_bytes(manifest), old) for each in key.predecessors):
+            signatures[record.name] = key.sign(manifest)
+    if signatures:
+        store.sign(signatures)
 
 
 def _reports(store: Store, tier: Tier, metric: str) -> bool:
@@ -126,7 +137,7 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     metrics = {}
     if evaluation:
         progress("evaluating version 0")
-        engine = _engine(exported[0].manifest, exported[0].program)
+        engine = engine_of(exported[0].manifest, exported[0].program)
         metrics = Evaluator(engine, evaluation)(vector)
         engine.close()
     store.create(run, records, VersionRecord(0, -1, put.weights, metrics, now, kind="initial", private=put.private))
@@ -223,19 +234,11 @@ def _held_out(task: str) -> bytes:
     return safetensors.dumps({"x": x, "y": y})
 
 
-def _engine(manifest: bytes, program: bytes) -> Engine:
-    with tempfile.TemporaryDirectory() as folder:
-        # The runtime maps the file, so it may be gone once it is loaded.
-        (Path(folder) / MANIFEST_FILE).write_bytes(manifest)
-        (Path(folder) / PROGRAM_FILE).write_bytes(program)
-        return load_engine(folder)
-
-
-def load_evaluator(store: Store, tier: Tier) -> Evaluator | None:
+def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
     """The run's central evaluation, in a program of ``tier``; none if the task has no held-out data."""
     run = store.run()
     if run is None or not run.evaluation:
         return None
-    manifest = store.artifact(tier.record.manifest.sha256).read_bytes()
-    program = zlib.decompress(store.artifact(tier.record.program.sha256).read_bytes())
-    return Evaluator(_engine(manifest, program), store.artifact(run.evaluation).read_bytes())
+    manifest = store.verified(tier.record.manifest.sha256).read_bytes()
+    program = zlib.decompress(store.verified(tier.record.program.sha256).read_bytes())
+    return EvaluationProcess(manifest, program, store.verified(run.evaluation).read_bytes())

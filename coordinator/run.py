@@ -7,6 +7,7 @@ All of it can be rebuilt from the store.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -115,6 +116,13 @@ class Run:
     def device(self, name: str) -> DeviceStatus:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
+
+    def use_key(self, key: RunKey) -> None:
+        """The run has a new key, with which its programs were signed again."""
+        self.key = key
+        signatures = {record.name: record for record in self.store.tiers()}
+        self.tiers = [dataclasses.replace(tier, record=signatures[tier.name]) for tier in self.tiers]
+        self._by_name = {tier.name: tier for tier in self.tiers}
 
     def forget(self, device: str) -> None:
         """A device was withdrawn."""

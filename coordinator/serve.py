@@ -1,28 +1,22 @@
-"""A run from its file to its summary: what ``ftte serve`` and ``ftte demo`` have in common."""
+"""Runs from their files to their summaries: what ``ftte serve`` and ``ftte demo`` have in common."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from rich.console import Console
 
-from mobile_sdk import safetensors
-from mobile_sdk.clock import SystemClock
-from mobile_sdk.files import write_durably
-
-from .config import Config
-from .coordinator import Coordinator
+from .admin.server import administered
+from .config import Config, ServerSection
 from .display import live
-from .keys import RunKey
-from .planning import begin_or_resume, load_evaluator
+from .errors import ConfigError
+from .gate import Gate
+from .running import Running
 from .server import listen
-from .store.sqlite import SqliteStore
-from .summary import summarise
+from .service import Service
 
 __all__ = ["Serving", "serving"]
 
@@ -32,66 +26,80 @@ FAREWELL_SECONDS = 10.0
 
 class Serving:
     """
-    A coordinator that listens.
+    A service that listens.
 
-    ``url`` and ``key`` are what a device needs to join.
+    ``url`` is where devices connect, ``service`` holds the runs.
     """
 
-    def __init__(self, coordinator: Coordinator, url: str, key: str, console: Console) -> None:
-        self.url = url
-        self.key = key
-        self.coordinator = coordinator
+    def __init__(self, service: Service, console: Console) -> None:
+        self.service = service
+        self.url = service.url
         self._console = console
-        self._clock = SystemClock()
 
-    async def run(self) -> dict[str, Any]:
-        """Show the run until it has ended; its summary, as in ``summary.json``."""
-        began = self._clock.monotonic()
-        async with live(self._console, self.coordinator.status):
-            finished = await self.coordinator.run()
-            seconds = self._clock.monotonic() - began
+    @property
+    def only(self) -> Running:
+        """The run, where there is but one."""
+        (running,) = self.service.runs.values()
+        return running
+
+    async def run(self) -> list[dict[str, Any]]:
+        """Show the runs until all have ended; their summaries, as in their ``summary.json``."""
+        runs = list(self.service.runs.values())
+        async with live(self._console, lambda: [running.coordinator.status() for running in runs]):
+            await asyncio.gather(*(running.ended() for running in runs))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
-                    await self.coordinator.drained()
-        return {"ended": finished.reason, **summarise(self.coordinator.state, wall_seconds=seconds)}
+                    await asyncio.gather(*(running.coordinator.drained() for running in runs))
+        summaries = [running.summary() for running in runs]
+        for running, summary in zip(runs, summaries, strict=True):
+            running.save(summary)
+        return summaries
 
-    def save(self, summary: dict[str, Any], folder: Path) -> None:
-        """Write ``summary.json`` and the newest weights, ``weights.safetensors``; to be done before printing."""
-        run = self.coordinator.state
-        weights = safetensors.dumps(
-            run.layout.views(run.versions.vector), {"version": str(run.versions.newest.version)}
-        )
-        write_durably(folder / "weights.safetensors", weights)
-        write_durably(folder / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
+    async def stay(self) -> None:
+        """Show the runs until the process is told to end, whatever becomes of them."""
+        async with live(self._console, lambda: [r.coordinator.status() for r in self.service.runs.values()]):
+            await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def serving(config: Config, console: Console) -> AsyncIterator[Serving]:
+async def serving(configs: Sequence[Config], console: Console, *, admin: bool = True) -> AsyncIterator[Serving]:
     """
-    Open the state directory, plan if that was not done yet, and listen.
+    Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
+
+    Args:
+        configs: the run files. Their ``[server]`` and ``[admin]`` must agree where more than one has them.
+        console: where progress is shown.
+        admin: whether operators can connect.
 
     Raises:
-        CoordinatorError: if the run file or the state directory cannot be used.
+        CoordinatorError: if a run file or a state directory cannot be used.
         ExportError: if a program cannot be made.
 
     """
-    clock = SystemClock()
-    store = SqliteStore(config.run.state)
-    try:
-        key = RunKey.load_or_create(config.run.state / "run.key")
+    section = _shared(configs)
+    service = Service(section)
+    gate = Gate(section.connections, section.handshakes, section.handshakes_per_address)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
         with console.status("planning programs ...") as status:
-            tiers = await asyncio.to_thread(
-                begin_or_resume,
-                config,
-                store,
-                key,
-                clock.wall(),
-                lambda text: status.update(text) if console.is_terminal else console.print(text, highlight=False),
-            )
-        # The largest tier was planned for the least memory pressure; every tier evaluates alike.
-        evaluate = await asyncio.to_thread(load_evaluator, store, tiers[-1])
-        coordinator = Coordinator(config, store, key, tiers, evaluate)
-        async with listen(coordinator, config.server) as url:
-            yield Serving(coordinator, url, key.public, console)
-    finally:
-        store.close()
+
+            def progress(text: str) -> None:
+                status.update(text) if console.is_terminal else console.print(text, highlight=False)
+
+            for config in configs:
+                await service.create(config, progress)
+        service.url = await stack.enter_async_context(listen(service, section, gate))
+        # Entered last, left first: while devices are being dismissed, no operator starts something new.
+        if admin:
+            await stack.enter_async_context(administered(service, gate, configs[0].admin))
+        yield Serving(service, console)
+
+
+def _shared(configs: Sequence[Config]) -> ServerSection:
+    """The one [server] of all run files."""
+    given = [config.server for config in configs if config.server != ServerSection()]
+    if any(section != given[0] for section in given):
+        raise ConfigError(
+            "the run files have different [server] tables: write it into one of them, or the same into all"
+        )
+    return given[0] if given else ServerSection()

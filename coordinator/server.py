@@ -4,37 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator
-from typing import Any
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from mobile_sdk.connection import WEBSOCKET_LIMITS, WebSocketConnection
+from mobile_sdk.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
 
 from .config import ServerSection
-from .coordinator import Coordinator
 from .errors import ConfigError
+from .gate import Gate
 from .status import Traffic
+from .tls import server_context
 
-__all__ = ["CountingConnection", "listen"]
+__all__ = ["Host", "listen"]
+
+# A peer has so long for TLS, and again for the WebSocket handshake.
+OPEN_SECONDS = 10.0
 
 
-class CountingConnection(ServerConnection):
-    """Counts the bytes of the WebSocket stream, handshake and framing included."""
+class Host(Protocol):
+    """Serves connections: a :class:`~coordinator.service.Service`, or one coordinator."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
+        """Serve one connection until it ends; ``proven`` is called when its device has proved who it is."""
+        ...
+
+
+class _Door(ServerConnection):
+    """Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included."""
+
+    def __init__(self, *args: Any, gate: Gate, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.traffic = Traffic()
+        self._gate = gate
+        self._address = ""
+        self._entered = False
+        self._proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
             raise TypeError(f"a WebSocket needs a stream transport, not {transport!r}")
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        self._entered = self._gate.enter(self._address)
         super().connection_made(_count_writes(transport, self.traffic))
+        if not self._entered:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._entered:
+            self._gate.leave(self._address, proven=self._proven)
+            self._entered = False
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self.traffic.up += len(data)
         super().data_received(data)
+
+    def prove(self) -> None:
+        """The device has proved who it is."""
+        if self._entered and not self._proven:
+            self._proven = True
+            self._gate.prove(self._address)
 
 
 def _count_writes(transport: asyncio.Transport, traffic: Traffic) -> asyncio.Transport:
@@ -51,7 +83,7 @@ def _count_writes(transport: asyncio.Transport, traffic: Traffic) -> asyncio.Tra
 
 
 @contextlib.asynccontextmanager
-async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncIterator[str]:
+async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -> AsyncIterator[str]:
     """
     Serve devices for as long as the context lasts; gives the address that they join.
 
@@ -59,22 +91,25 @@ async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncItera
         ConfigError: if the address cannot be listened on, or the certificate cannot be used.
 
     """
+    gate = gate or Gate(section.connections, section.handshakes, section.handshakes_per_address)
 
     async def handle(socket: ServerConnection) -> None:
-        if not isinstance(socket, CountingConnection):
+        if not isinstance(socket, _Door):
             raise TypeError(f"the server made {socket!r}")
-        await coordinator.serve(WebSocketConnection(socket), socket.traffic)
+        await host.serve(WebSocketConnection(socket), socket.traffic, socket.prove)
 
-    tls = _tls(section)
+    tls = server_context(section)
+    limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})
     try:
         server = await serve(
             handle,
             section.host,
             section.port,
             ssl=tls,
-            create_connection=CountingConnection,
+            create_connection=functools.partial(_Door, gate=gate),  # type: ignore[arg-type]
             origins=[None],  # devices send none; a web page that somebody opens here must not join
-            **WEBSOCKET_LIMITS,
+            open_timeout=OPEN_SECONDS,
+            **limits,
         )
     except OSError as error:
         raise ConfigError(
@@ -83,14 +118,3 @@ async def listen(coordinator: Coordinator, section: ServerSection) -> AsyncItera
     async with server:
         port = server.sockets[0].getsockname()[1]
         yield f"{'wss' if tls else 'ws'}://{section.host}:{port}"
-
-
-def _tls(section: ServerSection) -> ssl.SSLContext | None:
-    if section.certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(section.certificate, section.private_key)
-    except OSError as error:
-        raise ConfigError(f"cannot use the certificate {section.certificate} with its private key: {error}") from error
-    return context

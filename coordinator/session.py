@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import hmac
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from mobile_sdk.connection import Connection, ConnectionLost
@@ -67,14 +67,18 @@ class DeviceSession:
         connection: the link to the device.
         traffic: counts its bytes.
         host: the coordinator.
+        proven: called once the device has proved who it is.
 
     """
 
-    def __init__(self, run: Run, connection: Connection, traffic: Traffic, host: Host) -> None:
+    def __init__(
+        self, run: Run, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
+    ) -> None:
         self.device = ""
         self._run = run
         self._traffic = traffic
         self._host = host
+        self._proven = proven
         self._session = CoordinatorSession(
             run=run.config.run.name,
             key=run.key.public,
@@ -221,6 +225,7 @@ class DeviceSession:
                 await self._enrol(event)
             case Proof():
                 self._prove(event)
+                self._proven()
                 self._host.greet(self)
             case Ready():
                 await self._ready(event)

@@ -263,6 +263,10 @@ class Store(Protocol):
         """The programs, smallest budget first."""
         ...
 
+    def sign(self, signatures: Mapping[str, str]) -> None:
+        """New signatures of programs, by tier: the run has a new key."""
+        ...
+
     def phase(self) -> tuple[Phase, str]:
         """Where the run stands, and the reason that was given."""
         ...

@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +118,26 @@ class Site:
         self.key = RunKey.load_or_create(self.state / "run.key").public
         self._processes: list[Process] = []
 
-    def serve(self, settings: str = "", environment: Mapping[str, str] | None = None, *, server: str = "") -> Process:
-        """Start ``ftte serve`` with these further TOML settings, and those of its server; returns when it listens."""
+    def serve(
+        self,
+        settings: str = "",
+        environment: Mapping[str, str] | None = None,
+        *,
+        server: str = "",
+        options: Sequence[str] = (),
+    ) -> Process:
+        """Start ``ftte serve`` with these further TOML settings and ``[server]`` keys; returns when it listens."""
         budgets = "\n".join(f'{name} = "{size}"' for name, size in PLANS["budgets"].items())
         run_file = self.folder / "run.toml"
         run_file.write_text(
-            f'[run]\nname = "digits"\ntask = "exporters.zoo.digits:task"\n[server]\nport = {self.port}\n'
-            f"{server}\n[budgets]\n{budgets}\n{settings}"
+            f'[run]\nname = "digits"\ntask = "exporters.zoo.digits:task"\n[server]\nport = {self.port}\n{server}'
+            f"[budgets]\n{budgets}\n{settings}"
         )
-        process = self._keep(
+        process = self.keep(
             Process(
-                BIN / "ftte", "--verbose", "serve", run_file, log=self.folder / "serve.log", environment=environment
+                *(BIN / "ftte", "--verbose", "serve", run_file, *options),
+                log=self.folder / "serve.log",
+                environment=environment,
             )
         )
         process.wait_for(r"waits for devices")
@@ -136,7 +145,7 @@ class Site:
 
     def device(self, name: str, part: int, *options: str) -> Process:
         """Start ``ftte-device join`` with its part of the data."""
-        return self._keep(
+        return self.keep(
             Process(
                 *(BIN / "ftte-device", "join", self.url, "--run", "digits", "--key", self.key, "--name", name),
                 *("--data", f"exporters.zoo.digits_data:part({part}, of=4)", "--storage", self.folder / name),
@@ -157,7 +166,8 @@ class Site:
         summary: dict[str, Any] = json.loads((self.state / "summary.json").read_text())
         return summary
 
-    def _keep(self, process: Process) -> Process:
+    def keep(self, process: Process) -> Process:
+        """Stop this process at the end, if it still runs."""
         self._processes.append(process)
         return process
 

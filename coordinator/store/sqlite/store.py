@@ -6,7 +6,7 @@ import dataclasses
 import fcntl
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -146,6 +146,12 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             TierRecord(name, serial, budget, _ref(manifest), signature, _ref(program), _ref(graph) if graph else None)
             for name, serial, budget, manifest, signature, program, graph in rows
         ]
+
+    def sign(self, signatures: Mapping[str, str]) -> None:
+        with self._database.transaction() as database:
+            database.executemany(
+                "UPDATE tiers SET signature = ? WHERE name = ?", [(text, name) for name, text in signatures.items()]
+            )
 
     def phase(self) -> tuple[Phase, str]:
         ((phase, reason),) = self._database.rows("SELECT phase, reason FROM run")

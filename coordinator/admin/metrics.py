@@ -1,0 +1,74 @@
+"""The service's numbers in Prometheus' text format."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..gate import Gate
+from ..service import Service
+
+__all__ = ["metrics_text"]
+
+PHASES = ("created", "running", "paused", "draining", "finished")
+
+
+def metrics_text(service: Service, gate: Gate) -> str:
+    """Everything that there is to scrape; names are documented in ``docs/operating.md``."""
+    registry = CollectorRegistry()
+    registry.register(_Numbers(service, gate))
+    return generate_latest(registry).decode()
+
+
+class _Numbers(Collector):
+    def __init__(self, service: Service, gate: Gate) -> None:
+        self._service = service
+        self._gate = gate
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily("ftte_connections", "Open device connections.", self._gate.open)
+        yield GaugeMetricFamily("ftte_handshakes", "Connections whose peer has not proved itself.", self._gate.unproven)
+        yield CounterMetricFamily("ftte_connections_shed", "Connections refused for lack of room.", self._gate.shed)
+        phase = GaugeMetricFamily("ftte_run_phase", "1 for the phase that a run is in.", labels=("run", "phase"))
+        version = GaugeMetricFamily("ftte_version", "The newest version.", labels=("run",))
+        buffered = GaugeMetricFamily("ftte_buffered_updates", "Updates that wait to be merged.", labels=("run",))
+        merged = CounterMetricFamily("ftte_merged_updates", "Updates that were merged.", labels=("run",))
+        accepted = CounterMetricFamily("ftte_accepted_updates", "Updates that were accepted.", labels=("run",))
+        failures = CounterMetricFamily("ftte_device_failures", "Given back, refused or overdue.", labels=("run",))
+        moved = CounterMetricFamily("ftte_bytes", "Bytes moved, by direction.", labels=("run", "direction"))
+        devices = GaugeMetricFamily("ftte_devices", "Devices by what they do.", labels=("run", "state"))
+        working = GaugeMetricFamily("ftte_tasks_working", "Tasks at work.", labels=("run",))
+        waiting = GaugeMetricFamily("ftte_devices_waiting", "Devices that wait for their turn.", labels=("run",))
+        overdue = CounterMetricFamily("ftte_tasks_overdue", "Tasks whose place was given to another.", labels=("run",))
+        metric = GaugeMetricFamily("ftte_metric", "Metrics of the newest version.", labels=("run", "metric"))
+        own = GaugeMetricFamily(
+            "ftte_federated_metric", "Metrics on the devices' own samples, newest result.", labels=("run", "metric")
+        )
+        for name, running in sorted(self._service.runs.items()):
+            status = running.coordinator.status()
+            scheduler = running.coordinator.dispatcher.scheduler
+            for each in PHASES:
+                phase.add_metric((name, each), float(status.phase == each))
+            version.add_metric((name,), status.version)
+            buffered.add_metric((name,), status.buffered)
+            merged.add_metric((name,), status.merged)
+            accepted.add_metric((name,), sum(device.updates for device in status.devices))
+            failures.add_metric((name,), sum(device.failures for device in status.devices))
+            moved.add_metric((name, "up"), sum(device.bytes_up for device in status.devices))
+            moved.add_metric((name, "down"), sum(device.bytes_down for device in status.devices))
+            for state, count in collections.Counter(device.state for device in status.devices).items():
+                devices.add_metric((name, state), count)
+            working.add_metric((name,), len(scheduler.working))
+            waiting.add_metric((name,), len(scheduler.waiting))
+            overdue.add_metric((name,), scheduler.overdue)
+            for key, value in status.metrics.items():
+                metric.add_metric((name, key), value)
+            for result in running.coordinator.state.federated.results[-1:]:
+                for key, value in result.metrics.items():
+                    own.add_metric((name, key), value)
+        yield from (phase, version, buffered, merged, accepted, failures, moved, devices)
+        yield from (working, waiting, overdue, metric, own)

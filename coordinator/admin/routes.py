@@ -1,0 +1,171 @@
+"""The admin API's paths; ``docs/operating.md`` lists them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..config import load_config
+from ..errors import ConfigError, NotFoundError
+from ..operations import Operations
+from ..service import Service
+from .files import OPERATOR_HEADER
+
+__all__ = ["Api"]
+
+log = logging.getLogger(__name__)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Create(_Body):
+    file: Path
+
+
+class _RollBack(_Body):
+    version: int = Field(ge=0)
+    why: str = Field("", max_length=1000)
+
+
+class _Token(_Body):
+    uses: int | None = Field(1, ge=1)
+    seconds: float | None = Field(None, gt=0)
+    note: str = Field("", max_length=200)
+
+
+class _Invite(_Token):
+    url: str | None = Field(None, pattern=r"^wss?://[^\s]+$")
+
+
+T = TypeVar("T", bound=_Body)
+Action = Callable[[Operations], Awaitable[Any]]
+
+
+class Api:
+    """
+    Handlers over a service.
+
+    Args:
+        service: the runs.
+
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Register every path."""
+        router.add_get("/runs", self._list)
+        router.add_post("/runs", self._create)
+        router.add_get("/runs/{run}", self._plain(lambda run: _later(run.overview)))
+        for name in ("start", "pause", "drain", "finish"):
+            router.add_post(f"/runs/{{run}}/{name}", self._phase(name))
+        router.add_post("/runs/{run}/rollback", self._roll_back)
+        router.add_get("/runs/{run}/versions", self._plain(lambda run: run.versions()))
+        router.add_get("/runs/{run}/weights", self._weights)
+        router.add_get("/runs/{run}/devices", self._plain(lambda run: run.devices()))
+        router.add_post("/runs/{run}/devices/{device}/revoke", self._revoke)
+        router.add_delete("/runs/{run}/devices/{device}", self._withdraw)
+        router.add_get("/runs/{run}/tokens", self._plain(lambda run: run.tokens()))
+        router.add_post("/runs/{run}/tokens", self._create_token)
+        router.add_delete("/runs/{run}/tokens/{token}", self._revoke_token)
+        router.add_post("/runs/{run}/invite", self._invite)
+        router.add_post("/runs/{run}/rotate-key", self._rotate)
+        router.add_get("/runs/{run}/audit", self._plain(lambda run: run.audit()))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        by = _operator(request)
+        overviews = [Operations(running, by).overview() for running in self._service.runs.values()]
+        return web.json_response({"url": self._service.url, "runs": overviews})
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await _parse(request, _Create)
+        config = await asyncio.to_thread(load_config, body.file)
+        running = await self._service.create(config, lambda text: log.info("%s: %s", config.run.name, text))
+        return web.json_response(Operations(running, _operator(request)).overview(), status=201)
+
+    def _plain(self, action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            return web.json_response(await action(self._operations(request)))
+
+        return handle
+
+    def _phase(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            operations = self._operations(request)
+            await getattr(operations, name)()
+            return web.json_response(operations.overview())
+
+        return handle
+
+    async def _roll_back(self, request: web.Request) -> web.Response:
+        body = await _parse(request, _RollBack)
+        return web.json_response(await self._operations(request).roll_back(body.version, body.why))
+
+    async def _weights(self, request: web.Request) -> web.Response:
+        number = request.query.get("version", "")
+        if number and not number.isdecimal():
+            raise ConfigError(f"version must be a number, not {number!r}")
+        version, content = await self._operations(request).weights(int(number) if number else None)
+        headers = {"X-FTTE-Version": str(version)}
+        return web.Response(body=content, content_type="application/octet-stream", headers=headers)
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        await self._operations(request).revoke(request.match_info["device"])
+        return web.json_response({})
+
+    async def _withdraw(self, request: web.Request) -> web.Response:
+        stopped = await self._operations(request).withdraw(request.match_info["device"])
+        return web.json_response({"stopped_updates": stopped})
+
+    async def _create_token(self, request: web.Request) -> web.Response:
+        body = await _parse(request, _Token)
+        token, record = await self._operations(request).create_token(body.uses, body.seconds, body.note)
+        return web.json_response({"token": token, **record}, status=201)
+
+    async def _revoke_token(self, request: web.Request) -> web.Response:
+        await self._operations(request).revoke_token(request.match_info["token"])
+        return web.json_response({})
+
+    async def _invite(self, request: web.Request) -> web.Response:
+        body = await _parse(request, _Invite)
+        operations = self._operations(request)
+        url = body.url or self._service.section.public_url or self._service.url
+        token, record = await operations.create_token(body.uses, body.seconds, body.note)
+        return web.json_response({"link": operations.invite(url, token), **record}, status=201)
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        return web.json_response({"key": await self._operations(request).rotate_key()})
+
+    def _operations(self, request: web.Request) -> Operations:
+        name = request.match_info["run"]
+        running = self._service.runs.get(name)
+        if running is None:
+            raise NotFoundError(f"there is no run {name!r} here; there are {', '.join(self._service.runs) or 'none'}")
+        return Operations(running, _operator(request))
+
+
+async def _later(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _operator(request: web.Request) -> str:
+    name = request.headers.get(OPERATOR_HEADER, "operator")
+    return "".join(c for c in name if c.isalnum() or c in "._-@")[:64] or "operator"
+
+
+async def _parse(request: web.Request, model: type[T]) -> T:
+    try:
+        return model.model_validate_json(await request.read() or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"the request's {where or 'body'}: {first['msg']}") from error

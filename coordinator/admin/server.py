@@ -1,0 +1,142 @@
+"""The admin API's socket and its bearer token."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from mobile_sdk.errors import FtteError
+
+from ..config import AdminSection
+from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
+from ..gate import Gate
+from ..service import Service
+from .files import SOCKET_FILE, TOKEN_FILE, URL_FILE
+from .metrics import metrics_text
+from .routes import Api
+
+__all__ = ["administered"]
+
+log = logging.getLogger(__name__)
+
+# Linux takes no longer path of a Unix socket.
+MAX_SOCKET_PATH = 107
+MAX_BODY_BYTES = 65_536
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def administered(service: Service, gate: Gate, section: AdminSection) -> AsyncIterator[None]:
+    """
+    Answer operators for as long as the context lasts.
+
+    ``GET /healthz`` is open to whoever reaches the socket; everything else needs the token in the file
+    ``admin.token``, which is made anew at every start and readable by its owner alone.
+
+    Raises:
+        ConfigError: if the folder or the port cannot be used.
+
+    """
+    folder = section.folder
+    token = secrets.token_urlsafe(32)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_secret(folder / TOKEN_FILE, token)
+    except OSError as error:
+        raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
+    app = web.Application(middlewares=[_authenticated(token), _answered], client_max_size=MAX_BODY_BYTES)
+    Api(service).add_to(app.router)
+    app.router.add_get("/healthz", lambda request: _health(service))
+    app.router.add_get("/metrics", lambda request: _metrics(service, gate))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await _listen(runner, section)
+        yield
+    finally:
+        await runner.cleanup()
+        for name in (SOCKET_FILE, URL_FILE, TOKEN_FILE):
+            (folder / name).unlink(missing_ok=True)
+
+
+async def _listen(runner: web.AppRunner, section: AdminSection) -> None:
+    folder = section.folder
+    if section.port is not None:
+        site = web.TCPSite(runner, "127.0.0.1", section.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(f"admin.port {section.port} cannot be listened on: {error.strerror}") from error
+        port = runner.addresses[0][1]
+        _write_secret(folder / URL_FILE, f"http://127.0.0.1:{port}")
+        return
+    path = folder.absolute() / SOCKET_FILE
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ConfigError(f"the path {path} is too long for a Unix socket: set admin.folder to a shorter one")
+    path.unlink(missing_ok=True)  # of a coordinator that was killed; the state directory's lock says that it is gone
+    mask = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.umask(mask)
+
+
+def _write_secret(path: Path, content: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(content)
+
+
+def _authenticated(token: str) -> Middleware:
+    expected = f"Bearer {token}".encode()
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").encode(errors="replace")
+        if request.path != "/healthz" and not hmac.compare_digest(expected, given):
+            return web.json_response({"error": f"give the token of the file {TOKEN_FILE} as bearer"}, status=401)
+        return await handler(request)
+
+    return check
+
+
+@web.middleware
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What goes wrong becomes a sentence and a status."""
+    try:
+        return await handler(request)
+    except NotFoundError as error:
+        return web.json_response({"error": str(error)}, status=404)
+    except ConflictError as error:
+        return web.json_response({"error": str(error)}, status=409)
+    except StoreUnavailable as error:
+        return web.json_response({"error": str(error)}, status=503)
+    except FtteError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return web.json_response({"error": "the coordinator has a problem of its own: see its log"}, status=500)
+
+
+async def _health(service: Service) -> web.Response:
+    """200 while every run is served, 503 while one has stopped by an error."""
+    failed = [name for name, running in service.runs.items() if running.failed]
+    status = {"healthy": not failed, "runs": len(service.runs), "failed": failed}
+    return web.json_response(status, status=503 if failed else 200)
+
+
+async def _metrics(service: Service, gate: Gate) -> web.Response:
+    return web.Response(text=metrics_text(service, gate), content_type="text/plain")

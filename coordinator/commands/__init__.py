@@ -1,0 +1,1 @@
+"""The subcommands of ``ftte``, by whom they are for."""

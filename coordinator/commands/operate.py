@@ -1,0 +1,339 @@
+"""Commands for a coordinator that runs: they talk to its admin API."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import segno
+from rich.console import Console
+from rich.table import Table
+
+from mobile_sdk.files import write_durably
+from mobile_sdk.sizes import format_bytes
+
+from ..admin.client import AdminClient
+from ..errors import CoordinatorError
+
+__all__ = ["add_operating_commands"]
+
+Handler = Callable[[argparse.Namespace, Console, AdminClient], int]
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def add_operating_commands(commands: Any) -> None:
+    """Register them."""
+    runs = _command(commands, "runs", "the runs that are served, and their life", _runs)
+    runs.add_argument(
+        "action",
+        nargs="?",
+        default="list",
+        choices=("list", "create", "start", "pause", "resume", "drain", "finish"),
+        help="default: list",
+    )
+    runs.add_argument("target", nargs="?", metavar="RUN", help="the run's name; for create, a run file")
+
+    devices = _command(commands, "devices", "the devices of a run", _devices)
+    devices.add_argument("action", nargs="?", default="list", choices=("list", "classes", "revoke", "withdraw"))
+    devices.add_argument("device", nargs="?", help="for revoke (it may not come back) and withdraw (its data go)")
+    _run_option(devices)
+
+    tokens = _command(commands, "tokens", "what devices enrol with", _tokens)
+    tokens.add_argument("action", nargs="?", default="list", choices=("list", "create", "revoke"))
+    tokens.add_argument("token", nargs="?", metavar="ID", help="for revoke")
+    _token_options(tokens)
+    _run_option(tokens)
+
+    invite = _command(commands, "invite", "a link and a QR code that let a device join", _invite)
+    invite.add_argument("--url", help="the address that devices reach (default: public_url of the run file)")
+    invite.add_argument("--svg", type=Path, metavar="FILE", help="write the QR code into a file, too")
+    invite.add_argument("--no-qr", action="store_true", help="print the link alone")
+    _token_options(invite)
+    _run_option(invite)
+
+    versions = _command(commands, "versions", "the versions of a run", _versions)
+    _run_option(versions)
+
+    rollback = _command(commands, "rollback", "go on from an older version", _rollback)
+    rollback.add_argument("version", type=int, metavar="VERSION")
+    rollback.add_argument("--why", default="", help="for the audit log")
+    _run_option(rollback)
+
+    export = _command(
+        commands, "export-model", "a version's weights: .safetensors, .pt, or .pte for inference", _export
+    )
+    export.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="its ending says the format")
+    export.add_argument("--version", dest="number", type=int, metavar="N", help="default: the best one")
+    _run_option(export)
+
+    rotate = _command(commands, "rotate-key", "a new key for a run, signed by the old one", _rotate)
+    _run_option(rotate)
+
+    audit = _command(commands, "audit", "who did what", _audit)
+    _run_option(audit)
+
+    _command(commands, "metrics", "the numbers that Prometheus scrapes", _metrics)
+
+
+def _command(commands: Any, name: str, words: str, handler: Handler) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=words, description=f"{words[0].upper()}{words[1:]}."
+    )
+    parser.add_argument(
+        "--admin",
+        type=Path,
+        default=Path(os.environ.get("FTTE_ADMIN", ".ftte")),
+        metavar="DIR",
+        help="the coordinator's admin folder (default: FTTE_ADMIN of the environment, or .ftte)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(handler=lambda options, console: handler(options, console, AdminClient(options.admin)))
+    return parser
+
+
+def _run_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="NAME", help="which run; not needed where there is but one")
+
+
+def _token_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--uses", type=_uses, default=1, metavar="N", help="devices that may enrol, or 'any' (default: 1)"
+    )
+    parser.add_argument(
+        "--valid", type=_duration, metavar="TIME", help="how long, e.g. 90m, 12h or 7d (default: for ever)"
+    )
+    parser.add_argument("--note", default="", help="whom it is for")
+
+
+def _uses(text: str) -> int | None:
+    if text == "any":
+        return None
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1, or 'any'")
+    return value
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write it like 90m, 12h or 7d")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _only(options: argparse.Namespace, client: AdminClient) -> str:
+    """The run that is meant."""
+    if options.run:
+        return str(options.run)
+    names = [run["name"] for run in client.get("runs")["runs"]]
+    if len(names) != 1:
+        raise CoordinatorError(f"name the run with --run: there are {', '.join(names) or 'none'}")
+    return str(names[0])
+
+
+def _needed(value: str | None, what: str) -> str:
+    if not value:
+        raise CoordinatorError(f"name the {what}")
+    return value
+
+
+def _show(options: argparse.Namespace, console: Console, data: Any, table: Callable[[], Table]) -> int:
+    if options.json:
+        print(json.dumps(data, indent=2))
+    else:
+        console.print(table())
+    return 0
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Table:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(value(row) for value in columns.values()))
+    return table
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _time(at: float | None) -> str:
+    return "-" if at is None else datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _runs(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    if options.action == "list":
+        data = client.get("runs")
+        columns = {
+            "run": lambda r: r["name"],
+            "phase": lambda r: r["phase"],
+            "version": lambda r: str(r["version"]),
+            "best": lambda r: "-" if r["best"] is None else str(r["best"]),
+            "metrics": lambda r: _numbers(r["metrics"]),
+            "buffer": lambda r: f"{r['buffered']} of {r['capacity']}",
+            "devices": lambda r: f"{r['connected']} of {r['devices']}",
+            "working": lambda r: str(r["working"]),
+            "waiting": lambda r: str(r["waiting"]),
+        }
+        return _show(options, console, data, lambda: _table(data["runs"], columns))
+    if options.action == "create":
+        file = _needed(options.target, "run file")
+        run = client.post("runs", file=str(Path(file).absolute()))
+    else:
+        options.run = options.target
+        action = "start" if options.action == "resume" else options.action
+        run = client.post("runs", _only(options, client), action)
+    words = f"the run {run['name']} is {run['phase']}"
+    print(json.dumps(run, indent=2) if options.json else words)
+    return 0
+
+
+def _devices(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    run = _only(options, client)
+    if options.action == "list":
+        data = client.get("runs", run, "devices")
+        columns = {
+            "device": lambda d: d["id"],
+            "state": lambda d: d["state"],
+            "tier": lambda d: d["tier"] or "-",
+            "updates": lambda d: str(d["updates"]),
+            "share": lambda d: f"{d['contribution']:.0%}",
+            "failures": lambda d: str(d["failures"]),
+            "up": lambda d: format_bytes(d["bytes_up"]),
+            "down": lambda d: format_bytes(d["bytes_down"]),
+            "last seen": lambda d: _time(d["last_seen"]),
+        }
+        return _show(options, console, data, lambda: _table(data, columns))
+    if options.action == "classes":
+        classes = client.get("runs", run)["classes"]
+        columns = {
+            "tier": lambda c: c["tier"],
+            "pace": lambda c: c["pace"],
+            "devices": lambda c: f"{c['devices']} ({c['share_of_devices']:.0%})",
+            "updates": lambda c: f"{c['updates']} ({c['share_of_updates']:.0%})",
+            "failures": lambda c: str(c["failures"]),
+            "on their own data": lambda c: _numbers(c["metrics"]),
+        }
+        return _show(options, console, classes, lambda: _table(classes, columns))
+    device = _needed(options.device, "device")
+    if options.action == "revoke":
+        client.post("runs", run, "devices", device, "revoke")
+        print(f"{device} is revoked")
+    else:
+        stopped = client.delete("runs", run, "devices", device)["stopped_updates"]
+        print(f"{device} and what was known of it are gone; {stopped} of its updates were stopped")
+    return 0
+
+
+def _tokens(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    run = _only(options, client)
+    if options.action == "create":
+        made = client.post("runs", run, "tokens", uses=options.uses, seconds=options.valid, note=options.note)
+        print(json.dumps(made, indent=2) if options.json else made["token"])
+        return 0
+    if options.action == "revoke":
+        token = _needed(options.token, "token's id")
+        client.delete("runs", run, "tokens", token)
+        print(f"nobody enrols with the token {token} any more")
+        return 0
+    data = client.get("runs", run, "tokens")
+    columns = {
+        "id": lambda t: t["id"],
+        "uses left": lambda t: "any" if t["uses_left"] is None else str(t["uses_left"]),
+        "made": lambda t: _time(t["created_at"]),
+        "good until": lambda t: _time(t["expires_at"]),
+        "revoked": lambda t: _time(t["revoked_at"]),
+        "note": lambda t: t["note"],
+    }
+    return _show(options, console, data, lambda: _table(data, columns))
+
+
+def _invite(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    body = {"uses": options.uses, "seconds": options.valid, "note": options.note, "url": options.url}
+    made = client.post("runs", _only(options, client), "invite", **body)
+    if options.json:
+        print(json.dumps(made, indent=2))
+        return 0
+    code = segno.make(made["link"], error="m", micro=False)
+    if options.svg is not None:
+        code.save(str(options.svg), scale=4)
+    if not options.no_qr:
+        code.terminal(compact=True)
+    # One line, whatever the terminal's width: it is copied.
+    print(made["link"])
+    return 0
+
+
+def _versions(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    data = client.get("runs", _only(options, client), "versions")
+
+    def remarks(version: Mapping[str, Any]) -> str:
+        words = [version["kind"]] if version["kind"] != "merge" else []
+        words += ["best"] if version["best"] else []
+        words += ["pruned"] if version["pruned"] else []
+        words += [] if version["current_line"] else ["rolled back"]
+        return ", ".join(words)
+
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "version": lambda v: str(v["version"]),
+        "parent": lambda v: "-" if v["parent"] < 0 else str(v["parent"]),
+        "made": lambda v: _time(v["created_at"]),
+        "metrics": lambda v: _numbers(v["metrics"]),
+        "": remarks,
+    }
+    return _show(options, console, data, lambda: _table(data, columns))
+
+
+def _rollback(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    made = client.post("runs", _only(options, client), "rollback", version=options.version, why=options.why)
+    print(json.dumps(made, indent=2) if options.json else f"version {made['version']} repeats version {made['parent']}")
+    return 0
+
+
+def _export(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    formats = (".safetensors", ".pt", ".pte")
+    if options.out.suffix not in formats:
+        raise CoordinatorError(f"{options.out} must end in {', '.join(formats)}")
+    run = _only(options, client)
+    number, content = client.weights(run, options.number)
+    if options.out.suffix != ".safetensors":
+        # torch is loaded here, in the operator's process, never in the coordinator's.
+        from exporters.inference import inference_program, state_dict
+
+        convert = state_dict if options.out.suffix == ".pt" else inference_program
+        with console.status(f"making {options.out} ..."):
+            content = convert(client.get("runs", run)["task"], content)
+    write_durably(options.out, content)
+    print(f"version {number} is in {options.out} ({format_bytes(len(content))})")
+    return 0
+
+
+def _rotate(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    key = client.post("runs", _only(options, client), "rotate-key")["key"]
+    print(f"the run's key is {key} now; devices that pin an earlier one follow, new ones pin this one")
+    return 0
+
+
+def _audit(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    data = client.get("runs", _only(options, client), "audit")
+    columns = {
+        "": lambda e: str(e["number"]),
+        "when": lambda e: _time(e["at"]),
+        "who": lambda e: e["actor"],
+        "did": lambda e: e["action"],
+        "to": lambda e: e["subject"],
+        "details": lambda e: ", ".join(f"{name} {value}" for name, value in e["details"].items()),
+    }
+    return _show(options, console, data, lambda: _table(data, columns))
+
+
+def _metrics(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    print(client.text("metrics"), end="")
+    return 0
