@@ -15,10 +15,8 @@ from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
 from .backup_cli import add_backup_commands
-from .commands.doctor import add_doctor_command
 from .commands.operate import add_operating_commands
 from .commands.serve import add_serving_commands
-from .demo import demo
 from .logs import configure_logging
 from .simulation.cli import add_simulate_command
 
@@ -49,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_serving_commands(commands)
     add_operating_commands(commands)
-    add_doctor_command(commands)
+    doctor = commands.add_parser("doctor", help="check run files, their state and this machine")
+    doctor.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder of them")
+    doctor.set_defaults(handler=_doctor)
     show_demo = commands.add_parser("demo", help="a coordinator and eight devices on this machine")
     show_demo.add_argument("--out", type=Path, default=Path("ftte-demo"), metavar="DIR", help="default: ftte-demo")
     show_demo.set_defaults(handler=_demo)
@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from .commands.doctor import examine
+
+    return examine(options.files, console)
+
+
 def _demo(options: argparse.Namespace, console: Console) -> int:
+    from .demo import demo
+
     asyncio.run(demo(options.out, console))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from mobile_sdk.sizes import parse_bytes
 
 from .errors import ConfigError
 
-__all__ = ["Config", "load_config", "parse_config"]
+__all__ = ["Config", "load_config", "parse_config", "run_files"]
 
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -344,6 +345,20 @@ def load_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     return parse_config(data, path.parent, str(path))
+
+
+def run_files(paths: Sequence[Path]) -> list[Path]:
+    """
+    The run files that are meant: files as they are, and every ``.toml`` file of a folder.
+
+    Raises:
+        ConfigError: if there is none.
+
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path])]
+    if not files:
+        raise ConfigError(f"there is no run file (*.toml) in {', '.join(map(str, paths))}")
+    return files
 
 
 def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file") -> Config:

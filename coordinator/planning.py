@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mobile_sdk import ed25519, safetensors

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import os
 import resource
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from rich.console import Console
@@ -20,11 +18,11 @@ from mobile_sdk.connection import is_loopback
 from mobile_sdk.errors import FtteError
 from mobile_sdk.sizes import format_bytes
 
-from ..config import Config, load_config
+from ..config import Config, load_config, run_files
 from ..errors import StoreError
 from ..store.sqlite import SqliteStore
 
-__all__ = ["add_doctor_command"]
+__all__ = ["examine"]
 
 ROOM_BYTES = 1_000_000_000
 DAYS_LEFT = 30
@@ -35,17 +33,17 @@ OTHER_FILES = 200
 Finding = tuple[str, str]
 
 
-def add_doctor_command(commands: Any) -> None:
-    """Register it."""
-    doctor = commands.add_parser("doctor", help="check a run file, its state and this machine")
-    doctor.add_argument("files", type=Path, nargs="+", metavar="RUN.toml")
-    doctor.set_defaults(handler=_doctor)
+def examine(files: Sequence[Path], console: Console) -> int:
+    """
+    Check run files, their state directories and this machine; say what was found.
 
+    Returns:
+        The exit code: 1 if something would not work, else 0.
 
-def _doctor(options: argparse.Namespace, console: Console) -> int:
+    """
     styles = {"ok": "green", "warning": "yellow", "error": "red"}
     worst = 0
-    for file in options.files:
+    for file in run_files(files):
         for level, sentence in _findings(file):
             console.print(Text.assemble((f"{level:8}", styles[level]), sentence), soft_wrap=True)
             worst = max(worst, int(level == "error"))

@@ -6,15 +6,15 @@ import argparse
 import asyncio
 import signal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..config import Config, load_config
-from ..errors import ConfigError
-from ..serve import Serving, serving
-from ..summary import show
-from ..tls import make_certificate
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..serve import Serving
+
+# What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
 
 __all__ = ["add_serving_commands"]
 
@@ -38,18 +38,15 @@ def add_serving_commands(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace, console: Console) -> int:
-    configs = [load_config(file) for file in _run_files(options.files)]
+    from ..config import load_config, run_files
+
+    configs = [load_config(file) for file in run_files(options.files)]
     return asyncio.run(_until_ended(configs, console, stay=options.stay))
 
 
-def _run_files(paths: list[Path]) -> list[Path]:
-    files = [file for path in paths for file in (sorted(path.glob("*.toml")) if path.is_dir() else [path])]
-    if not files:
-        raise ConfigError(f"there is no run file (*.toml) in {', '.join(map(str, paths))}")
-    return files
-
-
 async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:
+    from ..serve import serving
+
     task = asyncio.current_task()
     if task is not None:
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +73,8 @@ async def _serve_until(server: Serving, console: Console, stay: bool) -> None:
     if stay:
         await server.stay()
         return
+    from ..summary import show
+
     runs = list(server.service.runs.values())
     for running, summary in zip(runs, await server.run(), strict=True):
         if len(runs) > 1:
@@ -98,6 +97,8 @@ def _stop_once(task: asyncio.Task[Any]) -> Any:
 
 
 def _certificate(options: argparse.Namespace, console: Console) -> int:
+    from ..tls import make_certificate
+
     certificate, key = options.out / "certificate.pem", options.out / "private_key.pem"
     fingerprint = make_certificate(options.names, certificate, key)
     console.print(f"{certificate} for {', '.join(options.names)}, and {key}, which stays secret", highlight=False)

@@ -18,6 +18,9 @@ __all__ = ["MIN_CHUNK_BYTES", "Incoming", "Outgoing"]
 
 MIN_CHUNK_BYTES = 16 * 1024
 
+# What a receiver takes at the least: every chunk costs it a write, however small.
+LEAST_CHUNK_BYTES = 1024
+
 # A chunk should take about this long on the link: short against the keepalive, long against a round trip.
 CHUNK_SECONDS = 0.25
 CHUNKS_IN_FLIGHT = 4
@@ -123,4 +126,8 @@ class Incoming:
             raise ProtocolError(f"a chunk at offset {chunk.offset} came where {self.received} was due")
         if chunk.offset + len(chunk.data) > self.size:
             raise ProtocolError(f"a chunk ends at {chunk.offset + len(chunk.data)}; the artifact has {self.size} bytes")
+        if len(chunk.data) < LEAST_CHUNK_BYTES and chunk.offset + len(chunk.data) < self.size:
+            raise ProtocolError(
+                f"a chunk has {len(chunk.data)} bytes; all but an artifact's last have at least {LEAST_CHUNK_BYTES}"
+            )
         self.received += len(chunk.data)

@@ -1,0 +1,242 @@
+"""Who gets work: places, the waiting room, coverage, fair shares, deadlines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.config import SchedulingSection
+from coordinator.scheduler import Postpone, Scheduler, ranges
+
+
+def tier(name: str, positions: list[int]) -> Any:
+    """A program that trains these coordinates of ten."""
+    layout = SimpleNamespace(size=10)
+    return SimpleNamespace(name=name, positions=np.array(positions, np.int64), manifest=SimpleNamespace(layout=layout))
+
+
+TIERS = [tier("small", [8, 9]), tier("large", [2, 3, 8, 9])]
+
+
+@dataclasses.dataclass
+class Desk:
+    """A scheduler with its clock, and devices' contributions."""
+
+    scheduler: Scheduler
+    contributions: Counter[str]
+    now: float = 0.0
+
+    def ask(self, device: str, tier: str = "small", version: int = 0) -> list[str]:
+        """A device asks; who gets work then."""
+        self.now += 1
+        assert self.scheduler.ask(device, tier, self.now) is None
+        return self.choose(version)
+
+    def choose(self, version: int = 0) -> list[str]:
+        """Everybody who gets work."""
+        chosen = []
+        waiting = dict(self.scheduler.waiting)
+        while (device := self.scheduler.choose(version)) is not None:
+            self.scheduler.begin(device, waiting[device].tier, version, self.now)
+            chosen.append(device)
+        return chosen
+
+    def hand_in(self, device: str) -> None:
+        self.now += 1
+        self.contributions[device] += 1
+        self.scheduler.end(device, self.now)
+
+
+def desk(buffered: tuple[str, ...] = (), **section: Any) -> Desk:
+    contributions: Counter[str] = Counter()
+    scheduler = Scheduler(
+        SchedulingSection(**section), TIERS, buffered=lambda: buffered, contribution=lambda d: contributions[d]
+    )
+    return Desk(scheduler, contributions)
+
+
+def test_without_a_limit_everybody_works_at_once() -> None:
+    d = desk()
+    assert [d.ask(f"d{i}") for i in range(100)] == [[f"d{i}"] for i in range(100)]
+
+
+def test_no_more_devices_work_than_there_are_places() -> None:
+    d = desk(concurrency=2, coverage=0)
+    assert d.ask("a") + d.ask("b") + d.ask("c") == ["a", "b"]
+    d.hand_in("a")
+    assert d.choose() == ["c"]
+
+
+def test_a_device_may_train_the_same_version_again_and_gets_a_task() -> None:
+    d = desk(concurrency=1)
+    assert d.ask("a", version=5) == ["a"]
+    d.hand_in("a")
+    assert d.ask("a", version=5) == ["a"]
+
+
+def test_where_versions_are_trained_once_a_device_waits_for_the_next_and_holds_no_place() -> None:
+    d = desk(concurrency=1, repeat=False)
+    assert d.ask("a", version=5) == ["a"]
+    d.hand_in("a")
+    assert d.ask("a", version=5) == []
+    assert d.ask("b", version=5) == ["b"]
+    d.hand_in("b")
+    assert d.choose(version=6) == ["a"]
+
+
+def test_who_comes_back_with_its_work_undone_keeps_its_place() -> None:
+    d = desk(concurrency=1)
+    assert d.ask("a") == ["a"]
+    assert d.ask("b") == []
+    assert d.ask("a") == ["a"]
+    assert len(d.scheduler.working) == 1
+
+
+def test_beyond_the_waiting_room_devices_are_told_when_to_come_back() -> None:
+    d = desk(concurrency=1, waiting=2, retry_seconds=7, coverage=0)
+    for name in "abc":
+        d.ask(name)
+    answer = d.scheduler.ask("d", "small", d.now)
+    assert isinstance(answer, Postpone)
+    assert answer.seconds >= 7
+    crowd = desk(concurrency=1, waiting=50, retry_seconds=7, coverage=0)
+    for number in range(51):
+        crowd.ask(f"d{number}")
+    later = crowd.scheduler.ask("late", "small", crowd.now)
+    assert isinstance(later, Postpone)
+    assert later.seconds > answer.seconds  # the longer the queue, the later it is worth coming
+
+
+def test_who_has_contributed_least_goes_first() -> None:
+    d = desk(concurrency=1, coverage=0)
+    d.contributions.update(fast=50, slow=2, middling=10)
+    d.ask("first")
+    for name in ("fast", "middling", "slow"):
+        assert d.ask(name) == []
+    order = []
+    working = "first"
+    for _ in range(3):
+        d.hand_in(working)
+        (working,) = d.choose()
+        order.append(working)
+    assert order == ["slow", "middling", "fast"]
+
+
+def test_a_slow_device_has_its_share_beside_fast_ones() -> None:
+    """One place, three fast devices that always ask again at once, and one that asks only now and then."""
+    d = desk(concurrency=1, coverage=0)
+    working = d.ask("fast-0")[0]
+    d.ask("fast-1")
+    d.ask("fast-2")
+    served: Counter[str] = Counter()
+    for trip in range(200):
+        served[working] += 1
+        d.hand_in(working)
+        if working != "slow":
+            d.scheduler.ask(working, "small", d.now)
+        if trip % 4 == 0 and "slow" not in d.scheduler.waiting:
+            d.scheduler.ask("slow", "small", d.now)
+        (working,) = d.choose()
+    assert served["slow"] >= 40
+
+
+def test_a_range_that_nobody_trains_goes_first() -> None:
+    d = desk(concurrency=2)
+    d.contributions["strong"] = 1000
+    d.ask("a")
+    d.ask("b")
+    d.ask("c")
+    d.ask("strong", "large")
+    d.hand_in("a")
+    assert d.choose() == ["strong"]
+
+
+def test_a_buffered_update_covers_its_range() -> None:
+    d = desk(buffered=("large",), concurrency=1)
+    d.contributions["strong"] = 10
+    d.ask("a")
+    d.ask("c")
+    d.ask("strong", "large")
+    d.hand_in("a")
+    assert d.choose() == ["c"]
+
+
+def test_who_is_needed_for_coverage_is_not_sent_away_from_a_full_waiting_room() -> None:
+    d = desk(concurrency=1, waiting=1)
+    d.ask("a")
+    d.ask("b")
+    assert d.scheduler.ask("strong", "large", d.now) is None
+    assert isinstance(d.scheduler.ask("c", "small", d.now), Postpone)
+
+
+def test_a_task_that_is_overdue_is_given_to_another() -> None:
+    d = desk(concurrency=1, deadline_seconds=10)
+    d.ask("a")
+    d.ask("b")
+    assert d.scheduler.next_expiry() == 11
+    assert d.scheduler.expire(10.9) == []
+    assert [task.device for task in d.scheduler.expire(11)] == ["a"]
+    assert d.scheduler.overdue == 1
+    assert d.choose() == ["b"]
+
+
+def test_a_device_that_has_left_keeps_its_place_for_a_while_only() -> None:
+    d = desk(concurrency=1, deadline_seconds=1000, liveness_seconds=30)
+    d.ask("a")
+    d.ask("b")
+    d.scheduler.left("a", 100.0)
+    assert d.scheduler.next_expiry() == 130
+    d.scheduler.came("a")
+    assert d.scheduler.expire(500) == []
+    d.scheduler.left("a", 600.0)
+    assert [task.device for task in d.scheduler.expire(630)] == ["a"]
+    assert d.choose() == ["b"]
+
+
+def test_ranges_are_what_the_same_tiers_train() -> None:
+    assert ranges(TIERS) == [frozenset({"large"}), frozenset({"small", "large"})]
+    assert set(ranges([*TIERS, tier("other", [9, 0])])) == {
+        frozenset({"large"}),
+        frozenset({"small", "large"}),
+        frozenset({"small", "large", "other"}),
+        frozenset({"other"}),
+    }
+
+
+@given(
+    events=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["ask", "end", "left", "came"])), max_size=60),
+    concurrency=st.integers(1, 3),
+    repeat=st.booleans(),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_devices_do_no_place_is_lost_for_ever(events: Any, concurrency: int, repeat: bool) -> None:
+    """After any history, once the deadline has passed, as many get work as there are places."""
+    d = desk(concurrency=concurrency, repeat=repeat, coverage=0)
+    version = 0
+    for device, event in events:
+        d.now += 1
+        match event:
+            case "ask":
+                d.ask(device, version=version)
+            case "end":
+                d.scheduler.end(device, d.now)
+                version += 1
+            case "left":
+                d.scheduler.left(device, d.now)
+            case "came":
+                d.scheduler.came(device)
+        assert len(d.scheduler.working) <= concurrency
+        d.choose(version)
+    d.now += 10_000
+    d.scheduler.expire(d.now)
+    fresh = [f"fresh-{number}" for number in range(concurrency)]
+    waiting = len(d.scheduler.waiting)
+    chosen = [device for name in fresh for device in d.ask(name, version=version + 1)]
+    assert len(chosen) == min(concurrency, waiting + len(fresh))
