@@ -16,6 +16,7 @@ import numpy as np
 
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
+from mobile_sdk.engines.dropout import generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import Program, set_threads
@@ -44,11 +45,13 @@ def main(folder: Path, first: Path) -> None:
     x = np.zeros((n, *contract.x_shape), contract.x_dtype)
     y = np.zeros((n, *contract.y_shape), contract.y_dtype)
     sample_weight = np.ones(n, np.float32)
+    dropout = generator(0)
+    masks = sum(4 * math.prod(s.shape) for s in manifest.methods["train_step"].inputs if s.role == "dropout")
 
     for step in range(_WARM_UP + _STEPS):
         if step == _WARM_UP:
             Path("/proc/self/clear_refs").write_text("5")
-        _, _, gradients = engine.train_step(x, y, sample_weight, weights)
+        _, _, gradients = engine.train_step(x, y, sample_weight, weights, dropout)
         _update(engine, weights, optimiser, gradients)
     peak = _status("VmHWM") - _status("RssFile") - _status("RssShmem")
 
@@ -58,7 +61,7 @@ def main(folder: Path, first: Path) -> None:
         "trained_bytes": sum(weights[name].nbytes for name in manifest.trained),
         "gradient_bytes": compact,
         "optimiser_bytes": compact,
-        "batch_bytes": x.nbytes + y.nbytes + sample_weight.nbytes,
+        "batch_bytes": x.nbytes + y.nbytes + sample_weight.nbytes + masks,
     }
     report["workspace_bytes"] = peak - before - sum(report.values())
     report["mapped_bytes"] = sum(

@@ -55,6 +55,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
     baked = sum(packed(delegate) for delegate in delegates)
     task, subset = step.task, step.plan.subset
     x, y = task.batch(step.plan.micro_batch)
+    masks = sum(4 * math.prod(dropout.shape) for dropout in step.dropouts)
     compact = 4 * subset.size
     trained = sum(4 * task.layout[name].size for name in subset)
     return Footprint(
@@ -68,7 +69,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
         trained_bytes=trained,
         gradient_bytes=compact,
         optimiser_bytes=compact,
-        batch_bytes=x.nbytes + y.nbytes + 4 * step.plan.micro_batch,
+        batch_bytes=x.nbytes + y.nbytes + 4 * step.plan.micro_batch + masks,
         mapped_bytes=sum(4 * task.layout[n].size for n in step.order if n not in subset),
         idle_bytes=0,
     )

@@ -20,6 +20,7 @@ from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEnt
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from . import cache
+from .dropout import ones
 from .emit import Emitted, emit
 from .errors import BudgetError, ExportError
 from .lowering import lower
@@ -148,13 +149,14 @@ def export(
         say("verifying gradients")
         error = _verified(program, Step(task, plan))
         say("measuring memory")
-        measured = measure(program).total_bytes
-        cache.store(known, json.dumps([error, measured]).encode())
+        footprint = measure(program)
+        measured, idle = footprint.total_bytes, footprint.idle_bytes
+        cache.store(known, json.dumps([error, measured, idle]).encode())
     else:
-        error, measured = json.loads(checked)
+        error, measured, idle = json.loads(checked)
     if 0 < limit < measured:
         raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
-    memory = Memory(limit, program.manifest.memory.planned_bytes, measured)
+    memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)
     manifest = dataclasses.replace(program.manifest, memory=memory)
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 
@@ -209,7 +211,7 @@ def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list
     state = {n: torch.from_numpy(view) for n, view in step.task.layout.views(step.task.initial_weights()).items()}
     ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
     return {
-        "train_step": (step.train_step, [x, y, sample_weight, *ordered]),
+        "train_step": (step.train_step, [x, y, sample_weight, *ordered, *ones(step.dropouts)]),
         "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
         "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
     }
@@ -241,9 +243,12 @@ def _method(step: Step, name: str, planned: int, inputs: list[Tensor]) -> Method
     order = step.order if name == "train_step" else step.names
     roles = [("x", "")] if name == "predict" else [("x", ""), ("y", ""), ("sample_weight", "")]
     roles += [("weight", n) for n in order]
+    dropouts = step.dropouts if name == "train_step" else []
+    roles += [("dropout", d.module) for d in dropouts]
+    keep = [1.0] * (len(inputs) - len(dropouts)) + [d.keep for d in dropouts]
     specs = tuple(
-        TensorSpec(role, n, tuple(t.shape), str(t.dtype).removeprefix("torch."))
-        for (role, n), t in zip(roles, inputs, strict=True)
+        TensorSpec(role, n, tuple(t.shape), str(t.dtype).removeprefix("torch."), k)
+        for (role, n), t, k in zip(roles, inputs, keep, strict=True)
     )
     if name == "predict":
         output = tuple(step.predict(*inputs).shape)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,9 +22,11 @@ from torch.func import functional_call
 
 from mobile_sdk.layout import Slice
 
+from .dropout import Dropout, Masks
 from .errors import ExportError
 from .plan import Plan
 from .task import Task
+from .tracing import named_modules
 
 __all__ = ["Step"]
 
@@ -60,13 +63,31 @@ class Step:
         task.model = copy.deepcopy(task.model).double()
         return Step(task, self.plan)
 
-    def train_step(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        """``(loss_sum, *metric_sums, *gradients)`` of ``sum(sample_weight * loss)``."""
+    @functools.cached_property
+    def dropouts(self) -> list[Dropout]:
+        """The masks that ``train_step`` takes, in the order of the call."""
+        if not any(module.training for module in self.task.model.modules()):
+            return []
+        state = {name: tensor.clone() for name, tensor in self.task.model.state_dict().items()}
+        x, _ = self.task.batch(self.plan.micro_batch)
+        with torch.no_grad(), named_modules(self.task.model), Masks() as masks:
+            functional_call(self.task.model, state, (x,))
+        found: list[Dropout] = masks.found
+        return found
+
+    def train_step(self, x: Tensor, y: Tensor, sample_weight: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """
+        ``(loss_sum, *metric_sums, *gradients)`` of ``sum(sample_weight * loss)``.
+
+        ``inputs`` are the weights in :attr:`order`, then the masks of :attr:`dropouts`; without masks dropout is off.
+        """
+        weights, masks = inputs[: len(self.order)], inputs[len(self.order) :]
         trained = [w.detach().requires_grad_(True) for w in weights[: len(self.trained)]]
         # Batch normalisation in training mode writes to its running statistics, which are the caller's.
         frozen = [w.clone() for w in weights[len(self.trained) :]]
         state = {**self.constants, **dict(zip(self.order, [*trained, *frozen], strict=True))}
-        output = functional_call(self.task.model, state, (x,))
+        with Masks(masks):
+            output = functional_call(self.task.model, state, (x,))
         loss_sum = (self.task.loss(output, y) * sample_weight).sum()
         gradients = torch.autograd.grad(loss_sum, trained, allow_unused=True)
         compact = []

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from .lowering import MODULE, decompositions
 
-__all__ = ["trace"]
+__all__ = ["named_modules", "trace"]
 
 
 def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tensor]) -> fx.GraphModule:
@@ -29,7 +29,7 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     fused = torch.backends.mkldnn.flags(enabled=False)
     # Likewise fused attention; the plain one is products and a softmax.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with fused, plain, traceback.preserve_node_meta(), _named_modules(model), _TagBackward():
+    with fused, plain, traceback.preserve_node_meta(), named_modules(model), _TagBackward():
         _enter("")
         # On fake tensors: without oneDNN, computing a depthwise convolution for real would take seconds.
         tracer = make_fx(
@@ -46,7 +46,7 @@ def _enter(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _named_modules(model: nn.Module) -> Iterator[None]:
+def named_modules(model: nn.Module) -> Iterator[None]:
     """Note the innermost module whose forward is running."""
     stack: list[str] = []
     handles = []

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from mobile_sdk.engines.base import Engine
+from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Arrays
+from mobile_sdk.manifest import TensorSpec
 
 from .errors import ExportError
 from .step import Step
@@ -51,9 +53,9 @@ def verify(engine: Engine, step: Step) -> float:
     weights = step.task.layout.views(step.task.initial_weights())
     count = 1 + len(step.task.metrics)
     worst = 0.0
-    for index, (x, y, sample_weight, expected) in enumerate(_batches(step, reference, weights)):
+    for index, (seed, x, y, sample_weight, expected) in enumerate(_batches(step, reference, weights)):
         batch = x.numpy(), y.numpy(), sample_weight.numpy()
-        loss, metrics, gradients = engine.train_step(*batch, weights)
+        loss, metrics, gradients = engine.train_step(*batch, weights, generator(seed))
         errors = relative_errors(gradients, dict(zip(step.trained, _numpy(expected[count:]), strict=True)))
         _accept(errors, "the gradient of")
         worst = max(worst, *errors.values())
@@ -105,22 +107,29 @@ def _sum_errors(actual: Sequence[float], expected: Sequence[Tensor], step: Step)
 
 def _batches(
     step: Step, reference: Step, weights: Arrays
-) -> Iterator[tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
-    """Batches, sample weights (some zero) and the float64 results; the first batch is the example as it is."""
-    generator = torch.Generator().manual_seed(0)
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
+    """
+    Seeds of dropout, batches, sample weights (some zero) and the float64 results.
+
+    The first batch is the example as it is.
+    """
+    random = torch.Generator().manual_seed(0)
     found = 0
-    for draw in range(_DRAWS):
-        x, y = _sample(step, generator, plain=draw == 0)
-        sample_weight = torch.rand(len(x), generator=generator) + 0.5
+    for attempt in range(_DRAWS):
+        x, y = _sample(step, random, plain=attempt == 0)
+        sample_weight = torch.rand(len(x), generator=random) + 0.5
         sample_weight[1::3] = 0.0
-        single = step.train_step(x, y, sample_weight, *_tensors(weights, step.order, torch.float32))
+        masks = _masks(step, attempt)
+        single = step.train_step(x, y, sample_weight, *_tensors(weights, step.order, torch.float32), *masks)
         doubles = [_double(t) for t in (x, y, sample_weight)]
-        double = reference.train_step(*doubles, *_tensors(weights, step.order, torch.float64))
+        double = reference.train_step(
+            *doubles, *_tensors(weights, step.order, torch.float64), *[mask.double() for mask in masks]
+        )
         names = [str(i) for i in range(len(step.trained))]
         pair = (dict(zip(names, _numpy(r[-len(names) :]), strict=True)) for r in (single, double))
         if max(relative_errors(*pair).values()) > _UNSTABLE:
             continue
-        yield x, y, sample_weight, double
+        yield attempt, x, y, sample_weight, double
         found += 1
         if found == _BATCHES:
             return
@@ -128,6 +137,16 @@ def _batches(
         raise ExportError(
             f"the model's gradients cannot be verified: eager float32 and float64 differ on each of {_DRAWS} batches"
         )
+
+
+def _masks(step: Step, seed: int) -> list[Tensor]:
+    """What an engine draws from ``generator(seed)``."""
+    source, masks = generator(seed), []
+    for dropout in step.dropouts:
+        mask = np.empty(dropout.shape, np.float32)
+        draw(TensorSpec("dropout", dropout.module, dropout.shape, "float32", dropout.keep), source, mask)
+        masks.append(torch.from_numpy(mask))
+    return masks
 
 
 def _sample(step: Step, generator: torch.Generator, plain: bool) -> tuple[Tensor, Tensor]:

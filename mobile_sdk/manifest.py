@@ -50,7 +50,7 @@ SIGNATURE_FILE = "manifest.sig"
 ENGINE_FILES = {"native": PROGRAM_FILE, "android": PROGRAM_FILE, "interpreted": GRAPH_FILE}
 
 DTYPES = ("float32", "int64", "int32", "uint8", "bool")
-ROLES = ("x", "y", "sample_weight", "weight", "loss", "metric", "gradient", "prediction")
+ROLES = ("x", "y", "sample_weight", "weight", "dropout", "loss", "metric", "gradient", "prediction")
 
 
 def canonical_json(data: Any) -> bytes:
@@ -76,14 +76,16 @@ class TensorSpec:
     """
     One input or output of a method, in the order of the call.
 
-    ``role`` says what it is (one of ``x y sample_weight weight`` for inputs,
-    ``loss metric gradient prediction`` for outputs); ``name`` says which parameter or metric.
+    ``role`` says what it is (one of ``x y sample_weight weight dropout`` for inputs,
+    ``loss metric gradient prediction`` for outputs); ``name`` says which parameter, metric or module.
+    ``keep`` is the probability that an element of a dropout mask is kept, and 1 for everything else.
     """
 
     role: str
     name: str
     shape: tuple[int, ...]
     dtype: str
+    keep: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +123,14 @@ class Memory:
     ``measured_bytes`` is the growth of anonymous memory from "runtime ready" to the peak of a training
     step, gradients, optimiser state and input buffers included, in a fresh process of the native
     runtime. ``planned_bytes`` is the arena that ExecuTorch planned for ``train_step``.
-    ``budget_bytes`` is what the plan was made for; 0 where no budget was set.
+    ``budget_bytes`` is what the plan was made for; 0 where no budget was set. ``idle_bytes`` is the idle floor: what
+    Python and the runtime held before the program was opened, resident and no part of the budget; 0 if not measured.
     """
 
     budget_bytes: int
     planned_bytes: int
     measured_bytes: int
+    idle_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +223,10 @@ class Manifest:
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, TensorSpec) and value.role != "dropout":
+            del plain["keep"]
+        return plain
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
@@ -242,7 +249,11 @@ def _count(value: Any) -> int:
 def _spec(data: Any) -> TensorSpec:
     if data["role"] not in ROLES or data["dtype"] not in DTYPES:
         raise ValueError(f"unknown role or dtype in {data!r}")
-    return TensorSpec(data["role"], _text(data["name"]), tuple(_count(d) for d in data["shape"]), data["dtype"])
+    keep = data.get("keep", 1.0)
+    if not isinstance(keep, int | float) or not 0 < keep <= 1:
+        raise ValueError(f"{keep!r} is no probability of keeping an element")
+    shape = tuple(_count(d) for d in data["shape"])
+    return TensorSpec(data["role"], _text(data["name"]), shape, data["dtype"], float(keep))
 
 
 def _method(data: Any) -> Method:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .data import Dataset
 from .engines.base import Engine
+from .engines.dropout import generator
 from .errors import FtteError
 from .layout import Arrays, Vector
 from .optimisers import clip
@@ -83,7 +84,7 @@ def train(
         weights: name -> full float32 array of every parameter; they are not changed.
         data: the device's samples.
         settings: what the coordinator asked for.
-        seed: fixes the order of samples.
+        seed: fixes the order of samples and the masks of dropout.
         progress: called after each step; what it raises ends the training.
         now: seconds, for the time limit.
 
@@ -95,13 +96,14 @@ def train(
     local = _Local(engine, weights, settings)
     rounds = _rounds(len(data), settings, np.random.default_rng(seed))
     steps = settings.count_steps(len(data))
+    dropout = generator(seed)
     deadline = now() + settings.seconds if settings.seconds else math.inf
     done, seen = 0, 0
     totals = _Totals(engine.manifest.metrics)
     for begins, indices in rounds:
         if begins:
             totals = _Totals(engine.manifest.metrics)
-        loss, metrics, gradients = _gradients(engine, local.current, data, indices)
+        loss, metrics, gradients = _gradients(engine, local.current, data, indices, dropout)
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} in step {done + 1} of {steps}: lower the learning rate")
         local.step(gradients)
@@ -198,7 +200,7 @@ class _Local:
 
 
 def _gradients(
-    engine: Engine, weights: Arrays, data: Dataset, indices: Any
+    engine: Engine, weights: Arrays, data: Dataset, indices: Any, dropout: np.random.Generator
 ) -> tuple[float, dict[str, float], dict[str, Vector]]:
     """Loss sum, metric sums and mean gradients of one batch, accumulated over micro-batches."""
     size = engine.manifest.micro_batch
@@ -207,7 +209,7 @@ def _gradients(
     gradients: dict[str, Vector] = {}
     for start in range(0, len(indices), size):
         x, y = data.batch(indices[start : start + size])
-        loss, metrics, micro = engine.train_step(x, y, np.ones(len(x), np.float32), weights)
+        loss, metrics, micro = engine.train_step(x, y, np.ones(len(x), np.float32), weights, dropout)
         total += loss
         sums = {name: value + metrics[name] for name, value in sums.items()}
         if start == 0:

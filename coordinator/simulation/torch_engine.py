@@ -15,6 +15,7 @@ import torch
 from exporters.plan import Plan
 from exporters.step import Step
 from exporters.task import Task
+from mobile_sdk.engines.dropout import draw
 from mobile_sdk.layout import Arrays, Vector
 from mobile_sdk.manifest import Manifest
 
@@ -36,10 +37,16 @@ class TorchEngine:
         self._step = Step(task, Plan(manifest.subset, manifest.micro_batch))
 
     def train_step(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        sample_weight: Vector,
+        weights: Arrays,
+        dropout: np.random.Generator | None = None,
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         arguments = (_tensor(weights[name]) for name in self._step.order)
-        outputs = self._step.train_step(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments)
+        masks = self._masks(len(x), dropout)
+        outputs = self._step.train_step(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments, *masks)
         metrics = self.manifest.metrics
         sums = dict(zip(metrics, (float(value) for value in outputs[1 : 1 + len(metrics)]), strict=True))
         gradients = (gradient.numpy() for gradient in outputs[1 + len(metrics) :])
@@ -60,6 +67,16 @@ class TorchEngine:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _masks(self, count: int, dropout: np.random.Generator | None) -> list[torch.Tensor]:
+        """Those that a program would get, for the ``count`` samples that are there."""
+        masks = []
+        for spec in self.manifest.methods["train_step"].inputs:
+            if spec.role == "dropout":
+                mask = np.empty(spec.shape, np.float32)
+                draw(spec, dropout, mask)
+                masks.append(torch.from_numpy(mask[:count]))
+        return masks
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:

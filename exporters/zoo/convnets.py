@@ -55,24 +55,24 @@ def group_norm() -> Task:
 
 
 def cifar() -> Task:
-    """Three convolutions with max pooling and a two-layer head with dropout (off), 32x32 colour."""
+    """The net of ExecuTorch's own CIFAR-10 training example, its dropout included, 32x32 colour."""
     return classifier(
         "cifar",
         lambda: nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, 2),
             nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, 2),
             nn.Conv2d(64, 128, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2, 2),
             nn.Flatten(),
-            nn.Linear(2048, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5).eval(),
-            nn.Linear(128, 10),
+            nn.Linear(2048, 512),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(512, 10),
         ),
         (3, 32, 32),
         10,

@@ -26,7 +26,12 @@ class Engine(Protocol):
     manifest: Manifest
 
     def train_step(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        sample_weight: Vector,
+        weights: Arrays,
+        dropout: np.random.Generator | None = None,
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         """
         Loss and gradients of one micro-batch.
@@ -36,6 +41,8 @@ class Engine(Protocol):
             y: targets, shape ``(n, *contract.y_shape)``.
             sample_weight: float32, shape ``(n,)``.
             weights: name -> full array.
+            dropout: draws the masks of a model with dropout (:mod:`mobile_sdk.engines.dropout`); :obj:`None`
+                turns dropout off.
 
         Returns:
             ``sum(sample_weight * loss)``, the task's weighted metric sums, and the gradients of that loss

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from ..errors import LayoutError, ProgramError
 from ..layout import Arrays, Vector
 from ..manifest import Manifest, TensorSpec
+from .dropout import draw
 
 __all__ = ["Call"]
 
 _INPUT_ROLES = {
-    "train_step": {"x", "y", "sample_weight", "weight"},
+    "train_step": {"x", "y", "sample_weight", "weight", "dropout"},
     "evaluate": {"x", "y", "sample_weight", "weight"},
     "predict": {"x", "weight"},
 }
@@ -54,23 +55,33 @@ class Call:
         _check_inputs(manifest, method, self.inputs)
         _check_outputs(manifest, method, self.outputs)
         self._padded: dict[str, npt.NDArray[Any]] = {}
+        self._masks = [np.empty(spec.shape, np.float32) for spec in self.inputs if spec.role == "dropout"]
 
-    def arguments(self, batch: dict[str, npt.NDArray[Any]], weights: Arrays) -> list[npt.NDArray[Any]]:
+    def arguments(
+        self, batch: dict[str, npt.NDArray[Any]], weights: Arrays, dropout: np.random.Generator | None = None
+    ) -> list[npt.NDArray[Any]]:
         """
         The arrays to pass, C-contiguous, in the order of the call.
 
         ``batch`` maps roles to arrays whose first dimension is the batch's. Arrays that are contiguous, and
-        full where they are of the batch, are passed as they are.
+        full where they are of the batch, are passed as they are. ``dropout`` draws masks; without it dropout is off.
 
         Raises:
             ProgramError: if an array is missing, or of another shape or dtype than the manifest's.
 
         """
         count = self._count(batch)
-        return [
-            self._weight(spec, weights) if spec.role == "weight" else self._samples(spec, batch[spec.role], count)
-            for spec in self.inputs
-        ]
+        masks = iter(self._masks)
+        result: list[npt.NDArray[Any]] = []
+        for spec in self.inputs:
+            if spec.role == "weight":
+                result.append(self._weight(spec, weights))
+            elif spec.role == "dropout":
+                result.append(next(masks))
+                draw(spec, dropout, result[-1])
+            else:
+                result.append(self._samples(spec, batch[spec.role], count))
+        return result
 
     def sums(self, results: Sequence[npt.NDArray[Any]]) -> tuple[float, dict[str, float], dict[str, Vector]]:
         """Loss, metrics and gradients among the ``results`` of a call, in its order; the gradients are not copied."""
@@ -169,7 +180,7 @@ def _check_outputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...
 
 def _check_roles(method: str, specs: tuple[TensorSpec, ...], allowed: set[str]) -> None:
     roles = [spec.role for spec in specs]
-    once = allowed - {"weight", "metric", "gradient"}
+    once = allowed - {"weight", "dropout", "metric", "gradient"}
     wrong = sorted(set(roles) - allowed) + sorted(role for role in once if roles.count(role) != 1)
     if wrong:
         raise ProgramError(f"{method!r} has {roles.count(wrong[0])} arrays of the role {wrong[0]!r}")

@@ -34,11 +34,16 @@ class CallingEngine(abc.ABC):
         self._calls = {method: Call(manifest, method) for method in manifest.methods}
 
     def train_step(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        sample_weight: Vector,
+        weights: Arrays,
+        dropout: np.random.Generator | None = None,
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         """See :meth:`Engine.train_step <mobile_sdk.engines.base.Engine.train_step>`."""
         with self._lock:
-            call, results = self._run("train_step", {"x": x, "y": y, "sample_weight": sample_weight}, weights)
+            call, results = self._run("train_step", {"x": x, "y": y, "sample_weight": sample_weight}, weights, dropout)
             return call.sums(results)
 
     def evaluate(
@@ -61,10 +66,14 @@ class CallingEngine(abc.ABC):
             self._close()
 
     def _run(
-        self, method: str, batch: dict[str, npt.NDArray[Any]], weights: Arrays
+        self,
+        method: str,
+        batch: dict[str, npt.NDArray[Any]],
+        weights: Arrays,
+        dropout: np.random.Generator | None = None,
     ) -> tuple[Call, Sequence[npt.NDArray[Any]]]:
         call = self._calls.get(method) or Call(self.manifest, method)  # which says what is wrong
-        return call, self._execute(call, call.arguments(batch, weights))
+        return call, self._execute(call, call.arguments(batch, weights, dropout))
 
     @abc.abstractmethod
     def _execute(self, call: Call, arguments: list[npt.NDArray[Any]]) -> Sequence[npt.NDArray[Any]]:

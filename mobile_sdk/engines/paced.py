@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..layout import Arrays, Vector
@@ -26,10 +27,15 @@ class PacedEngine:
         self._step_seconds = step_seconds
 
     def train_step(
-        self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
+        self,
+        x: npt.NDArray[Any],
+        y: npt.NDArray[Any],
+        sample_weight: Vector,
+        weights: Arrays,
+        dropout: np.random.Generator | None = None,
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         began = time.perf_counter()
-        result = self._engine.train_step(x, y, sample_weight, weights)
+        result = self._engine.train_step(x, y, sample_weight, weights, dropout)
         time.sleep(max(0.0, self._step_seconds - (time.perf_counter() - began)))
         return result
 

@@ -317,7 +317,7 @@ def test_an_operator_that_only_the_backward_pass_needs_is_refused_with_its_modul
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Dropout(0.5), "Dropout with p=0"),
+        (nn.AlphaDropout(0.5), "use Dropout instead"),
         (nn.ConvTranspose2d(2, 2, 2), "a transposed convolution"),
         (nn.Conv2d(2, 4, 1, groups=2), "a convolution of 2 groups"),
         (nn.MaxPool2d(4, ceil_mode=True), "ceil_mode"),
