@@ -29,7 +29,7 @@ class Sizes:
     """Samples of each part: ``pretrain`` clean, the others through the camera; all disjoint."""
 
     pretrain: int = 15_000
-    proxy: int = 1_500
+    proxy: int = 2_400
     finetune: int = 3_000
     test: int = 3_000
 

@@ -7,6 +7,18 @@ the largest expected gain, ``tiers.py`` measures what they find and settles the 
 
 from __future__ import annotations
 
+from .measured import Measurements
 from .tiers import MODES, Mode, Tier, Tiers, evidence_of, plan_for, plan_tiers, plans_for, select
 
-__all__ = ["MODES", "Mode", "Tier", "Tiers", "evidence_of", "plan_for", "plan_tiers", "plans_for", "select"]
+__all__ = [
+    "MODES",
+    "Measurements",
+    "Mode",
+    "Tier",
+    "Tiers",
+    "evidence_of",
+    "plan_for",
+    "plan_tiers",
+    "plans_for",
+    "select",
+]

@@ -20,20 +20,22 @@ __all__ = ["candidates"]
 _LONGER = 3
 
 
-def candidates(evidence: Evidence, scores: Scores, costs: Costs, floor: Levels, budget: float) -> Levels | None:
+def candidates(
+    evidence: Evidence, scores: Scores, costs: Costs, bounds: tuple[Levels, Levels], budget: float
+) -> Levels | None:
     """
-    The plan of the largest expected gain within ``budget`` bytes as predicted, with ``floor`` inside it.
+    The plan of the largest expected gain within ``budget`` bytes as predicted, between two bounds.
 
     The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, and the longest
     run of last layers, and the one that does best in a short fine-tuning is taken.
     """
-    allowed = _above(evidence.space, floor)
+    allowed = _between(evidence.space, *bounds)
     best = best_levels(scores.gains, costs, allowed, budget)
     if best is None or not scores.finalists:
         return best
     evolved = evolve(scores.gains, costs, allowed, budget, seed=evidence.seed, starts=[best])
     finalists = [best, *_different(evolved, scores.finalists)]
-    chain = _longest(evidence.space, costs, floor, budget)
+    chain = _longest(evidence.space, costs, bounds, budget)
     finalists = list(dict.fromkeys([*finalists, *chain]))
     if len(finalists) == 1:
         return best
@@ -41,9 +43,10 @@ def candidates(evidence: Evidence, scores: Scores, costs: Costs, floor: Levels, 
     return max(zip(reached, finalists, strict=True), key=lambda pair: pair[0])[1]
 
 
-def _above(space: Space, floor: Levels) -> list[list[int]]:
+def _between(space: Space, floor: Levels, top: Levels) -> list[list[int]]:
     return [
-        [level for level in layer.levels if level >= least] for layer, least in zip(space.layers, floor, strict=True)
+        [level for level in layer.levels if least <= level <= most]
+        for layer, least, most in zip(space.layers, floor, top, strict=True)
     ]
 
 
@@ -58,11 +61,13 @@ def _different(plans: Sequence[Levels], count: int) -> list[Levels]:
     return kept
 
 
-def _longest(space: Space, costs: Costs, floor: Levels, budget: float) -> list[Levels]:
-    """The most last layers that are predicted to fit, on top of the floor; none if not even one does."""
+def _longest(space: Space, costs: Costs, bounds: tuple[Levels, Levels], budget: float) -> list[Levels]:
+    """The most last layers that are predicted to fit, within the bounds; none if not even one does."""
     found: list[Levels] = []
     for count in range(1, len(space) + 1):
-        levels = tuple(max(a, b) for a, b in zip(space.last(count), floor, strict=True))
+        levels = tuple(
+            max(least, min(level, most)) for level, least, most in zip(space.last(count), *bounds, strict=True)
+        )
         if costs.of(np.array([levels]))[0] <= budget:
             found = [levels]
     return found

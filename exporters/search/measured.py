@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import cache
 from ..evidence import Evidence
 from ..measure import measure
-from ..plan import Plan
+from ..plan import Plan, frozen_in_all
 from ..program import build
 from ..space import BIAS, FROZEN, Levels, Space
 from .memory import MemoryModel
@@ -26,10 +28,13 @@ class Measurements:
 
     Args:
         evidence: space, processors and journal.
+        baked: names of frozen weights that are inside the programs, since no plan of the run trains them; where
+            :obj:`None`, each plan stands alone and has what it freezes itself inside.
 
     """
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, baked: Sequence[str] | None = None) -> None:
+        self.baked = None if baked is None else tuple(baked)
         self.model = MemoryModel(evidence.space)
         self._evidence = evidence
         self._known: dict[_Item, int] = {}
@@ -38,6 +43,10 @@ class Measurements:
     def __call__(self, levels: Levels, micro_batch: int) -> int:
         """What the plan at ``levels`` needs."""
         return self._measure([(levels, micro_batch)])[0]
+
+    def plan(self, levels: Levels, micro_batch: int) -> Plan:
+        """The plan that is measured for ``levels``."""
+        return _plan(self._evidence.space, levels, micro_batch, self.baked)
 
     def everything(self, micro_batch: int) -> int:
         """What training every parameter needs."""
@@ -55,11 +64,11 @@ class Measurements:
     def _measure(self, items: list[_Item]) -> list[int]:
         new = [item for item in items if item not in self._known]
         if new:
-            exporter = cache.key("measured")[:16]
+            exporter = cache.key("measured", repr(self.baked))[:16]
             keys = [
                 f"{exporter}:{size}:{'all' if levels is None else ''.join(map(str, levels))}" for levels, size in new
             ]
-            found = self._evidence.each("measuring memory", _bytes, self._evidence.space, new, keys)
+            found = self._evidence.each("measuring memory", _bytes, (self._evidence.space, self.baked), new, keys)
             for item, size in zip(new, found, strict=True):
                 self._known[item] = int(size * _MARGIN) + _PAGES
                 if item[0] is not None:
@@ -67,10 +76,16 @@ class Measurements:
         return [self._known[item] for item in items]
 
 
-def _bytes(space: Space, item: _Item) -> int:
+def _bytes(context: tuple[Space, tuple[str, ...] | None], item: _Item) -> int:
+    space, baked = context
     levels, micro_batch = item
-    plan = Plan.everything(space.task, micro_batch) if levels is None else space.plan(levels, micro_batch)
+    plan = Plan.everything(space.task, micro_batch) if levels is None else _plan(space, levels, micro_batch, baked)
     return measure(build(space.task, plan, ("train_step",))).total_bytes
+
+
+def _plan(space: Space, levels: Levels, micro_batch: int, baked: tuple[str, ...] | None) -> Plan:
+    plan = space.plan(levels, micro_batch)
+    return plan.bake(frozen_in_all(space.task, [plan]) if baked is None else baked)
 
 
 def _sparse(space: Space) -> Levels:

@@ -1,9 +1,10 @@
 """
 Plans of all budgets, measured.
 
-``nested``: one plan per budget, smallest first, each with the one before inside it. ``common``: one plan, that of the
-smallest budget, for everybody. Either way a plan is built and measured before it is taken, and measured again when it
-is exported.
+``nested``: one plan per budget. The largest comes first: what it freezes, no device trains, so it goes inside all
+programs of the run. Then the others, smallest first, each inside the next. ``common``: one plan, that of the smallest
+budget, for everybody. Either way a plan is built and measured before it is taken, and measured again when it is
+exported.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def plan_tiers(
     *,
     mode: Mode = "nested",
     shrink: bool = False,
+    measurements: Measurements | None = None,
 ) -> Tiers:
     """
     The plans of ``budgets``.
@@ -96,6 +98,7 @@ def plan_tiers(
         budgets: bytes that a training step may take, as :func:`~exporters.measure.measure` counts them.
         mode: a plan for each, nested, or the smallest one's for all.
         shrink: whether a smaller micro-batch may be taken to train more; otherwise only where nothing fits.
+        measurements: what other searches in this space have measured, and learned to predict.
 
     Raises:
         BudgetError: if no plan fits one of them; it names the smallest budget that can be met.
@@ -104,39 +107,54 @@ def plan_tiers(
     """
     if mode not in MODES:
         raise ExportError(f"there is no mode {mode!r}; use {' or '.join(MODES)}")
+    space = evidence.space
     ordered = sorted(budgets)
-    measurements = Measurements(evidence)
-    search = _Search(evidence, scores, measurements, shrink)
-    floor: Levels = (FROZEN,) * len(evidence.space)
-    tiers: list[Tier] = []
-    for budget in ordered[:1] if mode == "common" else ordered:
-        evidence.progress(f"searching for {format_bytes(budget)}", len(tiers), len(ordered))
-        tier = search.settle(budget, floor)
-        tiers.append(tier)
-        floor = tier.levels
+    largest = ordered[0] if mode == "common" else ordered[-1]
+    alone = measurements or Measurements(evidence)
+    evidence.progress(f"searching for {format_bytes(largest)}", 0, len(ordered))
+    top = _Search(evidence, scores, alone, space.last(len(space)), shrink).settle(largest, (FROZEN,) * len(space))
     if mode == "common":
-        tiers = [dataclasses.replace(tiers[0], budget=budget) for budget in ordered]
-    everything = measurements.everything(evidence.space.task.micro_batch)
-    return Tiers(evidence.space, scores, mode, tuple(tiers), everything)
+        tiers = [dataclasses.replace(top, budget=budget) for budget in ordered]
+    else:
+        tiers = _below(top, ordered[:-1], evidence, scores, shrink)
+    return Tiers(space, scores, mode, tuple(tiers), alone.everything(space.task.micro_batch))
+
+
+def _below(top: Tier, budgets: Sequence[int], evidence: Evidence, scores: Scores, shrink: bool) -> list[Tier]:
+    """The tiers of smaller budgets, smallest first, each inside the next and all inside ``top``, which is the last."""
+    measurements = Measurements(evidence, top.plan.baked)
+    search = _Search(evidence, scores, measurements, top.levels, shrink)
+    floor: Levels = (FROZEN,) * len(top.levels)
+    tiers: list[Tier] = []
+    for budget in budgets:
+        evidence.progress(f"searching for {format_bytes(budget)}", 1 + len(tiers), 1 + len(budgets))
+        tiers.append(search.settle(budget, floor))
+        floor = tiers[-1].levels
+    return [*tiers, top]
 
 
 class _Search:
-    def __init__(self, evidence: Evidence, scores: Scores, measurements: Measurements, shrink: bool) -> None:
+    """How a budget is settled, among plans of which ``top`` is the largest."""
+
+    def __init__(
+        self, evidence: Evidence, scores: Scores, measurements: Measurements, top: Levels, shrink: bool
+    ) -> None:
         self.evidence = evidence
         self.space = evidence.space
         self.scores = scores
         self.measurements = measurements
+        self.top = top
         self.shrink = shrink
 
     def settle(self, budget: int, floor: Levels) -> Tier:
         """The best tier of a budget that has ``floor`` inside it."""
         size = self.space.task.micro_batch
-        if self.measurements.everything(size) <= budget:
+        if self.top == self._whole() and self.measurements.everything(size) <= budget:
             return self._everything(budget, size)
         found: Tier | None = None
         smallest: list[int] = []
         while size >= 1:
-            least = floor if any(floor) else self.space.last(1)
+            least = floor if any(floor) else self._last()
             needs = self.measurements(least, size)
             smallest.append(needs)
             if needs <= budget:
@@ -144,7 +162,7 @@ class _Search:
                 # Fewer samples per step cost time: only for a gain that is worth it.
                 if found is None or tier.gain > found.gain + 0.02 * abs(found.gain):
                     found = tier
-                if not self.shrink or found.levels == self._whole():
+                if not self.shrink or found.levels == self.top:
                     break
             size //= 2
         if found is not None:
@@ -167,7 +185,7 @@ class _Search:
         tried: set[Levels] = set()
         stretch = 1.0
         for _ in range(_ROUNDS):
-            levels = candidates(self.evidence, self.scores, measurements.model.costs(size), floor, limit)
+            levels = candidates(self.evidence, self.scores, measurements.model.costs(size), (floor, self.top), limit)
             if levels is None:
                 break
             if levels in tried:
@@ -195,7 +213,7 @@ class _Search:
 
     def _chain(self, budget: int, size: int) -> Tier:
         """The last layers, as many as fit: memory grows with them, so a bisection finds how many."""
-        fits, fails = 1, len(self.space) + 1
+        fits, fails = 1, sum(level != FROZEN for level in self.top) + 1
         while fails - fits > 1:
             middle = (fits + fails) // 2
             if self.measurements(self.space.last(middle), size) <= budget:
@@ -205,8 +223,13 @@ class _Search:
         return self._tier(budget, self.space.last(fits), size)
 
     def _tier(self, budget: int, levels: Levels, size: int) -> Tier:
-        plan = self.space.plan(levels, size)
+        plan = self.measurements.plan(levels, size)
         return Tier(budget, plan, levels, self.measurements(levels, size), self.scores.of(levels))
+
+    def _last(self) -> Levels:
+        """The last layer that may be trained, and nothing else."""
+        index = max(i for i, level in enumerate(self.top) if level != FROZEN)
+        return self.space.only(index, self.top[index])
 
     def _whole(self) -> Levels:
         return self.space.last(len(self.space))
