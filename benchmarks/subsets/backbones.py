@@ -132,7 +132,7 @@ def pretrained(
 
     Trained once per settings; batch normalisation is frozen, as on a device.
     """
-    key = json.dumps([name, dataclasses.asdict(sizes), dataclasses.asdict(settings), _source()])
+    key = json.dumps([name, sizes.pretrain, dataclasses.asdict(settings), _source()])
     kept = cifar10.cache_folder() / f"backbone-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
     torch.manual_seed(0)
     model = BACKBONES[name]()
