@@ -41,7 +41,7 @@ class BuildWithRuntime(build_py):
         return [found for found in modules if found[:2] not in BUILD_ONLY]
 
     def get_outputs(self, include_bytecode=True):
-        built = [] if self.editable_mode else [str(path) for path in self.output.glob("*")]
+        built = [] if self.editable_mode else [str(path) for path in self.output.rglob("*") if path.is_file()]
         return [*super().get_outputs(include_bytecode), *built]
 
 

@@ -4,6 +4,9 @@ Compile the native runtime into ``mobile_sdk/native/lib``.
 ``python mobile_sdk/native/build.py`` builds for development; ``setup.py`` calls :func:`build` for the
 wheel. The libraries of ExecuTorch that the runtime needs are copied next to it, so a device needs no
 executorch package (which would bring torch along).
+
+For another machine, ``FTTE_EXECUTORCH`` names the folder of an unpacked executorch wheel for it, and ``CXX`` a compiler
+to it; ``scripts/aarch64.sh`` does both.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ __all__ = ["BuildError", "build", "platform_tag"]
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "lib"
 LIBRARY = "libftte_runtime.so"
+SOURCES = tuple(sorted(HERE.glob("*.cpp")))
+
+# ELF's numbers of the machines that executorch has wheels for.
+_MACHINES = {62: "x86_64", 183: "aarch64"}
 
 # Order matters to the linker: the kernels and the backend register themselves when they are loaded.
 EXECUTORCH_LIBRARIES = (
@@ -53,13 +60,14 @@ def build(output: Path = OUTPUT) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in EXECUTORCH_LIBRARIES:
         shutil.copy2(package / "lib" / name, output / name)
-    shutil.copy2(_licence(), output / "LICENSE.executorch")
+    shutil.copy2(_licence(package), output / "LICENSE.executorch")
+    shutil.copytree(HERE / "licences", output / "licences", dirs_exist_ok=True)
     include = package / "include"
     # Written aside and moved into place: a process that has the old library mapped keeps it.
     fresh = output / f"{LIBRARY}.new"
     command = [
         compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall",
-        str(HERE / "runtime.cpp"), "-o", str(fresh),
+        *map(str, SOURCES), "-o", str(fresh),
         "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
         "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
         f"-L{output}", "-Wl,--no-as-needed",
@@ -82,7 +90,6 @@ def platform_tag(folder: Path = OUTPUT) -> str:
         BuildError: if a library asks for a newer C++ library than that platform is sure to have.
 
     """
-    machine = os.uname().machine
     glibc = 28
     for path in sorted(folder.glob("*.so")):
         listing = subprocess.run(["objdump", "-T", str(path)], check=True, capture_output=True, text=True).stdout
@@ -91,12 +98,17 @@ def platform_tag(folder: Path = OUTPUT) -> str:
         # GCC 8's, the oldest that systems with glibc 2.28 carry.
         if newest > 25:
             raise BuildError(f"{path.name} needs GLIBCXX_3.4.{newest}: compile with an older g++ (set CXX)")
-    return f"manylinux_2_{glibc}_{machine}"
+    return f"manylinux_2_{glibc}_{_machine(folder / LIBRARY)}"
 
 
 def _executorch() -> tuple[Path, str]:
     """Folder and version of the installed executorch, found without importing it (that imports torch)."""
     wanted = _paired_version()
+    unpacked = os.environ.get("FTTE_EXECUTORCH")
+    if unpacked is not None:
+        if not (Path(unpacked) / f"executorch-{wanted}.dist-info").is_dir():
+            raise BuildError(f"FTTE_EXECUTORCH={unpacked} is not an unpacked wheel of executorch {wanted}")
+        return Path(unpacked) / "executorch", wanted
     spec = importlib.util.find_spec("executorch")
     if spec is None or not spec.submodule_search_locations:
         raise BuildError(
@@ -117,11 +129,21 @@ def _paired_version() -> str:
     return found[1]
 
 
-def _licence() -> Path:
-    for file in importlib.metadata.files("executorch") or ():
-        if file.name == "LICENSE" and ".dist-info" in str(file):
-            return Path(str(file.locate()))
+def _licence(package: Path) -> Path:
+    for path in package.parent.glob(f"executorch-{_paired_version()}*.dist-info/**/LICENSE"):
+        return path
     raise BuildError("the executorch package has no licence text to pass on: reinstall it")
+
+
+def _machine(library: Path) -> str:
+    """The machine that a library is for, from its ELF header."""
+    with library.open("rb") as file:
+        number = int.from_bytes(file.read(20)[18:], "little")
+    if number not in _MACHINES:
+        raise BuildError(
+            f"{library.name} is for the ELF machine {number}; programs run on {', '.join(_MACHINES.values())}"
+        )
+    return _MACHINES[number]
 
 
 if __name__ == "__main__":

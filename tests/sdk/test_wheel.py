@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -95,8 +96,28 @@ def test_the_wheel_holds_the_runtime_its_licence_and_nothing_that_only_builds(wh
     }
     licence = zipfile.ZipFile(wheel).read("mobile_sdk/native/lib/LICENSE.executorch").decode()
     assert "Redistribution and use in source and binary forms" in licence
-    assert {"mobile_sdk/py.typed", "mobile_sdk/manifest.py"} <= names
+    assert {"mobile_sdk/py.typed", "mobile_sdk/manifest.py", "mobile_sdk/java/org/ftte/sdk/Bridge.java"} <= names
     assert not names & {"mobile_sdk/setup.py", "mobile_sdk/native/build.py"}
+
+
+def test_the_wheel_carries_the_licence_of_everything_that_is_linked_into_its_libraries(wheel: Path) -> None:
+    """The table names a text for each component, and every text is there and is a licence."""
+    archive = zipfile.ZipFile(wheel)
+    folder = "mobile_sdk/native/lib/licences/"
+    table = archive.read(folder + "README.md").decode()
+    texts = set(re.findall(r"`(\w+\.txt)`", table))
+    assert {"XNNPACK.txt", "pthreadpool.txt", "cpuinfo.txt", "flatbuffers.txt", "Eigen.txt", "KleidiAI.txt"} <= texts
+    assert {folder + name for name in texts} | {folder + "README.md"} == {
+        name for name in archive.namelist() if name.startswith(folder)
+    }
+    for name in texts:
+        assert re.search("(?i)licen[cs]e|redistribution", archive.read(folder + name).decode()), name
+
+
+def test_the_wheel_is_small_enough_for_a_phone_plan(wheel: Path) -> None:
+    size = wheel.stat().st_size
+    print(f"{wheel.name}: {size / 1e6:.1f} MB")
+    assert size <= 20e6
 
 
 def test_it_trains_where_torch_cannot_be_imported(installed: Path, tmp_path: Path) -> None:
