@@ -136,7 +136,9 @@ def _licence(package: Path) -> Path:
 
 
 def _machine(library: Path) -> str:
-    """The machine that a library is for, from its ELF header."""
+    """The machine that a library is for, from its ELF header; this one while it is not built."""
+    if not library.exists():  # an editable install asks before it builds
+        return os.uname().machine
     with library.open("rb") as file:
         number = int.from_bytes(file.read(20)[18:], "little")
     if number not in _MACHINES:
