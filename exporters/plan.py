@@ -35,8 +35,8 @@ class Plan:
         lowering: module of a convolution -> how it is computed, one of :data:`CHOICES`: ``columns`` unrolls the
             whole micro-batch for one product, ``tiled`` a few samples at a time, ``shifted`` sums one product
             per tap and unrolls nothing. A module that is not named is tiled.
-        forward_batch: samples that the layers below the first trained one take at a time; :obj:`None` for a
-            quarter of the micro-batch.
+        forward_batch: samples that the layers below the first trained one take at a time; :obj:`None` for as many
+            as need the least memory, by estimate.
 
     """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from mobile_sdk import safetensors
 from mobile_sdk.engines import load_engine
@@ -23,7 +23,8 @@ from . import cache
 from .dropout import ones
 from .emit import Emitted, emit
 from .errors import BudgetError, ExportError
-from .lowering import lower
+from .lowering import lower, prepare
+from .lowering.forward import ForwardPart, find
 from .plan import Plan
 from .step import Step
 from .task import Task
@@ -181,7 +182,12 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
     known = cache.graphs_key(traced, json.dumps(plan.to_json()))
     kept = cache.load(known) if cached else None
     if kept is None:
-        emitted = emit({name: lower(graph, inputs, plan.lowering) for name, (graph, inputs) in traced.items()})
+        lowered = {}
+        for name, (graph, inputs) in traced.items():
+            live = {"train_step": range(1, 3 + len(step.trained)), "evaluate": range(1, 3), "predict": ()}[name]
+            part = _forward_part(task, plan, calls[name][0], graph, inputs, live)
+            lowered[name] = lower(graph, inputs, plan.lowering, part)
+        emitted = emit(lowered)
         cache.store(known, emitted.to_bytes())
     else:
         emitted = Emitted.from_bytes(kept)
@@ -215,6 +221,25 @@ def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list
         "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
         "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
     }
+
+
+def _forward_part(
+    task: Task,
+    plan: Plan,
+    function: Callable[..., Any],
+    graph: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    live: Sequence[int],
+) -> ForwardPart | None:
+    """What of a method runs a few samples at a time; prepares its graph for lowering."""
+    batched = 1 if len(live) == 0 else 3
+
+    def fewer(samples: int) -> fx.GraphModule:
+        small = [t[:samples] if i < batched else t for i, t in enumerate(inputs)]
+        return prepare(trace(function, task.model, small))
+
+    prepare(graph)
+    return find(graph, inputs, live, plan.forward_batch, fewer)
 
 
 def _example(task: Task, program: Program) -> list[bytes]:

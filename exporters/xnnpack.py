@@ -300,6 +300,30 @@ def _convolution(writer: _Writer, node: fx.Node) -> None:
     writer.add(kind, node, [image, filters] if bias is None else [image, filters, bias], fields)
 
 
+def _pool(writer: _Writer, node: fx.Node) -> None:
+    kernel, stride, padding, dilation = [*node.args[1:], [0, 0], [1, 1]][:4]
+    fields = {
+        "padding_top": padding[0],  # type: ignore[index]
+        "padding_bottom": padding[0],  # type: ignore[index]
+        "padding_left": padding[1],  # type: ignore[index]
+        "padding_right": padding[1],  # type: ignore[index]
+        "pooling_height": kernel[0],  # type: ignore[index]
+        "pooling_width": kernel[1],  # type: ignore[index]
+        "stride_height": stride[0],  # type: ignore[index]
+        "stride_width": stride[1],  # type: ignore[index]
+        "dilation_height": dilation[0],  # type: ignore[index]
+        "dilation_width": dilation[1],  # type: ignore[index]
+    }
+    largest = node.target is torch.ops.ftte.max_pool.default
+    writer.add("XNNMaxPooling2d" if largest else "XNNAvgPooling2d", node, node.args[:1], fields)
+
+
+def _crop(writer: _Writer, node: fx.Node) -> None:
+    source, starts, sizes = node.args
+    fields = {"num_dims": len(sizes), "offsets": list(starts), "sizes": list(sizes)}  # type: ignore[arg-type]
+    writer.add("XNNStaticSlice", node, [source], fields)
+
+
 def _view(writer: _Writer, node: fx.Node) -> None:
     shape = list(node.meta["val"].shape)
     writer.add("XNNStaticReshape", node, node.args[:1], {"num_dims": len(shape), "new_shape": shape})
@@ -351,6 +375,9 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
     _aten.bmm.default: _bmm,
     torch.ops.ftte.product_transposed.default: _product_transposed,
     torch.ops.ftte.dense.default: _dense,
+    torch.ops.ftte.max_pool.default: _pool,
+    torch.ops.ftte.average_pool.default: _pool,
+    torch.ops.ftte.crop.default: _crop,
     torch.ops.ftte.static_convolution.default: _convolution,
     _aten.view_copy.default: _view,
     _aten.permute_copy.default: _permute,

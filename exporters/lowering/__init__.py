@@ -33,10 +33,11 @@ from . import (
 from .baked import fold
 from .choices import chosen
 from .errors import Unsupported
+from .forward import ForwardPart
 from .registry import REWRITES
-from .values import Value
+from .values import Value, cat, slice_axis
 
-__all__ = ["MODULE", "decompositions", "lower"]
+__all__ = ["MODULE", "decompositions", "lower", "prepare"]
 
 FAMILIES = (
     activations,
@@ -65,14 +66,26 @@ def decompositions() -> dict[Any, Any]:
     return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op).split(".")[0] not in _INSTEAD}
 
 
-def lower(graph: fx.GraphModule, inputs: Sequence[Tensor], choices: Mapping[str, str] | None = None) -> fx.GraphModule:
+def prepare(graph: fx.GraphModule) -> fx.GraphModule:
+    """Rewrites of a traced step that look at more than one operator; the graph itself, edited."""
+    fold(graph)
+    return graph
+
+
+def lower(
+    graph: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    choices: Mapping[str, str] | None = None,
+    part: ForwardPart | None = None,
+) -> fx.GraphModule:
     """
     Rewrite a traced step.
 
     Args:
-        graph: traced with :func:`decompositions`, its nodes tagged with :data:`MODULE`.
+        graph: traced with :func:`decompositions`, its nodes tagged with :data:`MODULE`, and prepared.
         inputs: example inputs of the graph.
         choices: module -> one of :data:`exporters.plan.CHOICES`.
+        part: what of it runs tile by tile.
 
     Returns:
         A graph of the same inputs and outputs, contiguous, in the natural axis order.
@@ -81,10 +94,9 @@ def lower(graph: fx.GraphModule, inputs: Sequence[Tensor], choices: Mapping[str,
         ExportError: if an operator has no rewrite, with its name and its module's.
 
     """
-    fold(graph)
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        rewriter = _Rewriter(graph, choices or {})
+        rewriter = _Rewriter(graph, choices or {}, part)
         results = rewriter.run(*[Value(t) for t in tensors])
         return tuple(r.natural() for r in results)
 
@@ -110,14 +122,23 @@ def _share_constants(graph: fx.Graph) -> None:
 class _Rewriter(fx.Interpreter):
     """Runs the traced graph on values instead of tensors."""
 
-    def __init__(self, graph: fx.GraphModule, choices: Mapping[str, str]) -> None:
+    def __init__(self, graph: fx.GraphModule, choices: Mapping[str, str], part: ForwardPart | None = None) -> None:
         super().__init__(graph)
         self.choices = choices
+        self.part = part
         self.extra_traceback = False  # an ExportError is one sentence for the user
+        self.inputs: list[Value] = []
+        self.tiled: dict[fx.Node, Value] | None = None
 
     def run_node(self, n: fx.Node) -> Any:
+        if self.part is not None and n in self.part.whole:
+            if self.tiled is None:
+                self.tiled = self._tiles(self.part)
+            return self.tiled.get(n)
         if n.op != "call_function" or n.target is operator.getitem:
             result = super().run_node(n)
+            if n.op == "placeholder":
+                self.inputs.append(result)
             return _constant(result) if n.op == "get_attr" else result
         target, changed = _functional(n)
         rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
@@ -132,6 +153,26 @@ class _Rewriter(fx.Interpreter):
         if changed is not None:
             self.env[changed] = result
         return result
+
+    def _tiles(self, part: ForwardPart) -> dict[fx.Node, Value]:
+        """The results of the forward-only part, each put together from those of its tiles."""
+        x, *others = self.inputs
+        batch = x.shape[0]
+        pieces: list[list[Value]] = []
+        for start in range(0, batch, part.samples):
+            tile = Value(slice_axis(x.natural(), 0, start, part.samples))
+            walk = _Rewriter(part.graph, self.choices)
+            walk.env = dict(
+                zip((n for n in part.graph.graph.nodes if n.op == "placeholder"), [tile, *others], strict=True)
+            )
+            for node in part.needed:
+                walk.env[node] = walk.run_node(node)
+            pieces.append([walk.env[twin] for _, twin in part.results])
+        joined = {}
+        for (node, _), parts in zip(part.results, zip(*pieces, strict=True), strict=True):
+            order = parts[0].order
+            joined[node] = Value(cat([p.arranged(order) for p in parts], order.index(0)), order)
+        return joined
 
 
 def _functional(node: fx.Node) -> tuple[Any, fx.Node | None]:

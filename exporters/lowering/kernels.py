@@ -15,13 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["dense", "product_transposed", "static_convolution"]
+__all__ = ["average_pool", "crop", "dense", "max_pool", "product_transposed", "static_convolution"]
 
 _SCHEMAS = (
     "static_convolution(Tensor x, Tensor w, Tensor? b, int[] stride, int[] padding, int[] dilation, int groups)"
     " -> Tensor",
     "dense(Tensor x, Tensor w, Tensor? b) -> Tensor",
     "product_transposed(Tensor a, Tensor b) -> Tensor",
+    "max_pool(Tensor x, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
+    "average_pool(Tensor x, int[] kernel, int[] stride) -> Tensor",
+    "crop(Tensor x, int[] starts, int[] sizes) -> Tensor",
 )
 
 
@@ -48,6 +51,23 @@ def _product_transposed(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b.transpose(1, 2))
 
 
+def _max_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    sizes = list(kernel), list(stride), list(padding), list(dilation)
+    return F.max_pool2d(x.permute(0, 3, 1, 2), *sizes).permute(0, 2, 3, 1).contiguous()
+
+
+def _average_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), list(kernel), list(stride)).permute(0, 2, 3, 1).contiguous()
+
+
+def _crop(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        x = x.narrow(axis, start, size)
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
     library = torch.library.Library("ftte", "DEF")  # type: ignore[no-untyped-call]
     for schema, function in zip(_SCHEMAS, functions, strict=True):
@@ -59,7 +79,7 @@ def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
     return library
 
 
-_library = _register(_static_convolution, _dense, _product_transposed)
+_library = _register(_static_convolution, _dense, _product_transposed, _max_pool, _average_pool, _crop)
 
 
 def static_convolution(
@@ -89,4 +109,26 @@ def dense(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
 def product_transposed(a: Tensor, b: Tensor) -> Tensor:
     """(batch, m, k) times the transposes of (batch, n, k); the delegate turns them while it packs, without a copy."""
     result: Tensor = torch.ops.ftte.product_transposed(a, b)
+    return result
+
+
+def max_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """The maximum of each window of (n, h, w, c); padding is below any number."""
+    result: Tensor = torch.ops.ftte.max_pool(x, kernel, stride, padding, dilation)
+    return result
+
+
+def average_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """The mean of each window of (n, h, w, c)."""
+    result: Tensor = torch.ops.ftte.average_pool(x, kernel, stride)
+    return result
+
+
+def crop(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """``sizes`` positions from ``starts`` on, on all axes at once: one copy, where slices would be one per axis."""
+    if list(sizes) == list(x.shape):
+        return x
+    result: Tensor = torch.ops.ftte.crop(x, starts, sizes)
     return result

@@ -9,7 +9,7 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import ExportError, Plan, Task, export
-from exporters.lowering import lower
+from exporters.lowering import lower, prepare
 from exporters.plan import frozen_in_all
 from exporters.step import Step
 from exporters.tracing import trace
@@ -51,7 +51,7 @@ def operators(task: Task, plan: Plan) -> list[str]:
     state = task.model.state_dict()
     x, y = task.batch(plan.micro_batch)
     inputs = [x, y, torch.ones(plan.micro_batch), *[state[n].detach() for n in step.order]]
-    graph = lower(trace(step.train_step, task.model, inputs), inputs, plan.lowering)
+    graph = lower(prepare(trace(step.train_step, task.model, inputs)), inputs, plan.lowering)
     return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
 
 

@@ -24,8 +24,9 @@ views, which cost nothing; no operator writes to its arguments.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -370,15 +371,42 @@ def _static_convolution(
     """(n, h, w, c) by filters (out, kh, kw, c), or (1, kh, kw, c) where ``groups`` is c: a sum over taps."""
     sides = [(0, 0), (padding[0], padding[0]), (padding[1], padding[1]), (0, 0)]
     x = np.pad(x, sides) if any(padding) else x
-    sizes = [(x.shape[1 + i] - dilation[i] * (w.shape[1 + i] - 1) - 1) // stride[i] + 1 for i in range(2)]
     total: Any = 0
-    for i in range(w.shape[1]):
-        for j in range(w.shape[2]):
+    for i, j, part in _taps(x, w.shape[1:3], stride, dilation):
+        total = total + (part * w[0, i, j] if groups > 1 else _rows_by(part, w[:, i, j].T))
+    return np.asarray(total if b is None else total + b)
+
+
+def _taps(
+    x: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> Iterator[tuple[int, int, Array]]:
+    """What each tap of a window reads of (n, h, w, c)."""
+    sizes = [(x.shape[1 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
             top, left = i * dilation[0], j * dilation[1]
             rows = slice(top, top + stride[0] * (sizes[0] - 1) + 1, stride[0])
-            part = x[:, rows, left : left + stride[1] * (sizes[1] - 1) + 1 : stride[1]]
-            total = total + (part * w[0, i, j] if groups > 1 else _rows_by(part, w[:, i, j].T))
-    return np.asarray(total if b is None else total + b)
+            yield i, j, x[:, rows, left : left + stride[1] * (sizes[1] - 1) + 1 : stride[1]]
+
+
+@operator("max_pool", "tensor", "ints", "ints", "ints", "ints")
+def _max_pool(
+    x: Array, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Array:
+    sides = [(0, 0), (padding[0], padding[0]), (padding[1], padding[1]), (0, 0)]
+    x = np.pad(x, sides, constant_values=-np.inf) if any(padding) else x
+    return functools.reduce(np.maximum, [part for _, _, part in _taps(x, kernel, stride, dilation)])
+
+
+@operator("average_pool", "tensor", "ints", "ints")
+def _average_pool(x: Array, kernel: Sequence[int], stride: Sequence[int]) -> Array:
+    total = functools.reduce(np.add, [part for _, _, part in _taps(x, kernel, stride, (1, 1))])
+    return np.asarray(total / np.float32(kernel[0] * kernel[1]))
+
+
+@operator("crop", "tensor", "ints", "ints")
+def _crop(x: Array, starts: Sequence[int], sizes: Sequence[int]) -> Array:
+    return x[tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))]
 
 
 def _rows_by(x: Array, w: Array) -> Array:
