@@ -13,15 +13,13 @@ import math
 from torch import fx
 
 from .footprint import Footprint
-from .lowering import lower
 from .partition import Region, partition
 from .plan import Plan
 from .planner import Block, arena
-from .program import calls
+from .program import lowered
 from .simplify import simplify
 from .step import Step
 from .task import Task
-from .tracing import trace
 from .workspace import packed, workspace
 from .xnnpack import describe
 
@@ -41,8 +39,7 @@ def predict(task: Task, plan: Plan) -> Footprint:
 
     """
     step = Step(task, plan)
-    function, inputs = calls(step)["train_step"]
-    return predict_lowered(lower(trace(function, task.model, inputs), inputs, plan.lowering), step)
+    return predict_lowered(lowered(step, "train_step"), step)
 
 
 def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:

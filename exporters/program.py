@@ -24,7 +24,7 @@ from .dropout import ones
 from .emit import Emitted, emit
 from .errors import BudgetError, ExportError
 from .lowering import lower, prepare
-from .lowering.forward import ForwardPart, find
+from .lowering.forward import find
 from .plan import Plan
 from .step import Step
 from .task import Task
@@ -182,12 +182,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
     known = cache.graphs_key(traced, json.dumps(plan.to_json()))
     kept = cache.load(known) if cached else None
     if kept is None:
-        lowered = {}
-        for name, (graph, inputs) in traced.items():
-            live = {"train_step": range(1, 3 + len(step.trained)), "evaluate": range(1, 3), "predict": ()}[name]
-            part = _forward_part(task, plan, calls[name][0], graph, inputs, live)
-            lowered[name] = lower(graph, inputs, plan.lowering, part)
-        emitted = emit(lowered)
+        emitted = emit({name: lowered(step, name, graph) for name, (graph, _) in traced.items()})
         cache.store(known, emitted.to_bytes())
     else:
         emitted = Emitted.from_bytes(kept)
@@ -223,23 +218,30 @@ def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list
     }
 
 
-def _forward_part(
-    task: Task,
-    plan: Plan,
-    function: Callable[..., Any],
-    graph: fx.GraphModule,
-    inputs: Sequence[Tensor],
-    live: Sequence[int],
-) -> ForwardPart | None:
-    """What of a method runs a few samples at a time; prepares its graph for lowering."""
-    batched = 1 if len(live) == 0 else 3
+def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.GraphModule:
+    """
+    A method as :func:`~exporters.emit.emit` takes it.
+
+    Args:
+        step: of a task and a plan.
+        method: ``train_step``, ``evaluate`` or ``predict``.
+        graph: its traced graph where there is one, which is used up.
+
+    Raises:
+        ExportError: if an operator cannot be lowered.
+
+    """
+    function, inputs = calls(step)[method]
+    model = step.task.model
+    batched = 1 if method == "predict" else 3
+    live = {"train_step": range(1, 3 + len(step.trained)), "evaluate": range(1, 3), "predict": range(0)}[method]
 
     def fewer(samples: int) -> fx.GraphModule:
-        small = [t[:samples] if i < batched else t for i, t in enumerate(inputs)]
-        return prepare(trace(function, task.model, small))
+        return prepare(trace(function, model, [t[:samples] if i < batched else t for i, t in enumerate(inputs)]))
 
-    prepare(graph)
-    return find(graph, inputs, live, plan.forward_batch, fewer)
+    graph = prepare(graph or trace(function, model, inputs))
+    part = find(graph, inputs, live, step.plan.forward_batch, fewer)
+    return lower(graph, inputs, step.plan.lowering, part)
 
 
 def _example(task: Task, program: Program) -> list[bytes]:
