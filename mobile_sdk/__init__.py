@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data import ArrayDataset, FolderDataset, SampleStore, SequenceDataset
     from .engines import load_engine
     from .errors import FtteError
+    from .policies import Policy
 
 # Loaded when first used: importing the SDK must cost an app next to nothing.
 _HOMES = {
@@ -22,6 +23,7 @@ _HOMES = {
     "Client": "client",
     "FolderDataset": "data",
     "FtteError": "errors",
+    "Policy": "policies",
     "SampleStore": "data",
     "SequenceDataset": "data",
     "load_engine": "engines",
@@ -33,6 +35,7 @@ __all__ = [
     "Client",
     "FolderDataset",
     "FtteError",
+    "Policy",
     "SampleStore",
     "SequenceDataset",
     "__version__",

@@ -11,6 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from .client import Client
 from .events import Event, RunFinished
+from .invite import Invite
 from .manifest import InputContract, Manifest
 from .visit import Listener
 
@@ -41,6 +43,13 @@ class BlockingClient:
         self._ended = threading.Event()
         self._result: RunFinished | None = None
         self._error: BaseException | None = None
+
+    @classmethod
+    def from_invite(cls, link: str | Invite, *, dataset: Any, storage: str | Path, **options: Any) -> BlockingClient:
+        """See :meth:`Client.from_invite`."""
+        invite = Invite.parse(link) if isinstance(link, str) else link
+        given = {"token": invite.token, "certificate": invite.certificate} | options
+        return cls(invite.url, run=invite.run, key=invite.key, dataset=dataset, storage=storage, **given)
 
     @property
     def device(self) -> str:

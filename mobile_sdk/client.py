@@ -23,6 +23,7 @@ import numpy.typing as npt
 from . import safetensors
 from .backoff import delays
 from .clock import Clock, Offload, SystemClock, offload
+from .conditions import Provider, system_conditions
 from .connection import Connect, ConnectionLost, websocket
 from .data.base import Dataset, as_dataset
 from .data.check import check
@@ -32,6 +33,7 @@ from .engines import load_engine
 from .engines.base import Engine
 from .errors import ProtocolError, Refused, VersionMismatch
 from .events import Disconnected, Event, Paused, Personal, Postponed, RunFinished
+from .guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .invite import Invite
 from .layout import Arrays
 from .link import Link
@@ -40,6 +42,7 @@ from .model import Model
 from .payload import UpdateFormat, encode_update
 from .payload.feedback import carried_over, left_out
 from .personal import side_by_side, to_report
+from .policies import Policy
 from .process import ProcessFacts, ThisProcess
 from .protocol.device import DeviceSession
 from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
@@ -48,9 +51,6 @@ from .training import Execute, TrainingResult, train_in_thread
 from .visit import ComeBack, Device, Listener, Visit
 
 __all__ = ["Client"]
-
-# How often a client that may not take part looks whether it may.
-LOOK_AGAIN_SECONDS = 30.0
 
 
 class Client:
@@ -73,6 +73,8 @@ class Client:
         certificates: PEM file of authorities to trust instead of the system's.
         certificate: SHA-256 (hex) of the one server certificate to trust instead; as in an invite.
         proxy: HTTP proxy to go through; by default that of the environment, ``""`` for none.
+        policy: when the device may connect and train; without one, always.
+        conditions: tells the state of the device, for the policy; by default the system's own.
         engine: what runs programs: ``"native"``, ``"android"`` or ``"interpreted"``; see :mod:`mobile_sdk.engines`.
         load: makes that engine from a program's folder; :func:`~mobile_sdk.load_engine` by default.
         execute: runs the training; the simulator puts its own here, as for the next four.
@@ -104,6 +106,8 @@ class Client:
         certificates: Path | None = None,
         certificate: str = "",
         proxy: str | None = None,
+        policy: Policy | None = None,
+        conditions: Provider | None = None,
         engine: str = "native",
         load: Callable[[Path], Engine] | None = None,
         execute: Execute = train_in_thread,
@@ -133,12 +137,15 @@ class Client:
         self._engine = engine
         self._model = Model(self._storage, load or functools.partial(load_engine, engine=engine))
         self._checked: tuple[str, int] | None = None
+        looks = (conditions or system_conditions()) if policy is not None else None
+        self._guard = Guard(policy, looks, self._storage, self._clock, offload)
         self._device = Device(
             storage=self._storage,
             clock=self._clock,
             offload=offload,
             execute=execute,
             rng=self._rng,
+            guard=self._guard,
             process=self._process,
             pinned=key,
             ready=self._ready,
@@ -264,6 +271,7 @@ class Client:
         waits = delays(self._rng)
         while True:
             try:
+                await self._guard.wait(listener)
                 await self._until_samples(listener)
                 async with self._connect() as connection:
                     session = DeviceSession(
@@ -274,14 +282,18 @@ class Client:
                         key=self._storage.trusted_key(self._pinned),
                         enrolled=self._storage.enrolled,
                     )
-                    visit = Visit(self._device, Link(connection, session, self._clock), listener)
+                    link = Link(connection, session, self._clock)
+                    visit = Visit(self._device, link, listener)
+                    self._guard.link_opened(link)
                     try:
-                        finished = await visit.run()
+                        finished = await self._guard.watch(visit.run())
                     finally:
                         if visit.progressed:
                             waits = delays(self._rng)
                     if finished is not None:
                         return finished
+            except Stopped as stopped:
+                listener(Paused(str(stopped), LOOK_AGAIN_SECONDS))
             except ComeBack as later:
                 # Spread, so that those who were sent away together do not come back together.
                 seconds = later.seconds * self._rng.uniform(1.0, 1.25)

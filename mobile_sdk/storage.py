@@ -2,6 +2,7 @@
 What a device keeps over restarts: one folder, written so that a kill at any instant leaves it whole.
 
     device.json          name, secret, run, and the highest serial of programs seen
+    usage.json           bytes moved today, where a policy limits them
     lock                 held while a client uses the folder
     artifacts/HASH       complete files; HASH.part what has come so far
     programs/HASH/       a verified program, by the hash of its manifest
@@ -169,6 +170,23 @@ class DeviceStorage:
         if serial > self.serial:
             self._identity["serial"] = serial
             self._write_identity(self._identity)
+
+    def count_bytes(self, day: str, more: int) -> int:
+        """
+        Bytes moved on ``day`` so far, ``more`` included.
+
+        A clock that jumps back does not make room for more: the bytes of the later day stay counted.
+        """
+        path = self.folder / "usage.json"
+        try:
+            data = json.loads(path.read_bytes())
+            last, count = str(data["day"]), int(data["bytes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            last, count = "", 0
+        count = more if day > last else count + more
+        if more or day != last:
+            write_durably(path, json.dumps({"day": day, "bytes": count}).encode())
+        return count
 
     # Artifacts on their way down.
 

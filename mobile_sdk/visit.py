@@ -33,6 +33,7 @@ from .events import (
     UpdateRejected,
     Uploading,
 )
+from .guard import Guard
 from .layout import Arrays
 from .link import Link
 from .payload import UpdateFormat
@@ -80,6 +81,7 @@ class Device:
     offload: Offload
     execute: Execute
     rng: random.Random
+    guard: Guard
     process: ProcessFacts
     pinned: str
     ready: Callable[[], Ready]
@@ -237,17 +239,18 @@ class Visit:
             await self._download(assign)
             engine, weights = await self._offload(self._device.prepare, assign)
             samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
-            began, cpu = self._device.clock.monotonic(), self._device.process.cpu_seconds()
-            result = await self._device.execute(
-                engine,
-                weights,
-                samples,
-                settings,
-                assign.seed,
-                lambda step, steps, loss: self._listener(Training(step, steps, loss)),
-            )
-            seconds = self._device.clock.monotonic() - began
-            cpu = self._device.process.cpu_seconds() - cpu
+            async with self._device.guard.turn(self._listener):
+                began, cpu = self._device.clock.monotonic(), self._device.process.cpu_seconds()
+                result = await self._device.execute(
+                    engine,
+                    weights,
+                    samples,
+                    settings,
+                    assign.seed,
+                    lambda step, steps, loss: self._listener(Training(step, steps, loss)),
+                )
+                seconds = self._device.clock.monotonic() - began
+                cpu = self._device.process.cpu_seconds() - cpu
             personal = await self._offload(self._device.judge, engine, assign, result, samples)
             if personal is not None:
                 self._listener(personal)
