@@ -35,11 +35,12 @@ from subsets import backbones, domains, figure
 
 from exporters import BudgetError, Plan, Task
 from exporters.evidence import Evidence
-from exporters.finetune import FineTuning, fine_tune
+from exporters.finetune import FineTuning, assess, fine_tune
 from exporters.importance import SELECTORS, Scores, shuffled
 from exporters.journal import Journal
+from exporters.picture import draw
 from exporters.quiet import quiet
-from exporters.search import Measurements, plan_tiers
+from exporters.search import Measurements, Tiers, plan_tiers
 from exporters.space import Space
 from exporters.workers import Workers
 from mobile_sdk.layout import Subset
@@ -92,6 +93,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--plans", type=Path, help="draw the first backbone's nested plans by contribution")
     options = parser.parse_args()
     settings = Settings()
     names, seeds = options.backbones, options.seeds
@@ -114,6 +116,8 @@ def main() -> None:
                 run(name, parts, settings, options.selectors, options.fractions, seeds, sitting, results[name])
             except TimeUp:
                 console.print(f"{name}: the time is up; run again to go on", highlight=False)
+            if options.plans and name == names[0] and results[name].get("complete"):
+                draw(_nested(name, parts, settings, options.fractions, sitting), options.plans)
             if not results[name].get("cells"):
                 del results[name]
     report = {
@@ -147,30 +151,14 @@ def run(
     result: dict[str, Any],
 ) -> None:
     """Fill in ``result`` as far as the time allows."""
-    bar = sitting.bars.add_task(f"{name}: backbone", total=None)
-
-    def progress(stage: str, done: int, total: int) -> None:
-        sitting.bars.update(bar, description=f"{name}: {stage}", completed=done, total=total or None)
-        if sitting.over:
-            raise TimeUp
-
-    def say(text: str) -> None:
-        sitting.bars.console.print(text, highlight=False)
-        if sitting.over:
-            raise TimeUp
-
-    task, before = backbones.pretrained(name, parts, settings.sizes, settings.pretraining, say)
-    evidence = Evidence(
-        Space(task), parts.proxy, fine_tuning=settings.short, workers=sitting.workers, journal=sitting.journal,
-        progress=progress,
-    )  # fmt: skip
-    measurements = Measurements(evidence)
+    evidence, measurements = _evidence(name, parts, settings, sitting)
+    task = evidence.space.task
     everything = measurements.everything(MICRO_BATCH)
     result |= {
         "flops": backbones.flops(task.model),
         "parameters": task.layout.size,
-        "clean": before["clean_test"],
-        "untouched": before["test"],
+        "clean": assess(task, task.model, parts.clean_test).metrics["accuracy"],
+        "untouched": assess(task, task.model, parts.test).metrics["accuracy"],
         "full": {
             "memory_bytes": everything,
             "memory_bytes_at_1": measurements.everything(1),
@@ -191,7 +179,43 @@ def run(
             cell["accuracy"] = _accuracies(evidence, settings, parts, trained)
             result["checks"] = _checks(result, fractions)
     result["complete"] = True
-    sitting.bars.remove_task(bar)
+
+
+def _evidence(name: str, parts: domains.Domains, settings: Settings, sitting: Sitting) -> tuple[Evidence, Measurements]:
+    """The pre-trained backbone and its proxy data, and what is measured of it."""
+    bar = sitting.bars.add_task(f"{name}: backbone", total=None)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        sitting.bars.update(bar, description=f"{name}: {stage}", completed=done, total=total or None)
+        if sitting.over:
+            raise TimeUp
+
+    def say(text: str) -> None:
+        sitting.bars.console.print(text, highlight=False)
+        if sitting.over:
+            raise TimeUp
+
+    task = backbones.pretrained(name, parts, settings.sizes, settings.pretraining, say)
+    evidence = Evidence(
+        Space(task),
+        parts.proxy,
+        fine_tuning=settings.short,
+        workers=sitting.workers,
+        journal=sitting.journal,
+        progress=progress,
+    )
+    return evidence, Measurements(evidence)
+
+
+def _nested(
+    name: str, parts: domains.Domains, settings: Settings, fractions: Sequence[float], sitting: Sitting
+) -> Tiers:
+    """A tier per share of full training's memory at which something fits, by contribution."""
+    evidence, measurements = _evidence(name, parts, settings, sitting)
+    everything = measurements.everything(MICRO_BATCH)
+    least = measurements(evidence.space.last(1), MICRO_BATCH)
+    budgets = [int(f * everything) for f in fractions if f * everything > least]
+    return plan_tiers(evidence, _scores("contribution", 0, evidence), budgets, measurements=measurements)
 
 
 def _cell(

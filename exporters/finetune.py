@@ -76,9 +76,18 @@ def fine_tune(
 
     """
     model = copy.deepcopy(task.model) if model is None else model
+    if train[0].dim() == 4:  # images: torch convolves them faster with channels last, depthwise by half
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        train, test = _channels_last(train), _channels_last(test)
     if subset is not None:
         _train(task, model, subset, train, settings)
     return assess(task, model, test)
+
+
+def _channels_last(samples: Samples) -> Samples:
+    return samples[0].contiguous(memory_format=torch.channels_last), samples[1]
 
 
 def assess(task: Task, model: nn.Module, samples: Samples) -> Outcome:

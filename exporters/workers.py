@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import multiprocessing
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
-
-from .quiet import quiet
 
 __all__ = ["Workers"]
 
@@ -76,8 +76,10 @@ def _prepare(packed: bytes, path: list[str]) -> None:
     global _context  # noqa: PLW0603 a process of a pool has no other place for what it got once
     sys.path[:] = path
     torch.set_num_threads(1)
-    with quiet():  # it imports what the functions need
-        _context = pickle.loads(packed)
+    # What the functions import has much to say about itself, once per process.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    _context = pickle.loads(packed)
 
 
 def _work(item: Any) -> Any:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from exporters import Task
-from exporters.finetune import assess
 from exporters.zoo.examples import correct, cross_entropy
 
 from .domains import Domains, Sizes
@@ -124,11 +123,9 @@ def flops(model: nn.Module) -> int:
     return total
 
 
-def pretrained(
-    name: str, domains: Domains, sizes: Sizes, settings: Pretraining, say: Callable[[str], None]
-) -> tuple[Task, dict[str, float]]:
+def pretrained(name: str, domains: Domains, sizes: Sizes, settings: Pretraining, say: Callable[[str], None]) -> Task:
     """
-    The task of fine-tuning a backbone in the shifted domain, and what the backbone reaches before that.
+    The task of fine-tuning a backbone in the shifted domain.
 
     Trained once per settings; batch normalisation is frozen, as on a device.
     """
@@ -140,9 +137,7 @@ def pretrained(
     _pretrain(model, domains.pretrain, settings, kept, lambda text: say(f"{name}: {text}"))
     model.to(memory_format=torch.contiguous_format).eval()
     x, y = domains.finetune
-    task = Task(model, cross_entropy, x[:16], y[:16], name=name, metrics={"accuracy": correct})
-    before = {part: assess(task, model, getattr(domains, part)).metrics["accuracy"] for part in ("clean_test", "test")}
-    return task, before
+    return Task(model, cross_entropy, x[:16], y[:16], name=name, metrics={"accuracy": correct})
 
 
 def _source() -> str:
