@@ -1,0 +1,71 @@
+"""What the documentation shows runs as it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporters.zoo.digits_data import part
+
+from .conftest import BIN, Process, Site
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_sensor_classifier_of_the_sdk_documentation(tmp_path: Path) -> None:
+    written = {}
+    for language in ("python", "toml"):
+        for block in blocks(ROOT / "docs" / "sdk.md", language):
+            if match := re.match(r"# (\S+\.(?:py|toml))\n", block):
+                written[match[1]] = block
+    assert set(written) == {"activity.py", "run.toml", "app.py"}
+    for name, content in written.items():
+        (tmp_path / name).write_text(content)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    server = Process(BIN / "ftte", "serve", tmp_path / "run.toml", log=tmp_path / "serve.log", environment=environment)
+    try:
+        joined = server.wait_for(r"(ws://[\d.:]+)[\s\\]+--run activity[\s\\]+--key[\s\\]+([0-9a-f]{64})")
+        environment |= {"FTTE_URL": joined[1], "FTTE_KEY": joined[2]}
+
+        def app(device: str, *options: str) -> Process:
+            log = tmp_path / f"{device}{len(options)}.log"
+            folder = str(tmp_path / device)
+            return Process(sys.executable, tmp_path / "app.py", folder, *options, log=log, environment=environment)
+
+        apps = [app("watch-1"), app("watch-2")]
+        assert [process.wait() for process in apps] == [0, 0]
+        assert server.wait() == 0
+        for process in apps:
+            assert "trained" in process.output
+            assert "ended at version 10" in process.output
+        assert "part of version" in apps[0].output + apps[1].output
+        offline = app("watch-1", "--offline")
+        assert offline.wait() == 0
+        assert len(re.findall(r"\(it was (\w+)\)", offline.output)) == 3
+        assert len(re.findall(r"(\w+) \(it was \1\)", offline.output)) >= 2
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(("document", "variables"), [("README.md", {}), ("docs/sdk.md", {})])
+def test_the_lines_that_join_a_run(document: str, variables: dict[str, Any], site: Site) -> None:
+    server = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 2\n")
+    (snippet, *_) = (block for block in blocks(ROOT / document, "python") if "async def take_part" in block)
+    namespace: dict[str, Any] = {"URL": site.url, "KEY": site.key, **variables}
+    # Only where it listens and keeps its files differs here.
+    snippet = snippet.replace("ws://127.0.0.1:8765", site.url).replace("phone-0", str(site.folder / "phone-0"))
+    exec(snippet, namespace)
+    x, y = part(0, of=4)
+    result = asyncio.run(namespace["take_part"](x, y))
+    assert result is None or np.asarray(result).shape == (5, 10)
+    assert server.wait() == 0
