@@ -1,12 +1,20 @@
 """
 Exports that were made before, by content.
 
-Lowering and emitting take most of an export, and depend on nothing but the traced graphs: tracing is cheap, so the
-graphs themselves are the key, together with the versions of everything that turns them into a program. A key
-that guesses (from a model's source text, say) would some day serve the wrong program; this one cannot.
+Two keys lead to a program. The first needs no tracing: the fingerprint of everything that tracing would run
+(:mod:`exporters.fingerprint`), which is refused rather than guessed where something is not known. The second is the
+traced graphs themselves. Both are taken together with the versions of everything that turns graphs into a program: the
+sources of exporter and SDK, the native runtime, torch, ExecuTorch and numpy.
+
+A wrong program would need two different steps with one key. Under the second key that is a collision of SHA-256, since
+a graph with its constants is all that lowering sees. Under the first, tracing would have to depend on something that
+the walk neither saw nor refused: it follows bytecode, closures, globals, attributes, constant tensors, and stops at
+code that imports, evaluates text, reads files, or comes from packages whose version is no part of the key. What
+remains is a process that patches torch itself; such a process passes ``cached=False``.
 
 Files lie under ``$XDG_CACHE_HOME/ftte`` (``~/.cache/ftte``), each starting with the hash of its content, so a damaged
-one is a miss. A folder that cannot be written means that nothing is kept.
+one is a miss. They are written aside and renamed, so other processes see all of one or nothing. The files used longest
+ago go when there are more than 256 MB. A folder that cannot be written means that nothing is kept.
 """
 
 from __future__ import annotations
@@ -32,8 +40,7 @@ from .lowering.registry import REWRITES
 __all__ = ["folder", "graphs_key", "key", "load", "store"]
 
 _DIGEST = hashlib.sha256().digest_size
-# The oldest go when there are more: some 100 MB.
-_KEPT = 512
+_LARGEST = 256_000_000
 
 
 def folder() -> Path:
@@ -65,12 +72,17 @@ def graphs_key(graphs: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]], pl
 
 def load(name: str) -> bytes | None:
     """The content kept as ``name``, or :obj:`None`."""
+    path = folder() / name
     try:
-        kept = (folder() / name).read_bytes()
+        kept = path.read_bytes()
     except OSError:
         return None
     content = kept[_DIGEST:]
-    return content if hashlib.sha256(content).digest() == kept[:_DIGEST] else None
+    if hashlib.sha256(content).digest() != kept[:_DIGEST]:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # the least recently used go first
+    return content
 
 
 def store(name: str, content: bytes) -> None:
@@ -80,9 +92,17 @@ def store(name: str, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=folder(), delete=False) as file:
             file.write(hashlib.sha256(content).digest() + content)
         Path(file.name).replace(folder() / name)
-        files = sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in files[:-_KEPT]:
-            path.unlink()
+        _trim()
+
+
+def _trim() -> None:
+    """Remove what was used longest ago, among it what interrupted processes left behind."""
+    files = sorted(((path.stat(), path) for path in folder().iterdir()), key=lambda f: f[0].st_mtime, reverse=True)
+    total = 0
+    for status, path in files:
+        total += status.st_size
+        if total > _LARGEST:
+            path.unlink(missing_ok=True)
 
 
 def _name(rewrite: object) -> str:

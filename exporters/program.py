@@ -23,9 +23,11 @@ from . import cache
 from .dropout import ones
 from .emit import Emitted, emit
 from .errors import BudgetError, ExportError
+from .fingerprint import Unknown, fingerprint
 from .lowering import lower, prepare
 from .lowering.forward import find
 from .plan import Plan
+from .simplify import cut
 from .step import Step
 from .task import Task
 from .tracing import trace
@@ -35,6 +37,7 @@ __all__ = ["WEIGHTS_FILE", "Program", "build", "export"]
 
 WEIGHTS_FILE = "weights.safetensors"
 METHODS = ("train_step", "evaluate", "predict")
+EVALUATE_AND_PREDICT = "evaluate and predict"
 
 Progress = Callable[[str], None]
 
@@ -142,8 +145,7 @@ def export(
     limit = 0 if budget is None else parse_bytes(budget)
     if plan is None:
         plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
-    say("lowering")
-    program = build(task, plan, cached=cached)
+    program = build(task, plan, cached=cached, progress=say)
     known = cache.key("checked", program.pte, program.graph, program.manifest.to_bytes(), *_example(task, program))
     checked = cache.load(known) if cached else None
     if checked is None:
@@ -162,27 +164,66 @@ def export(
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 
 
-def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: bool = True) -> Program:
+def build(
+    task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: bool = True, progress: Progress | None = None
+) -> Program:
     """
     Lower and emit, without verifying or measuring: what the search tries out, with the methods that it needs.
 
-    With ``cached``, what the same graphs gave before is taken from :mod:`exporters.cache`.
+    With ``cached``, what the same step gave before is taken from :mod:`exporters.cache`.
 
     Raises:
         ExportError: if an operator cannot be lowered.
 
     """
+    known = _fingerprint(task, plan, methods) if cached else None
+    kept = cache.load(known) if known else None
+    if kept is not None:
+        size, _, content = kept.partition(b"\n")
+        manifest = Manifest.from_bytes(content[: int(size)])
+        emitted = Emitted.from_bytes(content[int(size) :])
+        return Program(manifest, emitted.pte, emitted.graph, task.initial_weights())
+    program, emitted = _build(task, plan, methods, cached, progress or _silent)
+    if known:
+        manifest_bytes = program.manifest.to_bytes()
+        cache.store(known, b"%d\n" % len(manifest_bytes) + manifest_bytes + emitted.to_bytes())
+    return program
+
+
+def _fingerprint(task: Task, plan: Plan, methods: Sequence[str]) -> str | None:
+    try:
+        return cache.key("step", *methods, fingerprint(task, plan))
+    except Unknown:
+        return None
+
+
+def _build(task: Task, plan: Plan, methods: Sequence[str], cached: bool, say: Progress) -> tuple[Program, Emitted]:
     step = Step(task, plan)
     plan = step.plan
     functions = calls(step)
+    # A prediction is part of an evaluation: both are traced and lowered as one.
+    together = "evaluate" in methods and "predict" in methods
+    whole = {"evaluate": EVALUATE_AND_PREDICT} if together else {}
     traced = {}
     for name in methods:
-        function, inputs = functions[name]
+        if name == "predict" and together:
+            continue
+        say(f"tracing {name}")
+        function, inputs = functions[whole.get(name, name)]
         traced[name] = trace(function, task.model, inputs), inputs
-    known = cache.graphs_key(traced, json.dumps(plan.to_json()))
+    known = cache.graphs_key(traced, json.dumps([plan.to_json(), together]))
     kept = cache.load(known) if cached else None
     if kept is None:
-        emitted = emit({name: lowered(step, name, graph) for name, (graph, _) in traced.items()})
+        graphs = {}
+        for name, (graph, _) in traced.items():
+            say(f"lowering {name}")
+            graphs[name] = lowered(step, whole.get(name, name), graph)
+        if together:
+            joint = graphs["evaluate"]
+            graphs["evaluate"] = cut(joint, outputs=slice(0, -1))
+            graphs["predict"] = cut(joint, outputs=slice(-1, None), without=(1, 2))
+        say("emitting")
+        emitted = emit({name: graphs[name] for name in methods})
         cache.store(known, emitted.to_bytes())
     else:
         emitted = Emitted.from_bytes(kept)
@@ -192,9 +233,9 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         tier="",
         task=task.name,
         files={PROGRAM_FILE: FileEntry.of(emitted.pte), GRAPH_FILE: FileEntry.of(emitted.graph)},
-        methods={n: _method(step, n, emitted.planned[n], traced[n][1]) for n in methods},
+        methods={n: _method(step, n, emitted.planned[n], functions[n][1]) for n in methods},
         layout=task.layout,
-        subset=Subset(task.layout, {n: part for n, part in plan.subset.items() if n not in task.local}),
+        subset=Subset(task.layout, {n: kept for n, kept in plan.subset.items() if n not in task.local}),
         contract=task.contract,
         metrics=tuple(task.metrics),
         micro_batch=plan.micro_batch,
@@ -202,7 +243,7 @@ def build(task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: b
         baked=plan.baked,
         local=task.local,
     )
-    return Program(manifest, emitted.pte, emitted.graph, task.initial_weights())
+    return Program(manifest, emitted.pte, emitted.graph, task.initial_weights()), emitted
 
 
 def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]]:
@@ -215,6 +256,7 @@ def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list
         "train_step": (step.train_step, [x, y, sample_weight, *ordered, *ones(step.dropouts)]),
         "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
         "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
+        EVALUATE_AND_PREDICT: (step.evaluate_and_predict, [x, y, sample_weight, *natural]),
     }
 
 
@@ -224,7 +266,7 @@ def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.
 
     Args:
         step: of a task and a plan.
-        method: ``train_step``, ``evaluate`` or ``predict``.
+        method: a name in :func:`calls`.
         graph: its traced graph where there is one, which is used up.
 
     Raises:
@@ -234,10 +276,12 @@ def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.
     function, inputs = calls(step)[method]
     model = step.task.model
     batched = 1 if method == "predict" else 3
-    live = {"train_step": range(1, 3 + len(step.trained)), "evaluate": range(1, 3), "predict": range(0)}[method]
+    masks = range(3 + len(step.order), len(inputs)) if method == "train_step" else range(0)
+    live = {"train_step": [*range(1, 3 + len(step.trained)), *masks], "predict": []}.get(method, [1, 2])
 
     def fewer(samples: int) -> fx.GraphModule:
-        return prepare(trace(function, model, [t[:samples] if i < batched else t for i, t in enumerate(inputs)]))
+        rows = [t[:samples] if i < batched or i in masks else t for i, t in enumerate(inputs)]
+        return prepare(trace(function, model, rows))
 
     graph = prepare(graph or trace(function, model, inputs))
     part = find(graph, inputs, live, step.plan.forward_batch, fewer)

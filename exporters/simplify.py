@@ -7,10 +7,13 @@ spares keeping the first one in memory through the whole step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import fx
 
-__all__ = ["simplify"]
+__all__ = ["cut", "simplify"]
 
 _aten = torch.ops.aten
 _VIEWS = (_aten.view_copy.default, _aten.view.default, _aten._unsafe_view.default)
@@ -28,6 +31,23 @@ def simplify(graph: fx.GraphModule) -> None:
             _view(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def cut(graph: fx.GraphModule, outputs: slice, without: Sequence[int] = ()) -> fx.GraphModule:
+    """A lowered graph of some of the outputs, without the inputs at the positions of ``without``."""
+    result = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            kept: Any = node.args[0][outputs]
+            result.output(tuple(made[n] for n in kept))
+        else:
+            made[node] = result.node_copy(node, lambda n: made[n])
+    result.eliminate_dead_code()
+    inputs = [n for n in result.nodes if n.op == "placeholder"]
+    for position in without:
+        result.erase_node(inputs[position])
+    return fx.GraphModule(graph, result)
 
 
 def _fill(node: fx.Node, value: float) -> None:

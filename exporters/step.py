@@ -99,9 +99,13 @@ class Step:
 
     def evaluate(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         """``(loss_sum, *metric_sums)``."""
+        return self.evaluate_and_predict(x, y, sample_weight, *weights)[:-1]
+
+    def evaluate_and_predict(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        """``(loss_sum, *metric_sums, output)``."""
         output = self.predict(x, *weights)
         loss_sum = (self.task.loss(output, y) * sample_weight).sum()
-        return (loss_sum, *self._metrics(output, y, sample_weight))
+        return (loss_sum, *self._metrics(output, y, sample_weight), output)
 
     def predict(self, x: Tensor, *weights: Tensor) -> Tensor:
         """The model's output."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 import torch
 from export_tasks import task_of, tiny_task
 from torch import nn
 
-from exporters import Plan, cache, export
+from exporters import Plan, Task, cache, export
+from exporters.fingerprint import Unknown, fingerprint
 from exporters.program import build
 from mobile_sdk.layout import Subset
 
@@ -41,6 +45,105 @@ def test_a_second_export_is_the_first_without_lowering(emitted):
     assert second.manifest == first.manifest
     assert second.gradient_error == first.gradient_error
     assert second.seconds < first.seconds
+
+
+def test_a_second_export_traces_nothing(emitted, monkeypatch):
+    first = export(task_of(small()))
+    monkeypatch.setattr("exporters.program.trace", None)
+    assert export(task_of(small())).pte == first.pte
+
+
+class Gated(nn.Module):
+    """Its step follows from a global, a closure, an attribute and a constant tensor."""
+
+    def __init__(self, slope: float = 0.5, offset: float = 1.0) -> None:
+        super().__init__()
+        self.slope = slope
+        self.act = lambda x: torch.where(x > 0, x, x * slope)
+        self.register_buffer("offset", torch.tensor([offset]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x * GAIN) + self.offset
+
+
+GAIN = 2.0
+
+
+def gated(**options: float) -> Task:
+    torch.manual_seed(0)
+    return task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), Gated(**options)))
+
+
+def test_a_fingerprint_follows_globals_closures_attributes_and_constants(monkeypatch):
+    task = gated()
+    plan = Plan.everything(task)
+    first = fingerprint(task, plan)
+    assert fingerprint(gated(), plan) == first
+    assert fingerprint(gated(slope=0.25), plan) != first
+    assert fingerprint(gated(offset=2.0), plan) != first
+    monkeypatch.setattr(sys.modules[__name__], "GAIN", 3.0)
+    assert fingerprint(gated(), plan) != first
+
+
+def test_a_fingerprint_follows_the_code_of_a_module(monkeypatch):
+    task = gated()
+    first = fingerprint(task, Plan.everything(task))
+    monkeypatch.setattr(Gated, "forward", lambda self, x: self.act(x) * GAIN + self.offset)
+    assert fingerprint(task, Plan.everything(task)) != first
+
+
+def test_weights_have_no_part_in_a_fingerprint_but_the_mode_and_baked_ones_have():
+    task, other = task_of(small()), task_of(small())
+    with torch.no_grad():
+        other.model[1].weight.mul_(2)
+    plan = Plan.everything(task)
+    assert fingerprint(other, plan) == fingerprint(task, plan)
+    last = Plan(Subset.whole(task.layout, ["3.bias"]), 4, baked=("1.weight",))
+    assert fingerprint(other, last) != fingerprint(task, last)
+    other.model.eval()
+    assert fingerprint(other, plan) != fingerprint(task, plan)
+
+
+class Careless(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import os
+
+        return x * float(os.environ.get("GAIN", "1"))
+
+
+class Keeping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = iter([1.0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize("layer", [Careless(), Keeping()])
+def test_what_cannot_be_vouched_for_has_no_fingerprint_and_is_traced(layer, emitted, monkeypatch):
+    task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), layer))
+    with pytest.raises(Unknown):
+        fingerprint(task, Plan.everything(task))
+    first = build(task, Plan.everything(task), ("train_step",))
+    assert build(task, Plan.everything(task), ("train_step",)).pte == first.pte
+    monkeypatch.setenv("GAIN", "3")
+    changed = build(task, Plan.everything(task), ("train_step",))
+    assert (changed.pte != first.pte) == isinstance(layer, Careless)
+    assert len(emitted) == 1 + isinstance(layer, Careless)
+
+
+def test_what_was_used_longest_ago_goes_when_there_is_too_much(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache, "_LARGEST", 250)
+    for name in ("a", "b"):
+        cache.store(name, bytes(50))
+        os.utime(cache.folder() / name, (ord(name), ord(name)))
+    assert cache.load("a") == bytes(50)
+    cache.store("c", bytes(50))
+    cache.store("d", bytes(50))
+    assert cache.load("b") is None
+    assert cache.load("a") == cache.load("d") == bytes(50)
 
 
 def test_what_changes_the_step_changes_the_key(emitted):
@@ -86,8 +189,8 @@ def test_other_weights_take_the_program_but_are_verified_again(emitted, monkeypa
 def test_a_damaged_file_is_made_anew(emitted):
     task = task_of(small())
     first = build(task, Plan.everything(task), ("train_step",))
-    (path,) = cache.folder().iterdir()
-    path.write_bytes(path.read_bytes()[:-10] + b"damage" + bytes(4))
+    for path in cache.folder().iterdir():
+        path.write_bytes(path.read_bytes()[:-10] + b"damage" + bytes(4))
     assert build(task, Plan.everything(task), ("train_step",)).pte == first.pte
     assert len(emitted) == 2
 

@@ -15,6 +15,7 @@ from exporters.step import Step
 from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines.dropout import draw, generator
+from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import Manifest, TensorSpec
 from mobile_sdk.training import TrainingSettings, train
 
@@ -92,6 +93,14 @@ def test_local_training_repeats_with_its_seed(program, task, tmp_path):
     assert np.array_equal(updates[0], updates[1])
     assert not np.array_equal(updates[0], updates[2])
     engine.close()
+
+
+def test_dropout_below_the_first_trained_layer_is_drawn_too(task, tmp_path):
+    """Layers that only run forward may run a few samples at a time; their masks are the whole batch's."""
+    plan = Plan(Subset.whole(task.layout, ["5.weight", "5.bias"]), 4, forward_batch=1)
+    program = export(task, plan=plan)
+    assert [s.name for s in program.manifest.methods["train_step"].inputs if s.role == "dropout"] == ["1", "4"]
+    assert 0 < program.gradient_error < 1e-5
 
 
 def test_a_mask_keeps_the_mean():
