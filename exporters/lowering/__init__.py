@@ -35,6 +35,7 @@ from .choices import chosen
 from .errors import Unsupported
 from .forward import ForwardPart
 from .registry import REWRITES
+from .slices import narrow
 from .values import Value, cat, slice_axis
 
 __all__ = ["MODULE", "decompositions", "lower", "prepare"]
@@ -69,6 +70,7 @@ def decompositions() -> dict[Any, Any]:
 def prepare(graph: fx.GraphModule) -> fx.GraphModule:
     """Rewrites of a traced step that look at more than one operator; the graph itself, edited."""
     fold(graph)
+    narrow(graph)
     return graph
 
 

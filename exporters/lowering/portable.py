@@ -32,7 +32,6 @@ _KEPT = (
     _aten.cumsum.default,
     _aten.floor.default,
     _aten.gather.default,
-    _aten.index_select.default,
     _aten.isnan.default,
     _aten.log1p.default,
     _aten.round.default,

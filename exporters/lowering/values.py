@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-__all__ = ["Value", "cat", "computed", "repeat", "reshape", "slice_axis"]
+__all__ = ["Value", "cat", "computed", "numbers", "repeat", "reshape", "slice_axis"]
 
 _aten = torch.ops.aten
 # XNNPACK concatenates two to five tensors at a time.
@@ -54,6 +54,12 @@ def computed(function: Callable[..., Tensor], *constants: Tensor) -> Tensor:
     """``function(*constants)`` now, instead of in every step."""
     with _disable_current_modes():
         return function(*constants).contiguous()
+
+
+def numbers(constant: Tensor) -> list[int]:
+    """The elements of a constant of one axis."""
+    with _disable_current_modes():
+        return [int(i) for i in constant.tolist()]
 
 
 class Value:
