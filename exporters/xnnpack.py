@@ -205,9 +205,15 @@ class _Writer:
             _WRITERS[node.target](self, node)
         return Graph(self.operands, self.operators)
 
-    def operand(self, argument: Any) -> int:
-        """The position of an argument: a node, or a number that stands for a tensor."""
+    def operand(self, argument: Any, *, packed: bool = False) -> int:
+        """
+        The position of an argument: a node, or a number that stands for a tensor.
+
+        ExecuTorch frees constants that XNNPACK has ``packed``; what reads one in every run needs a value of its own.
+        """
         key = argument if isinstance(argument, fx.Node) else ("number", float(argument))
+        if packed and _is_constant(argument):
+            key = ("packed", argument)
         if key not in self.known:
             self.known[key] = len(self.operands)
             self.operands.append(self._operand(argument))
@@ -224,6 +230,11 @@ class _Writer:
         data = constant_of(argument)
         return Operand(shape, data=data)
 
+    def intermediate(self, shape: tuple[int, ...]) -> int:
+        """The position of a tensor that no node of the graph stands for."""
+        self.operands.append(Operand(shape))
+        return len(self.operands) - 1
+
     def add(
         self,
         kind: str,
@@ -233,7 +244,8 @@ class _Writer:
         limits: tuple[float, float] | None = None,
     ) -> None:
         """Append an operator that computes ``node``."""
-        ids = tuple(self.operand(i) for i in inputs)
+        packs = kind in _WITH_FILTERS
+        ids = tuple(self.operand(argument, packed=packs and i > 0) for i, argument in enumerate(inputs))
         self.operators.append(Operator(kind, ids, self.operand(node), fields or {}, limits, node))
 
 
@@ -271,7 +283,21 @@ def _product_transposed(writer: _Writer, node: fx.Node) -> None:
 
 
 def _dense(writer: _Writer, node: fx.Node) -> None:
-    writer.add("XNNFullyConnected", node, [a for a in node.args[:3] if a is not None], {"bias_id": _NONE})
+    x, weight, bias = [*node.args, None][:3]
+    if _is_constant(bias) and not _is_constant(weight):
+        # A weight that is no constant is packed with its bias in every run, and ExecuTorch frees constants
+        # of dense layers when the first packing is done: add the bias apart.
+        ids = writer.operand(x), writer.operand(weight)
+        product = writer.intermediate(tuple(node.meta["val"].shape))
+        writer.operators.append(Operator("XNNFullyConnected", ids, product, {"bias_id": _NONE}, None, node))
+        ids = product, writer.operand(bias)
+        writer.operators.append(Operator("XNNAdd", ids, writer.operand(node), {}, None, node))
+        return
+    writer.add("XNNFullyConnected", node, [a for a in (x, weight, bias) if a is not None], {"bias_id": _NONE})
+
+
+def _is_constant(argument: Any) -> bool:
+    return isinstance(argument, fx.Node) and constant_of(argument) is not None
 
 
 def _convolution(writer: _Writer, node: fx.Node) -> None:
