@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
+from executorch.exir.schema import Bool, Int
 
 from mobile_sdk import load_engine
 from mobile_sdk.errors import ProgramError, ProgramRejected
@@ -197,7 +199,7 @@ def test_a_manifest_that_disagrees_with_the_program_is_refused_at_load(tmp_path:
         "gives the metrics": dataclasses.replace(manifest, metrics=()),
         "of the role 'loss'": altered(manifest, "train_step", outputs=step.outputs[1:]),
         "of the role 'prediction'": altered(manifest, "predict", outputs=()),
-        "subset says otherwise": altered(
+        "by what it trains otherwise": altered(
             manifest, "train_step", outputs=(*step.outputs[:3], dataclasses.replace(step.outputs[3], name="scale"))
         ),
     }
@@ -489,3 +491,20 @@ except ProgramError as error:
         folder,
     )
     assert "/nonexistent/libftte_runtime.so is missing; run `make native`" in outcome.stdout
+
+
+def test_a_program_on_which_executorch_gives_up_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    """It is well-formed, but an operator gets a truth value where it wants a number, which ExecuTorch aborts at."""
+    content = deserialize_pte_binary(sample.program_bytes(delegate=False))
+    for plan in content.program.execution_plan:
+        for value in plan.values:
+            if isinstance(value.val, Int):
+                value.val = Bool(True)
+    altered_bytes = bytes(serialize_pte_binary(content))
+    engine = load_engine(sample.write(tmp_path, altered_bytes, sample.manifest_for(altered_bytes)))
+    x, y, sample_weight, weights = sample.example()
+    with pytest.raises(ProgramError, match=r"assert failed .*; the program is broken"):
+        engine.train_step(x, y, sample_weight, weights)
+    with pytest.raises(ProgramError, match="broke off in an earlier call"):
+        engine.train_step(x, y, sample_weight, weights)
+    engine.close()
