@@ -1,0 +1,219 @@
+"""
+FTTE against synchronous full-model FedAvg on CIFAR-10, with the product's own code: time, device memory and payload.
+
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.ftte_paper --quick
+
+Everything that could be bent is fixed in ``scenarios/paper.toml``, whose hash every result names. Runs are kept under
+the hash of their settings, in ``benchmarks/results/paper``, so the grid can be finished over several sittings: what
+is there is not run again. ``--minutes`` starts no further run after that time; ``--report`` only looks at what is
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper_memory import memory
+from benchmarks.paper_report import algorithms, figures, final_accuracy, gains, target_of, to_target, write_csv
+from benchmarks.paper_runs import DONE, Paper, Run, grid, trials
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
+# What a run takes if none was timed yet.
+TRIPS_PER_SECOND = 15.0
+
+
+def main() -> None:
+    """Run what is missing, as far as the time goes, and report what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a fleet of 100 and one seed: minutes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--no-tuning", action="store_true", help="every algorithm with the scenario's learning rate")
+    parser.add_argument("--only", default="", help="parts to run, with commas: headline,curve,...")
+    parser.add_argument("--workers", type=int, help="processes that train")
+    options = parser.parse_args()
+    began = time.monotonic()
+    paper = Paper()
+    name = "ftte_paper_quick" if options.quick else "ftte_paper"
+    print(f"scenario {paper.sha256[:16]}, {platform.processor() or platform.machine()}, {os.cpu_count()} processors")
+    runner = _Runner(paper, began + 60 * options.minutes, options.report, options.workers)
+    rates = {} if options.no_tuning else _tune(paper, runner, options.quick)
+    runs = list(grid(paper, quick=options.quick, rates=rates))
+    parts = set(options.only.split(",")) if options.only else {run.part for run in runs}
+    chosen = [run for run in runs if run.part in parts]
+    runner.estimate(chosen)
+    done = [(run, result) for run in chosen if (result := runner(run)) is not None]
+    others = [(run, result) for run in runs if run.part not in parts and (result := runner(run, only_done=True))]
+    _report(paper, [*done, *others], len(runs), rates, name, options.quick)
+
+
+class _Runner:
+    """Runs, while there is time."""
+
+    def __init__(self, paper: Paper, until: float, report: bool, workers: int | None) -> None:
+        self._paper = paper
+        self._until = until
+        self._report = report
+        self._workers = workers
+
+    def __call__(self, run: Run, only_done: bool = False) -> dict[str, Any] | None:
+        kept = self._paper.result(run, only_done=True)
+        if kept is not None or only_done or self._report or time.monotonic() > self._until:
+            return kept
+        began = time.monotonic()
+        result = self._paper.result(run, workers=self._workers)
+        if result is not None:
+            took = time.monotonic() - began
+            what = f"{run.part:9} {run.algorithm:21} seed {run.seed}, {run.law} x {run.slowdown:g}"
+            print(f"{what}: accuracy {final_accuracy(result):.4f} in {took:.0f} s", flush=True)
+        return result
+
+    def estimate(self, runs: list[Run]) -> None:
+        """Say how long it will take before it begins."""
+        missing = [run for run in runs if self._paper.result(run, only_done=True) is None]
+        speeds = [json.loads(path.read_text())["machine"]["trips_per_second"] for path in DONE.glob("*.json")]
+        speed = statistics.median(speeds) if speeds else TRIPS_PER_SECOND
+        hours = sum(run.trips for run in missing) / speed / 3600
+        print(f"{len(missing)} of {len(runs)} runs are missing: {hours:.1f} hours at {speed:.1f} trips per second")
+
+
+def _tune(paper: Paper, runner: _Runner, quick: bool) -> dict[str, float]:
+    """The best learning rate of each algorithm, of as many trials for each; those that follow from it take the same."""
+    scores: dict[str, dict[float, list[float]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+    for algorithm, rate, run in trials(paper, quick=quick):
+        result = runner(run)
+        if result is not None:
+            scores[algorithm][rate].append(final_accuracy(result))
+    best = {a: max(by, key=lambda rate: statistics.fmean(by[rate])) for a, by in scores.items() if len(by) > 1}
+    for name, section in paper.algorithms.items():
+        root = section.get("like", name)
+        root = paper.algorithms.get(root, {}).get("like", root)
+        alike = {"fedavg_over_selection": "fedavg", "fedavg_subset": "ftte_common", "fedasync": "fedbuff"}
+        if name not in best and (follows := alike.get(root, root)) in best:
+            best[name] = best[follows]
+    return best
+
+
+def _report(
+    paper: Paper, done: list[tuple[Run, dict[str, Any]]], wanted: int, rates: dict[str, float], name: str, quick: bool
+) -> None:
+    headline: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for run, result in done:
+        if run.part == "headline":
+            headline[run.algorithm].append(result)
+    if "fedavg" not in headline:
+        print("there is no run of FedAvg yet: nothing to compare with")
+        return
+    target = target_of(headline["fedavg"], paper.section["target"])
+    table = algorithms(headline, target)
+    gain = gains(table)
+    size = paper.section["quick"] if quick else paper.section
+    report = {
+        "scenario_sha256": paper.sha256,
+        "machine": {
+            "processors": os.cpu_count(),
+            "architecture": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "scale": {"quick": quick, **{k: size[k] for k in ("devices", "trips", "seeds")}},
+        "complete": {"runs_done": len(done), "runs_wanted": wanted},
+        "learning_rates": rates,
+        "target_accuracy": target,
+        "counts": table["fedavg"]["final_accuracy"] - table["fedavg"]["initial_accuracy"]
+        >= paper.section["least_gain"],
+        "algorithms": table,
+        "gain": {**gain, "ours": gain.get("ours")},
+        "each": _each(gain),
+        "memory": memory(),
+        "curve": _pairs(done, "curve", paper.section["target"]),
+        "grid": _pairs(done, "grid", paper.section["target"]),
+        "staleness": _final(done, "staleness"),
+        "buffer": _final(done, "buffer"),
+        "random": _final(done, "random"),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_csv(headline, RESULTS / f"{name}.csv")
+    note = (
+        f"CIFAR-10, {size['devices']} devices, {paper.section['stragglers']:.0%} stragglers, "
+        f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
+    )
+    figures(headline, table, target, DOCS / f"{name}.png", note)
+    print(f"target accuracy {target:.4f}")
+    for algorithm, row in table.items():
+        g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}
+        print(
+            f"{algorithm:22} accuracy {row['final_accuracy']:.4f} ({g['points_of_accuracy']} points)  time {g['time']}x"
+            f"  memory {g['memory']}x  payload {g['payload']}x  bytes per trip {g['bytes_per_trip']}x"
+        )
+
+
+def _each(gain: dict[str, Any]) -> dict[str, Any]:
+    """What each idea brings by itself: one algorithm over the one that lacks only that."""
+    pairs = {
+        "subset (sync)": ("fedavg_subset", "fedavg"),
+        "subset (async)": ("ftte_common", "fedbuff"),
+        "asynchrony": ("fedbuff", "fedavg"),
+        "nesting": ("ftte_nested", "ftte_common"),
+        "int8": ("ours", "ftte_nested"),
+    }
+    keys = ("time", "memory", "payload", "bytes_per_trip")
+    return {
+        what: {k: gain[a][k] / gain[b][k] if gain[a][k] and gain[b][k] else None for k in keys}
+        for what, (a, b) in pairs.items()
+        if a in gain and b in gain
+    }
+
+
+def _pairs(done: list[tuple[Run, dict[str, Any]]], part: str, share: float) -> list[dict[str, Any]]:
+    """FedAvg and FTTE common under the same conditions: the time gain of each pair."""
+    by: dict[Any, dict[str, dict[str, Any]]] = collections.defaultdict(dict)
+    for run, result in done:
+        if run.part == part:
+            by[(run.law, run.slowdown, run.devices, run.stragglers, run.seed)][run.algorithm] = result
+    rows = []
+    for (law, slowdown, devices, stragglers, seed), both in by.items():
+        if len(both) < 2:
+            continue
+        target = target_of([both["fedavg"]], share)
+        base, ours = (to_target(both[name], target) for name in ("fedavg", "ftte_common"))
+        conditions = {"law": law, "slowdown": slowdown, "devices": devices, "stragglers": stragglers, "seed": seed}
+        rows.append(
+            conditions
+            | {
+                "time_gain": base["seconds"] / ours["seconds"] if base and ours else None,
+                "payload_gain": base["bytes"] / ours["bytes"] if base and ours else None,
+                "accuracy": {name: final_accuracy(result) for name, result in both.items()},
+            }
+        )
+    return rows
+
+
+def _final(done: list[tuple[Run, dict[str, Any]]], part: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "algorithm": run.algorithm,
+            "seed": run.seed,
+            "changes": run.changes,
+            "final_accuracy": final_accuracy(result),
+            "initial_accuracy": result["curve"][0]["metrics"]["accuracy"],
+            "final_metrics": result["curve"][-1]["metrics"],
+            "seconds": result["seconds"],
+            "staleness": result["staleness"],
+        }
+        for run, result in done
+        if run.part == part
+    ]
+
+
+if __name__ == "__main__":
+    main()

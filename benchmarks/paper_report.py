@@ -1,0 +1,144 @@
+"""What the runs of the comparison with the paper say: time, memory and payload to the target; JSON, CSV, figures."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["algorithms", "figures", "gains", "target_of", "to_target", "write_csv"]
+
+# The paper's reductions against synchronous full-model FedAvg (abstract and figure 1).
+PAPER = {"time": 5.3, "memory": 5.0, "payload": 3.2}
+LAST = 5
+
+
+def final_accuracy(result: Mapping[str, Any]) -> float:
+    """The mean of the last evaluations: one alone is noise."""
+    accuracies = [point["metrics"]["accuracy"] for point in result["curve"] if point["metrics"]]
+    return statistics.fmean(accuracies[-LAST:])
+
+
+def target_of(baseline: Sequence[Mapping[str, Any]], share: float) -> float:
+    """The accuracy to reach: ``share`` of the baseline's final one."""
+    return share * statistics.fmean(final_accuracy(result) for result in baseline)
+
+
+def to_target(result: Mapping[str, Any], target: float) -> dict[str, Any] | None:
+    """The first moment at which the mean of two evaluations in a row has reached the target; none if it never did."""
+    points = [point for point in result["curve"] if point["metrics"]]
+    for before, point in itertools.pairwise(points):
+        if (before["metrics"]["accuracy"] + point["metrics"]["accuracy"]) / 2 >= target:
+            return {
+                "seconds": point["seconds"],
+                "trips": point["trips"],
+                "bytes": point["bytes_up"] + point["bytes_down"],
+            }
+    return None
+
+
+def algorithms(results: Mapping[str, Sequence[Mapping[str, Any]]], target: float) -> dict[str, Any]:
+    """Per algorithm: means over seeds; time and payload are none unless every seed reached the target."""
+    return {name: _algorithm(runs, target) for name, runs in results.items()}
+
+
+def _algorithm(runs: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
+    reached = [to_target(run, target) for run in runs]
+    known = [r for r in reached if r is not None]
+    every = len(known) == len(runs)
+    moved = [(run["bytes_up"] + run["bytes_down"]) / run["trips"] for run in runs]
+    return {
+        "seeds": [run["run"]["seed"] for run in runs],
+        "time_to_target": statistics.fmean(r["seconds"] for r in known) if every else None,
+        "trips_to_target": statistics.fmean(r["trips"] for r in known) if every else None,
+        "payload_bytes": statistics.fmean(r["bytes"] for r in known) if every else None,
+        "bytes_per_trip": statistics.fmean(moved),
+        "seconds_in_all": statistics.fmean(run["seconds"] for run in runs),
+        "initial_accuracy": statistics.fmean(run["curve"][0]["metrics"]["accuracy"] for run in runs),
+        "final_accuracy": statistics.fmean(final_accuracy(run) for run in runs),
+        "final_accuracies": [final_accuracy(run) for run in runs],
+        # Of the weakest tier: what every device must be able to spare.
+        "memory_bytes": runs[0]["tiers"][0]["measured_bytes"],
+        "memory_bytes_by_tier": {tier["name"]: tier["measured_bytes"] for tier in runs[0]["tiers"]},
+        "trips": runs[0]["trips"],
+        "trainings": statistics.fmean(run["trainings"] for run in runs),
+        "staleness": runs[0]["staleness"],
+        "classes": runs[0]["classes"],
+        "step_seconds": runs[0]["step_seconds"],
+    }
+
+
+def gains(table: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """How many times less than synchronous full-model FedAvg each needs; none where a target was not reached."""
+    base = table["fedavg"]
+
+    def ratio(name: str, key: str) -> float | None:
+        ours, theirs = table[name][key], base[key]
+        return theirs / ours if ours and theirs else None
+
+    return {
+        name: {
+            "time": ratio(name, "time_to_target"),
+            "memory": ratio(name, "memory_bytes"),
+            "payload": ratio(name, "payload_bytes"),
+            "bytes_per_trip": ratio(name, "bytes_per_trip"),
+            "points_of_accuracy": 100 * (table[name]["final_accuracy"] - base["final_accuracy"]),
+        }
+        for name in table
+    }
+
+
+def write_csv(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Every evaluation of every run."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["algorithm", "seed", "seconds", "version", "trips", "bytes_up", "bytes_down", "accuracy"])
+        for name, runs in results.items():
+            for run in runs:
+                for point in run["curve"]:
+                    if point["metrics"]:
+                        numbers = [point[key] for key in ("seconds", "version", "trips", "bytes_up", "bytes_down")]
+                        writer.writerow([name, run["run"]["seed"], *numbers, point["metrics"]["accuracy"]])
+
+
+def figures(
+    results: Mapping[str, Sequence[Mapping[str, Any]]], table: Mapping[str, Any], target: float, path: Path, note: str
+) -> None:
+    """Accuracy over virtual time and over bytes, and the paper's three bars beside ours."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (over_time, over_bytes, bars) = plt.subplots(1, 3, figsize=(16, 4.6))
+    for name, runs in results.items():
+        points = [p for p in runs[0]["curve"] if p["metrics"]]
+        accuracy = [p["metrics"]["accuracy"] for p in points]
+        over_time.plot([p["seconds"] / 60 for p in points], accuracy, label=name)
+        over_bytes.plot([(p["bytes_up"] + p["bytes_down"]) / 1e6 for p in points], accuracy, label=name)
+    for axes, label in ((over_time, "virtual minutes"), (over_bytes, "MB, all devices, both directions")):
+        axes.axhline(target, color="grey", linestyle=":", linewidth=1)
+        axes.set_xlabel(label)
+        axes.set_ylabel("accuracy")
+        axes.set_xscale("log")
+    over_time.legend(fontsize=7)
+    gain = gains(table)
+    shown = [("paper", PAPER)] + [(n, gain[n]) for n in ("ftte_common", "ours") if n in gain]
+    width = 0.8 / len(shown)
+    for index, (name, values) in enumerate(shown):
+        heights = [values[key] or 0.0 for key in PAPER]
+        places = [i + index * width for i in range(len(PAPER))]
+        bars.bar(places, heights, width, label=name)
+        for place, height, key in zip(places, heights, PAPER, strict=True):
+            bars.text(place, height, f"{height:.1f}x" if values[key] else "not\nreached", ha="center", fontsize=7)
+    bars.set_xticks([i + width for i in range(len(PAPER))], [f"less {key}" for key in PAPER])
+    bars.set_ylabel("times less than full-model FedAvg")
+    bars.legend(fontsize=7)
+    figure.suptitle(note, fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,193 @@
+"""The runs of the comparison with the paper: what each is, and those that were done before."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from coordinator.simulation.scenario import parse_scenario
+from coordinator.simulation.simulate import simulate
+
+__all__ = ["Paper", "Run", "grid"]
+
+ROOT = Path(__file__).parent.parent
+SCENARIO = ROOT / "scenarios" / "paper.toml"
+DONE = Path(__file__).parent / "results" / "paper"
+FULL = "16MB"
+POINTS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One simulation: ``part`` says which figure it is for; ``changes`` are made last."""
+
+    part: str
+    algorithm: str
+    seed: int
+    devices: int
+    stragglers: float
+    slowdown: float
+    law: str
+    trips: int
+    task: str = "from_pretrained"
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Paper:
+    """The frozen scenario file. ``sha256`` is its hash, which every result names."""
+
+    def __init__(self, path: Path = SCENARIO) -> None:
+        content = path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self.data = tomllib.loads(content.decode())
+        self.section: dict[str, Any] = self.data["paper"]
+        self.algorithms: dict[str, dict[str, Any]] = self.data["algorithms"]
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """The scenario of a run, as a scenario file's data."""
+        data = merged(self.data["base"], self._algorithm(run.algorithm))
+        data = merged(data, run.changes)
+        buffer = data["merge"]["buffer"]
+        versions = max(1, run.trips // buffer)
+        data = merged(
+            data,
+            {
+                "simulation": {
+                    "devices": run.devices,
+                    "seed": run.seed,
+                    "evaluate_every": max(1, versions // POINTS),
+                },
+                "stragglers": {"share": run.stragglers, "slowdown": run.slowdown, "law": run.law},
+                "run": {"task": f"benchmarks.paper_task:{run.task}"},
+                "stop": {"versions": versions},
+            },
+        )
+        data["scheduling"]["concurrency"] = min(data["scheduling"]["concurrency"], run.devices)
+        if "full" in data["budgets"]:
+            for section in data["devices"].values():
+                section["memory"] = FULL
+        return data
+
+    def _algorithm(self, name: str) -> dict[str, Any]:
+        own = dict(self.algorithms[name])
+        base = own.pop("like", None)
+        return own if base is None else merged(self._algorithm(base), own)
+
+    def result(self, run: Run, *, workers: int | None = None, only_done: bool = False) -> dict[str, Any] | None:
+        """What the run came to: as it was kept under the hash of its settings, or simulated now."""
+        settings = self.settings(run)
+        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:20]
+        path = DONE / f"{run.part}-{run.algorithm}-{name}.json"
+        if path.exists():
+            result: dict[str, Any] = json.loads(path.read_text())
+            return result
+        if only_done:
+            return None
+        plans = hashlib.sha256(json.dumps([settings["run"], settings["budgets"]]).encode()).hexdigest()[:16]
+        simulated = simulate(
+            parse_scenario(settings, SCENARIO.parent),
+            workers=workers,
+            plans=Path.home() / ".cache" / "ftte" / "benchmarks" / "plans" / plans,
+        )
+        result = {"scenario_sha256": self.sha256, "run": dataclasses.asdict(run), **simulated}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        return result
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, table by table; budgets are replaced as a whole."""
+    result: dict[str, Any] = {k: merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and key != "budgets"
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[Run]:
+    """
+    Every run, in the order of how much it tells.
+
+    Args:
+        paper: the frozen file.
+        quick: the small fleet, and the headline alone.
+        rates: learning rate of each algorithm, as tuned; the scenario's where it is missing.
+
+    """
+    section = paper.section
+    size = section["quick"] if quick else section
+    headline = ["fedavg", "fedbuff", "ftte_common", "ftte_nested", "ours"]
+    others = ["fedavg_subset", "fedavg_int8", "fedbuff_int8", "ftte_common_int8", "fedavg_over_selection", "fedasync"]
+
+    def run(part: str, algorithm: str, seed: int, **given: Any) -> Run:
+        changes = merged({"training": {"learning_rate": rates[algorithm]}} if algorithm in rates else {}, {})
+        changes = merged(changes, given.pop("changes", {}))
+        plain = {
+            "devices": size["devices"],
+            "stragglers": section["stragglers"],
+            "slowdown": section["slowdown"],
+            "law": section["law"],
+            "trips": size["trips"],
+        }
+        return Run(part, algorithm, seed, **(plain | given), changes=changes)
+
+    seeds = size["seeds"]
+    for seed in seeds:
+        yield from (run("headline", algorithm, seed) for algorithm in headline)
+    for seed in seeds:
+        yield from (run("headline", algorithm, seed) for algorithm in others)
+    for law in section["curve"]["laws"]:
+        for slowdown in section["curve"]["slowdowns"]:
+            for algorithm in ("fedavg", "ftte_common"):
+                yield from (run("curve", algorithm, seed, law=law, slowdown=slowdown) for seed in seeds[:1])
+    ablations = paper.data["ablations"]
+    staleness = ablations["staleness"]
+    for policy in staleness["policies"]:
+        changes = {"data": staleness["data"], "merge": {"staleness": {"policy": policy}}}
+        yield from (run("staleness", staleness["algorithm"], seed, changes=changes) for seed in seeds)
+    changes = {"data": staleness["data"], "merge": {"staleness": staleness["variance_only"]}}
+    yield from (run("staleness", staleness["algorithm"], seed, changes=changes) for seed in seeds)
+    for buffer in ablations["buffer"]["buffers"]:
+        changes = {"merge": {"buffer": buffer}}
+        yield from (run("buffer", ablations["buffer"]["algorithm"], seed, changes=changes) for seed in seeds)
+    for algorithm in ("fedavg", "ftte_common"):
+        yield from (run("random", algorithm, seed, task="from_random") for seed in seeds)
+    if quick:
+        return
+    for devices in section["grid"]["devices"]:
+        for stragglers in section["grid"]["stragglers"]:
+            for algorithm in ("fedavg", "ftte_common"):
+                for seed in seeds:
+                    yield run("grid", algorithm, seed, devices=devices, stragglers=stragglers)
+
+
+def trials(paper: Paper, *, quick: bool) -> Iterator[tuple[str, float, Run]]:
+    """(algorithm, learning rate, run): the same number for each; seeds and validation part are not those reported."""
+    section = paper.section
+    tuning = section["tuning"]
+    size = section["quick"] if quick else section
+    for algorithm in ("fedavg", "fedbuff", "ftte_common", "ftte_nested"):
+        for rate in tuning["learning_rates"]:
+            for seed in tuning["seeds"]:
+                trips = min(tuning["trips"], size["trips"])
+                yield (
+                    algorithm,
+                    rate,
+                    Run(
+                        "tuning",
+                        algorithm,
+                        seed,
+                        size["devices"],
+                        section["stragglers"],
+                        section["slowdown"],
+                        section["law"],
+                        trips,
+                        task="from_pretrained_tuning",
+                        changes={"training": {"learning_rate": rate}},
+                    ),
+                )

@@ -1,0 +1,192 @@
+"""
+What the comparison with the paper trains: CIFAR-10 (Krizhevsky 2009) on a backbone of 1.4 MFLOP.
+
+``FTTE_CIFAR10`` names where the data are, in a form that :mod:`benchmarks.cifar10` reads.
+
+The 50,000 training images are used as follows, in an order fixed by a seed:
+
+    0 ... 9,999         a backbone is pre-trained on them; no device has them
+    10,000 ... 47,499   the devices' samples
+    47,500 ... 49,999   validation: learning rates and cohorts are chosen on them
+
+Reported accuracy is that on the first 5,000 test images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from exporters import Task
+
+from . import cifar10
+
+__all__ = [
+    "backbone",
+    "from_pretrained",
+    "from_pretrained_tuning",
+    "from_random",
+    "from_random_tuning",
+    "part",
+    "training",
+]
+
+Samples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+TRAIN_PARTS = {"pretraining": slice(0, 10_000), "devices": slice(10_000, 47_500), "validation": slice(47_500, 50_000)}
+TEST_PARTS = {"reported": slice(0, 5_000)}
+PRETRAINING_EPOCHS = 12
+MEAN, DEVIATION = np.float32(0.473), np.float32(0.251)
+
+
+def _source() -> Path:
+    place = os.environ.get("FTTE_CIFAR10", "")
+    if not place or not Path(place).exists():
+        raise FileNotFoundError(
+            f"FTTE_CIFAR10 is {place!r}; it must name the folder cifar-10-batches-py "
+            "(https://www.cs.toronto.edu/~kriz/cifar.html), or an .npz file of JPEGs"
+        )
+    return Path(place)
+
+
+@functools.cache
+def part(name: str) -> Samples:
+    """
+    A part of the images: ``pretraining``, ``devices``, ``validation`` or ``reported``.
+
+    Returns:
+        x float32, shape (n, 3, 32, 32), normalised; y int64, shape (n,); mapped from files that are made once.
+
+    """
+    source = _source().resolve()
+    folder = cifar10.cache_folder() / f"paper-{hashlib.sha256(str(source).encode()).hexdigest()[:16]}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            _prepare(source, Path(temporary) / "parts")
+            with contextlib.suppress(OSError):  # another process was faster
+                (Path(temporary) / "parts").rename(folder)
+    return np.load(folder / f"{name}-x.npy", mmap_mode="r"), np.load(folder / f"{name}-y.npy", mmap_mode="r")
+
+
+def _prepare(source: Path, folder: Path) -> None:
+    folder.mkdir()
+    for (pixels, labels), parts in zip(cifar10.load(source), (TRAIN_PARTS, TEST_PARTS), strict=True):
+        order = np.random.default_rng(0).permutation(len(labels))
+        for name, which in parts.items():
+            chosen = order[which]
+            np.save(folder / f"{name}-x.npy", (pixels[chosen].astype(np.float32) / 255 - MEAN) / DEVIATION)
+            np.save(folder / f"{name}-y.npy", labels[chosen])
+
+
+def training() -> Samples:
+    """The devices' samples, all together."""
+    return part("devices")
+
+
+def backbone(seed: int = 0) -> nn.Sequential:
+    """3x32x32 -> 10 logits: three convolutions with stride and group normalisation, two linear ones; 90,058 weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1),
+            nn.GroupNorm(4, 16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.GroupNorm(4, 32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.GroupNorm(4, 64),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(1024, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
+        )
+
+
+def pretrained() -> nn.Sequential:
+    """The backbone after central training on the pre-training part; its two linear layers are new, and know nothing."""
+    kept = (
+        cifar10.cache_folder()
+        / f"cifar10-backbone-{hashlib.sha256(str(_source().resolve()).encode()).hexdigest()[:16]}.npz"
+    )
+    model = backbone()
+    if not kept.exists():
+        trained = train_centrally(backbone(seed=1), "pretraining", PRETRAINING_EPOCHS, seed=1)
+        convolutions = {n: t.numpy() for n, t in trained.state_dict().items() if int(n.split(".")[0]) < 9}
+        temporary = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(temporary, **convolutions)
+        temporary.replace(kept)
+    with np.load(kept) as arrays:
+        model.load_state_dict({n: torch.from_numpy(arrays[n]) for n in arrays.files}, strict=False)
+    return model
+
+
+def train_centrally(model: nn.Sequential, name: str, epochs: int, seed: int, rate: float = 0.05) -> nn.Sequential:
+    """Plain SGD with momentum over a part of the training images, cosine schedule."""
+    x, y = (torch.from_numpy(np.array(array)) for array in part(name))
+    order = np.random.default_rng(seed)
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    for _ in range(epochs):
+        for batch in np.array_split(order.permutation(len(x)), -(-len(x) // 64)):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimiser.step()
+        schedule.step()
+    return model
+
+
+def _loss(output: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(output, y, reduction="none")
+
+
+def _correct(output: Tensor, y: Tensor) -> Tensor:
+    return (output.argmax(1) == y).float()
+
+
+def _task(model: nn.Sequential, held_out: Any, name: str) -> Task:
+    x, y = training()
+    return Task(
+        model,
+        _loss,
+        np.array(x[:16]),
+        np.array(y[:16]),
+        name=name,
+        metrics={"accuracy": _correct},
+        held_out=held_out,
+        normalisation="(value / 255 - 0.473) / 0.251",
+        labels=cifar10.CLASSES,
+    )
+
+
+def from_random() -> Task:
+    """From random weights; reported on test images."""
+    return _task(backbone(), lambda: part("reported"), "cifar10-random")
+
+
+def from_random_tuning() -> Task:
+    """The same, evaluated on the validation part."""
+    return _task(backbone(), lambda: part("validation"), "cifar10-random")
+
+
+def from_pretrained() -> Task:
+    """From the pre-trained backbone; reported on test images."""
+    return _task(pretrained(), lambda: part("reported"), "cifar10-pretrained")
+
+
+def from_pretrained_tuning() -> Task:
+    """The same, evaluated on the validation part."""
+    return _task(pretrained(), lambda: part("validation"), "cifar10-pretrained")
