@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection, serve
 
-from coordinator.server import CountingConnection
+from coordinator.config import ServerSection
+from coordinator.server import listen
 from coordinator.simulation.links import LinkProfile, Network
 from coordinator.simulation.loop import run
 from coordinator.status import Traffic
@@ -43,29 +44,33 @@ async def visit(connection: Connection, goodbye: str) -> None:
             await connection.receive()
 
 
-async def over_websocket(goodbye: str) -> tuple[int, int, int]:
-    traffic: list[Traffic] = []
+class Echo:
+    """A host that the product's own server leads to."""
 
-    async def handle(socket: ServerConnection) -> None:
-        assert isinstance(socket, CountingConnection)
-        traffic.append(socket.traffic)
-        await converse(WebSocketConnection(socket), goodbye)
+    def __init__(self, goodbye: str) -> None:
+        self.traffic = Traffic()
+        self._goodbye = goodbye
 
-    async with serve(handle, "127.0.0.1", 0, create_connection=CountingConnection, **WEBSOCKET_LIMITS) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with connect(f"ws://127.0.0.1:{port}", **WEBSOCKET_LIMITS) as socket:
-            await visit(WebSocketConnection(socket), goodbye)
-    return traffic[0].up, traffic[0].down, port
+    async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
+        self.traffic = traffic
+        await converse(connection, self._goodbye)
 
 
-async def over_link(goodbye: str, port: int) -> tuple[int, int]:
+async def over_websocket(goodbye: str) -> tuple[int, int, str]:
+    host = Echo(goodbye)
+    async with listen(host, ServerSection(port=0)) as url, connect(url, **WEBSOCKET_LIMITS) as socket:
+        await visit(WebSocketConnection(socket), goodbye)
+    return host.traffic.up, host.traffic.down, url
+
+
+async def over_link(goodbye: str, url: str) -> tuple[int, int]:
     traffic: list[Traffic] = []
 
     async def handle(connection: Connection, counted: Traffic) -> None:
         traffic.append(counted)
         await converse(connection, goodbye)
 
-    network = Network(handle, f"ws://127.0.0.1:{port}")
+    network = Network(handle, url)
     async with network.connect("phone", FAST, np.random.default_rng(0), lambda: True)() as connection:
         await visit(connection, goodbye)
     await network.drained()
@@ -75,8 +80,8 @@ async def over_link(goodbye: str, port: int) -> tuple[int, int]:
 @pytest.mark.parametrize("goodbye", ["device", "coordinator"])
 def test_bytes_are_those_of_a_websocket(goodbye: str) -> None:
     """Handshake, headers, masks, payloads and farewells: the same figure, to the byte."""
-    up, down, port = asyncio.run(over_websocket(goodbye))
-    assert run(over_link(goodbye, port)) == (up, down)
+    up, down, url = asyncio.run(over_websocket(goodbye))
+    assert run(over_link(goodbye, url)) == (up, down)
 
 
 def transfer(profile: LinkProfile, seed: int = 0, frames: int = 50) -> tuple[list[float], list[bytes]]:
