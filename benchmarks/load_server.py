@@ -1,0 +1,202 @@
+"""
+The server's side of ``server_load.py``: a coordinator, or the bare loop that it is compared with.
+
+Prints one JSON line when it listens, and one for each line that it reads from its standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import ServerConnection, serve
+
+from coordinator.config import Config, parse_config
+from coordinator.coordinator import Coordinator
+from coordinator.keys import RunKey
+from coordinator.server import listen
+from coordinator.store.base import RunRecord, TierRecord, VersionRecord
+from coordinator.store.sqlite import SqliteStore
+from coordinator.tiers import load_tiers
+from coordinator.versions import put_weights
+from mobile_sdk.layout import Layout, Parameter, Subset, Vector
+from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, InputContract, Manifest, Memory
+from mobile_sdk.payload import Grid
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+
+TICK_SECONDS = 0.005
+
+
+def begin(config: Config, store: SqliteStore, key: RunKey, elements: int) -> None:
+    """A run whose one program trains a vector; devices of a load test never run it."""
+    if store.run() is not None:
+        return
+
+    def put(content: bytes) -> ArtifactRef:
+        entry = store.put(content)
+        return ArtifactRef(Sha256(entry.sha256), entry.size)
+
+    layout = Layout([Parameter("trained", (elements // 50, 50))])
+    subset = Subset(layout, {"trained": None})
+    program = b"program"
+    manifest = Manifest(
+        run=config.run.name,
+        serial=1,
+        tier="all",
+        task=config.run.task,
+        files={PROGRAM_FILE: FileEntry.of(program)},
+        methods={},
+        layout=layout,
+        subset=subset,
+        contract=InputContract((1,), "float32", (), "int64"),
+        metrics=(),
+        micro_batch=1,
+        memory=Memory(1, 1, 1),
+    ).to_bytes()
+    tier = TierRecord("all", 1, 1, put(manifest), key.sign(manifest), put(program), None)
+    start = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+    grid = Grid.of(layout.views(start), config.payload.grid_bits)
+    files = put_weights(store, layout, [subset], start, grid)
+    plans = {"task": config.run.task, "budgets": dict(config.budgets)}
+    first = VersionRecord(0, -1, files.weights, {}, time.time(), kind="initial", private=files.private)
+    store.create(RunRecord(config.run.name, plans, "", time.time()), [tier], first)
+
+
+def evaluate(vector: Vector) -> Mapping[str, float]:
+    """A held-out set's worth of matrix products, about 50 ms, outside the event loop as in any run."""
+    a = np.resize(vector, (512, 512))
+    for _ in range(10):
+        a = a @ a * np.float32(1e-3)
+    return {"accuracy": float(np.isfinite(a).mean())}
+
+
+@dataclasses.dataclass
+class LoopDelay:
+    """How late the event loop is, in seconds, every few milliseconds."""
+
+    delays: list[float] = dataclasses.field(default_factory=list)
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            due = time.perf_counter() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.delays.append(max(time.perf_counter() - due, 0.0))
+
+    def take(self) -> list[float]:
+        """What was seen since the last time."""
+        delays, self.delays = self.delays, []
+        return delays
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+async def lines() -> asyncio.StreamReader:
+    """Standard input, to be awaited."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    return reader
+
+
+def say(**values: Any) -> None:
+    """One line to whoever started this."""
+    print(json.dumps(values), flush=True)
+
+
+async def coordinate(options: argparse.Namespace) -> None:
+    """Serve a run until standard input ends."""
+    began = time.perf_counter()
+    data = {
+        "run": {"name": "load", "task": "load:task", "state": "state"},
+        "server": {"port": 0, "handshakes": 10_000, "handshakes_per_address": 10_000},
+        "budgets": {"all": 1},
+        "merge": {"buffer": options.buffer, "flush_seconds": 0, "limit": options.limit or None},
+        "scheduling": {"concurrency": options.concurrency, "waiting": 10_000},
+        "limits": {"messages_per_second": 100_000},
+        "retention": {"versions": 2, "held_days": 0},
+    }
+    if not options.limit:
+        del data["merge"]["limit"]
+    config = parse_config(data, options.folder)
+    store = SqliteStore(config.run.state)
+    key = RunKey.load_or_create(config.run.state / "run.key")
+    begin(config, store, key, options.update_bytes // 4)
+    coordinator = Coordinator(config, store, key, load_tiers(store), evaluate if options.evaluate else None)
+    delay = LoopDelay()
+    async with listen(coordinator, config.server) as url:
+        work = [asyncio.create_task(coordinator.run()), asyncio.create_task(delay.watch())]
+        say(url=url, key=key.public, seconds=time.perf_counter() - began, buffered=len(coordinator.state.buffer))
+        reader = await lines()
+        while await reader.readline():
+            status = coordinator.status()
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            say(
+                accepted=status.merged + status.buffered,
+                merged=status.merged,
+                version=status.version,
+                rss=rss_bytes(),
+                delays=delay.take(),
+                cpu=usage.ru_utime + usage.ru_stime,
+                at=time.perf_counter(),
+            )
+        for task in work:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await coordinator.dismiss("unavailable", "the test is over")
+    coordinator.close()
+    store.close()
+
+
+async def only_receive_and_add(options: argparse.Namespace) -> None:
+    """The ceiling: no protocol, no checks, nothing written down."""
+    total = np.zeros(options.update_bytes // 4, np.float32)
+    accepted = 0
+
+    async def handle(socket: ServerConnection) -> None:
+        nonlocal accepted
+        async for message in socket:
+            np.add(total, np.frombuffer(message, np.float32), out=total)
+            accepted += 1
+            await socket.send(b"ok")
+
+    async with serve(handle, "127.0.0.1", 0, max_size=None, compression=None, ping_interval=None) as server:
+        port = server.sockets[0].getsockname()[1]
+        say(url=f"ws://127.0.0.1:{port}", key="")
+        reader = await lines()
+        while await reader.readline():
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            say(accepted=accepted, rss=rss_bytes(), cpu=usage.ru_utime + usage.ru_stime, at=time.perf_counter())
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=["coordinator", "ceiling"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--update-bytes", type=int, required=True)
+    parser.add_argument("--buffer", type=int, default=32)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--concurrency", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true")
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options))
+
+
+if __name__ == "__main__":
+    main()
