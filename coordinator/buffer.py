@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 
 from mobile_sdk.layout import Vector
@@ -28,7 +29,7 @@ class Buffer:
     way: they wait for the next one. With ``limit`` of them waiting there is no room, except for devices whose
     updates are what a merge waits for.
 
-    ``arrivals`` counts all that ever came.
+    ``arrivals`` counts all that ever came, ``tiers`` those that wait, by tier.
     """
 
     def __init__(self, capacity: int, contributors: int = 1, limit: int | None = None) -> None:
@@ -39,6 +40,7 @@ class Buffer:
         self._full = asyncio.Event()
         self._room = asyncio.Event()
         self.arrivals = 0
+        self.tiers: collections.Counter[str] = collections.Counter()
 
     def __len__(self) -> int:
         return len(self._updates)
@@ -64,6 +66,7 @@ class Buffer:
         """Take an update in."""
         self._updates.append(update)
         self.arrivals += 1
+        self.tiers[update.record.tier] += 1
         if self.is_full:
             self._full.set()
 
@@ -92,6 +95,7 @@ class Buffer:
     def remove(self, updates: list[BufferedUpdate]) -> None:
         """Forget updates that were merged."""
         gone = {update.record.assignment for update in updates}
+        self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
         self._room.set()
         if not self.is_full:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 # How long to wait before a merge that could not be written is tried again.
 RETRY_SECONDS = 5.0
+
+# Announcements to all devices together: a large fleet hears of the newest version a little later, not of each.
+ANNOUNCEMENTS_PER_SECOND = 1_000
 
 # From which phases a run can get into one. A finished run can be taken up again.
 BEFORE: Mapping[Phase, Sequence[Phase]] = {
@@ -91,6 +95,8 @@ class Coordinator:
         self._sessions: dict[str, DeviceSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
+        self._announced_at = -math.inf
+        self._announcing: asyncio.TimerHandle | None = None
 
     def status(self) -> RunStatus:
         """One look at the run."""
@@ -272,6 +278,7 @@ class Coordinator:
         session = self._sessions.get(device)
         if session is not None:
             await session.fail("revoked", "the operator has revoked this device")
+        await self.state.offload(self.state.uploads.forget, device)
 
     async def settled(self) -> None:
         """Wait until no update is on its way."""
@@ -291,6 +298,8 @@ class Coordinator:
 
     def close(self) -> None:
         """Stop what would go on by itself."""
+        if self._announcing is not None:
+            self._announcing.cancel()
         self.dispatcher.close()
 
     async def drained(self) -> None:
@@ -375,11 +384,31 @@ class Coordinator:
         self.state.published(record)
         self.watch.see(record)
         self.state.federated.begin(record, list(self._sessions))
-        self._push(Announce(record.version, record.metrics))
+        self._announce()
         self.dispatcher.dispatch()
+
+    def _announce(self) -> None:
+        """Tell of the newest version; with many devices and many versions, not of every one."""
+        loop = asyncio.get_running_loop()
+        if self._announcing is not None:
+            return  # it will tell of this one
+        wait = self._announced_at + len(self._sessions) / ANNOUNCEMENTS_PER_SECOND - loop.time()
+        if wait > 0:
+            self._announcing = loop.call_later(wait, self._announce_now)
+        else:
+            self._announce_now()
+
+    def _announce_now(self) -> None:
+        self._announcing = None
+        self._announced_at = asyncio.get_running_loop().time()
+        newest = self.state.versions.newest
+        self._push(Announce(newest.version, newest.metrics))
 
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            self._announcing = None
         for session in self._sessions.values():
             self._background(session.push(message))
 

@@ -73,7 +73,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             run.config.scheduling,
             run.tiers,
-            buffered=lambda: [update.record.tier for update in run.buffer.all()],
+            buffered=run.buffer.tiers.elements,
             contribution=lambda device: run.device(device).updates,
         )
         self._open: dict[str, AssignmentRecord] = {}
@@ -138,6 +138,7 @@ class Dispatcher:
         """The device's connection is gone."""
         self._waiting.pop(device, None)
         self.scheduler.left(device, self._run.clock.monotonic())
+        self._arm(again=True)
         self.dispatch()
 
     # What the run does.
@@ -172,6 +173,10 @@ class Dispatcher:
             self._open.pop(device, None)
             self.scheduler.forget(device)
         self.dispatch()
+
+    def assignment(self, device: str) -> AssignmentRecord | None:
+        """What a device is at work on."""
+        return self._open.get(device)
 
     @property
     def open(self) -> Sequence[AssignmentRecord]:
@@ -259,9 +264,15 @@ class Dispatcher:
             weights=version.weights,
         )
 
-    def _arm(self) -> None:
-        """Wake up when the next place becomes free because somebody is late."""
+    def _arm(self, *, again: bool = False) -> None:
+        """
+        Wake up when the next place becomes free because somebody is late.
+
+        Looking for that moment takes a look at every task, so a timer that is set is left, unless it may be too late.
+        """
         if self._timer is not None:
+            if not again:
+                return
             self._timer.cancel()
             self._timer = None
         expiry = self.scheduler.next_expiry()

@@ -34,10 +34,10 @@ class Intake:
         self._store = store
         self._deliver = deliver
         self._offload = offload
-        self._waiting: list[tuple[UpdateRecord, bytes, Vector, asyncio.Future[bool]]] = []
+        self._waiting: list[tuple[UpdateRecord, bytes | memoryview, Vector, asyncio.Future[bool]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def accept(self, record: UpdateRecord, content: bytes, delta: Vector) -> bool:
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
         """
         Write an update down.
 

@@ -81,6 +81,7 @@ class Scheduler:
         self._buffered = buffered
         self._contribution = contribution
         self._working: dict[str, Task] = {}
+        self._tiers: collections.Counter[str] = collections.Counter()  # of those at work
         self._waiting: dict[str, Wait] = {}
         self._trained: dict[str, int] = {}
         self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
@@ -121,18 +122,20 @@ class Scheduler:
         if self._cohort[0] != version:
             self._cohort = version, set()
         self._cohort[1].add(device)
+        self._remove(device)
         self._working[device] = Task(device, tier, version, now, now + self._section.deadline_seconds)
+        self._tiers[tier] += 1
 
     def end(self, device: str, now: float) -> None:
         """Its task is handed in or given back: the place is free."""
-        task = self._working.pop(device, None)
+        task = self._remove(device)
         if task is not None:
             self._seconds += MEMORY * (now - task.since - self._seconds)
 
     def forget(self, device: str) -> None:
         """The device will not come back, or what it has trained is void: it has no place and may train anything."""
         self._waiting.pop(device, None)
-        self._working.pop(device, None)
+        self._remove(device)
         self._trained.pop(device, None)
         self._cohort[1].discard(device)
 
@@ -149,7 +152,7 @@ class Scheduler:
         """Tasks whose places are given to others."""
         late = [task for task in self._working.values() if self._ends(task) <= now]
         for task in late:
-            del self._working[task.device]
+            self._remove(task.device)
             self._cohort[1].discard(task.device)
         self.overdue += len(late)
         return late
@@ -170,6 +173,12 @@ class Scheduler:
         estimate = self._seconds * (len(self._waiting) + 1) / places
         return min(max(estimate, self._section.retry_seconds), LONGEST_RETRY_SECONDS)
 
+    def _remove(self, device: str) -> Task | None:
+        task = self._working.pop(device, None)
+        if task is not None:
+            self._tiers[task.tier] -= 1
+        return task
+
     def _full(self) -> bool:
         return 0 < self._section.concurrency <= len(self._working)
 
@@ -187,7 +196,7 @@ class Scheduler:
 
     def _missing(self, tier: str) -> int:
         """How many ranges of the weights that ``tier`` trains too few tasks train."""
-        counts: collections.Counter[str] = collections.Counter(task.tier for task in self._working.values())
+        counts = self._tiers.copy()
         counts.update(self._buffered())
         return sum(
             tier in holders and sum(counts[name] for name in holders) < self._section.coverage

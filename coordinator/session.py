@@ -13,6 +13,7 @@ from typing import Protocol
 from mobile_sdk.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.files import map_file
+from mobile_sdk.layout import Vector
 from mobile_sdk.link import Link
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.auth import SECRET_BYTES
@@ -41,9 +42,13 @@ from .run import Run
 from .status import DeviceStatus, Traffic
 from .store.base import AssignmentRecord, UpdateRecord
 from .tiers import Tier
+from .uploads import Upload
 from .validation import check_offer, parse_update, plain_report
 
 __all__ = ["DeviceSession", "Host"]
+
+# Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
+SMALL_BYTES = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +97,7 @@ class DeviceSession:
         self._holds: tuple[str, ...] = ()
         self._differences: dict[str, bytes] = {}
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
-        self._resumed = False
+        self._upload: Upload | None = None
         self._revoked = False
         self._profile: dict[str, object] | None = None
         self._rate = Rate(run.config.limits.messages_per_second)
@@ -207,11 +212,15 @@ class DeviceSession:
                 self._status.current = Traffic()
                 self._status.state = "offline"
             store = self._run.store
+            if self._upload is not None:
+                await self._run.offload(self._upload.spool, self._link.now())
             await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
             await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
 
     async def fail(self, code: str, message: str) -> None:
         """Tell the device what is wrong, and close."""
+        if code == "revoked":
+            self._upload = None  # nothing is to be left of it
         try:
             await self._link.fail(code, message)
         except ConnectionLost:
@@ -334,19 +343,23 @@ class DeviceSession:
 
     async def _offered(self, offer: Offer) -> None:
         """Take a new update, acknowledge a known one, or say why not."""
-        if self._offer is not None:
+        if self._upload is not None:
             raise ProtocolError("an update was offered while another is on its way")
         run = self._run
-        record: AssignmentRecord | None = await run.offload(run.store.assignment, offer.assignment)
-        mine = record is not None and record.device == self.device
+        record = self._host.dispatcher.assignment(self.device)
+        if record is None or record.id != offer.assignment:
+            # Not what it is at work on: handed in before, given back, overdue, or made up.
+            record, known = await run.offload(self._look_up, offer.assignment)
+            if known:
+                staleness = run.versions.staleness(known.version)
+                self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
+                return
         staleness = run.versions.staleness(record.version) if record is not None else 0
-        if mine and await run.offload(run.store.is_accepted, offer.assignment):
-            self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
-            return
         tier = run.tier(record.tier) if record is not None else None
         try:
             if run.finished is not None:
                 raise UpdateRefused("finished", "the run has ended")
+            mine = record is not None and record.device == self.device
             if mine and record is not None and not run.versions.is_ancestor(record.version):
                 raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
             accepted = check_offer(offer, record, self.device, tier, staleness, run.config.merge.staleness.maximum)
@@ -356,38 +369,49 @@ class DeviceSession:
         await run.buffer.room(self.device)
         self._offer = (offer, *accepted)
         self._status.state = "uploading"
-        size = await run.offload(run.uploads.size, self.device, offer.artifact)
-        self._resumed = size > 0
-        if size == offer.artifact.size:
+        self._upload = run.uploads.begin(self.device, offer.artifact, self._link.now())
+        if self._upload.size == offer.artifact.size:
             await self._complete()
         else:
-            self._session.fetch(offer.artifact, size)
+            self._session.fetch(offer.artifact, self._upload.size)
+
+    def _look_up(self, assignment: str) -> tuple[AssignmentRecord | None, AssignmentRecord | None]:
+        """An assignment, and once more if it is this device's and its update was accepted. Blocks."""
+        store = self._run.store
+        record = store.assignment(assignment)
+        known = record is not None and record.device == self.device and store.is_accepted(assignment)
+        return record, record if known else None
 
     async def _received(self, event: Received) -> None:
-        chunk = event.chunk
-        await self._run.offload(self._run.uploads.append, self.device, chunk.sha256, chunk.offset, chunk.data)
+        chunk, upload = event.chunk, self._upload
+        if upload is None:
+            raise ProtocolError("a chunk came of an upload that was not offered")
+        upload.append(chunk.data)
         self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
         if event.last:
             await self._complete()
+        elif upload.should_spool(self._link.now()):
+            await self._run.offload(upload.spool, self._link.now())
 
     async def _complete(self) -> None:
         """All bytes are here: validate, write down, acknowledge."""
-        if self._offer is None:
+        if self._offer is None or self._upload is None:
             raise ProtocolError("an upload ended that was not offered")
-        offer, assignment, tier = self._offer
-        run, sha256 = self._run, offer.artifact.sha256
-        content = await run.offload(run.uploads.content, self.device, sha256)
-        if self._resumed and (await run.offload(FileEntry.of, content)).sha256 != sha256:
-            # The part that was here may have been torn by a crash of ours; the device's copy is whole.
-            self._resumed = False
-            await run.offload(run.uploads.drop, self.device, sha256)
-            self._session.fetch(offer.artifact, 0)
-            return
-        self._offer = None
+        (offer, assignment, tier), upload = self._offer, self._upload
+        run = self._run
         try:
-            delta = await run.offload(parse_update, content, sha256, tier)
+            if upload.size <= SMALL_BYTES and not upload.resumed:
+                content, delta = checked(upload, tier)  # sooner done than handed to a thread
+            else:
+                content, delta = await run.offload(checked, upload, tier)
         except UpdateRefused as error:
-            await run.offload(run.uploads.drop, self.device, sha256)
+            torn = upload.resumed and error.code == "payload"
+            await run.offload(upload.drop)
+            if torn:
+                # The part that was here may have been torn by a crash of ours; the device's copy is whole.
+                self._session.fetch(offer.artifact, 0)
+                return
+            self._offer = self._upload = None
             await self._reject(offer, error)
             return
         record = UpdateRecord(
@@ -395,12 +419,14 @@ class DeviceSession:
             device=self.device,
             version=assignment.version,
             tier=tier.name,
-            artifact=FileEntry(sha256, len(content)),
+            artifact=FileEntry(offer.artifact.sha256, len(content)),
             report=plain_report(offer.report),
             received_at=run.clock.wall(),
         )
         new = await run.intake.accept(record, content, delta)
-        await run.offload(run.uploads.drop, self.device, sha256)
+        if upload.resumed:
+            await run.offload(upload.drop)
+        self._offer = self._upload = None
         self._status.state = "idle"
         self._host.dispatcher.ended(self.device)
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
@@ -424,3 +450,9 @@ class DeviceSession:
         self._status.failures += 1
         self._status.state = "idle"
         self._host.dispatcher.ended(self.device)
+
+
+def checked(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
+    """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
+    content = upload.content()
+    return content, parse_update(content, upload.ref.sha256, tier)

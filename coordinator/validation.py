@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,7 +82,7 @@ def check_offer(
     return assignment, tier
 
 
-def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
+def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector:
     """
     The update's elements in the order of ``tier.positions``, float32.
 
@@ -96,14 +97,19 @@ def parse_update(content: bytes, sha256: str, tier: Tier) -> Vector:
         decoded = dict(decode_update(*safetensors.loads(content), tier.manifest.subset))
     except PayloadError as error:
         raise UpdateRefused("payload", f"not an update of the tier {tier.name}: {error}") from error
-    parts = [np.empty(0, np.float32)]
-    for name, array in decoded.items():
-        if not np.isfinite(array).all():
+    parts = [array.reshape(-1) for array in decoded.values()]
+    for name, part in zip(decoded, parts, strict=True):
+        if not len(part):
+            continue
+        # Neither makes a copy, and both are not a number if any element is.
+        largest = max(float(part.max()), -float(part.min()))
+        if not math.isfinite(largest):
             raise UpdateRefused("not-finite", f"{name!r} holds values that are infinite or not a number")
-        if np.abs(array).max(initial=0.0) > MAX_MAGNITUDE:
+        if largest > MAX_MAGNITUDE:
             raise UpdateRefused("magnitude", f"{name!r} holds values beyond {MAX_MAGNITUDE:g}")
-        parts.append(array.reshape(-1))
-    return np.concatenate(parts)
+    if not parts:
+        return np.empty(0, np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:

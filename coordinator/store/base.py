@@ -385,7 +385,7 @@ class Store(Protocol):
 
     # Updates.
 
-    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes]]) -> set[str]:
+    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
         """Write updates down, many at once; returns the assignments that were not known before."""
         ...
 

@@ -55,7 +55,7 @@ class Segments:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def append(self, contents: Sequence[bytes]) -> list[Location]:
+    def append(self, contents: Sequence[bytes | memoryview]) -> list[Location]:
         """
         Keep updates; they are durable when this returns.
 
@@ -179,7 +179,7 @@ class Segments:
         return self._folder / f"{number:08d}.updates"
 
 
-def _write(descriptor: int, content: bytes, at: int) -> None:
+def _write(descriptor: int, content: bytes | memoryview, at: int) -> None:
     """Write all of ``content`` at ``at``: one call may write less, on a disk that is nearly full."""
     written = os.pwrite(descriptor, content, at)
     while written < len(content):

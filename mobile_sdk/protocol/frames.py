@@ -28,11 +28,11 @@ class Chunk:
 
     sha256: str
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
     def to_bytes(self) -> bytes:
         """The binary frame."""
-        return _HEADER.pack(_KIND, bytes.fromhex(self.sha256), self.offset) + self.data
+        return b"".join((_HEADER.pack(_KIND, bytes.fromhex(self.sha256), self.offset), self.data))
 
     @classmethod
     def from_bytes(cls, frame: bytes) -> Chunk:
@@ -50,4 +50,4 @@ class Chunk:
         kind, digest, offset = _HEADER.unpack_from(frame)
         if kind != _KIND:
             raise ProtocolError(f"a binary frame is of kind {kind}; this protocol knows kind {_KIND}")
-        return cls(digest.hex(), offset, frame[HEADER_BYTES:])
+        return cls(digest.hex(), offset, memoryview(frame)[HEADER_BYTES:])

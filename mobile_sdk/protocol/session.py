@@ -18,7 +18,7 @@ from ..errors import ProtocolError
 from .frames import Chunk
 from .messages import Ack as AckMessage
 from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256, decode, encode, printable
-from .transfer import Incoming, Outgoing
+from .transfer import MIN_CHUNK_BYTES, Incoming, Outgoing
 
 __all__ = ["Event", "FetchRequested", "PeerError", "Received", "SendProgress", "Session", "State"]
 
@@ -79,6 +79,7 @@ class Session(abc.ABC):
         self._to_send: list[str | bytes] = []
         self._outgoing: dict[str, Outgoing] = {}
         self._incoming: dict[str, Incoming] = {}
+        self._chunk_bytes = MIN_CHUNK_BYTES  # what the last artifact's acknowledgements made of it
 
     # What goes in.
 
@@ -147,7 +148,7 @@ class Session(abc.ABC):
         """
         if len(self._outgoing) >= MAX_TRANSFERS and sha256 not in self._outgoing:
             raise ProtocolError(f"more than {MAX_TRANSFERS} artifacts were asked for at once")
-        outgoing = Outgoing(sha256, content, offset)
+        outgoing = Outgoing(sha256, content, offset, self._chunk_bytes)
         self._outgoing[sha256] = outgoing
         self._pump(outgoing, now)
 
@@ -165,6 +166,7 @@ class Session(abc.ABC):
         if outgoing is None:
             raise ProtocolError(f"{message.sha256} was acknowledged, but is not being sent")
         outgoing.acknowledge(message.offset, now)
+        self._chunk_bytes = outgoing.chunk_bytes
         if outgoing.done:
             del self._outgoing[message.sha256]
         else:

@@ -34,17 +34,18 @@ class Outgoing:
         sha256: the artifact's hash, hex.
         content: its bytes (``bytes``, ``memoryview`` or a mapped file).
         offset: where the receiver wants it from.
+        chunk_bytes: what suited the link before, if anything is known of it.
 
     Raises:
         ProtocolError: if ``offset`` lies beyond the end.
 
     """
 
-    def __init__(self, sha256: str, content: memoryview, offset: int) -> None:
+    def __init__(self, sha256: str, content: memoryview, offset: int, chunk_bytes: int = MIN_CHUNK_BYTES) -> None:
         if offset > len(content):
             raise ProtocolError(f"offset {offset} of an artifact of {len(content)} bytes was asked for")
         self.sha256 = sha256
-        self.chunk_bytes = MIN_CHUNK_BYTES
+        self.chunk_bytes = chunk_bytes
         self._content = content
         self._sent = offset
         self._acknowledged = offset
@@ -71,7 +72,7 @@ class Outgoing:
         while self._sent < len(self._content) and len(self._in_flight) < CHUNKS_IN_FLIGHT:
             start, self._sent = self._sent, min(self._sent + self.chunk_bytes, len(self._content))
             self._in_flight.append((self._sent, now))
-            yield Chunk(self.sha256, start, bytes(self._content[start : self._sent]))
+            yield Chunk(self.sha256, start, self._content[start : self._sent])
 
     def acknowledge(self, offset: int, now: float) -> None:
         """

@@ -32,7 +32,7 @@ class UpdateTable:
     _folder: Path
     _to_erase: list[Location]
 
-    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes]]) -> set[str]:
+    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
         with self._database.writing():
             new = {update.assignment: (update, content) for update, content in reversed(updates)}
             marks = ", ".join("?" * len(new))
