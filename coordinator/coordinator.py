@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0
 
 # Announcements to all devices together: a large fleet hears of the newest version a little later, not of each.
-ANNOUNCEMENTS_PER_SECOND = 1_000
+ANNOUNCEMENTS_PER_SECOND = 250
 
 # From which phases a run can get into one. A finished run can be taken up again.
 BEFORE: Mapping[Phase, Sequence[Phase]] = {

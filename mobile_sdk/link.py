@@ -48,6 +48,8 @@ class Link(Generic[S]):
             ConnectionLost: if the link is gone.
 
         """
+        if not self.session.has_frames:
+            return
         async with self._sending:  # frames leave in the order the session made them
             for frame in self.session.frames_to_send():
                 await self._connection.send(frame)

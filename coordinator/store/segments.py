@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,10 @@ __all__ = ["Location", "Segments"]
 SEGMENT_BYTES = 16_000_000
 
 _ZEROS = bytes(1_000_000)
+
+# Linux alone has it, and not for every file system.
+_FALLOCATE = getattr(ctypes.CDLL(None), "fallocate", None)
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +171,9 @@ class Segments:
         descriptor = os.open(self._path(segment), os.O_WRONLY)
         try:
             for location in locations:
-                for start in range(0, location.size, len(_ZEROS)):
-                    _write(descriptor, _ZEROS[: location.size - start], location.start + start)
+                if not _punch(descriptor, location):
+                    for start in range(0, location.size, len(_ZEROS)):
+                        _write(descriptor, _ZEROS[: location.size - start], location.start + start)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
@@ -177,6 +183,14 @@ class Segments:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:08d}.updates"
+
+
+def _punch(descriptor: int, location: Location) -> bool:
+    """Let the file system take the bytes back, which reads as zeros and writes none; false where it cannot."""
+    if _FALLOCATE is None:
+        return False
+    offset, size = ctypes.c_int64(location.start), ctypes.c_int64(location.size)
+    return bool(_FALLOCATE(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, size) == 0)
 
 
 def _write(descriptor: int, content: bytes | memoryview, at: int) -> None:

@@ -173,7 +173,7 @@ def _values(
         if array.dtype != wanted or array.shape != shape:
             raise PayloadError(f"{name!r} is {array.dtype} of shape {array.shape}, not {wanted} of shape {shape}")
         if dtype in _FLOATS:
-            return array.reshape(-1).astype(np.float32)
+            return array.reshape(-1).astype(np.float32, copy=False)
         integers = array.reshape(-1)
     if integers.min(initial=0) < -LEVELS[dtype]:
         raise PayloadError(f"{name!r} holds an integer below {-LEVELS[dtype]}")

@@ -9,6 +9,7 @@ Decoding is strict: an unknown type, a missing, extra or mistyped field is a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -336,10 +337,13 @@ Message = (
 )
 
 
+# What is inside a message is a plain dataclass, too: its fields are its JSON.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=vars)
+
+
 def encode(message: Message) -> str:
     """One text frame."""
-    fields = {"type": _type(type(message)), **dataclasses.asdict(message)}
-    return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode({"type": _type(type(message)), **vars(message)})
 
 
 def is_name(text: str) -> bool:
@@ -363,7 +367,7 @@ def decode(text: str) -> Message:
     if len(text) > MAX_TEXT_BYTES:
         raise ProtocolError(f"a control message has {len(text)} characters; the limit is {MAX_TEXT_BYTES}")
     try:
-        data = json.loads(text, parse_constant=_no_constant)
+        data = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a control message is not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -387,19 +391,28 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not allowed")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def _build(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ProtocolError(f"{where} must be an object")
-    fields = dataclasses.fields(cls)
-    extra = sorted(data.keys() - {field.name for field in fields})
+    fields = _fields(cls)
+    extra = sorted(data.keys() - fields.keys())
     if extra:
         raise ProtocolError(f"{where} has an unknown field {extra[0]!r}")
     values = {}
-    for field in fields:
-        if field.name not in data:
-            raise ProtocolError(f"{where} lacks the field {field.name!r}")
-        values[field.name] = _CHECKS[str(field.type)](data[field.name], f"{where}.{field.name}")
+    for name, check in fields.items():
+        if name not in data:
+            raise ProtocolError(f"{where} lacks the field {name!r}")
+        values[name] = check(data[name], f"{where}.{name}")
     return cls(**values)
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, Callable[[Any, str], Any]]:
+    """The fields of a message, and what their values must be."""
+    return {field.name: _CHECKS[str(field.type)] for field in dataclasses.fields(cls)}
 
 
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:

@@ -114,6 +114,11 @@ class Session(abc.ABC):
 
     # What comes out.
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._to_send)
+
     def frames_to_send(self) -> list[str | bytes]:
         """The frames to send now, in order; they are handed over once."""
         frames, self._to_send = self._to_send, []
