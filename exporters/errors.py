@@ -33,3 +33,7 @@ class BudgetError(ExportError):
     def __init__(self, message: str, smallest_bytes: int) -> None:
         super().__init__(message)
         self.smallest_bytes = smallest_bytes
+
+    def __reduce__(self) -> tuple[type[BudgetError], tuple[str, int]]:
+        # Planning happens in worker processes, which hand their errors back.
+        return BudgetError, (str(self), self.smallest_bytes)
