@@ -55,7 +55,9 @@ class Downlink:
         for ref in weights:
             if ref.sha256 in holds:
                 continue
-            ways = [(base, content) for base in ("", *holds) if (content := self._between(base, ref.sha256))]
+            ways = [(base, content) for base in holds if (content := self._between(base, ref.sha256))]
+            if not ways:
+                ways = [("", content) for content in (self._between("", ref.sha256),) if content]
             base, content = min(ways, key=lambda way: len(way[1]), default=("", b""))
             if content and len(content) < ref.size:
                 artifact = ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))

@@ -37,6 +37,7 @@ from .events import (
 )
 from .invite import Invite
 from .manifest import ENGINE_FILES
+from .policies import Policy
 from .process import peak_rss_bytes, torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes
@@ -105,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("--certificates", type=Path, metavar="FILE", help="PEM file of the authorities to trust")
     join.add_argument("--proxy", metavar="URL", help="HTTP proxy (default: https_proxy of the environment)")
     join.add_argument("--insecure", action="store_true", help="allow ws:// to another machine")
+    policy = join.add_argument_group("policy", "train only while all that is given here holds")
+    policy.add_argument("--charging", action="store_true", help="on external power")
+    policy.add_argument("--battery-above", type=float, default=0.0, metavar="SHARE", help="with more charge, e.g. 0.3")
+    policy.add_argument("--unmetered", action="store_true", help="on a network that costs nothing by the byte")
+    policy.add_argument("--idle", action="store_true", help="while nobody uses the machine")
+    policy.add_argument("--hours", metavar="FROM-TO", help="in this window of local time, e.g. 22:00-06:00")
+    policy.add_argument("--bytes-per-day", type=parse_bytes, metavar="SIZE", help="with at most this moved, e.g. 50MB")
+    policy.add_argument("--one-at-a-time", action="store_true", help="while no other device process here trains")
     join.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
 
@@ -131,6 +140,7 @@ async def _join(options: argparse.Namespace) -> int:
         certificate=invite.certificate,
         proxy=options.proxy,
         engine=options.engine,
+        policy=_policy(options),
         load=load,
     )
     with contextlib.closing(client):
@@ -139,6 +149,25 @@ async def _join(options: argparse.Namespace) -> int:
             asyncio.get_running_loop().add_signal_handler(signum, running.cancel)
         await running
     return 0
+
+
+def _policy(options: argparse.Namespace) -> Policy | None:
+    """What the options demand; none if they demand nothing."""
+    policy = Policy(
+        charging=options.charging,
+        battery_above=options.battery_above,
+        unmetered=options.unmetered,
+        idle=options.idle,
+        hours=_hours(options.hours) if options.hours else None,
+        bytes_per_day=options.bytes_per_day,
+        one_at_a_time=options.one_at_a_time,
+    )
+    return None if policy == Policy(one_at_a_time=False) else policy
+
+
+def _hours(text: str) -> tuple[str, str]:
+    begin, _, end = text.partition("-")
+    return begin, end
 
 
 def _invite(options: argparse.Namespace) -> Invite:

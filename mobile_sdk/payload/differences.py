@@ -58,7 +58,7 @@ def make_difference(base: bytes | memoryview | None, target: bytes | memoryview)
         if not fitting:
             return None
         steps[name] = difference.astype(fitting[0])
-    return zlib.compress(safetensors.dumps(steps, metadata if base is None else None), 9)
+    return zlib.compress(safetensors.dumps(steps, metadata if base is None else None), 6)
 
 
 def apply_difference(base: bytes | memoryview | None, packed: bytes, limit: int, output: IO[bytes]) -> None:

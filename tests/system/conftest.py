@@ -73,6 +73,11 @@ class Process:
             file.seek(self._start)
             return file.read().decode()
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until ``pattern`` appears in the output."""
         deadline = time.monotonic() + PATIENCE
