@@ -1,0 +1,110 @@
+"""Devices get the shortest way to a version, whatever they say that they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator import downlink
+from coordinator.downlink import Downlink
+from coordinator.errors import StoreError
+from mobile_sdk import safetensors
+from mobile_sdk.payload import Grid, apply_difference
+from mobile_sdk.payload.grid import METADATA
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+
+
+class Files:
+    """A store's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, content: bytes) -> ArtifactRef:
+        sha256 = hashlib.sha256(content).hexdigest()
+        (self.folder / sha256).write_bytes(content)
+        return ArtifactRef(Sha256(sha256), len(content))
+
+    def artifact(self, sha256: str) -> Path:
+        path = self.folder / sha256
+        if not path.exists():
+            raise StoreError(f"{sha256} is not here")
+        return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def versions(files: Files, count: int) -> list[ArtifactRef]:
+    """Versions that move a little from one to the next."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((40, 50)).astype(np.float32)
+    grid = Grid.of({"w": weights})
+    refs = []
+    for _ in range(count):
+        refs.append(files.put(safetensors.dumps({"w": grid.snap("w", weights)}, {METADATA: grid.to_text()})))
+        weights += 0.002 * rng.standard_normal(weights.shape).astype(np.float32)
+    return refs
+
+
+def link(files: Any) -> Downlink:
+    return Downlink(files)
+
+
+def rebuilt(files: Files, way: Any, content: bytes, size: int) -> str:
+    output = io.BytesIO()
+    base = files.artifact(way.base).read_bytes() if way.base else None
+    apply_difference(base, content, size, output)
+    return hashlib.sha256(output.getvalue()).hexdigest()
+
+
+def test_a_device_with_a_version_gets_a_difference_from_it_and_a_new_one_from_nothing(files: Files) -> None:
+    old, new = versions(files, 2)
+    served = link(files)
+    ((near, short),) = served.differences([old.sha256], [new]).items()
+    ((far, long),) = served.differences([], [new]).items()
+    assert (near.base, far.base) == (old.sha256, "")
+    assert len(short) < len(long) < new.size
+    assert len(short) < new.size / 5
+    for way, content in ((near, short), (far, long)):
+        assert rebuilt(files, way, content, new.size) == new.sha256 == way.target
+        assert way.artifact == ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
+
+
+def test_the_shortest_of_several_ways_is_taken_and_nothing_for_what_is_there(files: Files) -> None:
+    first, second, third, newest = versions(files, 4)
+    served = link(files)
+    (way,) = served.differences([first.sha256, third.sha256, second.sha256], [newest])
+    assert way.base == third.sha256
+    assert served.differences([newest.sha256], [newest]) == {}
+
+
+def test_a_file_that_is_pruned_unknown_or_no_version_is_no_base(files: Files) -> None:
+    old, new = versions(files, 2)
+    update = files.put(safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
+    files.artifact(old.sha256).unlink()
+    (way,) = link(files).differences([old.sha256, "ab" * 32, update.sha256], [new])
+    assert way.base == ""
+
+
+def test_weights_on_no_grid_are_fetched_as_they_are(files: Files) -> None:
+    frozen = files.put(safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
+    assert link(files).differences([], [frozen]) == {}
+
+
+def test_memory_for_differences_is_bounded(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downlink, "MOST_BYTES", 5000)
+    refs = versions(files, 12)
+    served = link(files)
+    for base, target in itertools.pairwise(refs):
+        served.differences([base.sha256], [target])
+    assert sum(len(content or b"") for content in served._known.values()) <= 5000
+    assert len(served.differences([refs[0].sha256], [refs[1]])) == 1, "what was dropped is made again"
