@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import heapq
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -83,6 +85,9 @@ class Scheduler:
         self._working: dict[str, Task] = {}
         self._tiers: collections.Counter[str] = collections.Counter()  # of those at work
         self._waiting: dict[str, Wait] = {}
+        # The waiting room by tier, whoever has contributed least first; with entries of some who wait no more.
+        self._queues: dict[str, list[tuple[float, float, int, Wait]]] = collections.defaultdict(list)
+        self._asked = itertools.count()
         self._trained: dict[str, int] = {}
         self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
         self._seconds = section.retry_seconds
@@ -103,18 +108,42 @@ class Scheduler:
         needed = self._missing(tier) > 0
         if device not in self._working and len(self._waiting) >= self._section.waiting and not needed and self._full():
             return Postpone(self.retry_seconds(), "there are more devices than work just now")
-        self._waiting[device] = Wait(device, tier, now)
+        wait = Wait(device, tier, now)
+        self._waiting[device] = wait
+        heapq.heappush(self._queues[tier], (self._contribution(device), now, next(self._asked), wait))
         return None
 
     def choose(self, version: int) -> str | None:
         """The next device to get work of ``version``, if there is a place for one; it does not wait any more."""
-        able = [wait for wait in self._waiting.values() if self._may(wait.device, version)]
+        # With thousands who wait, only those are looked at who may be next.
+        of, cohort = self._cohort
+        known = self._working.keys() | cohort if of == version else self._working.keys()
+        able = [self._waiting[device] for device in self._waiting.keys() & known if self._may(device, version)]
+        if not self._full() and not (of == version and 0 < self._section.cohort <= len(cohort)):
+            firsts = [self._first(queue, version) for queue in self._queues.values()]
+            able += [wait for wait in firsts if wait is not None]
         if not able:
             return None
         missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
         best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
         del self._waiting[best.device]
         return best.device
+
+    def _first(self, queue: list[tuple[float, float, int, Wait]], version: int) -> Wait | None:
+        """The first in a queue who may train ``version``."""
+        aside = []
+        first = None
+        while queue and first is None:
+            wait = queue[0][3]
+            if self._waiting.get(wait.device) is not wait:
+                heapq.heappop(queue)
+            elif self._may(wait.device, version):
+                first = wait
+            else:
+                aside.append(heapq.heappop(queue))
+        for entry in aside:
+            heapq.heappush(queue, entry)
+        return first
 
     def begin(self, device: str, tier: str, version: int, now: float) -> None:
         """A device got work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ from .status import Traffic
 from .tls import server_context
 
 __all__ = ["Host", "listen"]
+
+# A fifth of the interpreter's own: how long a thread may go on while the event loop has something to do.
+SWITCH_SECONDS = 0.001
 
 # A peer has so long for TLS, and again for the WebSocket handshake.
 OPEN_SECONDS = 10.0
@@ -98,6 +102,8 @@ async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -
             raise TypeError(f"the server made {socket!r}")
         await host.serve(WebSocketConnection(socket), socket.traffic, socket.prove)
 
+    # Merges and writes run in threads: whoever waits for the interpreter in the event loop is not to wait long.
+    sys.setswitchinterval(SWITCH_SECONDS)
     tls = server_context(section)
     limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})
     try:
