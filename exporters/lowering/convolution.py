@@ -7,7 +7,8 @@ windows become rows of columns and each layer one product, or several:
 
 - ``columns``: all windows of the micro-batch at once, kernel height x width times the size of the input;
 - ``tiled``: as many samples at a time as fit a processor's cache, so that no more than that is ever unrolled;
-- ``shifted``: one product per tap of what it reads, summed; nothing is unrolled, but sums cost more passes.
+- ``shifted``: one product per tap of what it reads, summed, a few samples at a time; nothing is unrolled, but the sums
+  cost more passes.
 
 Depthwise ones become shifted elementwise products: their columns would hold nothing to multiply. With weights that are
 constants of the program, a convolution is the delegate's own, which unrolls nothing.
@@ -31,11 +32,11 @@ from .registry import lowers
 from .shapes import squeeze, unsqueeze
 from .values import Value, cat, computed, reshape, slice_axis
 
-__all__: list[str] = []
+__all__ = ["TILE"]
 
 _aten = torch.ops.aten
 # Bytes of columns that a tile may have: well inside the second-level cache of a phone's core.
-_TILE = 1 << 20
+TILE = 1 << 20
 
 
 def _windows(
@@ -165,11 +166,10 @@ def _static_input_gradient(g: Tensor, w: Value, rows: Window, cols: Window, dept
 
 
 def _tiles(images: Sequence[Tensor], per_sample: int) -> list[list[Tensor]]:
-    """The images in groups of samples whose columns, of so many elements per sample, fit a tile."""
+    """The images in groups of samples that unroll to no more than a tile, at so many elements per sample."""
     n = images[0].shape[0]
-    count = 1
-    if choice() == "tiled":
-        count = math.ceil(n / max(1, _TILE // (4 * per_sample)))
+    limit = {"columns": math.inf, "tiled": TILE, "shifted": TILE // 4}[choice()]
+    count = math.ceil(n / max(1, limit // (4 * per_sample)))
     size = math.ceil(n / count)
     starts = range(0, n, size)
     return [[slice_axis(i, 0, s, min(size, n - s)) for i in images] for s in starts]
@@ -183,7 +183,8 @@ def _products(
     n = image.shape[0]
     taps = rows.kernel * cols.kernel
     if choice() == "shifted" and taps > 1:
-        return _shifted(image, filters, bias, rows, cols, reverse=reverse)
+        tiles = _tiles([image], rows.outputs * cols.outputs * (c + 2 * out))
+        return cat([_shifted(tile, filters, bias, rows, cols, reverse=reverse) for (tile,) in tiles], 0)
     parts = []
     for (tile,) in _tiles([image], rows.outputs * cols.outputs * taps * c if taps > 1 else 1):
         windows = columns(tile, rows, cols, reverse)
@@ -214,21 +215,21 @@ def _weight_gradient(image: Tensor, g: Tensor, rows: Window, cols: Window) -> Te
     """(out, kh * kw * c): the gradient (n, h', w', out) times what each tap read."""
     out, c = g.shape[3], image.shape[3]
     taps = rows.kernel * cols.kernel
-    if choice() == "shifted" and taps > 1:
-        turned = torch.permute_copy(reshape(g, math.prod(g.shape[:3]), out), [1, 0])
-        fitted = fit(fit(image, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
-        parts = []
-        for i, j in itertools.product(range(rows.kernel), range(cols.kernel)):
-            part = tap(tap(fitted, 1, rows, i), 2, cols, j)
-            parts.append(matmul(turned, reshape(part, math.prod(part.shape[:3]), c)))
-        return cat(parts, 1)
+    shifted = choice() == "shifted" and taps > 1
+    unrolled = c + out if shifted else taps * c if taps > 1 else 1
     total: Tensor | None = None
-    for tile, tile_g in _tiles([image, g], rows.outputs * cols.outputs * taps * c if taps > 1 else 1):
-        windows = columns(tile, rows, cols)
-        windows = reshape(windows, math.prod(windows.shape[:3]), taps * c)
+    for tile, tile_g in _tiles([image, g], rows.outputs * cols.outputs * unrolled):
         # The gradient is the narrower operand, so it is the one that is turned.
-        turned = torch.permute_copy(reshape(tile_g, windows.shape[0], out), [1, 0])
-        product = matmul(turned, windows)
+        turned = torch.permute_copy(reshape(tile_g, tile_g.numel() // out, out), [1, 0])
+        if shifted:
+            fitted = fit(fit(tile, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
+            parts = []
+            for i, j in itertools.product(range(rows.kernel), range(cols.kernel)):
+                part = tap(tap(fitted, 1, rows, i), 2, cols, j)
+                parts.append(matmul(turned, reshape(part, turned.shape[1], c)))
+            product = cat(parts, 1)
+        else:
+            product = matmul(turned, reshape(columns(tile, rows, cols), turned.shape[1], taps * c))
         total = product if total is None else total + product
     assert total is not None
     return total

@@ -1,0 +1,62 @@
+"""Each layer gets the fastest lowering that the budget allows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from export_tasks import task_of
+from torch import nn
+
+from exporters import BudgetError, Plan, Task
+from exporters.choose import choose
+from exporters.measure import measure
+from exporters.predict import predict
+from exporters.program import build, calls, lowered
+from exporters.step import Step
+from exporters.verify import TOLERANCE, relative_errors
+
+
+@pytest.fixture(scope="module")
+def wide() -> Task:
+    """One sample's columns of the second convolution are 2.4 MB, of the first 74 KB."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
+    return task_of(model, (2, 46, 46), batch=2)
+
+
+def test_what_fits_is_left_as_it_is(wide):
+    plan = Plan.everything(wide)
+    assert choose(wide, plan, 1 << 40) == plan
+
+
+def test_a_layer_whose_columns_do_not_fit_is_shifted(wide):
+    plan = Plan.everything(wide)
+    chosen = choose(wide, plan, predict(wide, plan).total_bytes - 1)
+    assert dict(chosen.lowering) == {"2": "shifted"}
+    before, after = (measure(build(wide, p, ("train_step",))).total_bytes for p in (plan, chosen))
+    assert after < 0.8 * before
+
+
+def test_what_no_lowering_fits_is_refused_with_what_is_needed(wide):
+    with pytest.raises(BudgetError, match="the leanest takes") as refused:
+        choose(wide, Plan.everything(wide), 1000)
+    assert refused.value.smallest_bytes > 1000
+
+
+@pytest.mark.parametrize("choice", ["columns", "tiled", "shifted"])
+def test_every_choice_gives_the_same_gradients(choice):
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, (3, 2), dilation=2), nn.Flatten(), nn.LazyLinear(3)]
+    model = nn.Sequential(*layers)
+    model(torch.zeros(1, 2, 12, 12))
+    task = task_of(model, (2, 12, 12))
+    step = Step(task, dataclasses.replace(Plan.everything(task), lowering=dict.fromkeys(["0", "2"], choice)))
+    _, inputs = calls(step)["train_step"]
+    expected = step.in_float64().train_step(*[t.double() if t.is_floating_point() else t for t in inputs])
+    actual = lowered(step, "train_step")(*inputs)
+    names = ["loss", *task.metrics, *step.trained]
+    pair = ({n: t.numpy() for n, t in zip(names, r, strict=True)} for r in (actual, expected))
+    assert max(relative_errors(*pair).values()) < TOLERANCE
