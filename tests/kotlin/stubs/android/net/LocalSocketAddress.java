@@ -1,0 +1,11 @@
+package android.net;
+
+public class LocalSocketAddress {
+  public enum Namespace {
+    ABSTRACT,
+    RESERVED,
+    FILESYSTEM
+  }
+
+  public LocalSocketAddress(String name, Namespace namespace) {}
+}
