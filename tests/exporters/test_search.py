@@ -94,6 +94,7 @@ def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide, nested):
     assert [tier.budget for tier in common.tiers] == budgets
 
 
+@pytest.mark.full
 def test_with_shrink_a_smaller_micro_batch_trains_more():
     torch.manual_seed(0)
     model = nn.Sequential(

@@ -1,0 +1,51 @@
+"""A run plans what its devices train: one plan for all, or one per budget, and notices when that is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.config import Config, parse_config
+from coordinator.errors import StoreError
+from coordinator.keys import RunKey
+from coordinator.planning import begin_or_resume
+from coordinator.store.sqlite import SqliteStore
+from coordinator.tiers import Tier
+
+RUN: dict[str, Any] = {
+    "run": {"name": "dense", "task": "exporters.zoo.dense:mlp", "state": "state"},
+    "budgets": {"small": "400KB", "large": "2MB"},
+}
+
+
+def begin(folder: Path, planning: dict[str, Any]) -> tuple[list[Tier], list[str]]:
+    """The tiers of a run with this ``[planning]``, and what was said on the way."""
+    config: Config = parse_config(RUN | {"planning": planning}, folder)
+    store = SqliteStore(config.run.state)
+    said: list[str] = []
+    try:
+        key = RunKey.load_or_create(config.run.state / "run.key")
+        return begin_or_resume(config, store, key, 0.0, said.append), said
+    finally:
+        store.close()
+
+
+def test_a_common_run_has_one_program_sized_for_the_smallest_budget(tmp_path: Path) -> None:
+    tiers, _ = begin(tmp_path, {"mode": "common", "selector": "magnitude"})
+    assert [tier.name for tier in tiers] == ["small"]
+    assert tiers[0].needs_bytes <= 400_000
+    assert not (tmp_path / "state" / "planning.json").exists()
+    again, said = begin(tmp_path, {"mode": "common", "selector": "magnitude"})
+    assert again[0].record == tiers[0].record
+    assert said == []
+    with pytest.raises(StoreError, match=r"another\s+\[planning\]"):
+        begin(tmp_path, {"mode": "common", "selector": "fisher"})
+
+
+@pytest.mark.full
+def test_a_nested_run_has_a_program_per_budget_each_inside_the_next(tmp_path: Path) -> None:
+    tiers, _ = begin(tmp_path, {"selector": "fisher"})
+    assert [tier.name for tier in tiers] == ["small", "large"]
+    assert set(tiers[0].positions.tolist()) < set(tiers[1].positions.tolist())
