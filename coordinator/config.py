@@ -155,7 +155,8 @@ class PlanningSection(_Section):
 
     ``mode``: ``nested`` gives every budget a plan of its own, each inside the next; ``common`` gives all devices the
     plan of the smallest. ``selector`` ranks layers, on the samples that ``data`` gives (``module:callable``) or on the
-    task's own. ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins.
+    task's own. ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins. ``bake``: whether
+    convolutions that no plan trains are inside the programs, where that takes less memory; see docs/lowering.md.
     """
 
     mode: Literal["nested", "common"] = "nested"
@@ -163,6 +164,7 @@ class PlanningSection(_Section):
     data: Annotated[str, Field(pattern=r"^([\w.]+:\w+)?$")] = ""
     seed: int = 0
     plans: Path | None = None
+    bake: bool = False
 
     @model_validator(mode="after")
     def _searched_or_given(self) -> PlanningSection:

@@ -187,6 +187,7 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
     from exporters.quiet import quiet
 
     with quiet():
+        from exporters.choose import bake
         from exporters.journal import Journal
         from exporters.search import plans_for
         from exporters.search.files import load
@@ -206,6 +207,8 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
                 journal=Journal(journal),
                 processes=None,
             )
+        if planning.bake:
+            plans = bake(loaded, plans)
         return [plan.to_json() for plan in plans]
 
 

@@ -33,6 +33,11 @@ def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     parser.add_argument("task", metavar="MODULE:TASK", help="such as exporters.zoo.digits:task")
     parser.add_argument("--budget", metavar="BYTES", help="memory of a training step, such as 2MB; default: train all")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="what to train, as `ftte plan` writes it")
+    parser.add_argument(
+        "--bake",
+        action="store_true",
+        help="put convolutions that the plan leaves alone inside the program, if that is leaner",
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write the program")
     parser.set_defaults(handler=_export)
 
@@ -44,6 +49,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         raise ExportError(str(error)) from error
     with console.status("importing torch") as status:
         with quiet():
+            from .choose import bake
             from .measure import measure  # torch takes seconds to import: not before the arguments are checked
             from .plan import Plan
             from .program import build, export
@@ -52,6 +58,9 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         task = load_task(options.task)
         plan = None if options.plan is None else Plan.from_json(task.layout, _read(options.plan))
         program = export(task, budget=budget, plan=plan, progress=status.update)
+        if options.bake:
+            status.update("measuring what baking saves")
+            program = export(task, budget=budget, plan=bake(task, [program.plan])[0], progress=status.update)
         everything = program.manifest.memory.measured_bytes
         if set(program.plan.subset) != set(task.parameter_names()):
             status.update("measuring what training everything would take")
@@ -88,6 +97,8 @@ def _costs(task: Task, program: Program, everything: int) -> Table:
         "measured memory",
         f"{format_bytes(measured)}; everything: {format_bytes(everything)} ({measured / everything:.0%})",
     )
+    if manifest.baked:
+        table.add_row("inside the program", f"{len(manifest.baked)} frozen tensors, which no version changes")
     table.add_row("gradient error", f"{program.gradient_error:.1e}")
     table.add_row("export", f"{program.seconds:.1f} s")
     return table

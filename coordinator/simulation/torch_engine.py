@@ -34,7 +34,7 @@ class TorchEngine:
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
         self.manifest = manifest
-        self._step = Step(task, Plan(manifest.subset, manifest.micro_batch))
+        self._step = Step(task, Plan(manifest.subset, manifest.micro_batch, manifest.baked))
 
     def train_step(
         self,

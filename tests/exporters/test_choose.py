@@ -10,12 +10,13 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import BudgetError, Plan, Task
-from exporters.choose import choose
+from exporters.choose import bake, choose
 from exporters.measure import measure
 from exporters.predict import predict
 from exporters.program import build, calls, lowered
 from exporters.step import Step
 from exporters.verify import TOLERANCE, relative_errors
+from mobile_sdk.layout import Subset
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,21 @@ def test_what_no_lowering_fits_is_refused_with_what_is_needed(wide):
     with pytest.raises(BudgetError, match="the leanest takes") as refused:
         choose(wide, Plan.everything(wide), 1000)
     assert refused.value.smallest_bytes > 1000
+
+
+def test_a_run_bakes_what_no_plan_trains_where_every_plan_gains(wide):
+    """Memory as given: the first plan gains by it, the second only in the second case."""
+    heads = [Plan(Subset.whole(wide.layout, names), 2) for names in (["6.weight"], ["6.weight", "6.bias"])]
+    costs = {(1, False): 10, (1, True): 5, (2, False): 10, (2, True): 11}
+
+    def memory(task: Task, plan: Plan) -> int:
+        return costs[len(plan.subset), bool(plan.baked)]
+
+    assert bake(wide, heads, memory=memory) == heads
+    costs[2, True] = 9
+    assert {plan.baked for plan in bake(wide, heads, memory=memory)} == {("0.bias", "0.weight", "2.bias", "2.weight")}
+    everything = [heads[0], Plan.everything(wide)]
+    assert bake(wide, everything, memory=memory) == everything
 
 
 @pytest.mark.parametrize("choice", ["columns", "tiled", "shifted"])
