@@ -1,0 +1,67 @@
+"""What a coordinator finds when it starts, and makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.config import Config, parse_config
+from coordinator.keys import RunKey
+from coordinator.run import Run
+from coordinator.store.base import UpdateRecord
+from coordinator.store.sqlite import SqliteStore
+from coordinator.tiers import Tier, load_tiers
+from mobile_sdk import safetensors
+from mobile_sdk.clock import SystemClock, offload
+from mobile_sdk.manifest import FileEntry
+
+from .conftest import PLANS, Site
+
+
+def config(site: Site) -> Config:
+    return parse_config(PLANS | {"run": PLANS["run"] | {"state": str(site.state)}, "merge": {"buffer": 100}}, Path())
+
+
+def begin(site: Site, store: SqliteStore, settings: Config) -> Run:
+    key = RunKey.load_or_create(site.state / "run.key")
+    return Run(settings, store, key, load_tiers(store), clock=SystemClock(), offload=offload)
+
+
+def accept(store: SqliteStore, tier: Tier, number: int) -> str:
+    subset = tier.manifest.subset
+    content = safetensors.dumps({name: np.full(subset.shape(name), number, np.float32) for name in subset})
+    device = f"phone-{number}"
+    store.enrol(device, hashlib.sha256(device.encode()).digest(), time.time())
+    assignment = store.assign(device, 0, tier.name, time.time())
+    report = {"version": 0, "samples": 10}
+    record = UpdateRecord(assignment.id, device, 0, tier.name, FileEntry.of(content), report, time.time())
+    store.accept([(record, content)])
+    return assignment.id
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_last_record_costs_that_update_alone_and_is_written_down(site: Site, damage: str) -> None:
+    settings = config(site)
+    store = SqliteStore(site.state)
+    names = [accept(store, load_tiers(store)[0], number) for number in range(3)]
+    store.close()
+    segment = max((site.state / "updates").iterdir())
+    content = bytearray(segment.read_bytes())
+    if damage == "cut":
+        del content[-10:]
+    else:
+        content[-10] ^= 1
+    segment.write_bytes(content)
+
+    store = SqliteStore(site.state)
+    run = begin(site, store, settings)
+    assert [update.record.assignment for update in run.buffer.all()] == names[:2]
+    assert all(float(update.delta[0]) == number for number, update in enumerate(run.buffer.all()))
+    line = store.audit_log()[-1]
+    assert (line.action, line.details["assignment"]) == ("damaged", names[2])
+    assert store.is_accepted(names[2]), "it is not taken for an update that never came"
+    store.close()
