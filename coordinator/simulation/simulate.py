@@ -38,7 +38,7 @@ from ..store.sqlite import SqliteStore
 from ..tiers import Tier
 from .calibration import Timing, calibrate
 from .device import Device, World
-from .fleet import Delay, draw_fleet
+from .fleet import Delay, Profile, draw_fleet
 from .links import Network
 from .loop import START, VirtualClock, offload, run
 from .pool import Pool, local_pool, ray_pool
@@ -48,7 +48,7 @@ from .sources import Samples, load_samples
 from .split import split
 from .workers import Workshop, WorkshopFiles
 
-__all__ = ["simulate"]
+__all__ = ["drawn", "simulate"]
 
 # Files that this process needs besides those of devices.
 SPARE_FILES = 256
@@ -125,6 +125,23 @@ def simulate(
     return {**result, "machine": machine}
 
 
+def drawn(
+    scenario: Scenario, samples: Samples
+) -> tuple[list[Profile], list[npt.NDArray[np.int64]], list[np.random.SeedSequence]]:
+    """What the scenario's seed decides before anything runs: devices, the indices of their samples, their own seeds."""
+    simulation = scenario.simulation
+    fleet_seed, split_seed, *device_seeds = np.random.SeedSequence(simulation.seed).spawn(2 + simulation.devices)
+    fleet = draw_fleet(scenario, np.random.default_rng(fleet_seed))
+    parts = split(
+        scenario.data,
+        np.asarray(samples.y),
+        samples.writers,
+        [profile.straggler for profile in fleet],
+        np.random.default_rng(split_seed),
+    )
+    return fleet, parts, device_seeds
+
+
 def _keep(state: Path, plans: Path) -> None:
     """Copy a state directory in which nothing but planning has happened; whole or not at all."""
     plans.parent.mkdir(parents=True, exist_ok=True)
@@ -188,16 +205,7 @@ class _Simulation:
             self._config, self._store, self._key, self._tiers, self._evaluate, clock=clock, offload=offload
         )
         self._network = Network(self._coordinator.serve)
-        seeds = np.random.SeedSequence(simulation.seed)
-        fleet_seed, split_seed, *device_seeds = seeds.spawn(2 + simulation.devices)
-        fleet = draw_fleet(self._scenario, np.random.default_rng(fleet_seed))
-        parts = split(
-            self._scenario.data,
-            np.asarray(self._samples.y),
-            self._samples.writers,
-            [profile.straggler for profile in fleet],
-            np.random.default_rng(split_seed),
-        )
+        fleet, parts, device_seeds = drawn(self._scenario, self._samples)
         world = World(
             run=self._config.run.name,
             key=self._key.public,
