@@ -121,7 +121,7 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     """
     section = paper.section
     size = section["quick"] if quick else section
-    headline = ["fedavg", "fedbuff", "ftte_common", "ftte_nested", "ours"]
+    headline = ["fedavg", "ftte_common", "ours", "ftte_nested", "fedbuff"]
     others = ["fedavg_subset", "fedavg_int8", "fedbuff_int8", "ftte_common_int8", "fedavg_over_selection", "fedasync"]
 
     def run(part: str, algorithm: str, seed: int, **given: Any) -> Run:
