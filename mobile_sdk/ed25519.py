@@ -15,6 +15,7 @@ Strict where implementations differ:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 __all__ = ["verify"]
@@ -30,6 +31,8 @@ Point = tuple[int, int, int, int]
 NEUTRAL: Point = (0, 1, 1, 0)
 
 
+# A device asks about the same program on every trip, and the answer costs a phone some time.
+@functools.lru_cache(maxsize=32)
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether ``signature`` (64 bytes) over ``message`` was made with the key of ``public_key`` (32 bytes)."""
     if len(public_key) != 32 or len(signature) != 64:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         if options.seed < 0:
             raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
         scenario = scenario.with_seed(options.seed)
+    if not options.verbose:  # that the last updates of every run come too late is no news
+        logging.getLogger("coordinator.session").setLevel(logging.ERROR)
     with Display(console, scenario) as display:
         result = simulate(
             scenario,

@@ -11,10 +11,12 @@ import concurrent.futures
 import contextlib
 import functools
 import heapq
+import importlib
 import itertools
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mobile_sdk.training import TrainingResult
 
@@ -144,7 +146,7 @@ def ray_pool(files: WorkshopFiles, address: str) -> Iterator[Pool]:
 
     """
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ImportError:
         raise CoordinatorError("Ray is not installed: pip install 'ftte[ray]'") from None
     try:
