@@ -35,10 +35,13 @@ def configure_logging(console: Console, *, verbose: bool, as_json: bool) -> None
         as_json: JSON lines on standard error instead.
 
     """
-    handler: logging.Handler = RichHandler(console=console, show_path=False)
+    handler: logging.Handler = logging.StreamHandler()
     if as_json:
-        handler = logging.StreamHandler()
         handler.setFormatter(_JsonFormatter())
+    elif console.is_terminal:
+        handler = RichHandler(console=console, show_path=False)
+    else:  # into a file or a pipe: one line per entry, however long
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # every port scan would be a stack trace
     logging.getLogger("aiohttp").setLevel(logging.WARNING)

@@ -73,6 +73,7 @@ class Operations:
         resumed = self._run.phase
         await self._running.coordinator.set_phase("running", f"started by {self._by}", by=self._by)
         if resumed == "finished":
+            await self._running.ended()  # its summary may still be being written
             self._running.start()
 
     async def pause(self) -> None:

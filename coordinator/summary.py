@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from mobile_sdk.sizes import format_bytes
 
+from .classes import device_classes
 from .run import Run
 from .status import DeviceStatus
 
@@ -55,6 +57,8 @@ def summarise(run: Run, *, wall_seconds: float) -> dict[str, Any]:
             for tier in run.tiers
         ],
         "devices": devices,
+        "classes": device_classes(status.devices),
+        "federated": [dataclasses.asdict(result) for result in run.federated.results],
     }
 
 

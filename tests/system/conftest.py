@@ -99,6 +99,17 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def signal(self) -> None:
+        """SIGTERM, without waiting for the end."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill_child(self, name: str) -> None:
+        """SIGKILL the child process whose command line has ``name`` in it."""
+        for children in Path(f"/proc/{self._process.pid}/task").glob("*/children"):  # by the thread that started them
+            for child in children.read_text().split():
+                if name in Path(f"/proc/{child}/cmdline").read_text():
+                    os.kill(int(child), signal.SIGKILL)
+
     def stop(self) -> None:
         """End it if it still runs."""
         if self._process.poll() is None:
@@ -188,6 +199,45 @@ def site(tmp_path: Path, planned: Path) -> Iterator[Site]:
     site = Site(tmp_path, planned)
     yield site
     site.close()
+
+
+class Operator:
+    """Types ``ftte`` commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *command: str, code: int = 0) -> str:
+        """What a command prints; it must end with ``code``."""
+        result = subprocess.run(
+            [BIN / "ftte", *command],
+            env={**os.environ, "FTTE_ADMIN": str(self.folder / ".ftte"), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        return result.stdout
+
+    def json(self, *command: str) -> Any:
+        """What a command prints as JSON."""
+        return json.loads(self(*command, "--json"))
+
+    def wait_until(self, what: Callable[[dict[str, Any]], bool], run: str = "digits") -> dict[str, Any]:
+        """Wait until a run's overview is as it should be."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            overview = next(each for each in self.json("runs")["runs"] if each["name"] == run)
+            if what(overview):
+                return dict(overview)
+            assert time.monotonic() < deadline, overview
+            time.sleep(0.1)  # another process's state: there is nothing to await
+
+
+@pytest.fixture
+def operator(site: Site) -> Operator:
+    return Operator(site.folder)
 
 
 class Peer:

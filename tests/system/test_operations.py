@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ import pytest
 from mobile_sdk.invite import Invite
 from mobile_sdk.safetensors import loads
 
-from .conftest import BIN, PATIENCE, Process, Site
+from .conftest import BIN, PATIENCE, Operator, Process, Site
 
 SETTINGS = """
 [training]
@@ -28,45 +24,6 @@ buffer = 2
 [scheduling]
 retry_seconds = 0.2
 """
-
-
-class Operator:
-    """Types ``ftte`` commands."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, *command: str, code: int = 0) -> str:
-        """What a command prints; it must end with ``code``."""
-        result = subprocess.run(
-            [BIN / "ftte", *command],
-            env={**os.environ, "FTTE_ADMIN": str(self.folder / ".ftte"), "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert result.returncode == code, result.stdout + result.stderr
-        return result.stdout
-
-    def json(self, *command: str) -> Any:
-        """What a command prints as JSON."""
-        return json.loads(self(*command, "--json"))
-
-    def wait_until(self, what: Callable[[dict[str, Any]], bool], run: str = "digits") -> dict[str, Any]:
-        """Wait until a run's overview is as it should be."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            overview = next(each for each in self.json("runs")["runs"] if each["name"] == run)
-            if what(overview):
-                return dict(overview)
-            assert time.monotonic() < deadline, overview
-            time.sleep(0.1)  # another process's state: there is nothing to await
-
-
-@pytest.fixture
-def operator(site: Site) -> Operator:
-    return Operator(site.folder)
 
 
 def join(site: Site, link: str, name: str, part: int) -> Process:

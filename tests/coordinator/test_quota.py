@@ -1,0 +1,25 @@
+"""Bytes per device and day."""
+
+from __future__ import annotations
+
+from coordinator.quota import DAY_SECONDS, Quota
+from coordinator.status import DeviceStatus, Traffic
+
+
+def test_a_device_beyond_its_bytes_stays_away_until_its_day_is_over() -> None:
+    quota, status = Quota(100), DeviceStatus("d", earlier=Traffic(1000, 1000))
+    assert quota.seconds("d", status, 50.0) == 0  # what it moved before does not count
+    status.current = Traffic(60, 39)
+    assert quota.seconds("d", status, 100.0) == 0
+    status.current = Traffic(60, 40)
+    assert quota.seconds("d", status, 100.0) == DAY_SECONDS - 50
+    assert quota.seconds("e", DeviceStatus("e"), 100.0) == 0
+    assert quota.seconds("d", status, 50.0 + DAY_SECONDS) == 0
+    status.current = Traffic(110, 40)
+    assert quota.seconds("d", status, 60.0 + DAY_SECONDS) == 0
+    status.current = Traffic(200, 40)
+    assert quota.seconds("d", status, 60.0 + DAY_SECONDS) == DAY_SECONDS - 10
+
+
+def test_without_a_limit_nobody_stays_away() -> None:
+    assert Quota(None).seconds("d", DeviceStatus("d", earlier=Traffic(10**15, 0)), 0.0) == 0
