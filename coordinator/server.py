@@ -123,4 +123,5 @@ async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -
         ) from error
     async with server:
         port = server.sockets[0].getsockname()[1]
-        yield f"{'wss' if tls else 'ws'}://{section.host}:{port}"
+        host_name = f"[{section.host}]" if ":" in section.host else section.host
+        yield f"{'wss' if tls else 'ws'}://{host_name}:{port}"

@@ -27,6 +27,9 @@ MAX_HEADER_BYTES = 100_000
 # An element beyond this is no training step; summed, such elements could overflow the weights.
 MAX_MAGNITUDE = 1e6
 
+# More metrics than a task has are somebody's attempt to fill the database.
+MAX_METRICS = 64
+
 # An example weight beyond this is a mistake or an attack on the average.
 MAX_SAMPLES = 100_000_000
 
@@ -125,7 +128,9 @@ def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    return {k: v for k, v in values.items() if _is_number(v)} if isinstance(values, dict) else {}
+    if not isinstance(values, dict) or len(values) > MAX_METRICS:
+        return {}
+    return {name: v for name, v in values.items() if _is_number(v) and len(name) <= 64 and name.isprintable()}
 
 
 def _is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -139,6 +140,8 @@ class Api:
         body = await _parse(request, _Invite)
         operations = self._operations(request)
         url = body.url or self._service.section.public_url or self._service.url
+        if urlsplit(url).hostname in ("0.0.0.0", "::"):
+            raise ConfigError(f"devices cannot connect to {url}: give --url, or set server.public_url in the run file")
         token, record = await operations.create_token(body.uses, body.seconds, body.note)
         return web.json_response({"link": operations.invite(url, token), **record}, status=201)
 

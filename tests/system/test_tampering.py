@@ -54,7 +54,7 @@ class Tamper:
 def join(site: Site) -> Process:
     """A device that joins a running coordinator; returns when it has given up."""
     site.serve("[stop]\nversions = 1\n")
-    device = site.device("phone-1", 0, "--budget", "1MB")
+    device = site.device("phone-1", 0, "--budget", "1.5MB")
     assert device.wait() == 1
     assert not any((site.folder / "phone-1" / "programs").iterdir()), "nothing was installed"
     assert site.query("SELECT count(*) FROM updates") == [(0,)]

@@ -1,0 +1,32 @@
+"""What of a device's report is kept."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.validation import plain_report
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def test_known_numbers_are_kept_and_nothing_else() -> None:
+    report = {"samples": 3, "loss": 0.5, "steps": True, "seconds": float("nan"), "name": "Ann", "metrics": {"a": 1}}
+    assert plain_report(report) == {"samples": 3, "loss": 0.5, "metrics": {"a": 1}}
+
+
+def test_a_report_cannot_fill_the_database() -> None:
+    assert plain_report({"metrics": {f"m{number}": 1.0 for number in range(1000)}}) == {"metrics": {}}
+    assert plain_report({"metrics": {"x" * 65: 1.0, "line\nbreak": 1.0, "good": 1.0}}) == {"metrics": {"good": 1.0}}
+
+
+@given(st.dictionaries(st.sampled_from(["samples", "loss", "metrics", "personal_metrics", "other"]), JSON))
+def test_whatever_is_reported_only_finite_numbers_come_out(report: dict[str, object]) -> None:
+    for name, value in plain_report(report).items():
+        numbers = value.values() if isinstance(value, dict) else [value]
+        assert name != "other"
+        assert all(isinstance(number, int | float) and abs(number) < 2**63 for number in numbers)
