@@ -12,9 +12,6 @@ from rich.console import Console
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.sizes import format_bytes
 
-from .config import load_config
-from .store.sqlite import backup, restore
-
 __all__ = ["add_backup_commands"]
 
 
@@ -31,6 +28,8 @@ def add_backup_commands(commands: Any) -> None:
 
 
 def _backup(options: argparse.Namespace, console: Console) -> int:
+    from .store.sqlite import backup
+
     state = _state(options.run)
     with console.status(f"saving {state} ..."):
         size = backup(state, options.archive)
@@ -39,6 +38,8 @@ def _backup(options: argparse.Namespace, console: Console) -> int:
 
 
 def _restore(options: argparse.Namespace, console: Console) -> int:
+    from .store.sqlite import restore
+
     state = _state(options.run)
     with console.status(f"restoring {state} ..."):
         restore(options.archive, state, SystemClock().wall(), by=getpass.getuser())
@@ -47,4 +48,6 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
 
 
 def _state(path: Path) -> Path:
+    from .config import load_config
+
     return load_config(path).run.state if path.suffix == ".toml" else path

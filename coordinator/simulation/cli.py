@@ -16,8 +16,6 @@ from mobile_sdk.files import write_durably
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import ConfigError
-from .display import Display
-from .scenario import load_scenario
 
 __all__ = ["add_simulate_command"]
 
@@ -35,7 +33,10 @@ def add_simulate_command(commands: Any) -> None:
 
 
 def _simulate(options: argparse.Namespace, console: Console) -> int:
-    from .simulate import simulate  # needs torch
+    # Here, so that no other command has to wait for it; the last needs torch.
+    from .display import Display
+    from .scenario import load_scenario
+    from .simulate import simulate
 
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"--workers is {options.workers}; it must be at least 0")

@@ -162,7 +162,7 @@ def test_merges_that_hurt_are_rolled_back_and_after_three_the_operator_is_called
         '[evaluation]\nmetric = "loss"\nminimise = true\nguard = 0.5\n'
     )
 
-    async def main() -> None:
+    async def main() -> dict[str, Any]:
         async with peer("vandal") as vandal:
             await vandal.next(Welcome)
             for _ in range(3):
@@ -173,11 +173,12 @@ def test_merges_that_hurt_are_rolled_back_and_after_three_the_operator_is_called
                 assert isinstance(await vandal.offer(assign, content), Accepted)
                 await vandal.next(Announce)
                 await vandal.next(Announce)  # and the rollback
+            overview = await asyncio.to_thread(operator.wait_until, lambda run: run["phase"] == "paused")
             ask(vandal)
             assert "paused" in (await vandal.next(Later)).reason
+        return overview
 
-    asyncio.run(main())
-    overview = operator.wait_until(lambda run: run["phase"] == "paused")
+    overview = asyncio.run(main())
     assert "rolling back did not help: loss went from" in overview["reason"]
     assert [row[0] for row in site.query("SELECT kind FROM versions ORDER BY version")] == [
         "initial",
