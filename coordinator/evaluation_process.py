@@ -30,7 +30,7 @@ CLOSE_SECONDS = 5.0
 
 class EvaluationProcess:
     """
-    Evaluates weight vectors; call it from a worker thread. The process starts with the first call.
+    Evaluates weight vectors; call it from a worker thread.
 
     Args:
         manifest: of a program of the run.
@@ -55,6 +55,12 @@ class EvaluationProcess:
                     self._end()
         log.error("this version has no metrics: evaluation failed twice")
         return {}
+
+    def start(self) -> None:
+        """Let the process load meanwhile, so that the first call does not wait for it."""
+        with self._lock:
+            if self._running is None:
+                self._running = self._start()
 
     def close(self) -> None:
         """End the process."""

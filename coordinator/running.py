@@ -124,6 +124,8 @@ def open_run(config: Config, progress: Progress) -> Running:
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
         # The largest tier was planned for the least memory pressure; every tier evaluates alike.
         evaluate = load_evaluator(store, tiers[-1])
+        if evaluate is not None:
+            evaluate.start()
         return Running(config, store, Coordinator(config, store, key, tiers, evaluate), evaluate)
     except BaseException:
         store.close()

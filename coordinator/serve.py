@@ -89,7 +89,8 @@ async def serving(configs: Sequence[Config], console: Console, *, admin: bool = 
             for config in configs:
                 await service.create(config, progress)
         service.url = await stack.enter_async_context(listen(service, section, gate))
-        # Entered last, left first: while devices are being dismissed, no operator starts something new.
+        # Left in the opposite order: operators start nothing new, then devices are dismissed, then the port closes.
+        stack.push_async_callback(service.close)
         if admin:
             await stack.enter_async_context(administered(service, gate, configs[0].admin))
         yield Serving(service, console)
