@@ -16,6 +16,9 @@ from .errors import ExportError
 from .quiet import quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .explain import Layer
     from .program import Program
     from .task import Task
 
@@ -38,6 +41,7 @@ def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
         action="store_true",
         help="put convolutions that the plan leaves alone inside the program, if that is leaner",
     )
+    parser.add_argument("--explain", action="store_true", help="show what every layer became, and what it costs")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write the program")
     parser.set_defaults(handler=_export)
 
@@ -68,6 +72,12 @@ def _export(options: argparse.Namespace, console: Console) -> int:
             everything = measure(build(task, whole, ("train_step",))).total_bytes
     program.save(options.out)
     console.print(_costs(task, program, everything))
+    if options.explain:
+        with console.status("explaining"), quiet():
+            from .explain import explain
+
+            layers = explain(task, plan or program.plan)
+        console.print(_layers(layers))
     console.print(f"Saved to {options.out}", highlight=False)
     return 0
 
@@ -90,15 +100,34 @@ def _costs(task: Task, program: Program, everything: int) -> Table:
     table.add_row("trained parameters", f"{trained:,} of {size:,} ({trained / size:.0%})")
     table.add_row("update", f"{format_bytes(4 * trained)}; dense float32: {format_bytes(4 * size)}")
     table.add_row("program", f"{format_bytes(len(program.pte))}; compressed: {format_bytes(compressed)}")
-    table.add_row("planned arena", format_bytes(manifest.memory.planned_bytes))
     if limit:
         table.add_row("budget", format_bytes(limit))
     table.add_row(
-        "measured memory",
-        f"{format_bytes(measured)}; everything: {format_bytes(everything)} ({measured / everything:.0%})",
+        "memory of a step",
+        f"{format_bytes(measured)}; everything trained: {format_bytes(everything)} ({measured / everything:.0%})",
     )
     if manifest.baked:
         table.add_row("inside the program", f"{len(manifest.baked)} frozen tensors, which no version changes")
+    table.add_row("of it planned arena", format_bytes(manifest.memory.planned_bytes))
+    table.add_row("idle floor", f"{format_bytes(manifest.memory.idle_bytes)}, resident before the program; not counted")
     table.add_row("gradient error", f"{program.gradient_error:.1e}")
     table.add_row("export", f"{program.seconds:.1f} s")
+    return table
+
+
+def _layers(layers: Sequence[Layer]) -> Table:
+    table = Table(title="Layers; shares of the step time are estimates", title_justify="left")
+    for column in ("layer", "trained", "lowered to"):
+        table.add_column(column)
+    for column in ("weights", "moved per step", "share of time"):
+        table.add_column(column, justify="right")
+    for layer in layers:
+        table.add_row(
+            layer.name,
+            layer.trained,
+            layer.lowered,
+            format_bytes(layer.weight_bytes),
+            format_bytes(layer.moved_bytes),
+            f"{layer.share:.1%}",
+        )
     return table

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mobile_sdk.layout import Layout, Parameter, Vector
 from mobile_sdk.manifest import DTYPES, InputContract
 
+from .batch_norm import fold_batch_norm as folded
 from .errors import TaskError
 
 __all__ = ["Samples", "Task", "load_samples", "load_task"]
@@ -44,6 +45,8 @@ class Task:
         labels: names of the classes, where y is a class index.
         local: parameters, or modules with all of theirs, that every device trains for itself and keeps: they are never
             sent, and the global model has them as they are now.
+        fold_batch_norm: train a copy of the model in which convolutions and linear layers have taken over the frozen
+            batch normalisation behind them; see :func:`exporters.batch_norm.fold_batch_norm`.
 
     Raises:
         TaskError: if model, loss, metrics and example do not go together.
@@ -66,11 +69,12 @@ class Task:
         normalisation: str = "",
         labels: Sequence[str] = (),
         local: Sequence[str] = (),
+        fold_batch_norm: bool = False,
     ) -> None:
-        self.model = model
         self.loss = loss
         self.example_x = torch.as_tensor(example_x).detach()
         self.example_y = torch.as_tensor(example_y).detach()
+        self.model = model = folded(model, self.example_x) if fold_batch_norm else model
         self.name = name or type(model).__name__
         self.metrics = dict(metrics or {})
         self.held_out = held_out

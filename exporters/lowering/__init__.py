@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions
+from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..errors import ExportError
@@ -102,7 +103,8 @@ def lower(
         results = rewriter.run(*[Value(t) for t in tensors])
         return tuple(r.natural() for r in results)
 
-    lowered = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    with traceback.preserve_node_meta():  # operators keep the name of their module
+        lowered = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
     _share_constants(lowered.graph)
     lowered.graph.eliminate_dead_code()
     lowered.recompile()
@@ -133,6 +135,7 @@ class _Rewriter(fx.Interpreter):
         self.tiled: dict[fx.Node, Value] | None = None
 
     def run_node(self, n: fx.Node) -> Any:
+        traceback.current_meta["custom"] = n.meta.get("custom", {})
         if self.part is not None and n in self.part.whole:
             if self.tiled is None:
                 self.tiled = self._tiles(self.part)

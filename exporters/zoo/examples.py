@@ -25,7 +25,9 @@ def correct(output: Tensor, y: Tensor) -> Tensor:
     return (output.argmax(1) == y).float()
 
 
-def classifier(name: str, make: Callable[[], nn.Module], shape: Sequence[int], classes: int, words: int = 0) -> Task:
+def classifier(
+    name: str, make: Callable[[], nn.Module], shape: Sequence[int], classes: int, words: int = 0, fold: bool = False
+) -> Task:
     """
     A classification task over random samples.
 
@@ -35,6 +37,7 @@ def classifier(name: str, make: Callable[[], nn.Module], shape: Sequence[int], c
         shape: of one sample.
         classes: how many.
         words: size of the vocabulary where samples are texts; else they are normal noise.
+        fold: whether batch normalisation is folded into what stands before it.
 
     """
     with torch.random.fork_rng():
@@ -43,7 +46,7 @@ def classifier(name: str, make: Callable[[], nn.Module], shape: Sequence[int], c
         x = torch.randint(0, words, (BATCH, *shape)) if words else torch.randn(BATCH, *shape)
         y = torch.randint(0, classes, (BATCH,))
         _settle(model, x)
-    return Task(model, cross_entropy, x, y, name=name, metrics={"accuracy": correct})
+    return Task(model, cross_entropy, x, y, name=name, metrics={"accuracy": correct}, fold_batch_norm=fold)
 
 
 def _settle(model: nn.Module, x: Tensor) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..task import Task
 from .examples import classifier
@@ -105,21 +104,8 @@ def mobilenet_v2() -> Task:
 
 
 def mobilenet_v2_folded() -> Task:
-    """The same function, every batch normalisation multiplied into the convolution before it."""
-
-    def fold(model: nn.Module) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for layer in model.children():
-            if isinstance(layer, nn.BatchNorm2d):
-                convolution = layers.pop()
-                assert isinstance(convolution, nn.Conv2d)
-                layer = fuse_conv_bn_eval(convolution.eval(), layer)
-            elif isinstance(layer, _Bottleneck):
-                layer.layers = fold(layer.layers)
-            layers.append(layer)
-        return nn.Sequential(*layers)
-
-    return classifier("mobilenet_v2_folded", lambda: fold(mobilenet_v2().model), (3, 32, 32), 10)
+    """The same function, every batch normalisation folded into the convolution before it."""
+    return classifier("mobilenet_v2_folded", _v2, (3, 32, 32), 10, fold=True)
 
 
 def mobilenet_v3() -> Task:

@@ -31,9 +31,17 @@ def test_an_export_is_saved_and_its_costs_are_shown(tmp_path):
     assert code == 0
     for line in ("trained parameters", "511 of 511 (100%)", "update", "compressed", "planned arena", "gradient error"):
         assert line in text
+    assert "idle floor" in text
     engine = load_engine(tmp_path / "out")
     assert engine.manifest.micro_batch == 4
     engine.close()
+
+
+def test_an_export_explains_its_layers(tmp_path):
+    code, text = run("export_tasks:tiny_task", "--explain", "-o", str(tmp_path / "out"))
+    assert code == 0
+    assert "shares of the step time are estimates" in text
+    assert "loss, metrics, masks" in text
 
 
 def test_a_budget_that_cannot_be_read_is_refused_before_anything_is_imported(tmp_path):
