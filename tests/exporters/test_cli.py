@@ -38,7 +38,7 @@ def test_an_export_is_saved_and_its_costs_are_shown(tmp_path):
 
 
 def test_an_export_explains_its_layers(tmp_path):
-    code, text = run("export_tasks:tiny_task", "--explain", "-o", str(tmp_path / "out"))
+    code, text = run("export", "export_tasks:tiny_task", "--explain", "-o", str(tmp_path / "out"))
     assert code == 0
     assert "shares of the step time are estimates" in text
     assert "loss, metrics, masks" in text
