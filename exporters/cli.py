@@ -76,7 +76,7 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         with console.status("explaining"), quiet():
             from .explain import explain
 
-            layers = explain(task, plan or program.plan)
+            layers = explain(task, program.plan if plan is None or options.bake else plan)
         console.print(_layers(layers))
     console.print(f"Saved to {options.out}", highlight=False)
     return 0
