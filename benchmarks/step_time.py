@@ -4,8 +4,8 @@ How long a training step takes: our program in the native runtime, torch eager, 
 All three run in this one process on one thread, the same weights and batch of 16, whole model trained: torch's and
 ExecuTorch's pools are both set to one thread, explicitly. Steps of ours and of eager alternate; medians are compared.
 The stock export is timed over a few steps, since it takes seconds on convolutional nets; where it cannot be made or
-run, the reason is given instead. Its memory is the growth of a process of its own, from before the program is loaded to the
-peak of a step.
+run, the reason is given instead. Its memory is the growth of a process of its own, from before the program is loaded to
+the peak of a step.
 
 About ten minutes on two idle cores. ``--table FILE`` replaces the table in a Markdown file, between the marks
 ``<!-- step_time -->`` and ``<!-- /step_time -->``.
