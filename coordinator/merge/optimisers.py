@@ -24,6 +24,7 @@ import numpy.typing as npt
 from mobile_sdk.layout import Vector
 
 from .rules import Direction
+from .sums import BLOCK
 
 __all__ = ["Adam", "Momentum", "ServerOptimiser", "Sgd", "State", "corrected"]
 
@@ -115,5 +116,11 @@ def _averaged(
 def _moved(weights: Vector, direction: Direction, rate: float, values: npt.NDArray[np.float64]) -> Vector:
     moved = weights.copy()
     for piece in direction.region.pieces:
-        moved[piece.where] += rate * values[piece.start : piece.stop]
+        part = values[piece.start : piece.stop]
+        if not isinstance(piece.where, slice):
+            moved[piece.where] += rate * part
+            continue
+        target = moved[piece.where]
+        for start in range(0, len(part), BLOCK):  # what is computed on the way stays in the cache
+            target[start : start + BLOCK] += rate * part[start : start + BLOCK]
     return moved

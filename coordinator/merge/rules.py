@@ -69,17 +69,16 @@ def combine(
     groups = [by_region[key] for key in sorted(by_region)]
     if not groups:
         return Direction(Region(np.empty(0, np.int64)), np.empty(0))
-    sums = [weighted_sum([c.delta for c, _ in group], [s * c.examples for c, s in group]) for group in groups]
     fixed = len(pairs) * mean
     if len(groups) == 1 and len({c.device for c, _ in groups[0]}) >= min_contributors:
-        # All hold the same: nothing to scatter, one divisor.
+        # All hold the same: nothing to scatter, and one divisor, by which the few weights are divided.
         held = sum(c.examples for c, _ in groups[0])
         divisor = fixed if rule == "fixed-K" else max(held, min_holders * mean)
-        return Direction(groups[0][0][0].region, np.divide(sums[0], divisor, out=sums[0]))
+        return Direction(groups[0][0][0].region, _sum(groups[0], divisor))
     total = np.zeros(size)
     examples = np.zeros(size)
-    for group, part in zip(groups, sums, strict=True):
-        group[0][0].region.add(part, total)
+    for group in groups:
+        group[0][0].region.add(_sum(group, 1.0), total)
         group[0][0].region.add(sum(c.examples for c, _ in group), examples)
     touched = examples > 0
     if min_contributors > 1:
@@ -88,6 +87,10 @@ def combine(
     values = total[touched]
     values /= fixed if rule == "fixed-K" else np.maximum(examples[touched], min_holders * mean)
     return Direction(region, values)
+
+
+def _sum(group: Sequence[tuple[Contribution, float]], divisor: float) -> npt.NDArray[np.float64]:
+    return weighted_sum([c.delta for c, _ in group], [s * c.examples / divisor for c, s in group])
 
 
 def _contributors(size: int, contributions: Sequence[Contribution]) -> npt.NDArray[np.int32]:

@@ -1,8 +1,8 @@
 """
 Weighted sums of float32 arrays, the same bit for bit whenever the arrays come in the same order.
 
-Adding arrays is bound by memory, so the sum runs over blocks that stay in the cache: each array is read once. Eight
-at a time are added in float32 by BLAS (``saxpy``), the eights in float64: the error stays below that of storing the
+Adding arrays is bound by memory, so the sum runs over blocks that stay in the cache: each array is read once. A few
+at a time are added in float32 by BLAS (``saxpy``), their sums in float64: the error stays near that of storing the
 result as float32, and the whole takes not much longer than numpy needs to add the arrays in float32.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["BLOCK", "weighted_sum"]
 
 # Elements of a block; beyond 10,000 OpenBLAS would start threads, which costs more than the addition.
 BLOCK = 8192
-GROUP = 8
+GROUP = 16
 
 
 def weighted_sum(arrays: Sequence[Vector], weights: Sequence[float]) -> npt.NDArray[np.float64]:

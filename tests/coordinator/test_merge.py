@@ -143,8 +143,8 @@ def test_coordinates_that_nobody_holds_keep_value_and_optimiser_state_bit_for_bi
 def test_with_equal_subsets_both_rules_are_exactly_fedbuff(given: list[Contribution]) -> None:
     taus = np.array([c.staleness for c in given])
     # FedBuff (Nguyen et al. 2022, algorithm 1): the server adds the staleness-weighted updates and divides by K.
-    total = weighted_sum([c.delta for c in given], ((1.0 + taus) ** -0.5).tolist())
-    fedbuff = (WEIGHTS + total / len(given)).astype(np.float32)
+    total = weighted_sum([c.delta for c in given], ((1.0 + taus) ** -0.5 / len(given)).tolist())
+    fedbuff = (WEIGHTS + total).astype(np.float32)
     alike = [dataclasses.replace(c, examples=1.0) for c in given]
     for rule in RULES:
         merged = Merger(rule=rule)(WEIGHTS, {}, alike, at)
