@@ -110,7 +110,7 @@ def test_an_app_hears_events_gets_predictions_and_stops_the_service(site: Site) 
     x, y = digits_data.load()[0]
     data = site.folder / "samples"
     data.mkdir()
-    np.savez(data / "samples.npz", x=x[:64].numpy(), y=y[:64].numpy())
+    np.savez(data / "samples.npz", x=x[:64], y=y[:64])
     path = site.folder / "trainer.sock"
     argument = {
         "invite": f"ftte://join?url={site.url}&run=digits&key={site.key}",
