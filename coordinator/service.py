@@ -91,7 +91,7 @@ class Service:
             try:
                 message = decode(first) if isinstance(first, str) else None
             except ProtocolError as error:
-                await _refuse(connection, "protocol", str(error))
+                await _refuse(connection, error.code, str(error))
                 return
             if not isinstance(message, Hello):
                 await _refuse(connection, "protocol", "the first message must be hello")
