@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
-    parser.add_argument("--plans", type=Path, help="draw the first backbone's nested plans by contribution")
+    parser.add_argument("--plans", type=Path, help="draw the first backbone's nested plans, by the first selector")
     options = parser.parse_args()
     settings = Settings()
     names, seeds = options.backbones, options.seeds
@@ -117,7 +117,7 @@ def main() -> None:
             except TimeUp:
                 console.print(f"{name}: the time is up; run again to go on", highlight=False)
             if options.plans and name == names[0] and results[name].get("complete"):
-                draw(_nested(name, parts, settings, options.fractions, sitting), options.plans)
+                draw(_nested(name, parts, settings, options.selectors[0], options.fractions, sitting), options.plans)
             if not results[name].get("cells"):
                 del results[name]
     report = {
@@ -208,14 +208,14 @@ def _evidence(name: str, parts: domains.Domains, settings: Settings, sitting: Si
 
 
 def _nested(
-    name: str, parts: domains.Domains, settings: Settings, fractions: Sequence[float], sitting: Sitting
+    name: str, parts: domains.Domains, settings: Settings, selector: str, fractions: Sequence[float], sitting: Sitting
 ) -> Tiers:
-    """A tier per share of full training's memory at which something fits, by contribution."""
+    """A tier per share of full training's memory at which something fits."""
     evidence, measurements = _evidence(name, parts, settings, sitting)
     everything = measurements.everything(MICRO_BATCH)
     least = measurements(evidence.space.last(1), MICRO_BATCH)
     budgets = [int(f * everything) for f in fractions if f * everything > least]
-    return plan_tiers(evidence, _scores("contribution", 0, evidence), budgets, measurements=measurements)
+    return plan_tiers(evidence, _scores(selector, 0, evidence), budgets, measurements=measurements)
 
 
 def _cell(
