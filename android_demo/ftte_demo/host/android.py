@@ -81,7 +81,7 @@ class AndroidHost:
         self._send(text)
         return str(path)
 
-    @run_on_ui_thread  # type: ignore[misc]
+    @run_on_ui_thread
     def _send(self, text: str) -> None:
         intents = autoclass("android.content.Intent")
         string = autoclass("java.lang.String")

@@ -51,8 +51,13 @@ async def _main(folder: Path, shown: Shown | None) -> None:
         except (RuntimeError, ValueError, OSError):
             break  # not the main thread: a service of python-for-android
     if shown is not None:
-        shown.on_stop(lambda: loop.call_soon_threadsafe(trainer.stop))
+        shown.on_stop(lambda: _from_elsewhere(loop, trainer))
     await trainer.run()
+
+
+def _from_elsewhere(loop: asyncio.AbstractEventLoop, trainer: Trainer) -> None:
+    """The notification's button is pressed in a thread of Android's."""
+    loop.call_soon_threadsafe(trainer.stop)
 
 
 def _log_to(path: Path) -> None:
