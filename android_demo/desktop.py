@@ -27,7 +27,7 @@ FOLDER = Path("ftte-demo-app")
 RUN_FILE = """\
 [run]
 name = "digits"
-task = "exporters.zoo.digits:task"
+task = "exporters.zoo.digits:personal"
 
 [server]
 port = 0

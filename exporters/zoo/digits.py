@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from ..task import Task
 from . import digits_data
 
-__all__ = ["task"]
+__all__ = ["personal", "task"]
 
 
 def _model() -> nn.Module:
@@ -38,7 +40,7 @@ def _correct(output: Tensor, y: Tensor) -> Tensor:
     return (output.argmax(1) == y).float()
 
 
-def _task() -> Task:
+def _task(local: Sequence[str] = ()) -> Task:
     x, y = digits_data.load()[0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -54,8 +56,14 @@ def _task() -> Task:
         range=(0.0, 1.0),
         normalisation="grey levels 0..16 divided by 16",
         labels=tuple("0123456789"),
+        local=local,
     )
 
 
 # Digits, 16 samples a step.
 task = _task()
+
+
+def personal() -> Task:
+    """The same, with a last layer that every device has to itself."""
+    return _task(["11"])

@@ -19,6 +19,8 @@ _SIDE = 32
 _BLOCK = 4
 # Half the width of the pen, in pixels of the bitmap, after the digit was fitted into it.
 _PEN = 2.2
+# A pixel on the pen's very edge must not depend on where the digit was drawn.
+_ROUNDING = 1e-4
 
 Stroke = Sequence[Sequence[float]]
 
@@ -50,7 +52,7 @@ def picture(strokes: Sequence[Stroke]) -> npt.NDArray[np.float32]:
     for line in lines:
         fitted = (line - middle) * scale * (1, -1) + (_SIDE - 1) / 2
         for a, b in zip(fitted, fitted[1:] if len(fitted) > 1 else fitted, strict=False):
-            bitmap |= _distance(centres, a, b) <= _PEN
+            bitmap |= _distance(centres, a, b) <= _PEN + _ROUNDING
     counts = bitmap.reshape(_SIDE // _BLOCK, _BLOCK, _SIDE // _BLOCK, _BLOCK).sum(axis=(1, 3))
     return (counts / _BLOCK**2).astype(np.float32)[None]
 

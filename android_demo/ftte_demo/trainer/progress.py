@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from mobile_sdk import events
@@ -35,6 +36,11 @@ def apply(event: Event, status: Status) -> None:
         case events.Training():
             status.phase, status.training = Phase.TRAINING, (event.step, event.steps)
             status.losses = [*status.losses, event.loss][-_LOSSES:]
+        case events.Postponed():
+            status.phase, status.reason = Phase.WAITING, event.reason
+        case events.Personal():
+            status.global_accuracy = event.global_metrics.get("accuracy", -1.0)
+            status.personal_accuracy = event.personal_metrics.get("accuracy", -1.0)
         case events.Uploading():
             status.phase, status.upload = Phase.UPLOADING, (event.sent, event.size)
         case events.UpdateAccepted():
@@ -65,18 +71,14 @@ def _accuracy(status: Status, version: int, metrics: Mapping[str, float]) -> Non
 
 def given(manifest: Manifest, status: Status) -> None:
     """What this phone was given to train: the layers of the model, and how much of each."""
-    layers: dict[str, list[int]] = {}
+    layers: dict[str, Layer] = {}
     for parameter in manifest.layout:
-        layer = layers.setdefault(parameter.name.rpartition(".")[0] or parameter.name, [0, 0])
-        layer[0] += parameter.size
+        name = parameter.name.rpartition(".")[0] or parameter.name
+        layer = layers.get(name, Layer(name, 0, 0))
+        local = parameter.name in manifest.local
+        trained = parameter.size if local else 0
         if parameter.name in manifest.subset:
-            layer[1] += _size(manifest.subset.shape(parameter.name))
-    status.layers = [Layer(name, size, trained) for name, (size, trained) in layers.items()]
+            trained = math.prod(manifest.subset.shape(parameter.name))
+        layers[name] = Layer(name, layer.size + parameter.size, layer.trained + trained, layer.local or local)
+    status.layers = list(layers.values())
     status.program_needs = manifest.memory.measured_bytes
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count

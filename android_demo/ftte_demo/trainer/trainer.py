@@ -34,6 +34,7 @@ from .progress import apply, given
 from .samples import Samples
 from .server import Server
 from .shown import Shown
+from .when import When
 
 __all__ = ["Trainer"]
 
@@ -73,6 +74,7 @@ class Trainer:
         self._work: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._paused = False
+        self._when = When(folder)
 
     def stop(self) -> None:
         """End the process in good order."""
@@ -101,6 +103,7 @@ class Trainer:
     def _join(self, joined: Joined) -> None:
         """Make a client for the run, and start. Raises what :class:`Client` raises."""
         invite, engine = joined.invite, engines.best()
+        self._close_client()
         client = Client(
             invite.url,
             run=invite.run,
@@ -111,8 +114,9 @@ class Trainer:
             budget=joined.budget,
             insecure=joined.insecure,
             engine=engine,
+            certificate=invite.certificate,
+            policy=self._when.policy(),
         )
-        self._close_client()
         self._client = client
         self._status = Status(
             joined=True,
@@ -154,6 +158,18 @@ class Trainer:
             with contextlib.suppress(asyncio.CancelledError):
                 await work
 
+    async def _begin_again(self) -> None:
+        """With a client that keeps the newest rules; what is on disk stays."""
+        joined = load(self._folder / "joined.json")
+        if joined is None or self._client is None:
+            return
+        await self._halt()
+        status = self._status
+        self._join(joined)
+        if status.phase not in (Phase.FINISHED, Phase.FAILED):
+            status.phase, status.reason = Phase.CONNECTING, ""
+        self._status = status
+
     def _close_client(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -172,7 +188,7 @@ class Trainer:
         status.memory, status.memory_peak = self._gauge.now, self._gauge.peak
         status.process_memory = read("VmRSS")
         status.samples, status.drawn = len(self._samples), self._samples.drawn
-        status.policies = {**status.policies, "paused": self._paused}
+        status.policies = {**self._when.on, "paused": self._paused}
         if self._paused and status.joined and status.phase not in (Phase.FINISHED, Phase.FAILED):
             status.phase = Phase.PAUSED
         return status
@@ -217,6 +233,9 @@ class Trainer:
                     self._close_client()
                     forget(self._folder / "joined.json")
                     self._status = Status()
+                case "policy":
+                    self._when.switch(str(message["name"]), bool(message["on"]))
+                    await self._begin_again()
                 case "pause":
                     self._paused = True
                     await self._halt()

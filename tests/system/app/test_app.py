@@ -106,6 +106,19 @@ def test_a_paused_phone_trains_nothing_until_it_goes_on(phone, site):
     assert trained(phone, updates=updates + 1)["phase"] != "paused"
 
 
+def test_a_policy_holds_training_back_until_it_allows_it(phone, site):
+    """Where nobody can tell that the network costs nothing by the byte, it counts as metered."""
+    site.serve(ENDLESS)
+    join(phone, site)
+    merged = trained(phone, updates=1)["merged"]
+    phone.tap("on Wi-Fi")
+    phone.wait("the network is metered, or there is none")
+    assert phone.status()["phase"] == "paused"
+    assert phone.status()["policies"]["wifi"] is True
+    phone.tap("on Wi-Fi")
+    trained(phone, updates=merged + 1)
+
+
 def test_the_network_goes_away_and_comes_back(phone, site):
     coordinator = site.serve(ENDLESS)
     join(phone, site)

@@ -1,0 +1,58 @@
+"""When the user lets this phone train: the switches of the screen, kept over restarts, as the SDK's policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mobile_sdk.policies import Policy
+
+__all__ = ["SWITCHES", "When"]
+
+SWITCHES = ("charging", "wifi", "battery")
+_LEAST_CHARGE = 0.3
+
+
+class When:
+    """
+    The switches of one phone.
+
+    Args:
+        folder: the app's private folder.
+
+    ``on`` maps each switch to whether it is on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "when.json"
+        self.on = dict.fromkeys(SWITCHES, False)
+        try:
+            saved = json.loads(self._path.read_text("utf-8"))
+            self.on |= {name: bool(saved.get(name, False)) for name in SWITCHES}
+        except (OSError, ValueError, AttributeError):
+            pass  # nothing was chosen yet
+
+    def switch(self, name: str, on: bool) -> None:
+        """
+        Turn a switch.
+
+        Raises:
+            ValueError: if there is none of that name.
+
+        """
+        if name not in self.on:
+            raise ValueError(f"there is no switch {name!r}, only {', '.join(SWITCHES)}")
+        self.on[name] = on
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(self.on), "utf-8")
+        part.replace(self._path)
+
+    def policy(self) -> Policy:
+        """What the SDK keeps to."""
+        return Policy(
+            charging=self.on["charging"],
+            unmetered=self.on["wifi"],
+            battery_above=_LEAST_CHARGE if self.on["battery"] else 0.0,
+            lock=self._folder / "training.lock",
+        )
