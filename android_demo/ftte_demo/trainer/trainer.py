@@ -26,6 +26,7 @@ from mobile_sdk.invite import Invite
 from ..status import Phase, Status
 from ..words import preferred, words
 from . import engines
+from .conditions import provider
 from .joined import Joined, forget, load, save
 from .limit import DailyLimit
 from .memory import Gauge, read
@@ -75,6 +76,7 @@ class Trainer:
         self._stopped = asyncio.Event()
         self._paused = False
         self._when = When(folder)
+        self._conditions = provider()
 
     def stop(self) -> None:
         """End the process in good order."""
@@ -116,6 +118,7 @@ class Trainer:
             engine=engine,
             certificate=invite.certificate,
             policy=self._when.policy(),
+            conditions=self._conditions,
         )
         self._client = client
         self._status = Status(

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,29 @@ class AppError(AssertionError):
 class Phone:
     """The app in a window of its own, with its own storage."""
 
-    def __init__(self, display: str, folder: Path, *arguments: str, window: str = "360x720") -> None:
+    def __init__(
+        self,
+        display: str,
+        folder: Path,
+        *arguments: str,
+        window: str = "360x720",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {
+        variables = os.environ | {
             "DISPLAY": display,
             "FTTE_DEMO_FOLDER": str(folder),
             "KIVY_HOME": str(folder / "kivy"),
             "LIBGL_ALWAYS_SOFTWARE": "1",
             "DRIVER_WINDOW": window,
             "LANG": "C.UTF-8",
+            **(environment or {}),
         }
         self._log = (folder / "app.log").open("ab")
         self._process = subprocess.Popen(
             [sys.executable, str(DRIVER), *arguments],
-            env=environment,
+            env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

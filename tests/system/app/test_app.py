@@ -106,17 +106,26 @@ def test_a_paused_phone_trains_nothing_until_it_goes_on(phone, site):
     assert trained(phone, updates=updates + 1)["phase"] != "paused"
 
 
-def test_a_policy_holds_training_back_until_it_allows_it(phone, site):
-    """Where nobody can tell that the network costs nothing by the byte, it counts as metered."""
+def test_switches_hold_training_back_for_as_long_as_they_are_on(display, tmp_path, site):
+    conditions = tmp_path / "conditions.json"
+    conditions.write_text(json.dumps({"charging": False, "battery": 0.2, "unmetered": False}))
     site.serve(ENDLESS)
-    join(phone, site)
-    merged = trained(phone, updates=1)["merged"]
-    phone.tap("on Wi-Fi")
-    phone.wait("the network is metered, or there is none")
-    assert phone.status()["phase"] == "paused"
-    assert phone.status()["policies"]["wifi"] is True
-    phone.tap("on Wi-Fi")
-    trained(phone, updates=merged + 1)
+    phone = Phone(display, tmp_path / "phone", environment={"FTTE_DEMO_CONDITIONS": str(conditions)})
+    try:
+        join(phone, site)
+        merged = trained(phone, updates=1)["merged"]
+        for switch, reason in {
+            "while charging": "the device is not charging",
+            "on Wi-Fi": "the network is metered, or there is none",
+            "above 30 % battery": "the battery is at 20%, not above 30%",
+        }.items():
+            phone.tap(switch)
+            phone.wait(reason)
+            assert phone.status()["phase"] == "paused"
+            phone.tap(switch)
+        trained(phone, updates=merged + 1)
+    finally:
+        phone.close()
 
 
 def test_the_network_goes_away_and_comes_back(phone, site):
@@ -134,7 +143,7 @@ def test_the_network_goes_away_and_comes_back(phone, site):
 
 
 def test_a_wrong_token_is_said_in_words(phone, site):
-    site.serve(ENDLESS, server='token = "the-right-one"')
+    site.serve(ENDLESS, server='token = "the-right-one"\n')
     phone.type("ftte://join?...", str(Invite(site.url, "digits", site.key, token="a-wrong-one")))
     phone.tap("Join")
     phone.wait("Stopped")
