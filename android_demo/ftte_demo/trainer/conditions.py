@@ -1,8 +1,8 @@
 """
 The state of the phone: the system's own word, or on a desktop what a file pretends.
 
-``FTTE_DEMO_CONDITIONS`` names a JSON file such as ``{"charging": false, "battery": 0.2, "unmetered": true}``; it is read
-anew at every look, so one can play a day of a phone on a desktop.
+``FTTE_DEMO_CONDITIONS`` names a JSON file such as ``{"charging": false, "battery": 0.2, "unmetered": true}``; it is
+read anew at every look, so one can play a day of a phone on a desktop.
 """
 
 from __future__ import annotations
