@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.cli import main
 from coordinator.simulation.scenario import Scenario, parse_scenario
 from coordinator.simulation.simulate import simulate
 
@@ -32,9 +34,14 @@ Facts = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
-    """Simulate: all of a result but what the simulation itself took. Programs are planned once."""
-    plans = tmp_path_factory.mktemp("plans") / "digits"
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs are planned once."""
+    return tmp_path_factory.mktemp("plans") / "digits"
+
+
+@pytest.fixture(scope="module")
+def facts(plans: Path) -> Facts:
+    """Simulate: all of a result but what the simulation itself took."""
 
     def simulated(scenario: Scenario, workers: int = 0) -> dict[str, Any]:
         result = simulate(scenario, workers=workers, plans=plans)
@@ -111,3 +118,25 @@ def test_over_selection_drops_the_late(facts: Facts) -> None:
     # An update that comes while four are being merged was in time, and waits for the next merge.
     assert set(result["staleness"]) <= {"0", "1"}
     assert result["trainings"] > 24
+
+
+def test_the_command_says_what_to_expect(
+    facts: Facts, plans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How the run would end, what it costs each class of devices, and all of it as JSON."""
+    facts(digits(stop={"versions": 1}))  # so that there are plans
+    scenario, result = tmp_path / "scenario.toml", tmp_path / "result.json"
+    scenario.write_text(DIGITS.read_text().replace("accuracy = 0.95", "versions = 2"))
+    command = ["simulate", str(scenario), "--out", str(result), "--workers", "0", "--plans", str(plans), "--seed", "5"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "version 2 has reached the limit of 2" in shown
+    assert "watch" in shown
+    assert json.loads(result.read_text())["versions"] == 2
+
+
+def test_a_mistake_in_a_scenario_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File, key and value."""
+    (tmp_path / "scenario.toml").write_text(DIGITS.read_text().replace("devices = 16", "devices = 0"))
+    assert main(["simulate", str(tmp_path / "scenario.toml")]) == 1
+    assert "simulation.devices" in capsys.readouterr().out
