@@ -266,7 +266,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for name, row in zip(names, rows, strict=True):
         total = (row["bytes_up"] + row["bytes_down"]) / 1000
         axes.text(total, name, f"  {row['accuracy']:.3f}, {row['ratio']:.1f}x", va="center")
-    axes.set_xlabel("KB per update at the coordinator's socket; accuracy, and how many times less than dense float32")
+    axes.set_xlabel("KB per update, counted at the socket. Labels: accuracy, and dense float32 over what was moved")
     axes.invert_yaxis()
     axes.margins(x=0.18)
     axes.legend(frameon=False)
