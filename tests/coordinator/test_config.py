@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from coordinator.config import load_config, parse_config
+from coordinator.config import Config, load_config, parse_config
 from coordinator.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -66,6 +68,21 @@ def test_off_loopback_devices_need_a_token_even_where_the_file_has_none() -> Non
     assert parse_config(GOOD | {"server": {"host": "0.0.0.0", "insecure": True}}, Path()).server.needs_token
     assert not parse_config(GOOD, Path()).server.needs_token
     assert parse_config(GOOD | {"server": {"token": "t"}}, Path()).server.needs_token
+
+
+def test_every_key_is_in_the_documentation() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+
+    def keys(model: type[BaseModel]) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys(kind)
+            else:
+                yield name
+
+    missing = [name for name in keys(Config) if f"`{name}`" not in table and f".{name}`" not in table]
+    assert [name for name in missing if name != "budgets"] == []
 
 
 def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
