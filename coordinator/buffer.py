@@ -39,6 +39,7 @@ class Buffer:
         self._updates: list[BufferedUpdate] = []
         self._full = asyncio.Event()
         self._room = asyncio.Event()
+        self._closed = False
         self.arrivals = 0
         self.tiers: collections.Counter[str] = collections.Counter()
 
@@ -52,9 +53,18 @@ class Buffer:
 
     async def room(self, device: str) -> None:
         """Wait until an update of ``device`` may come. Those on their way up by then do not wait."""
-        while not self._has_room(device):
+        while not (self._closed or self._has_room(device)):
             self._room.clear()
             await self._room.wait()
+
+    def close(self) -> None:
+        """Nothing is merged any more: nobody needs to wait."""
+        self._closed = True
+        self._room.set()
+
+    def open(self) -> None:
+        """Merges go on."""
+        self._closed = False
 
     def _has_room(self, device: str) -> bool:
         if self._limit is None or len(self._updates) < self._limit:

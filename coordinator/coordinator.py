@@ -228,6 +228,7 @@ class Coordinator:
             raise ConflictError(f"the run is {state.phase}: it cannot become {phase}")
         await state.offload(lambda: state.store.set_phase(phase, reason, state.clock.wall(), by=by))
         state.finished = None
+        state.buffer.open()
         state.phase, state.reason = phase, reason
         log.info("the run is %s: %s", phase, reason)
         if phase == "running":

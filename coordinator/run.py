@@ -138,6 +138,7 @@ class Run:
 
     def finish(self, reason: str, metrics: Mapping[str, float]) -> Finished:
         """The run has ended; devices are told."""
+        self.buffer.close()
         self.finished = Finished(self.versions.newest.version, reason, metrics)
         return self.finished
 

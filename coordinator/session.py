@@ -47,6 +47,9 @@ from .validation import check_offer, parse_update, plain_report
 
 __all__ = ["DeviceSession", "Host"]
 
+# How long an offer may wait for room in the buffer; after that the device keeps its update and comes again.
+ROOM_SECONDS = 60.0
+
 # Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
 SMALL_BYTES = 65_536
 
@@ -354,6 +357,11 @@ class DeviceSession:
                 staleness = run.versions.staleness(known.version)
                 self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
                 return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await run.buffer.room(self.device)
+        except TimeoutError:
+            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
         staleness = run.versions.staleness(record.version) if record is not None else 0
         tier = run.tier(record.tier) if record is not None else None
         try:
@@ -366,7 +374,6 @@ class DeviceSession:
         except UpdateRefused as error:
             await self._reject(offer, error)
             return
-        await run.buffer.room(self.device)
         self._offer = (offer, *accepted)
         self._status.state = "uploading"
         self._upload = run.uploads.begin(self.device, offer.artifact, self._link.now())

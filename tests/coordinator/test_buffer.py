@@ -66,3 +66,15 @@ def test_a_device_that_a_merge_waits_for_always_has_room() -> None:
         waiting.cancel()
 
     asyncio.run(scenario())
+
+
+def test_nobody_waits_for_a_merge_that_will_not_come() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(2, limit=1)
+        buffer.add(update(0, "phone-1"))
+        waiting = asyncio.create_task(buffer.room("phone-1"))
+        await asyncio.sleep(0)
+        buffer.close()
+        await waiting
+
+    asyncio.run(scenario())
