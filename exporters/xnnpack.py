@@ -404,6 +404,7 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
     torch.ops.ftte.max_pool.default: _pool,
     torch.ops.ftte.average_pool.default: _pool,
     torch.ops.ftte.crop.default: _crop,
+    torch.ops.ftte.mean_pixel.default: lambda writer, node: writer.add("XNNGlobalAvgPooling2d", node, node.args[:1]),
     torch.ops.ftte.static_convolution.default: _convolution,
     _aten.view_copy.default: _view,
     _aten.permute_copy.default: _permute,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["average_pool", "crop", "dense", "max_pool", "product_transposed", "static_convolution"]
+__all__ = ["average_pool", "crop", "dense", "max_pool", "mean_pixel", "product_transposed", "static_convolution"]
 
 _SCHEMAS = (
     "static_convolution(Tensor x, Tensor w, Tensor? b, int[] stride, int[] padding, int[] dilation, int groups)"
@@ -25,6 +25,7 @@ _SCHEMAS = (
     "max_pool(Tensor x, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
     "average_pool(Tensor x, int[] kernel, int[] stride) -> Tensor",
     "crop(Tensor x, int[] starts, int[] sizes) -> Tensor",
+    "mean_pixel(Tensor x) -> Tensor",
 )
 
 
@@ -68,6 +69,10 @@ def _crop(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format)
 
 
+def _mean_pixel(x: Tensor) -> Tensor:
+    return x.mean((1, 2), keepdim=True)
+
+
 def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
     library = torch.library.Library("ftte", "DEF")  # type: ignore[no-untyped-call]
     for schema, function in zip(_SCHEMAS, functions, strict=True):
@@ -79,7 +84,7 @@ def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
     return library
 
 
-_library = _register(_static_convolution, _dense, _product_transposed, _max_pool, _average_pool, _crop)
+_library = _register(_static_convolution, _dense, _product_transposed, _max_pool, _average_pool, _crop, _mean_pixel)
 
 
 def static_convolution(
@@ -131,4 +136,10 @@ def crop(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
     if list(sizes) == list(x.shape):
         return x
     result: Tensor = torch.ops.ftte.crop(x, starts, sizes)
+    return result
+
+
+def mean_pixel(x: Tensor) -> Tensor:
+    """(n, h, w, c) -> (n, 1, 1, c): the mean of all positions."""
+    result: Tensor = torch.ops.ftte.mean_pixel(x)
     return result

@@ -48,7 +48,7 @@ def group_norm(
     split = reshape(stored, n, positions, groups, d)
     mean = _group_mean(split)
     centred = split - mean
-    variance = _group_mean(centred * centred)
+    variance = _group_mean(torch.pow(centred, 2))
     rstd = torch.rsqrt(variance + eps)
     result = centred * rstd
     if w is not None:
@@ -110,7 +110,7 @@ def layer_norm(
     rows = reshape(x.natural(), 1, math.prod(x.shape) // k, k)
     mean = _row_mean(rows)
     centred = rows - mean
-    rstd = torch.rsqrt(_row_mean(centred * centred) + eps)
+    rstd = torch.rsqrt(_row_mean(torch.pow(centred, 2)) + eps)
     result = centred * rstd
     if w is not None:
         result = result * reshape(w.natural(), 1, 1, k)
@@ -209,7 +209,7 @@ def _batch_norm_training(x: Value, w: Value | None, b: Value | None, eps: float)
     c = x.shape[1]
     mean = _batch_mean(rows)
     centred = rows - mean
-    rstd = torch.rsqrt(_batch_mean(centred * centred) + eps)
+    rstd = torch.rsqrt(_batch_mean(torch.pow(centred, 2)) + eps)
     result = centred * rstd
     if w is not None:
         result = result * reshape(w.natural(), 1, 1, c)

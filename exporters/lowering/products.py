@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .elementwise import elementwise
+from .kernels import mean_pixel
 from .registry import lowers
 from .values import Value, reshape
 
@@ -30,8 +31,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def sum_rows(x: Tensor) -> Tensor:
-    """(b, n, k) -> (b, 1, k): the sum over n."""
-    return x if x.shape[1] == 1 else torch.bmm(torch.ones(x.shape[0], 1, x.shape[1]), x)
+    """
+    (b, n, k) -> (b, 1, k): the sum over n, as n times the mean.
+
+    A product with ones would pack all of x first, which is a copy of it in the delegate's workspace.
+    """
+    b, n, k = x.shape
+    return x if n == 1 else reshape(mean_pixel(reshape(x, b, n, 1, k)), b, 1, k) * float(n)
 
 
 def sum_last(x: Tensor) -> Tensor:

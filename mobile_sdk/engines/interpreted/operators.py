@@ -404,6 +404,11 @@ def _average_pool(x: Array, kernel: Sequence[int], stride: Sequence[int]) -> Arr
     return np.asarray(total / np.float32(kernel[0] * kernel[1]))
 
 
+@operator("mean_pixel", "tensor")
+def _mean_pixel(x: Array) -> Array:
+    return np.asarray(x.mean((1, 2), dtype=x.dtype, keepdims=True))
+
+
 @operator("crop", "tensor", "ints", "ints")
 def _crop(x: Array, starts: Sequence[int], sizes: Sequence[int]) -> Array:
     return x[tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))]
