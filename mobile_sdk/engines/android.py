@@ -91,7 +91,8 @@ class AndroidEngine(CallingEngine):
     def _execute(self, call: Call, arguments: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self._bridge is None:
             raise ProgramError("the program is closed")
-        names = [f"{spec.role}:{spec.name}" for spec in call.inputs]
+        # A module may drop out more than once; its masks are different.
+        names = [f"{s.role}:{s.name}" + (f":{i}" if s.role == "dropout" else "") for i, s in enumerate(call.inputs)]
         for name, spec, array in zip(names, call.inputs, arguments, strict=True):
             self._fill(name, spec, array)
         count = _java(f"executing {call.method!r}", self._bridge.run, call.method, names)

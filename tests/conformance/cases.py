@@ -19,12 +19,16 @@ from exporters.quiet import quiet
 from exporters.step import Step
 from exporters.zoo import TASKS
 from mobile_sdk import safetensors
+from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Subset
+from mobile_sdk.manifest import TensorSpec
 
-__all__ = ["CASES", "EXPECTED", "QUICK", "STEPS", "write"]
+__all__ = ["CASES", "EXPECTED", "QUICK", "SEED", "STEPS", "write"]
 
 EXPECTED = "expected.safetensors"
 STEPS = 5
+# Of dropout, in the test too.
+SEED = 7
 # Every task whole, and two with half of their layers frozen: their frozen weights are mapped, not copied.
 CASES = {name: (name, False) for name in TASKS} | {f"{name}-half": (name, True) for name in ("digits", "mobilenet_v2")}
 QUICK = ("mlp", "digits-half", "text")
@@ -38,7 +42,8 @@ def write(case: str, folder: Path) -> Path:
         plan = _half(task) if halved else Plan.everything(task)
         program = build(task, plan)
         program.save(folder)
-        step = Step(task, plan).in_float64()
+        plain = Step(task, plan)
+        step = plain.in_float64()
         weights = {n: torch.from_numpy(v.copy()).double() for n, v in task.layout.views(program.weights).items()}
         x, y = task.batch(task.micro_batch)
         sample_weight = torch.linspace(0.5, 1.5, len(x))
@@ -54,9 +59,24 @@ def write(case: str, folder: Path) -> Path:
             evaluated = step.evaluate(*batch, *[weights[n] for n in step.names])
             arrays |= {f"{count}/evaluate/{i}": r.detach().numpy() for i, r in enumerate(evaluated)}
             arrays[f"{count}/predict"] = step.predict(batch[0], *[weights[n] for n in step.names]).numpy()
+        if plain.dropouts:
+            masks = [torch.from_numpy(mask).double() for mask in _masks(plain)]
+            batch = [_double(t) for t in (x, y, sample_weight)]
+            results = step.train_step(*batch, *[weights[n] for n in step.order], *masks)
+            dropped = zip(step.trained, results[sums:], strict=True)
+            arrays |= {f"dropout/gradient/{n}": g.numpy() for n, g in dropped}
         arrays |= _moved(step, [_double(t) for t in (x, y, sample_weight)], weights)
     (folder / EXPECTED).write_bytes(safetensors.dumps(arrays, {"counts": " ".join(map(str, counts))}))
     return folder
+
+
+def _masks(step: Step) -> list[np.ndarray]:
+    """The masks that an engine draws from :data:`SEED`."""
+    source, masks = generator(SEED), []
+    for dropout in step.dropouts:
+        masks.append(np.empty(dropout.shape, np.float32))
+        draw(TensorSpec("dropout", dropout.module, dropout.shape, "float32", dropout.keep), source, masks[-1])
+    return masks
 
 
 def _moved(step: Step, batch: list[torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import pytest
 
 from mobile_sdk import load_engine, safetensors
 from mobile_sdk.engines import Engine
+from mobile_sdk.engines.dropout import generator
 from mobile_sdk.errors import ProgramError, ProgramRejected
 from mobile_sdk.manifest import ENGINE_FILES, FileEntry, Manifest
 from mobile_sdk.weights import map_weights
@@ -61,6 +62,16 @@ def test_a_step_has_the_loss_metrics_and_gradients_of_double_precision(loaded: L
             assert value == pytest.approx(float(loaded.arrays[f"{count}/train/{i}"]), rel=TOLERANCE, abs=TOLERANCE)
         assert tuple(metrics) == loaded.engine.manifest.metrics
         assert_close(gradients, {n: loaded.arrays[f"{count}/gradient/{n}"] for n in loaded.engine.manifest.subset})
+
+
+def test_dropout_drops_what_the_seed_says(loaded: Loaded) -> None:
+    """The masks are drawn here, so every engine has the same ones; without a generator nothing is dropped."""
+    expected = {n: loaded.arrays.get(f"dropout/gradient/{n}") for n in loaded.engine.manifest.subset}
+    if any(e is None for e in expected.values()):
+        pytest.skip("the program has no dropout")
+    batch = loaded.batch(loaded.engine.manifest.micro_batch)
+    _, _, gradients = loaded.engine.train_step(*batch, loaded.weights, generator(7))
+    assert_close(gradients, expected)
 
 
 def test_evaluation_and_prediction_are_those_of_double_precision(loaded: Loaded) -> None:
