@@ -16,7 +16,8 @@ from .files import OPERATOR_HEADER, SOCKET_FILE, TOKEN_FILE, URL_FILE
 
 __all__ = ["AdminClient"]
 
-TIMEOUT_SECONDS = 300.0
+# Planning a new run's programs takes minutes for a large model; everything else, seconds.
+TIMEOUT_SECONDS = 3_600.0
 
 
 class AdminClient:

@@ -214,7 +214,7 @@ class Operator:
             env={**os.environ, "FTTE_ADMIN": str(self.folder / ".ftte"), "COLUMNS": "200"},
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=5 * PATIENCE,  # to create a run is to plan it
             check=False,
         )
         assert result.returncode == code, result.stdout + result.stderr

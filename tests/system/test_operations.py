@@ -23,6 +23,8 @@ learning_rate = 0.02
 buffer = 2
 [scheduling]
 retry_seconds = 0.2
+[retention]
+versions = 100000
 """
 
 
@@ -145,7 +147,7 @@ def test_two_runs_share_a_process_and_a_port(two_runs: Process, site: Site, oper
     other = site.folder / "other.toml"
     other.write_text(
         '[run]\nname = "other"\ntask = "exporters.zoo.digits:task"\nstate = "other-state"\nhold = true\n'
-        f'[budgets]\nsmall = "1.5MB"\n{SETTINGS}[stop]\nversions = 1\n'
+        f'[budgets]\nsmall = "1.5MB"\n[planning]\nselector = "last-layers"\n{SETTINGS}[stop]\nversions = 1\n'
     )
     operator("runs", "create", str(other))
     assert "served already" in operator("runs", "create", str(other), code=1)
