@@ -112,7 +112,9 @@ def plan_tiers(
     largest = ordered[0] if mode == "common" else ordered[-1]
     alone = measurements or Measurements(evidence)
     evidence.progress(f"searching for {format_bytes(largest)}", 0, len(ordered))
-    top = _Search(evidence, scores, alone, space.last(len(space)), shrink).settle(largest, (FROZEN,) * len(space))
+    # Smaller tiers lie inside the largest: it trains the last layer, which takes least, so that there is one for them.
+    floor = space.last(1) if largest > ordered[0] else (FROZEN,) * len(space)
+    top = _Search(evidence, scores, alone, space.last(len(space)), shrink).settle(largest, floor)
     if mode == "common":
         tiers = [dataclasses.replace(top, budget=budget) for budget in ordered]
     else:
