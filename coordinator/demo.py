@@ -92,6 +92,8 @@ async def _while_any_lives(server: Serving, processes: list[asyncio.subprocess.P
         # They leave at the end, too: give the coordinator a moment to say that it was the end.
         await asyncio.wait({running}, timeout=FAREWELL_SECONDS)
     gone.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await gone
     if not running.done():
         running.cancel()
         raise CoordinatorError("every device process has ended before the run: see the logs beside the state directory")
