@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from coordinator.config import Config, parse_config
 from coordinator.coordinator import Coordinator
@@ -169,10 +170,11 @@ async def only_receive_and_add(options: argparse.Namespace) -> None:
 
     async def handle(socket: ServerConnection) -> None:
         nonlocal accepted
-        async for message in socket:
-            np.add(total, np.frombuffer(message, np.float32), out=total)
-            accepted += 1
-            await socket.send(b"ok")
+        with contextlib.suppress(ConnectionClosed):
+            async for message in socket:
+                np.add(total, np.frombuffer(message, np.float32), out=total)
+                accepted += 1
+                await socket.send(b"ok")
 
     async with serve(handle, "127.0.0.1", 0, max_size=None, compression=None, ping_interval=None) as server:
         port = server.sockets[0].getsockname()[1]
