@@ -58,7 +58,7 @@ class Settings:
 
     sizes: domains.Sizes = dataclasses.field(default_factory=domains.Sizes)
     pretraining: backbones.Pretraining = dataclasses.field(default_factory=backbones.Pretraining)
-    fine_tuning: FineTuning = dataclasses.field(default_factory=lambda: FineTuning(250, 32, 0.01))
+    fine_tuning: FineTuning = dataclasses.field(default_factory=lambda: FineTuning(400, 32, 0.01))
     short: FineTuning = dataclasses.field(default_factory=lambda: FineTuning(40, 32, 0.01))
 
 
