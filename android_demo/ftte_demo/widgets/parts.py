@@ -34,6 +34,7 @@ class Action(ButtonBehavior, Label):
     """A button: ``kind`` is ``primary``, ``plain`` or ``danger``."""
 
     kind = StringProperty("primary")
+    faint = NumericProperty(1.0)
 
 
 class Field(TextInput):
