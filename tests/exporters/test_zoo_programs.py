@@ -51,6 +51,19 @@ def test_the_lowered_step_has_the_gradients_of_eager(name):
     assert max(lowering_errors(task).values()) < allowed
 
 
+def eager(step: Step, dtype: torch.dtype, first: dict[str, np.ndarray], rate: float, steps: int) -> np.ndarray:
+    """How far the trained weights move in torch."""
+    task = step.task
+    x, y = task.batch(step.plan.micro_batch)
+    inputs = [t.to(dtype) if t.is_floating_point() else t for t in (x, y, torch.ones(len(x)))]
+    weights = {n: torch.from_numpy(v.copy()).to(dtype) for n, v in task.layout.views(task.initial_weights()).items()}
+    for _ in range(steps):
+        results = step.train_step(*inputs, *[weights[n] for n in step.order])
+        for n, gradient in zip(step.trained, results[-len(step.trained) :], strict=True):
+            weights[n] = weights[n] - rate * gradient
+    return np.concatenate([(weights[n].numpy() - first[n]).ravel() for n in step.trained])
+
+
 @in_the_runtime
 @pytest.mark.parametrize("frozen", [False, True], ids=["whole", "half frozen"])
 def test_a_program_of_the_zoo_learns_as_torch_does(name, frozen, tmp_path: Path):
@@ -68,17 +81,15 @@ def test_a_program_of_the_zoo_learns_as_torch_does(name, frozen, tmp_path: Path)
     sample_weight = torch.ones(len(x))
     weights = {n: v.copy() for n, v in task.layout.views(program.weights).items()}
     step = Step(task, plan).in_float64()
-    doubles = {n: torch.from_numpy(v).double() for n, v in weights.items()}
     first = {n: weights[n].copy() for n in step.trained}
     for _ in range(5):
         _, _, gradients = engine.train_step(x.numpy(), y.numpy(), sample_weight.numpy(), weights)
         for n, gradient in gradients.items():
             weights[n] -= np.float32(rate) * gradient
-        inputs = [t.double() if t.is_floating_point() else t for t in (x, y, sample_weight)]
-        results = step.train_step(*inputs, *[doubles[n] for n in step.order])
-        for n, gradient in zip(step.trained, results[-len(step.trained) :], strict=True):
-            doubles[n] = doubles[n] - rate * gradient
     engine.close()
     moved = np.concatenate([(weights[n] - first[n]).ravel() for n in step.trained])
-    expected = np.concatenate([(doubles[n].numpy() - first[n]).ravel() for n in step.trained])
-    assert np.linalg.norm(moved - expected) < 1e-3 * np.linalg.norm(expected)
+    expected = eager(step, torch.float64, first, rate, 5)
+    # A unit that is rounded to the other side of a ReLU's kink takes another path from there on: a net as deep as
+    # ResNet-20 wanders off by a sixth in eager float32, too, and the program need not be better than that.
+    wanders = np.linalg.norm(eager(Step(task, plan), torch.float32, first, rate, 5) - expected)
+    assert np.linalg.norm(moved - expected) < max(1e-3 * np.linalg.norm(expected), 3 * wanders)
