@@ -23,8 +23,9 @@ apk:
 	$(PYTHON) android_demo/package/stage.py
 	cd android_demo && buildozer android debug
 
+# Two processes: a file's tests stay together.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # Every task of the zoo in the native runtime: about a quarter of an hour.
 test-full: setup

@@ -8,9 +8,12 @@ worker processes that end when it is done, so that the coordinator itself stays 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import multiprocessing
 import os
+import signal
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +35,15 @@ from .store.base import RunRecord, Store, TierRecord, VersionRecord
 from .tiers import Tier, load_tiers
 from .versions import put_weights, trained_part
 
-__all__ = ["begin_or_resume", "load_evaluator", "sign_tiers"]
+__all__ = ["begin_or_resume", "load_evaluator", "sign_tiers", "stop_planning"]
 
 # Programs are numbered by the set they were exported in; a device never goes back.
 FIRST_SERIAL = 1
 
 Progress = Callable[[str], None]
+
+# The processes that plan just now.
+_pools: set[concurrent.futures.ProcessPoolExecutor] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +171,10 @@ def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], by
     journal = config.run.state / "planning.json"
     workers = min(len(tiers), os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_workers))
+        _pools.add(pool)
+        stack.callback(_pools.discard, pool)
         evaluation = pool.submit(_held_out, config.run.task)
         progress("searching what to train within the budgets")
         budgets = [config.budgets[tier] for tier in tiers]
@@ -180,6 +189,26 @@ def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], by
         exported = [future.result() for future in waiting]
         journal.unlink(missing_ok=True)
         return exported, evaluation.result()
+
+
+def stop_planning() -> None:
+    """End the processes that plan; a thread that waits for them gets ``BrokenProcessPool``, and ends too."""
+    for pool in list(_pools):
+        for process in list(pool._processes.values()):
+            process.terminate()
+
+
+def _end_with_workers() -> None:
+    """In a worker: on SIGTERM, end with all processes that this one has started."""
+
+    def end(signum: int, frame: object) -> None:
+        workers = sys.modules.get("exporters.workers")
+        if workers is not None:
+            workers.stop_all()
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the coordinator decides
 
 
 def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Path) -> list[Any]:

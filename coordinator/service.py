@@ -13,6 +13,7 @@ from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, dec
 
 from .config import Config, ServerSection
 from .errors import ConfigError, ConflictError
+from .planning import stop_planning
 from .running import Running, open_run
 from .status import Traffic
 
@@ -63,6 +64,10 @@ class Service:
         try:
             # The coordinator binds to the event loop, so the slow part alone is done in a thread.
             running = await asyncio.to_thread(open_run, config.model_copy(update={"server": self.section}), progress)
+        except asyncio.CancelledError:
+            # Planning goes on from where it was, next time; its thread would keep this process for minutes.
+            stop_planning()
+            raise
         finally:
             self._opening.discard(name)
         self._runs[name] = running

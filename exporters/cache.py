@@ -51,7 +51,8 @@ def folder() -> Path:
 def key(*parts: bytes | str) -> str:
     """A name for what follows from ``parts`` in this version of the exporter and the runtime."""
     digest = hashlib.sha256(_version())
-    for part in parts:
+    # Rewrites may come from elsewhere, and be exchanged while a process runs.
+    for part in (*(f"{op}: {_name(rewrite)}" for op, rewrite in REWRITES.items()), *parts):
         content = part.encode() if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
@@ -59,8 +60,8 @@ def key(*parts: bytes | str) -> str:
 
 
 def graphs_key(graphs: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]], plan: str = "") -> str:
-    """The key of the program of several methods: their traced graphs, constants and inputs, the rewrites, the plan."""
-    parts: list[bytes | str] = [plan, *(f"{op}: {_name(rewrite)}" for op, rewrite in REWRITES.items())]
+    """The key of the program of several methods: their traced graphs, constants and inputs, and the plan."""
+    parts: list[bytes | str] = [plan]
     for name, (graph, inputs) in graphs.items():
         parts += [name, graph.code, *(f"{t.dtype} {tuple(t.shape)}" for t in inputs)]
         for node in graph.graph.nodes:
@@ -107,7 +108,11 @@ def _trim() -> None:
 
 def _name(rewrite: object) -> str:
     inner = rewrite.func if isinstance(rewrite, functools.partial) else rewrite
-    return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', repr(inner))}"
+    code = getattr(inner, "__code__", None)
+    return (
+        f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', repr(inner))} "
+        f"{code.co_code.hex() if code else ''}"
+    )
 
 
 @functools.cache

@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "stop_all"]
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 _context: Any = None
+_pools: set[concurrent.futures.ProcessPoolExecutor] = set()
 
 
 class Workers:
@@ -47,12 +48,21 @@ class Workers:
             return
         spawn = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
         pool = concurrent.futures.ProcessPoolExecutor(count, spawn, _prepare, (packed, list(sys.path)))
+        _pools.add(pool)
         try:
             waiting = {pool.submit(_work, item): key for key, item in items.items()}
             for future in concurrent.futures.as_completed(waiting):
                 yield waiting[future], future.result()
         finally:
+            _pools.discard(pool)
             pool.shutdown(cancel_futures=True)
+
+
+def stop_all() -> None:
+    """End all processes at work: a thread that waits for one gets ``BrokenProcessPool``, and ends too."""
+    for pool in list(_pools):
+        for process in list(pool._processes.values()):
+            process.kill()
 
 
 def _here(function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]) -> Iterator[tuple[Key, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.validation import plain_report
@@ -24,6 +24,7 @@ def test_a_report_cannot_fill_the_database() -> None:
     assert plain_report({"metrics": {"x" * 65: 1.0, "line\nbreak": 1.0, "good": 1.0}}) == {"metrics": {"good": 1.0}}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw of a text builds tables of all characters
 @given(st.dictionaries(st.sampled_from(["samples", "loss", "metrics", "personal_metrics", "other"]), JSON))
 def test_whatever_is_reported_only_finite_numbers_come_out(report: dict[str, object]) -> None:
     for name, value in plain_report(report).items():

@@ -90,8 +90,9 @@ def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide, nested):
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     budgets = [tier.budget for tier in nested.tiers]
     common = plan_tiers(evidence, nested.scores, budgets, mode="common")
-    assert [tier.plan for tier in common.tiers] == [nested.tiers[0].plan] * 3
+    assert [tier.plan for tier in common.tiers] == [common.tiers[0].plan] * 3
     assert [tier.budget for tier in common.tiers] == budgets
+    assert measure(build(wide, common.tiers[0].plan, ("train_step",))).total_bytes <= budgets[0] * 1.05
 
 
 @pytest.mark.full
