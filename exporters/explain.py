@@ -1,7 +1,7 @@
 """
 Where a training step's work is: per layer what is trained, how it was lowered, and what it costs.
 
-ExecuTorch's runtime for devices is built without its event tracer, so no layer can be timed by itself. A layer's share
+The runtime for devices attaches no event tracer of ExecuTorch's, so no layer can be timed by itself. A layer's share
 is an **estimate**: each operator is charged for its arithmetic or for the bytes that it reads and writes, whichever
 would take longer on a processor that computes 16 times in the time that it moves a byte.
 """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -200,8 +200,6 @@ class Trainer:
         return {"is": "status", "status": self._as_data()}
 
     def _as_data(self) -> Any:
-        import json
-
         return json.loads(self._snapshot().to_json())
 
     async def _tell(self) -> None:
@@ -248,13 +246,13 @@ class Trainer:
                 case "predict":
                     await self._predict(message, answer)
                 case "keep":
-                    self._samples.keep(picture(message["strokes"]), int(message["label"]))
+                    self._samples.keep(picture(message["strokes"]), _digit(message["label"]))
                     answer({"is": "kept", "samples": len(self._samples)})
                 case "stop":
                     self.stop()
                 case _:
                     raise ValueError(f"the trainer does not know {what!r}")
-        except (FtteError, ValueError, KeyError, TypeError) as error:
+        except (FtteError, OSError, ValueError, KeyError, TypeError) as error:  # OSError: a full disk, say
             log.warning("%s: %s", what, error)
             answer({"is": "error", "about": what, "message": str(error)})
 
@@ -291,6 +289,13 @@ class Trainer:
                 return
 
 
+def _digit(label: object) -> int:
+    """A label that the task knows: another one would end this phone's training."""
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= 9:
+        raise ValueError(f"the label {label!r} is no digit from 0 to 9")
+    return label
+
+
 def _accepted(message: Message) -> Joined:
     """What the form of the screen says. Raises InviteError or ValueError, in words for the user."""
     if message.get("link"):
@@ -299,6 +304,6 @@ def _accepted(message: Message) -> Joined:
         fields = {name: str(message.get(name, "")) for name in ("run", "key", "token")}
         invite = Invite(str(message.get("address", "")), **fields)
     budget = message.get("budget", 0)
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0 or not math.isfinite(budget):
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
         raise ValueError(f"the budget {budget!r} is no number of bytes")
     return Joined(invite, bool(message.get("insecure", False)), budget)
