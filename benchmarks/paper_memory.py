@@ -7,6 +7,7 @@ micro-batch's doing and not the subset's.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -46,22 +47,34 @@ print(json.dumps([idle, peak_rss_bytes()]))
 @functools.cache
 def memory() -> dict[str, Any]:
     """Bytes per plan and micro-batch: ``budget``, ``growth`` over the idle client, ``rss``; ratios to full."""
+    from benchmarks.paper_runs import Paper
     from benchmarks.paper_task import from_pretrained
 
     task = from_pretrained()
-    weak, middle = plans_for(task, [parse_bytes("2.5MB"), parse_bytes("4MB")])
-    plans = {"full": Plan.everything(task), "weak": weak, "middle": middle}
+    paper = Paper()
+    plans = {"full": Plan.everything(task), "full, micro-batch 1": Plan.everything(task, 1)}
+    for algorithm in ("ftte_common", "ours"):
+        section = paper.algorithm(algorithm)
+        sizes = {name: parse_bytes(size) for name, size in section["budgets"].items()}
+        shrink = section.get("planning", {}).get("shrink", False)
+        found = plans_for(task, list(sizes.values()), shrink=shrink)
+        plans |= {f"{algorithm}, {name}": plan for name, plan in zip(sizes, found, strict=True)}
+    smallest = plans["ftte_common, weak"]
+    plans["ftte_common, weak, micro-batch 1"] = dataclasses.replace(smallest, micro_batch=1, forward_batch=None)
     rows = {name: _measured(task, plan) for name, plan in plans.items()}
-    rows["full, micro-batch 1"] = _measured(task, Plan.everything(task, 1))
-    rows["weak, micro-batch 1"] = _measured(task, Plan(weak.subset, 1))
-    ratios = {
-        "weak": {key: rows["full"][key] / rows["weak"][key] for key in ("budget", "growth", "rss")},
-        "weak, micro-batch 1, over full, micro-batch 1": {
-            key: rows["full, micro-batch 1"][key] / rows["weak, micro-batch 1"][key]
-            for key in ("budget", "growth", "rss")
+
+    def ratio(large: str, small: str) -> dict[str, float]:
+        return {key: rows[large][key] / rows[small][key] for key in ("budget", "growth", "rss")}
+
+    return {
+        "plans": rows,
+        "ratios": {
+            "ftte_common": ratio("full", "ftte_common, weak"),
+            "ftte_common, both at micro-batch 1": ratio("full, micro-batch 1", "ftte_common, weak, micro-batch 1"),
+            "ours, the weakest tier": ratio("full", "ours, weak"),
+            "ours, over full at micro-batch 1": ratio("full, micro-batch 1", "ours, weak"),
         },
     }
-    return {"plans": rows, "ratios": ratios}
 
 
 def _measured(task: Task, plan: Plan) -> dict[str, Any]:

@@ -18,8 +18,9 @@ __all__ = ["Paper", "Run", "grid"]
 ROOT = Path(__file__).parent.parent
 SCENARIO = ROOT / "scenarios" / "paper.toml"
 DONE = Path(__file__).parent / "results" / "paper"
-FULL = "16MB"
+FULL = "40MB"
 POINTS = 40
+TUNING_POINTS = 8  # the final accuracy is all that a trial is for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Paper:
 
     def settings(self, run: Run) -> dict[str, Any]:
         """The scenario of a run, as a scenario file's data."""
-        data = merged(self.data["base"], self._algorithm(run.algorithm))
+        data = merged(self.data["base"], self.algorithm(run.algorithm))
         data = merged(data, run.changes)
         buffer = data["merge"]["buffer"]
         versions = max(1, run.trips // buffer)
@@ -60,7 +61,7 @@ class Paper:
                 "simulation": {
                     "devices": run.devices,
                     "seed": run.seed,
-                    "evaluate_every": max(1, versions // POINTS),
+                    "evaluate_every": max(1, versions // (TUNING_POINTS if run.part == "tuning" else POINTS)),
                 },
                 "stragglers": {"share": run.stragglers, "slowdown": run.slowdown, "law": run.law},
                 "run": {"task": f"benchmarks.paper_task:{run.task}"},
@@ -73,10 +74,11 @@ class Paper:
                 section["memory"] = FULL
         return data
 
-    def _algorithm(self, name: str) -> dict[str, Any]:
+    def algorithm(self, name: str) -> dict[str, Any]:
+        """What an algorithm changes, with what it is like."""
         own = dict(self.algorithms[name])
         base = own.pop("like", None)
-        return own if base is None else merged(self._algorithm(base), own)
+        return own if base is None else merged(self.algorithm(base), own)
 
     def result(self, run: Run, *, workers: int | None = None, only_done: bool = False) -> dict[str, Any] | None:
         """What the run came to: as it was kept under the hash of its settings, or simulated now."""
@@ -88,7 +90,8 @@ class Paper:
             return result
         if only_done:
             return None
-        plans = hashlib.sha256(json.dumps([settings["run"], settings["budgets"]]).encode()).hexdigest()[:16]
+        planned = [settings["run"], settings["budgets"], settings.get("planning")]
+        plans = hashlib.sha256(json.dumps(planned).encode()).hexdigest()[:16]
         simulated = simulate(
             parse_scenario(settings, SCENARIO.parent),
             workers=workers,

@@ -2,10 +2,10 @@
 How much faster than the stock export a training step could be at all: the time of its matrix products alone.
 
 Every convolution (except depthwise ones) and every linear layer of a task is three products of matrices: forward, the
-weights' gradient, the input's gradient (which the first layer does not need). Here they are timed bare, with torch.mm on
-one thread and operands that are ready: no unrolling, no activation, no normalisation, no loss. Whatever takes part in a
-step beside them comes on top, so the stock export's time over this one bounds the gain of any lowering into products on
-this machine. The stock export's time and ours come from a result of ``step_time.py``, on the same machine.
+weights' gradient, the input's gradient (which the first layer does not need). Here they are timed bare, with torch.mm
+on one thread and operands that are ready: no unrolling, no activation, no normalisation, no loss. Whatever takes part
+in a step beside them comes on top, so the stock export's time over this one bounds the gain of any lowering into
+products on this machine. The stock export's time and ours come from a result of ``step_time.py``, on the same machine.
 
     python benchmarks/step_floor.py --results benchmarks/results/step_time.json [--json FILE] [--table FILE]
 

@@ -155,12 +155,14 @@ class PlanningSection(_Section):
 
     ``mode``: ``nested`` gives every budget a plan of its own, each inside the next; ``common`` gives all devices the
     plan of the smallest. ``selector`` ranks layers, on the samples that ``data`` gives (``module:callable``) or on the
-    task's own. ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins. ``bake``: whether
+    task's own. ``shrink``: whether a smaller micro-batch is taken where that lets a budget train more; it slows a step.
+    ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins. ``bake``: whether
     convolutions that no plan trains are inside the programs, where that takes less memory; see docs/lowering.md.
     """
 
     mode: Literal["nested", "common"] = "nested"
     selector: Literal["contribution", "fisher", "magnitude", "sensitivity", "last-layers", "random"] | None = None
+    shrink: bool = False
     data: Annotated[str, Field(pattern=r"^([\w.]+:\w+)?$")] = ""
     seed: int = 0
     plans: Path | None = None

@@ -86,7 +86,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         raise StoreError(
             f"the state directory {config.run.state} holds the run {existing.name!r}, not {config.run.name!r}"
         )
-    elif {"planning": default, **existing.plans} != plans:
+    elif {**existing.plans, "planning": default | existing.plans.get("planning", {})} != plans:
         raise StoreError(
             f"the run {existing.name!r} in {config.run.state} was planned for another task, other budgets or another "
             "[planning]: restore them in the run file, or give a new state directory"
@@ -231,6 +231,7 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
                 budgets,
                 mode=planning.mode,
                 selector=planning.selector,
+                shrink=planning.shrink,
                 samples=load_samples(planning.data) if planning.data else None,
                 seed=planning.seed,
                 journal=Journal(journal),

@@ -248,6 +248,7 @@ def plans_for(
     *,
     mode: Mode = "nested",
     selector: str | None = None,
+    shrink: bool = False,
     samples: Samples | None = None,
     seed: int = 0,
     journal: Journal | None = None,
@@ -262,6 +263,7 @@ def plans_for(
         budgets: bytes that a training step may take.
         mode: see :mod:`exporters.search.tiers`.
         selector: a name in :data:`~exporters.importance.SELECTORS`; :data:`DEFAULT_SELECTOR` where :obj:`None`.
+        shrink: see :func:`plan_tiers`.
         samples: what selectors look at; the task's proxy data where :obj:`None`.
         seed: fixes every draw.
         journal: what earlier searches worked out.
@@ -277,7 +279,7 @@ def plans_for(
     report: Progress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
     evidence = evidence_of(task, samples=samples, seed=seed, journal=journal, processes=processes, progress=report)
     scores = select(evidence, selector)
-    tiers = plan_tiers(evidence, scores, budgets, mode=mode)
+    tiers = plan_tiers(evidence, scores, budgets, mode=mode, shrink=shrink)
     by_budget = {tier.budget: tier.plan for tier in tiers.tiers}
     return [by_budget[budget] for budget in budgets]
 
