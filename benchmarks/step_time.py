@@ -29,7 +29,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +51,7 @@ from exporters.zoo import TASKS
 from mobile_sdk import load_engine
 from mobile_sdk.errors import FtteError
 from mobile_sdk.manifest import EXECUTORCH_VERSION
+from mobile_sdk.payload import pack
 
 CONV = {"digits", "lenet", "group_norm", "cifar", "mobilenet_v2", "mobilenet_v3", "resnet20", "ds_cnn", "motion"}
 QUICK = ["digits", "mlp", "lenet", "motion", "text"]
@@ -141,7 +141,7 @@ def measure(name: str, steps: int) -> dict[str, Any]:
         "measured_bytes": program.manifest.memory.measured_bytes,
         "planned_bytes": program.manifest.memory.planned_bytes,
         "idle_bytes": program.manifest.memory.idle_bytes,
-        "program_bytes": len(zlib.compress(program.pte, 9)),
+        "program_bytes": len(pack(program.pte)[0]),
         "export_seconds": export_seconds,
         "parameters": task.layout.size,
         "kind": "conv" if name in CONV else "other",

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from mobile_sdk import ed25519, safetensors
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
-from mobile_sdk.payload import Grid
+from mobile_sdk.payload import Grid, pack
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from mobile_sdk.signing import signed_bytes
 
@@ -32,7 +31,7 @@ from .evaluate import Evaluator, engine_of
 from .evaluation_process import EvaluationProcess
 from .keys import RunKey
 from .store.base import RunRecord, Store, TierRecord, VersionRecord
-from .tiers import Tier, load_tiers
+from .tiers import Tier, load_tiers, unpacked_program
 from .versions import put_weights, trained_part
 
 __all__ = ["begin_or_resume", "load_evaluator", "sign_tiers", "stop_planning"]
@@ -156,7 +155,8 @@ def _put(store: Store, content: bytes) -> ArtifactRef:
 
 
 def _put_packed(store: Store, content: bytes) -> ArtifactRef:
-    return dataclasses.replace(_put(store, zlib.compress(content, 9)), encoding="zlib")
+    packed, encoding = pack(content)
+    return dataclasses.replace(_put(store, packed), encoding=encoding)
 
 
 def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
@@ -274,5 +274,5 @@ def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
     if run is None or not run.evaluation:
         return None
     manifest = store.verified(tier.record.manifest.sha256).read_bytes()
-    program = zlib.decompress(store.verified(tier.record.program.sha256).read_bytes())
+    program = unpacked_program(store, tier.record)
     return EvaluationProcess(manifest, program, store.verified(run.evaluation).read_bytes())

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, Manifest
+from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, PROGRAM_FILE, Manifest
+from mobile_sdk.payload import unpack
 from mobile_sdk.protocol.messages import ArtifactRef
 
 from .store.base import Store, TierRecord
 
-__all__ = ["Tier", "choose_tier", "load_tiers"]
+__all__ = ["Tier", "choose_tier", "load_tiers", "unpacked_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,20 @@ def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
         manifest = Manifest.from_bytes(store.artifact(record.manifest.sha256).read_bytes())
         tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
+
+
+def unpacked_program(store: Store, record: TierRecord) -> bytes:
+    """
+    ExecuTorch's program of a tier.
+
+    Raises:
+        StoreError: if it is damaged on the disk.
+        PayloadError: if it does not unpack to what the manifest says.
+
+    """
+    manifest = Manifest.from_bytes(store.verified(record.manifest.sha256).read_bytes())
+    packed = store.verified(record.program.sha256).read_bytes()
+    return unpack(packed, record.program.encoding, manifest.files[PROGRAM_FILE].size)
 
 
 def choose_tier(tiers: Sequence[Tier], budget: int) -> Tier | None:

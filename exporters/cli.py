@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
+from mobile_sdk.payload import pack
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from .errors import ExportError
@@ -93,7 +93,7 @@ def _costs(task: Task, program: Program, everything: int) -> Table:
     manifest = program.manifest
     trained, size = manifest.subset.size, task.layout.size
     measured, limit = manifest.memory.measured_bytes, manifest.memory.budget_bytes
-    compressed = len(zlib.compress(program.pte, 9))
+    compressed = len(pack(program.pte)[0])
     table = Table(
         title=f"{task.name}, {manifest.micro_batch} samples per step", show_header=False, title_justify="left"
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from .clock import Offload
-from .errors import ProgramRejected, ProtocolError
+from .errors import PayloadError, ProgramRejected, ProtocolError
 from .link import Link
 from .manifest import ENGINE_FILES, MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from .payload import unpack
 from .protocol.device import DeviceSession
 from .protocol.messages import ArtifactRef, Assign, Evaluate
 from .protocol.session import Received
@@ -128,20 +128,13 @@ def _read(storage: DeviceStorage, ref: ArtifactRef) -> bytes:
 
 def _unpack(storage: DeviceStorage, assign: Assign | Evaluate, manifest: bytes, name: str) -> bytes:
     packed = _read(storage, assign.program)
-    if assign.program.encoding == "identity":
-        return packed
     entry = Manifest.from_bytes(manifest).files.get(name)
     if entry is None:
         raise ProgramRejected(f"the program has no {name!r}, which this device's engine runs: export it anew")
     size = entry.size
     if not 1 <= size <= MAX_ARTIFACT_BYTES:
         raise ProgramRejected(f"the program has {size} bytes; it must be 1 to {MAX_ARTIFACT_BYTES}")
-    unpacker = zlib.decompressobj()
     try:
-        # Never unpack more than was promised, whatever the packed bytes would give.
-        content = unpacker.decompress(packed, size)
-    except zlib.error as error:
-        raise ProgramRejected(f"the program cannot be unpacked: {error}") from error
-    if len(content) != size or unpacker.unconsumed_tail:
-        raise ProgramRejected(f"the program unpacks to another size than the {size} bytes of its manifest")
-    return content
+        return unpack(packed, assign.program.encoding, size)
+    except PayloadError as error:
+        raise ProgramRejected(f"the program is damaged: {error}") from error

@@ -7,6 +7,16 @@ Both directions are safetensors files, which any tool of that ecosystem opens. D
 from .differences import apply_difference, make_difference
 from .format import UpdateFormat
 from .grid import Grid
+from .packing import pack, unpack
 from .updates import decode_update, encode_update
 
-__all__ = ["Grid", "UpdateFormat", "apply_difference", "decode_update", "encode_update", "make_difference"]
+__all__ = [
+    "Grid",
+    "UpdateFormat",
+    "apply_difference",
+    "decode_update",
+    "encode_update",
+    "make_difference",
+    "pack",
+    "unpack",
+]

@@ -72,13 +72,17 @@ class Hex(str):
     """Bytes in lower-case hexadecimal."""
 
 
+# How an artifact may be packed: not at all, by zlib, or with the bytes of its words sorted by their place first.
+ENCODINGS = ("identity", "zlib", "zlib-words")
+
+
 class Sha256(str):
     """A SHA-256 in lower-case hexadecimal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArtifactRef:
-    """A file to transfer: SHA-256 and size of the bytes as sent, and how they are packed (``identity``, ``zlib``)."""
+    """A file to transfer: SHA-256 and size of the bytes as sent, and how they are packed, one of :data:`ENCODINGS`."""
 
     sha256: Sha256
     size: int
@@ -475,7 +479,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 def _artifact(value: Any, where: str) -> ArtifactRef:
     ref: ArtifactRef = _build(ArtifactRef, value, where)
     _expect(ref.size >= 1, ref.size, f"{where}.size", "at least 1")
-    _expect(ref.encoding in ("identity", "zlib"), ref.encoding, f"{where}.encoding", "'identity' or 'zlib'")
+    _expect(ref.encoding in ENCODINGS, ref.encoding, f"{where}.encoding", f"one of {', '.join(ENCODINGS)}")
     return ref
 
 

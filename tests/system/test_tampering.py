@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zlib
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.keys import RunKey
-from mobile_sdk.manifest import FileEntry, Manifest
+from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, Manifest
+from mobile_sdk.payload import pack, unpack
 from mobile_sdk.signing import signed_bytes
 
 from .conftest import Process, Site
@@ -24,18 +24,24 @@ class Tamper:
         self._site = site
 
     def program(self) -> bytes:
-        """The packed program of the small tier."""
-        return self._file("program").read_bytes()
+        """The program of the small tier."""
+        entry = Manifest.from_bytes(self.manifest()).files[PROGRAM_FILE]
+        return unpack(self._file("program").read_bytes(), str(self._ref("program")["encoding"]), entry.size)
 
     def manifest(self) -> bytes:
         """The manifest of the small tier."""
         return self._file("manifest").read_bytes()
 
-    def replace(self, column: str, content: bytes) -> None:
+    def replace_program(self, program: bytes) -> None:
+        """Send ``program`` instead, packed as usual."""
+        packed, encoding = pack(program)
+        self.replace("program", packed, encoding)
+
+    def replace(self, column: str, content: bytes, encoding: str = "identity") -> None:
         """Send ``content`` instead."""
         entry = FileEntry.of(content)
         (self._site.state / "artifacts" / entry.sha256).write_bytes(content)
-        ref = self._ref(column) | {"sha256": entry.sha256, "size": entry.size}
+        ref = self._ref(column) | {"sha256": entry.sha256, "size": entry.size, "encoding": encoding}
         self._site.query(f"UPDATE tiers SET {column} = '{json.dumps(ref)}' WHERE name = 'small'")
 
     def sign(self, manifest: bytes, key: Ed25519PrivateKey | None = None) -> None:
@@ -63,9 +69,9 @@ def join(site: Site) -> Process:
 
 def test_a_program_altered_by_one_byte_is_refused(site: Site) -> None:
     tamper = Tamper(site)
-    program = bytearray(zlib.decompress(tamper.program()))
+    program = bytearray(tamper.program())
     program[len(program) // 2] ^= 1
-    tamper.replace("program", zlib.compress(bytes(program)))
+    tamper.replace_program(bytes(program))
     assert "program.pte" in join(site).output
 
 
@@ -106,7 +112,7 @@ def test_a_program_older_than_the_one_held_is_refused(site: Site) -> None:
 
 def test_a_program_that_unpacks_to_more_than_it_promises_is_refused(site: Site) -> None:
     tamper = Tamper(site)
-    tamper.replace("program", zlib.compress(bytes(300_000_000), 9))
+    tamper.replace_program(bytes(300_000_000))
     device = join(site)
     assert "another size" in device.output
 

@@ -1,0 +1,67 @@
+"""
+Programs, packed for their way.
+
+A program is a FlatBuffer: words of four bytes, most of them small numbers and offsets that resemble their neighbours'.
+With all first bytes of its words together, then all second ones and so on, zlib needs about 30 % less than for the
+bytes as they stand.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from ..errors import PayloadError
+from ..protocol.messages import ENCODINGS
+
+__all__ = ["pack", "unpack"]
+
+_WORD = 4
+
+
+def pack(content: bytes) -> tuple[bytes, str]:
+    """The shortest way to send ``content``, and its name in :data:`~mobile_sdk.protocol.messages.ENCODINGS`."""
+    ways = {
+        "identity": content,
+        "zlib": zlib.compress(content, 9),
+        "zlib-words": zlib.compress(_turned(content, len(content) // _WORD, _WORD), 9),
+    }
+    encoding = min(ways, key=lambda name: len(ways[name]))
+    return ways[encoding], encoding
+
+
+def unpack(packed: bytes, encoding: str, size: int) -> bytes:
+    """
+    The content that was packed.
+
+    Args:
+        packed: the bytes as sent.
+        encoding: how they were packed.
+        size: of the content, in bytes. Never is more unpacked than that, whatever ``packed`` would give.
+
+    Raises:
+        PayloadError: if they are not of this encoding, or of another size.
+
+    """
+    if encoding not in ENCODINGS:
+        raise PayloadError(f"there is no encoding {encoding!r}; use one of {', '.join(ENCODINGS)}")
+    content, more = packed, b""
+    if encoding != "identity":
+        unpacker = zlib.decompressobj()
+        try:
+            content = unpacker.decompress(packed, max(size, 1))
+            more = unpacker.decompress(unpacker.unconsumed_tail, 1)  # also reads zlib's own end, with its checksum
+        except zlib.error as error:
+            raise PayloadError(f"it cannot be unpacked: {error}") from error
+        if not (more or unpacker.eof):
+            raise PayloadError("it breaks off")
+    if more or len(content) != size:
+        raise PayloadError(f"it unpacks to another size than the {size} bytes that were promised")
+    return _turned(content, _WORD, size // _WORD) if encoding == "zlib-words" else content
+
+
+def _turned(content: bytes, rows: int, columns: int) -> bytes:
+    """The first ``rows * columns`` bytes as a matrix, transposed; what is left over stays at the end."""
+    matrix = np.frombuffer(content, np.uint8, rows * columns).reshape(rows, columns)
+    return matrix.T.tobytes() + content[rows * columns :]
