@@ -53,7 +53,7 @@ class Buffer:
 
     async def room(self, device: str) -> None:
         """Wait until an update of ``device`` may come. Those on their way up by then do not wait."""
-        while not (self._closed or self._has_room(device)):
+        while not (self._closed or self.has_room(device)):
             self._room.clear()
             await self._room.wait()
 
@@ -66,7 +66,8 @@ class Buffer:
         """Merges go on."""
         self._closed = False
 
-    def _has_room(self, device: str) -> bool:
+    def has_room(self, device: str) -> bool:
+        """Whether an update of ``device`` may come now."""
         if self._limit is None or len(self._updates) < self._limit:
             return True
         devices = {update.record.device for update in self._updates}

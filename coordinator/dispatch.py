@@ -76,6 +76,8 @@ class Dispatcher:
             buffered=run.buffer.tiers.elements,
             contribution=lambda device: run.device(device).updates,
         )
+        self._settings = run.config.training.settings.to_json()
+        self._packing = run.config.payload.packing.to_json()
         self._open: dict[str, AssignmentRecord] = {}
         self._waiting: dict[str, tuple[Applicant, Tier]] = {}
         self._granted: list[_Grant] = []
@@ -232,9 +234,9 @@ class Dispatcher:
                 signature=Hex(tier.record.signature),
                 program=tier.program,
                 weights=version.weights,
-                settings=run.config.training.settings.to_json(),
+                settings=self._settings,
                 seed=record.number,
-                payload=run.config.payload.packing.to_json(),
+                payload=self._packing,
             ),
             tier,
         )

@@ -358,8 +358,9 @@ class DeviceSession:
                 self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
                 return
         try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                await run.buffer.room(self.device)
+            if not run.buffer.has_room(self.device):
+                async with asyncio.timeout(ROOM_SECONDS):
+                    await run.buffer.room(self.device)
         except TimeoutError:
             raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
         staleness = run.versions.staleness(record.version) if record is not None else 0
@@ -394,10 +395,11 @@ class DeviceSession:
         if upload is None:
             raise ProtocolError("a chunk came of an upload that was not offered")
         upload.append(chunk.data)
-        self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
         if event.last:
-            await self._complete()
-        elif upload.should_spool(self._link.now()):
+            await self._complete()  # whose answer acknowledges the last chunk
+            return
+        self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
+        if upload.should_spool(self._link.now()):
             await self._run.offload(upload.spool, self._link.now())
 
     async def _complete(self) -> None:

@@ -89,9 +89,12 @@ class DeviceSession(Session):
             case Welcome(), State.PROVING:
                 return self._welcomed(message)
             case (
-                (Assign() | Evaluate() | Accepted() | Rejected() | Announce() | Merged() | Finished()),
+                (Assign() | Evaluate() | Announce() | Merged() | Finished()),
                 State.OPEN,
             ):
+                return [message]
+            case (Accepted() | Rejected()), State.OPEN:
+                self._delivered()
                 return [message]
             case Later(), _:
                 return [message]

@@ -157,6 +157,10 @@ class Session(abc.ABC):
         self._outgoing[sha256] = outgoing
         self._pump(outgoing, now)
 
+    def _delivered(self) -> None:
+        """The peer has all that was sent: its answer stands for the acknowledgement of the last chunk."""
+        self._outgoing.clear()
+
     def _chunk(self, chunk: Chunk) -> Received:
         incoming = self._incoming.get(chunk.sha256)
         if incoming is None:
