@@ -35,7 +35,6 @@ _PORTABLE = 20.0
 _ELSEWHERE = "loss, metrics, masks"
 _PRODUCTS = {
     torch.ops.aten.bmm.default: "product",
-    torch.ops.ftte.product_transposed.default: "product",
     torch.ops.ftte.dense.default: "dense",
     torch.ops.ftte.static_convolution.default: "baked convolution",
 }

@@ -33,7 +33,6 @@ __all__ = ["Graph", "Operator", "Operand", "constant_of", "describe", "serialise
 _aten = torch.ops.aten
 _NONE = 2**32 - 1  # XNN_INVALID_VALUE_ID
 _INPUT, _OUTPUT = 1, 2  # XNN_VALUE_FLAG_EXTERNAL_...
-_TRANSPOSE_B = 1  # XNN_FLAG_TRANSPOSE_B
 _FLOAT32 = 1  # xnn_datatype_fp32
 _NO_OFFSET = 2**64 - 1
 _RANK = 6  # XNN_MAX_TENSOR_DIMS
@@ -278,10 +277,6 @@ def _bmm(writer: _Writer, node: fx.Node) -> None:
     writer.add("XNNBatchMatrixMultiply", node, node.args[:2])
 
 
-def _product_transposed(writer: _Writer, node: fx.Node) -> None:
-    writer.add("XNNBatchMatrixMultiply", node, node.args[:2], {"flags": _TRANSPOSE_B})
-
-
 def _dense(writer: _Writer, node: fx.Node) -> None:
     x, weight, bias = [*node.args, None][:3]
     if _is_constant(bias) and not _is_constant(weight):
@@ -399,7 +394,6 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
     _aten.relu.default: _relu,
     _aten.clamp.default: _clamp,
     _aten.bmm.default: _bmm,
-    torch.ops.ftte.product_transposed.default: _product_transposed,
     torch.ops.ftte.dense.default: _dense,
     torch.ops.ftte.max_pool.default: _pool,
     torch.ops.ftte.average_pool.default: _pool,

@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["average_pool", "crop", "dense", "max_pool", "mean_pixel", "product_transposed", "static_convolution"]
+__all__ = ["average_pool", "crop", "dense", "max_pool", "mean_pixel", "static_convolution"]
 
 _SCHEMAS = (
     "static_convolution(Tensor x, Tensor w, Tensor? b, int[] stride, int[] padding, int[] dilation, int groups)"
     " -> Tensor",
     "dense(Tensor x, Tensor w, Tensor? b) -> Tensor",
-    "product_transposed(Tensor a, Tensor b) -> Tensor",
     "max_pool(Tensor x, int[] kernel, int[] stride, int[] padding, int[] dilation) -> Tensor",
     "average_pool(Tensor x, int[] kernel, int[] stride) -> Tensor",
     "crop(Tensor x, int[] starts, int[] sizes) -> Tensor",
@@ -46,10 +45,6 @@ def _static_convolution(
 def _dense(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     product = x @ w.t()
     return product if b is None else product + b
-
-
-def _product_transposed(a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b.transpose(1, 2))
 
 
 def _max_pool(
@@ -84,7 +79,7 @@ def _register(*functions: Callable[..., Tensor]) -> torch.library.Library:
     return library
 
 
-_library = _register(_static_convolution, _dense, _product_transposed, _max_pool, _average_pool, _crop, _mean_pixel)
+_library = _register(_static_convolution, _dense, _max_pool, _average_pool, _crop, _mean_pixel)
 
 
 def static_convolution(
@@ -108,12 +103,6 @@ def static_convolution(
 def dense(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """(m, k) times the transpose of (n, k), plus (n,): the delegate's fully connected layer, its weights an input."""
     result: Tensor = torch.ops.ftte.dense(x, w, b)
-    return result
-
-
-def product_transposed(a: Tensor, b: Tensor) -> Tensor:
-    """(batch, m, k) times the transposes of (batch, n, k); the delegate turns them while it packs, without a copy."""
-    result: Tensor = torch.ops.ftte.product_transposed(a, b)
     return result
 
 

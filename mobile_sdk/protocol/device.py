@@ -93,7 +93,7 @@ class DeviceSession(Session):
                 State.OPEN,
             ):
                 return [message]
-            case (Accepted() | Rejected()), State.OPEN:
+            case ((Accepted() | Rejected()), State.OPEN):
                 self._delivered()
                 return [message]
             case Later(), _:

@@ -93,7 +93,6 @@ CASES = {
     "bmm": (aten.bmm.default, X, Y.transpose(1, 2).contiguous()),
     "bmm of a transposed": (lambda a, b: torch.bmm(a, torch.permute_copy(b, [0, 2, 1])), X, Y),
     "bmm of one": (lambda a, b: torch.bmm(a, torch.permute_copy(b, [0, 2, 1])), X[:1], Y[:1]),
-    "product_transposed": (kernels.product_transposed, X, Y),
     "dense": (kernels.dense, X[0], Y[1], Y[1, :, 0].contiguous()),
     "dense without bias": (kernels.dense, X[0], Y[1]),
     "static_convolution": (

@@ -345,11 +345,6 @@ def _bmm(a: Array, b: Array) -> Array:
     return np.asarray(np.matmul(_for_blas(a), _for_blas(b)))
 
 
-@operator("product_transposed", "tensor", "tensor")
-def _product_transposed(a: Array, b: Array) -> Array:
-    return _bmm(a, np.swapaxes(b, 1, 2))
-
-
 @operator("dense", "tensor", "tensor", "tensor?")
 def _dense(x: Array, w: Array, b: Array | None) -> Array:
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
