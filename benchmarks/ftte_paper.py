@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper_memory import memory
-from benchmarks.paper_report import algorithms, figures, final_accuracy, gains, target_of, to_target, write_csv
+from benchmarks.paper_report import (
+    algorithms,
+    figures,
+    final_accuracy,
+    gains,
+    markdown,
+    target_of,
+    to_target,
+    write_csv,
+)
 from benchmarks.paper_runs import DONE, Paper, Run, grid, trials
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,6 +48,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--no-tuning", action="store_true", help="every algorithm with the scenario's learning rate")
     parser.add_argument("--only", default="", help="parts to run, with commas: headline,curve,...")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file whose table to replace")
     parser.add_argument("--workers", type=int, help="processes that train")
     options = parser.parse_args()
     began = time.monotonic()
@@ -53,7 +63,7 @@ def main() -> None:
     runner.estimate(chosen)
     done = [(run, result) for run in chosen if (result := runner(run)) is not None]
     others = [(run, result) for run in runs if run.part not in parts and (result := runner(run, only_done=True))]
-    _report(paper, [*done, *others], len(runs), rates, name, options.quick)
+    _report(paper, [*done, *others], len(runs), rates, name, options.quick, options.table)
 
 
 class _Runner:
@@ -104,7 +114,13 @@ def _tune(paper: Paper, runner: _Runner, quick: bool) -> dict[str, float]:
 
 
 def _report(
-    paper: Paper, done: list[tuple[Run, dict[str, Any]]], wanted: int, rates: dict[str, float], name: str, quick: bool
+    paper: Paper,
+    done: list[tuple[Run, dict[str, Any]]],
+    wanted: int,
+    rates: dict[str, float],
+    name: str,
+    quick: bool,
+    markdown_file: Path | None,
 ) -> None:
     headline: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for run, result in done:
@@ -148,6 +164,10 @@ def _report(
         f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
     )
     figures(headline, table, target, DOCS / f"{name}.png", note)
+    if markdown_file is not None:
+        before, _, rest = markdown_file.read_text().partition("<!-- paper -->")
+        after = rest.partition("<!-- /paper -->")[2]
+        markdown_file.write_text(f"{before}<!-- paper -->\n{markdown(table, target)}\n<!-- /paper -->{after}")
     print(f"target accuracy {target:.4f}")
     for algorithm, row in table.items():
         g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}

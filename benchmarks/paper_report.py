@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["algorithms", "figures", "gains", "target_of", "to_target", "write_csv"]
+__all__ = ["algorithms", "figures", "gains", "markdown", "target_of", "to_target", "write_csv"]
 
 # The paper's reductions against synchronous full-model FedAvg (abstract and figure 1).
 PAPER = {"time": 5.3, "memory": 5.0, "payload": 3.2}
@@ -142,3 +142,16 @@ def figures(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def markdown(table: Mapping[str, Any], target: float) -> str:
+    """The gains as a Markdown table."""
+    lines = [
+        f"| target accuracy {target:.3f} | accuracy | points | time | memory | payload | bytes per trip |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, gain in gains(table).items():
+        cells = [f"{gain[key]:.1f}x" if gain[key] else "not reached" for key in (*PAPER, "bytes_per_trip")]
+        accuracy = f"{table[name]['final_accuracy']:.3f} | {gain['points_of_accuracy']:+.1f}"
+        lines.append(f"| {name} | {accuracy} | {' | '.join(cells)} |")
+    return "\n".join(lines)

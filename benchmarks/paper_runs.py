@@ -87,7 +87,7 @@ class Paper:
         path = DONE / f"{run.part}-{run.algorithm}-{name}.json"
         if path.exists():
             result: dict[str, Any] = json.loads(path.read_text())
-            return result
+            return result | {"run": dataclasses.asdict(run)}
         if only_done:
             return None
         planned = [settings["run"], settings["budgets"], settings.get("planning")]
@@ -97,7 +97,7 @@ class Paper:
             workers=workers,
             plans=Path.home() / ".cache" / "ftte" / "benchmarks" / "plans" / plans,
         )
-        result = {"scenario_sha256": self.sha256, "run": dataclasses.asdict(run), **simulated}
+        result = {**simulated, "scenario_sha256": self.sha256, "run": dataclasses.asdict(run)}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
         return result
