@@ -233,7 +233,7 @@ class Dispatcher:
                 manifest=tier.record.manifest,
                 signature=Hex(tier.record.signature),
                 program=tier.program,
-                weights=version.weights,
+                weights=run.versions.sent(version),
                 settings=self._settings,
                 seed=record.number,
                 payload=self._packing,
@@ -263,7 +263,7 @@ class Dispatcher:
             manifest=tier.record.manifest,
             signature=Hex(tier.record.signature),
             program=tier.program,
-            weights=version.weights,
+            weights=self._run.versions.sent(version),
         )
 
     def _arm(self, *, again: bool = False) -> None:

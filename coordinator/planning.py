@@ -138,7 +138,8 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     grid = None
     if config.payload.differences:
         grid = Grid.of(trained_part(subsets, layout.views(vector)), config.payload.grid_bits)
-    put = put_weights(store, layout, subsets, vector, grid)
+    inside = frozenset.intersection(*(frozenset(Manifest.from_bytes(item.manifest).baked) for item in exported))
+    put = put_weights(store, layout, subsets, vector, grid, inside)
     run = RunRecord(config.run.name, plans, store.put(evaluation).sha256 if evaluation else "", now)
     metrics = {}
     if evaluation:

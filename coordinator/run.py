@@ -61,7 +61,8 @@ class Run:
         self.clock = clock
         self.offload = offload
         self.layout = tiers[0].manifest.layout
-        self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers])
+        inside = frozenset.intersection(*(frozenset(tier.manifest.baked) for tier in tiers))
+        self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers], inside)
         self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
         self.intake = Intake(store, self._deliver, offload)
         self.downlink = Downlink(store)

@@ -10,7 +10,7 @@ from, are the coordinator's own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mobile_sdk import safetensors
 from mobile_sdk.files import map_file
@@ -47,13 +47,24 @@ class PutWeights:
 
 
 def put_weights(
-    store: Store, layout: Layout, subsets: Iterable[Subset], vector: Vector, grid: Grid | None
+    store: Store,
+    layout: Layout,
+    subsets: Iterable[Subset],
+    vector: Vector,
+    grid: Grid | None,
+    inside: Collection[str] = (),
 ) -> PutWeights:
-    """Write a weight vector as the files of a version; what did not change is there already."""
+    """
+    Write a weight vector as the files of a version; what did not change is there already.
+
+    What is ``inside`` all programs is a file of its own, which no device needs.
+    """
     views = layout.views(vector)
     trained = trained_part(subsets, views)
     frozen = {name: view for name, view in views.items() if name not in trained}
-    refs = [_put(store, safetensors.dumps(frozen))] if frozen else []
+    held = {name: view for name, view in frozen.items() if name in inside}
+    sent = {name: view for name, view in frozen.items() if name not in inside}
+    refs = [_put(store, safetensors.dumps(part)) for part in (held, sent) if part]
     if grid is None:
         return PutWeights((*refs, _put(store, safetensors.dumps(trained))), {})
     published = {name: grid.snap(name, view) for name, view in trained.items()}
@@ -83,11 +94,14 @@ class Versions:
         store: where versions are kept.
         layout: of the weight vector.
         subsets: of all tiers.
+        inside: names of frozen weights that all tiers' programs have inside.
 
     """
 
-    def __init__(self, store: Store, layout: Layout, subsets: Sequence[Subset]) -> None:
+    def __init__(self, store: Store, layout: Layout, subsets: Sequence[Subset], inside: Collection[str] = ()) -> None:
         self._store = store
+        self._inside = frozenset(inside)
+        self._held: dict[str, bool] = {}
         self._layout = layout
         self._subsets = subsets
         self.trained = trained_region([Region(subset.positions()) for subset in subsets])
@@ -119,6 +133,16 @@ class Versions:
         refs = [*record.weights, *(ref for name, ref in record.private.items() if name == MASTER)]
         paths = [self._store.verified(ref.sha256) for ref in refs]
         return self._layout.flatten(map_weights(self._layout, paths))
+
+    def sent(self, record: VersionRecord) -> tuple[ArtifactRef, ...]:
+        """The files of a version that devices need: not those of weights that their programs have inside. Blocks."""
+        if not self._inside:
+            return record.weights
+        for ref in record.weights:
+            if ref.sha256 not in self._held:
+                names = safetensors.loads(map_file(self._store.artifact(ref.sha256)))[0].keys()
+                self._held[ref.sha256] = names <= self._inside
+        return tuple(ref for ref in record.weights if not self._held[ref.sha256])
 
     def at(self, version: int) -> Vector:
         """The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does."""
@@ -156,7 +180,7 @@ class Versions:
         created_at: float,
     ) -> VersionRecord:
         """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
-        put = put_weights(self._store, self._layout, self._subsets, vector, self.grid)
+        put = put_weights(self._store, self._layout, self._subsets, vector, self.grid, self._inside)
         private = dict(put.private)
         if state:
             private[OPTIMISER] = _put(self._store, safetensors.dumps(dict(state)))

@@ -50,8 +50,9 @@ class Model:
     def weights(self, engine: Engine, files: tuple[str, ...], *, personal: bool = True) -> Arrays:
         """Every parameter, mapped from these artifacts; with what is this device's own unless not ``personal``."""
         paths = [self._storage.artifact(sha256) for sha256 in files]
-        weights = map_weights(engine.manifest.layout, [path for path in paths if path is not None])
-        return {**weights, **self._own(engine.manifest)} if personal else weights
+        manifest = engine.manifest
+        weights = map_weights(manifest.layout, [path for path in paths if path is not None], manifest.baked)
+        return {**weights, **self._own(manifest)} if personal else weights
 
     def _own(self, manifest: Manifest) -> Arrays:
         """What this device has trained for itself, as far as it fits the program; a damaged file counts for nothing."""

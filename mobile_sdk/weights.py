@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,18 @@ from .layout import Layout, Vector
 __all__ = ["map_weights"]
 
 
-def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:
+def map_weights(layout: Layout, files: Iterable[Path], inside: Collection[str] = ()) -> dict[str, Vector]:
     """
     Every parameter of ``layout`` from ``files``, later ones overlaying earlier ones.
 
     The arrays are read-only and lie in the mapped files: only pages that are touched take memory,
     and the kernel can drop them again.
 
+    Parameters named ``inside`` are constants of the program: they may be missing, and are zeros then, which nobody
+    reads.
+
     Raises:
-        PayloadError: if a file is malformed, or a parameter is missing or of another shape or dtype.
+        PayloadError: if a file is malformed, or another parameter is missing or of another shape or dtype.
 
     """
     arrays = {}
@@ -32,6 +35,8 @@ def map_weights(layout: Layout, files: Iterable[Path]) -> dict[str, Vector]:
     weights = {}
     for parameter in layout:
         array = arrays.get(parameter.name)
+        if array is None and parameter.name in inside:
+            array = np.zeros(parameter.shape, np.float32)
         if array is None:
             raise PayloadError(f"the weights lack the parameter {parameter.name!r}")
         if array.shape != parameter.shape or array.dtype != np.float32:

@@ -12,9 +12,11 @@ from coordinator.errors import StoreError
 from coordinator.store.base import RunRecord, TierRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
 from coordinator.versions import Versions, put_weights
+from mobile_sdk.errors import PayloadError
 from mobile_sdk.layout import Layout, Parameter, Slice, Subset, Vector
 from mobile_sdk.payload import Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+from mobile_sdk.weights import map_weights
 
 LAYOUT = Layout([Parameter("frozen", (3,)), Parameter("conv", (4, 2)), Parameter("head", (2, 2))])
 SUBSETS = [Subset(LAYOUT, {"conv": Slice(0, (1, 3)), "head": None}), Subset(LAYOUT, {"head": None})]
@@ -91,3 +93,22 @@ def test_the_weights_of_earlier_versions_are_at_hand(store: SqliteStore) -> None
         versions.commit(*merged(versions, 1.0), {}, [], [], float(number))
     for number in (6, 0, 3, 0):
         assert np.allclose(versions.at(number), versions.trained.gather(START) + number)
+
+
+def test_what_all_programs_have_inside_is_kept_but_not_sent(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state")
+    files = put_weights(store, LAYOUT, SUBSETS[1:], START, None, inside=["frozen"])
+    ref = ArtifactRef(Sha256(store.put(b"x").sha256), 1)
+    first = VersionRecord(0, -1, files.weights, {}, 0.0, kind="initial", private=files.private)
+    store.create(RunRecord("digits", {}, "", 0.0), [TierRecord("all", 1, 1, ref, "00", ref, None)], first)
+    versions = Versions(store, LAYOUT, SUBSETS[1:], inside=["frozen"])
+    sent = [store.artifact(ref.sha256) for ref in versions.sent(versions.newest)]
+    assert map_weights(LAYOUT, sent, ["frozen"])["conv"].tobytes() == LAYOUT.views(START)["conv"].tobytes()
+    with pytest.raises(PayloadError, match="'frozen'"):
+        map_weights(LAYOUT, sent)
+    assert versions.load(versions.newest).tobytes() == START.tobytes()
+    vector, _ = merged(versions, 0.5)
+    versions.commit(vector, {}, {}, [], [], 1.0)
+    assert versions.sent(versions.newest)[0] == files.weights[1], "the frozen rest did not change"
+    assert versions.load(versions.newest).tobytes() == vector.tobytes()
+    store.close()
