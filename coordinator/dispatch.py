@@ -106,6 +106,8 @@ class Dispatcher:
         if self._stopped:
             await applicant.postpone(run.config.scheduling.retry_seconds, self._stopped)
             return
+        if run.phase == "finished":
+            return  # the end is announced to everybody in a moment: who leaves before may not hear of it
         if run.phase != "running":
             await applicant.postpone(run.config.scheduling.retry_seconds, f"the run is {run.phase}")
             return

@@ -40,17 +40,16 @@ class Measurements:
         self.model = MemoryModel(evidence.space)
         self._evidence = evidence
         self._known: dict[_Item, int] = {}
-        self._best: dict[tuple[Levels, int], tuple[int, int | None]] = {}
+        self._forward: dict[int, int | None] = {}
         self._calibrated = False
 
     def __call__(self, levels: Levels, micro_batch: int) -> int:
         """What the plan at ``levels`` needs."""
-        return self._leanest([levels], micro_batch)[0][0]
+        return self._measure([(levels, micro_batch, self._forward_batch(micro_batch))])[0]
 
     def plan(self, levels: Levels, micro_batch: int) -> Plan:
         """The plan that is measured for ``levels``."""
-        _, forward = self._leanest([levels], micro_batch)[0]
-        return _plan(self._evidence.space, (levels, micro_batch, forward), self.baked)
+        return _plan(self._evidence.space, (levels, micro_batch, self._forward_batch(micro_batch)), self.baked)
 
     def everything(self, micro_batch: int) -> int:
         """What training every parameter needs."""
@@ -63,26 +62,23 @@ class Measurements:
         self._calibrated = True
         space = self._evidence.space
         spread = [space.last(1), _sparse(space), space.last(max(len(space) // 2, 1))]
-        self._leanest(list(dict.fromkeys(spread)), micro_batch)
+        forward = self._forward_batch(micro_batch)
+        self._measure([(levels, micro_batch, forward) for levels in dict.fromkeys(spread)])
 
-    def _leanest(self, plans: Sequence[Levels], micro_batch: int) -> list[tuple[int, int | None]]:
+    def _forward_batch(self, micro_batch: int) -> int | None:
         """
-        What plans need, and how many samples the frozen start of the net takes at a time so that it is least.
+        How many samples the frozen start of the net should take at a time, by which the last layer alone needs least.
 
         Fewer at a time take less for activations, and more for what each pass over the frozen layers prepares.
         """
-        new = [levels for levels in plans if (levels, micro_batch) not in self._best]
-        items = [(levels, micro_batch, way) for levels in new for way in _ways(levels, micro_batch)]
-        sizes = dict(zip(items, self._measure(items), strict=True))
-        for levels in new:
-            size, forward = min(
-                ((sizes[levels, micro_batch, way], way) for way in _ways(levels, micro_batch)), key=lambda pair: pair[0]
-            )
-            self._best[levels, micro_batch] = size, forward
-            self.model.learn(levels, micro_batch, size)
-        return [self._best[levels, micro_batch] for levels in plans]
+        if micro_batch not in self._forward:
+            last = self._evidence.space.last(1)
+            ways = [None, micro_batch] if micro_batch > 1 else [None]
+            needs = self._measure([(last, micro_batch, way) for way in ways])
+            self._forward[micro_batch] = ways[needs.index(min(needs))]
+        return self._forward[micro_batch]
 
-    def _measure(self, items: Sequence[_Item]) -> list[int]:
+    def _measure(self, items: list[_Item]) -> list[int]:
         new = [item for item in items if item not in self._known]
         if new:
             exporter = cache.key("measured", repr(self.baked))[:16]
@@ -93,12 +89,9 @@ class Measurements:
             found = self._evidence.each("measuring memory", _bytes, (self._evidence.space, self.baked), new, keys)
             for item, size in zip(new, found, strict=True):
                 self._known[item] = int(size * _MARGIN) + _PAGES
+                if item[0] is not None and item[2] == self._forward.get(item[1], item[2]):
+                    self.model.learn(item[0], item[1], self._known[item])
         return [self._known[item] for item in items]
-
-
-def _ways(levels: Levels, micro_batch: int) -> list[int | None]:
-    """The exporter's choice, and the whole micro-batch; they are the same where nothing lies below what is trained."""
-    return [None] if micro_batch == 1 or levels[0] != FROZEN else [None, micro_batch]
 
 
 def _bytes(context: tuple[Space, tuple[str, ...] | None], item: _Item) -> int:
