@@ -153,6 +153,7 @@ def test_a_wrong_token_is_said_in_words(phone, site):
     phone.shot("8-wrong-token")
     # It can be put right without leaving the screen.
     phone.tap("Leave this run")
+    phone.wait("Join")
     phone.type("ftte://join?...", str(Invite(site.url, "digits", site.key, token="the-right-one")))
     phone.tap("Join")
     trained(phone, updates=1)
