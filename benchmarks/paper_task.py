@@ -39,6 +39,7 @@ __all__ = [
     "from_random",
     "from_random_tuning",
     "part",
+    "task_of",
     "training",
 ]
 
@@ -166,7 +167,8 @@ def _correct(output: Tensor, y: Tensor) -> Tensor:
     return (output.argmax(1) == y).float()
 
 
-def _task(model: nn.Sequential, held_out: Any, name: str) -> Task:
+def task_of(model: nn.Sequential, held_out: Any, name: str) -> Task:
+    """CIFAR-10 for a model, evaluated on what ``held_out`` gives."""
     x, y = training()
     return Task(
         model,
@@ -183,19 +185,19 @@ def _task(model: nn.Sequential, held_out: Any, name: str) -> Task:
 
 def from_random() -> Task:
     """From random weights; reported on test images."""
-    return _task(backbone(), lambda: part("reported"), "cifar10-random")
+    return task_of(backbone(), lambda: part("reported"), "cifar10-random")
 
 
 def from_random_tuning() -> Task:
     """The same, evaluated on the validation part."""
-    return _task(backbone(), lambda: part("validation"), "cifar10-random")
+    return task_of(backbone(), lambda: part("validation"), "cifar10-random")
 
 
 def from_pretrained() -> Task:
     """From the pre-trained backbone; reported on test images."""
-    return _task(pretrained(), lambda: part("reported"), "cifar10-pretrained")
+    return task_of(pretrained(), lambda: part("reported"), "cifar10-pretrained")
 
 
 def from_pretrained_tuning() -> Task:
     """The same, evaluated on the validation part."""
-    return _task(pretrained(), lambda: part("validation"), "cifar10-pretrained")
+    return task_of(pretrained(), lambda: part("validation"), "cifar10-pretrained")

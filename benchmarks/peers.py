@@ -20,6 +20,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 import venv
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 import torch
 
 from benchmarks import cifar10
-from benchmarks.paper_task import part, pretrained
+from benchmarks.paper_task import part, pretrained, task_of
 from coordinator.simulation.scenario import parse_scenario
 from coordinator.simulation.simulate import drawn, simulate
 from coordinator.simulation.sources import load_samples
@@ -95,15 +96,11 @@ def scenario(options: argparse.Namespace) -> Any:
 
 def task() -> Any:
     """The paper's task, held out on the first images of the reported part."""
-    from benchmarks.paper_task import _task
-
-    return _task(pretrained(), lambda: tuple(array[:HELD_OUT] for array in part("reported")), "cifar10-peers")
+    return task_of(pretrained(), lambda: tuple(array[:HELD_OUT] for array in part("reported")), "cifar10-peers")
 
 
 def ours(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Accuracy and wall time of every round."""
-    import time
-
     curve: list[dict[str, Any]] = []
 
     def note(point: Any) -> None:

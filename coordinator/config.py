@@ -170,8 +170,10 @@ class PlanningSection(_Section):
 
     @model_validator(mode="after")
     def _searched_or_given(self) -> PlanningSection:
-        if self.plans is not None and (self.selector is not None or self.data):
-            raise ValueError("plans were searched with selector and data already: leave those out, or leave plans out")
+        if self.plans is not None and (self.selector is not None or self.data or self.shrink):
+            raise ValueError(
+                "plans were searched with selector, data and shrink already: leave those out, or leave plans out"
+            )
         return self
 
 

@@ -138,11 +138,12 @@ class Versions:
         """The files of a version that devices need: not those of weights that their programs have inside. Blocks."""
         if not self._inside:
             return record.weights
-        for ref in record.weights:
+        *frozen, trained = record.weights  # what is frozen is the same files in every version
+        for ref in frozen:
             if ref.sha256 not in self._held:
                 names = safetensors.loads(map_file(self._store.artifact(ref.sha256)))[0].keys()
                 self._held[ref.sha256] = names <= self._inside
-        return tuple(ref for ref in record.weights if not self._held[ref.sha256])
+        return (*(ref for ref in frozen if not self._held[ref.sha256]), trained)
 
     def at(self, version: int) -> Vector:
         """The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does."""

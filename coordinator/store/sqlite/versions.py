@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import sqlite3
@@ -28,8 +29,9 @@ class VersionTable:
     _database: Database
     _unnamed: set[str]
 
+    @abc.abstractmethod
     def _erase(self, gone: Sequence[Location]) -> None:
-        raise NotImplementedError
+        """Erase the bytes of updates that nobody wants any more; the table of updates does it."""
 
     def latest(self) -> VersionRecord:
         found = self._versions("ORDER BY version DESC LIMIT 1")
