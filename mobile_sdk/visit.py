@@ -120,10 +120,11 @@ class Visit:
         self._storage = device.storage
         self._offload = device.offload
         self._link = link
-        self._listener = listener
+        self._tell = listener
+        self._ended = False
         self._inbox: asyncio.Queue[Welcome | Assign | Evaluate | Accepted | Rejected | Exception] = asyncio.Queue()
         self._downloads = Downloads(
-            link, self._storage, device.offload, lambda received, size: listener(Downloading(received, size))
+            link, self._storage, device.offload, lambda received, size: self._listener(Downloading(received, size))
         )
         self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
         self.progressed = False
@@ -147,6 +148,11 @@ class Visit:
             self._device.bytes_up += self._link.sent
             self._device.bytes_down += self._link.received
 
+    def _listener(self, event: Event) -> None:
+        """Tell the app; nothing comes after the end of the run, though a training thread may still be at a step."""
+        if not self._ended:
+            self._tell(event)
+
     async def _read(self) -> RunFinished:
         """Pass on what the coordinator says; ends when the run has ended."""
         try:
@@ -155,6 +161,7 @@ class Visit:
                     case Finished():
                         finished = RunFinished(event.version, event.reason, event.metrics)
                         self._listener(finished)
+                        self._ended = True
                         return finished
                     case Announce():
                         self._listener(Announced(event.version, event.metrics))

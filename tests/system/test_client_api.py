@@ -32,6 +32,7 @@ from mobile_sdk.events import (
     from_json,
     to_json,
 )
+from mobile_sdk.training import TrainingResult, train_in_thread
 
 from .conftest import Site
 
@@ -180,6 +181,40 @@ def test_samples_that_come_while_it_trains_are_trained_on_next(site: Site, tmp_p
     assert server.wait() == 0
     samples = [row[0] for row in site.query("SELECT json_extract(report, '$.samples') FROM updates ORDER BY arrival")]
     assert samples[:2] == [20, 40]
+
+
+def test_nothing_is_told_after_the_end_of_the_run_though_a_step_was_still_under_way(site: Site) -> None:
+    server = site.serve(SETTINGS.format(versions=1))
+    told: list[Event] = []
+
+    async def one_more_step(*work: Any) -> TrainingResult:
+        progress = work[-1]
+        try:
+            await train_in_thread(*work)
+            return await asyncio.Future()
+        except asyncio.CancelledError:
+            progress(3, 10, 0.5)
+            raise
+
+    async def take_part() -> None:
+        slow = options(site, "slow", execute=one_more_step)
+        async with Client(site.url, dataset=part(0, of=4), **slow) as client:
+            trains = asyncio.Event()
+
+            def listen(event: Event) -> None:
+                told.append(event)
+                if isinstance(event, Training):
+                    trains.set()
+
+            running = asyncio.create_task(client.run(listen))
+            await trains.wait()
+            async with Client(site.url, dataset=part(1, of=4), **options(site, "quick")) as quick:
+                await quick.run()
+            await running
+
+    asyncio.run(asyncio.wait_for(take_part(), 60))
+    assert server.wait() == 0
+    assert isinstance(told[-1], RunFinished)
 
 
 def test_importing_the_sdk_loads_neither_numpy_nor_websockets() -> None:
