@@ -61,7 +61,8 @@ class Device:
                     match event:
                         case Assign():
                             report = {"version": event.version, "samples": 10}
-                            self._session.offer(event.assignment, self._ref, report)
+                            content = self._content if self._session.is_short(len(self._content)) else None
+                            self._session.offer(event.assignment, self._ref, report, content, time.monotonic())
                         case FetchRequested():
                             self._session.send_artifact(event.sha256, self._content, event.offset, time.monotonic())
                         case Accepted():

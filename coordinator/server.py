@@ -18,6 +18,7 @@ from .errors import ConfigError
 from .gate import Gate
 from .status import Traffic
 from .tls import server_context
+from .writes import gathered
 
 __all__ = ["Host", "listen"]
 
@@ -52,7 +53,7 @@ class _Door(ServerConnection):
             raise TypeError(f"a WebSocket needs a stream transport, not {transport!r}")
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._entered = self._gate.enter(self._address)
-        super().connection_made(_count_writes(transport, self.traffic))
+        super().connection_made(gathered(transport, self.traffic))
         if not self._entered:
             transport.abort()
 
@@ -71,19 +72,6 @@ class _Door(ServerConnection):
         if self._entered and not self._proven:
             self._proven = True
             self._gate.prove(self._address)
-
-
-def _count_writes(transport: asyncio.Transport, traffic: Traffic) -> asyncio.Transport:
-    class Counted:
-        def write(self, data: bytes) -> None:
-            traffic.down += len(data)
-            transport.write(data)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(transport, name)
-
-    counted: Any = Counted()
-    return counted  # type: ignore[no-any-return]
 
 
 @contextlib.asynccontextmanager

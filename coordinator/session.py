@@ -378,7 +378,10 @@ class DeviceSession:
         self._offer = (offer, *accepted)
         self._status.state = "uploading"
         self._upload = run.uploads.begin(self.device, offer.artifact, self._link.now())
-        if self._upload.size == offer.artifact.size:
+        if offer.follows:
+            if self._upload.resumed:  # it comes whole
+                await run.offload(self._upload.drop)
+        elif self._upload.size == offer.artifact.size:
             await self._complete()
         else:
             self._session.fetch(offer.artifact, self._upload.size)

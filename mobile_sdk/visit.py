@@ -330,7 +330,10 @@ class Visit:
 
     async def _hand_in(self, update: PendingUpdate) -> None:
         """Offer an update until the coordinator has it, or says that it never will."""
-        self._link.session.offer(update.assignment, update.artifact, update.report)
+        session, content = self._link.session, None
+        if session.is_short(update.artifact.size):
+            content = memoryview(await self._offload(self._storage.update_content, update.artifact))
+        session.offer(update.assignment, update.artifact, update.report, content, self._link.now())
         await self._link.flush()
         answer = await self._next()
         if not isinstance(answer, Accepted | Rejected) or answer.assignment != update.assignment:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import ProtocolError
 from . import auth, trust
+from .frames import MAX_CHUNK_BYTES, Chunk
 from .messages import (
     PROTOCOL_VERSION,
     Accepted,
@@ -32,6 +33,7 @@ from .messages import (
     printable,
 )
 from .session import Event, Session, State
+from .transfer import Incoming
 
 __all__ = ["CoordinatorSession"]
 
@@ -63,6 +65,7 @@ class CoordinatorSession(Session):
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
         self._secret: bytes | None = None
+        self._unwanted: str | None = None  # what follows an offer that is answered already
 
     def challenge(self, secret: bytes | None) -> None:
         """Challenge the device that said hello; ``secret`` is :obj:`None` if it has not enrolled."""
@@ -109,10 +112,12 @@ class CoordinatorSession(Session):
 
     def accept(self, assignment: str, *, staleness: int, duplicate: bool) -> None:
         """The update is written down."""
+        self._answered()
         self._send(Accepted(Name(assignment), staleness, duplicate))
 
     def reject(self, assignment: str, code: str, message: str) -> None:
         """The update will never be merged."""
+        self._answered()
         self._send(Rejected(Name(assignment), Name(code), printable(message)))
 
     def announce(self, message: Announce | Merged | Finished) -> None:
@@ -126,10 +131,33 @@ class CoordinatorSession(Session):
                 return self._greeted(message)
             case ((Enrol() | Proof()), State.PROVING):
                 return [message]
-            case ((Ready() | Offer() | Decline() | Evaluated()), State.OPEN):
+            case Offer(), State.OPEN:
+                return self._offered(message)
+            case ((Ready() | Decline() | Evaluated()), State.OPEN):
                 return [message]
             case _:
                 raise self._unexpected(message)
+
+    def _offered(self, message: Offer) -> list[Event]:
+        ref = message.artifact
+        if self._incoming:
+            raise ProtocolError("an update was offered while another is on its way")
+        self._unwanted = None
+        if message.follows:
+            if not 0 < ref.size <= MAX_CHUNK_BYTES:
+                raise ProtocolError(
+                    f"an update of {ref.size} bytes follows its offer; no more than {MAX_CHUNK_BYTES} may"
+                )
+            self._incoming[ref.sha256] = Incoming(ref.sha256, ref.size, 0)
+        return [message]
+
+    def _answered(self) -> None:
+        """What is still on its way of an update that was answered is of no use."""
+        self._unwanted = next(iter(self._incoming), None)
+
+    def _chunk(self, chunk: Chunk) -> list[Event]:
+        events = super()._chunk(chunk)
+        return [] if chunk.sha256 == self._unwanted else events
 
     def _greeted(self, message: Hello) -> list[Event]:
         if message.run != self._run:

@@ -78,9 +78,28 @@ class DeviceSession(Session):
         """Answer an evaluation."""
         self._send(Evaluated(Name(evaluation), samples, metrics))
 
-    def offer(self, assignment: str, artifact: ArtifactRef, report: Mapping[str, Any]) -> None:
-        """Offer an update; the coordinator fetches it, or says at once that it has it or will not take it."""
-        self._send(Offer(Name(assignment), artifact, report))
+    def offer(
+        self,
+        assignment: str,
+        artifact: ArtifactRef,
+        report: Mapping[str, Any],
+        content: memoryview | None = None,
+        now: float = 0.0,
+    ) -> None:
+        """
+        Offer an update; the coordinator fetches it, or says at once that it has it or will not take it.
+
+        Args:
+            assignment: which one it answers.
+            artifact: what is offered.
+            report: counts and metrics.
+            content: its bytes, to be sent right behind without being asked for; only what :meth:`is_short`.
+            now: a monotonic time in seconds.
+
+        """
+        self._send(Offer(Name(assignment), artifact, report, content is not None))
+        if content is not None:
+            self.send_artifact(artifact.sha256, content, 0, now)
 
     def _message(self, message: Message) -> list[Event]:
         match message, self.state:

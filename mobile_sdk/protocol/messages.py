@@ -241,11 +241,16 @@ class Decline:
 
 @dataclasses.dataclass(frozen=True)
 class Offer:
-    """Device: I have the update of this assignment; ``report`` holds counts and metrics, never data."""
+    """
+    Device: I have the update of this assignment; ``report`` holds counts and metrics, never data.
+
+    With ``follows``, the whole update comes right behind, without being asked for.
+    """
 
     assignment: Name
     artifact: ArtifactRef
     report: Mapping[str, Any]
+    follows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

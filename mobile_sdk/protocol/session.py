@@ -99,7 +99,7 @@ class Session(abc.ABC):
         if self.state is State.CLOSED:
             raise ProtocolError("a frame came after the session was closed")
         if isinstance(frame, bytes):
-            return [self._chunk(Chunk.from_bytes(frame))]
+            return self._chunk(Chunk.from_bytes(frame))
         message = decode(frame)
         if isinstance(message, Error):
             self.state = State.CLOSED
@@ -157,18 +157,22 @@ class Session(abc.ABC):
         self._outgoing[sha256] = outgoing
         self._pump(outgoing, now)
 
+    def is_short(self, size: int) -> bool:
+        """Whether ``size`` bytes are one chunk on this link, as far as it is known."""
+        return 0 < size <= self._chunk_bytes
+
     def _delivered(self) -> None:
         """The peer has all that was sent: its answer stands for the acknowledgement of the last chunk."""
         self._outgoing.clear()
 
-    def _chunk(self, chunk: Chunk) -> Received:
+    def _chunk(self, chunk: Chunk) -> list[Event]:
         incoming = self._incoming.get(chunk.sha256)
         if incoming is None:
             raise ProtocolError(f"a chunk of {chunk.sha256} came, which was not asked for")
         incoming.receive(chunk)
         if incoming.done:
             del self._incoming[chunk.sha256]
-        return Received(chunk, incoming.done)
+        return [Received(chunk, incoming.done)]
 
     def _acknowledged(self, message: AckMessage, now: float) -> SendProgress:
         outgoing = self._outgoing.get(message.sha256)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.protocol.coordinator import CoordinatorSession
 from mobile_sdk.protocol.device import DeviceSession
+from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     Announce,
     ArtifactRef,
@@ -19,6 +20,7 @@ from mobile_sdk.protocol.messages import (
     Hex,
     Later,
     Name,
+    Offer,
     Proof,
     Ready,
     Sha256,
@@ -208,6 +210,50 @@ def test_an_artifact_moves_in_chunks_that_are_acknowledged() -> None:
             device.acknowledge(ref.sha256, len(got))
     assert got == content
     assert progress == sorted(progress)
+
+
+SHORT = bytes(range(250)) * 40
+SHORT_REF = ArtifactRef(Sha256("ef" * 32), len(SHORT))
+
+
+def test_a_short_update_follows_its_offer_without_being_asked_for() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    assert device.is_short(len(SHORT))
+    device.offer("a1", SHORT_REF, {}, memoryview(SHORT), 0.0)
+    told = [event for frame in device.frames_to_send() for event in coordinator.receive(frame, 0.0)]
+    assert [type(event) for event in told] == [Offer, Received]
+    assert told[1] == Received(Chunk(SHORT_REF.sha256, 0, SHORT), last=True)
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["known already", "refused"])
+def test_what_follows_an_offer_that_is_answered_is_passed_over(taken: bool) -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    for _ in range(2):  # and it may be offered again
+        device.offer("a1", SHORT_REF, {}, memoryview(SHORT), 0.0)
+        offer, chunk = device.frames_to_send()
+        assert len(coordinator.receive(offer, 0.0)) == 1
+        if taken:
+            coordinator.accept("a1", staleness=0, duplicate=True)
+        else:
+            coordinator.reject("a1", "stale", "too old")
+        assert coordinator.receive(chunk, 0.0) == []
+        (answer,) = coordinator.frames_to_send()
+        assert len(device.receive(answer, 0.0)) == 1
+
+
+def test_an_update_does_not_follow_while_another_is_on_its_way_nor_if_it_is_long() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    long = encode(Offer(Name("a1"), ArtifactRef(Sha256("ab" * 32), 2**20 + 1), {}, True))
+    with pytest.raises(ProtocolError, match="1048577 bytes follows its offer; no more than 1048576 may"):
+        coordinator.receive(long, 0.0)
+    device.offer("a1", SHORT_REF, {}, memoryview(SHORT), 0.0)
+    offer, _ = device.frames_to_send()
+    coordinator.receive(offer, 0.0)
+    with pytest.raises(ProtocolError, match="another is on its way"):
+        coordinator.receive(offer, 0.0)
 
 
 def test_a_chunk_that_nobody_asked_for_is_refused() -> None:
