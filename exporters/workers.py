@@ -19,15 +19,18 @@ __all__ = ["Workers", "stop_all"]
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
+# Fewer items are sooner done here than processes are started, each of which imports torch.
+_FEW = 4
+
 _context: Any = None
 _pools: set[concurrent.futures.ProcessPoolExecutor] = set()
 
 
 class Workers:
     """
-    A number of processes, started when there is something to do and ended when it is done.
+    A number of processes, started when there is enough to do and ended when it is done.
 
-    What cannot be pickled (a task with a lambda for a loss, say) is worked through in this process.
+    Few items, and what cannot be pickled (a task with a lambda for a loss, say), are worked through in this process.
 
     Args:
         count: processes; as many as there are processors where :obj:`None`.
@@ -42,7 +45,7 @@ class Workers:
     ) -> Iterator[tuple[Key, Any]]:
         """``(key, function(context, item))`` of every item, as they are done."""
         count = min(self.count, len(items))
-        packed = _pickled((function, context)) if count > 1 else None
+        packed = _pickled((function, context)) if count > 1 and len(items) >= _FEW else None
         if packed is None:
             yield from _here(function, context, items)
             return

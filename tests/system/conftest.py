@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -44,8 +45,17 @@ PLANS = {
 
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory in which a run has begun, with two tiers; planned once for all tests."""
-    folder = tmp_path_factory.mktemp("planned")
+    """A state directory in which a run has begun, with two tiers; planned once for the tests of all processes."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "planned"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _plan(folder)
+
+
+def _plan(folder: Path) -> Path:
+    """Begin the run, or go on with what another process of this test run has begun."""
     config = parse_config(PLANS | {"run": PLANS["run"] | {"state": "state"}}, folder)
     store = SqliteStore(config.run.state)
     try:
