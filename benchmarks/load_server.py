@@ -44,7 +44,7 @@ def begin(config: Config, store: SqliteStore, key: RunKey, elements: int) -> Non
         return
 
     def put(content: bytes) -> ArtifactRef:
-        entry = store.put(content)
+        (entry,) = store.put(content)
         return ArtifactRef(Sha256(entry.sha256), entry.size)
 
     layout = Layout([Parameter("trained", (elements // 50, 50))])

@@ -42,6 +42,7 @@ class Buffer:
         self._closed = False
         self.arrivals = 0
         self.tiers: collections.Counter[str] = collections.Counter()
+        self._devices: collections.Counter[str] = collections.Counter()
 
     def __len__(self) -> int:
         return len(self._updates)
@@ -70,14 +71,14 @@ class Buffer:
         """Whether an update of ``device`` may come now."""
         if self._limit is None or len(self._updates) < self._limit:
             return True
-        devices = {update.record.device for update in self._updates}
-        return len(devices) < self._contributors and device not in devices
+        return len(self._devices) < self._contributors and device not in self._devices
 
     def add(self, update: BufferedUpdate) -> None:
         """Take an update in."""
         self._updates.append(update)
         self.arrivals += 1
         self.tiers[update.record.tier] += 1
+        self._devices[update.record.device] += 1
         if self.is_full:
             self._full.set()
 
@@ -96,8 +97,7 @@ class Buffer:
 
     def remainder(self) -> list[BufferedUpdate]:
         """Every update, to be merged though there are not enough; nothing if too few devices sent them."""
-        devices = {update.record.device for update in self._updates}
-        return self.all() if len(devices) >= self._contributors else []
+        return self.all() if len(self._devices) >= self._contributors else []
 
     def all(self) -> list[BufferedUpdate]:
         """Every update that waits, oldest first."""
@@ -108,6 +108,7 @@ class Buffer:
         gone = {update.record.assignment for update in updates}
         self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
+        self._devices = collections.Counter(update.record.device for update in self._updates)
         self._room.set()
         if not self.is_full:
             self._full.clear()

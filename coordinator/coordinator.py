@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 # How long to wait before a merge that could not be written is tried again.
 RETRY_SECONDS = 5.0
 
+# Old versions are looked for so often at the most.
+PRUNE_SECONDS = 1.0
+
 # Announcements to all devices together: a large fleet hears of the newest version a little later, not of each.
 ANNOUNCEMENTS_PER_SECOND = 250
 
@@ -97,6 +100,7 @@ class Coordinator:
         self._left = asyncio.Event()
         self._announced_at = -math.inf
         self._announcing: asyncio.TimerHandle | None = None
+        self._pruned_at = -math.inf
 
     def status(self) -> RunStatus:
         """One look at the run."""
@@ -149,6 +153,7 @@ class Coordinator:
                 await self._merge_or_wait(updates)
             elif drained:
                 await self.set_phase("paused", "drained", by="coordinator")
+        await self._prune(now=True)
         if state.phase != "finished":
             await self.set_phase("finished", reason, by="coordinator")
         finished = state.finish(reason, state.versions.newest.metrics)
@@ -345,8 +350,12 @@ class Coordinator:
             self.watch.give_up()
             await self.set_phase("paused", f"rolling back did not help: {harm}", by="coordinator")
 
-    async def _prune(self) -> None:
+    async def _prune(self, *, now: bool = False) -> None:
+        """Remove what is too old; not at every version, where they follow each other fast."""
         run = self.state
+        if not now and run.clock.monotonic() < self._pruned_at + PRUNE_SECONDS:
+            return
+        self._pruned_at = run.clock.monotonic()
         pruned = await run.offload(prune, run.store, self._config.retention, self.watch.best, run.clock.wall())
         if pruned:
             run.versions.forget(pruned)

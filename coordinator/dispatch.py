@@ -73,7 +73,7 @@ class Dispatcher:
         self.scheduler = Scheduler(
             run.config.scheduling,
             run.tiers,
-            buffered=run.buffer.tiers.elements,
+            buffered=lambda: run.buffer.tiers,
             contribution=lambda device: run.device(device).updates,
         )
         self._settings = run.config.training.settings.to_json()
@@ -224,9 +224,7 @@ class Dispatcher:
         if record is None:  # rolled back or withdrawn in this very moment
             await grant.applicant.fail("unavailable", "the assignment became void: come again")
             return
-        version = run.versions.newest
-        if record.version != version.version:
-            version = await run.offload(run.store.version, record.version)
+        version = run.recent(record.version) or await run.offload(run.store.version, record.version)
         tier = grant.tier
         await grant.applicant.assign(
             Assign(

@@ -140,7 +140,7 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
         grid = Grid.of(trained_part(subsets, layout.views(vector)), config.payload.grid_bits)
     inside = frozenset.intersection(*(frozenset(Manifest.from_bytes(item.manifest).baked) for item in exported))
     put = put_weights(store, layout, subsets, vector, grid, inside)
-    run = RunRecord(config.run.name, plans, store.put(evaluation).sha256 if evaluation else "", now)
+    run = RunRecord(config.run.name, plans, store.put(evaluation)[0].sha256 if evaluation else "", now)
     metrics = {}
     if evaluation:
         progress("evaluating version 0")
@@ -151,7 +151,7 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
 
 
 def _put(store: Store, content: bytes) -> ArtifactRef:
-    entry = store.put(content)
+    (entry,) = store.put(content)
     return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 

@@ -133,6 +133,12 @@ class Run:
         """There is a new version."""
         self._history.append(version)
 
+    def recent(self, number: int) -> VersionRecord | None:
+        """The record of a version, if it is one of the newest."""
+        back = self._history[-1].version - number
+        record = self._history[-1 - back] if 0 <= back < len(self._history) else None
+        return record if record is not None and record.version == number else None
+
     def merged(self, updates: Sequence[MergedUpdate]) -> None:
         """Count updates that became part of a version."""
         self._staleness.update(update.staleness for update in updates)

@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Scheduler:
     Args:
         section: the operator's limits.
         tiers: the run's programs.
-        buffered: tiers of the updates that wait to be merged, each as often as there are such updates.
+        buffered: how many updates of each tier wait to be merged.
         contribution: how much a device has contributed so far.
 
     """
@@ -75,7 +75,7 @@ class Scheduler:
         section: SchedulingSection,
         tiers: Sequence[Tier],
         *,
-        buffered: Callable[[], Iterable[str]] = tuple,
+        buffered: Callable[[], Mapping[str, int]] = dict,
         contribution: Callable[[str], float] = lambda device: 0.0,
     ) -> None:
         self._section = section
@@ -225,10 +225,10 @@ class Scheduler:
 
     def _missing(self, tier: str) -> int:
         """How many ranges of the weights that ``tier`` trains too few tasks train."""
-        counts = self._tiers.copy()
-        counts.update(self._buffered())
+        buffered = self._buffered()
         return sum(
-            tier in holders and sum(counts[name] for name in holders) < self._section.coverage
+            tier in holders
+            and sum(self._tiers[name] + buffered.get(name, 0) for name in holders) < self._section.coverage
             for holders in self._ranges
         )
 

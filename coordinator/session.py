@@ -170,7 +170,9 @@ class DeviceSession:
         """What the device may fetch from now on, and the shorter ways that there are to it."""
         ways: Mapping[Difference, bytes] = {}
         if self._run.config.payload.differences:
-            ways = await self._run.offload(self._run.downlink.differences, self._holds, message.weights)
+            downlink, wanted = self._run.downlink, (self._holds, message.weights)
+            known = downlink.known(*wanted)
+            ways = await self._run.offload(downlink.differences, *wanted) if known is None else known
         self._differences = {way.artifact.sha256: content for way, content in ways.items()}
         self._fetchable = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
         self._fetchable |= set(self._differences)

@@ -64,12 +64,22 @@ def put_weights(
     frozen = {name: view for name, view in views.items() if name not in trained}
     held = {name: view for name, view in frozen.items() if name in inside}
     sent = {name: view for name, view in frozen.items() if name not in inside}
-    refs = [_put(store, safetensors.dumps(part)) for part in (held, sent) if part]
-    if grid is None:
-        return PutWeights((*refs, _put(store, safetensors.dumps(trained))), {})
-    published = {name: grid.snap(name, view) for name, view in trained.items()}
-    refs.append(_put(store, safetensors.dumps(published, {METADATA: grid.to_text()})))
-    return PutWeights(tuple(refs), {MASTER: _put(store, safetensors.dumps(trained))})
+    refs = _put(store, *(safetensors.dumps(part) for part in (held, sent) if part))
+    return _put_trained(store, refs, trained, grid, {})
+
+
+def _put_trained(
+    store: Store, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
+) -> PutWeights:
+    """Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync."""
+    parts = {"": safetensors.dumps(trained)}
+    if grid is not None:
+        published = {name: grid.snap(name, view) for name, view in trained.items()}
+        parts = {"": safetensors.dumps(published, {METADATA: grid.to_text()}), MASTER: parts[""]}
+    if state:
+        parts[OPTIMISER] = safetensors.dumps(dict(state))
+    refs = dict(zip(parts, _put(store, *parts.values()), strict=True))
+    return PutWeights((*frozen, refs.pop("")), refs)
 
 
 def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
@@ -78,9 +88,8 @@ def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
     return {name: view for name, view in views.items() if name in names}
 
 
-def _put(store: Store, content: bytes) -> ArtifactRef:
-    entry = store.put(content)
-    return ArtifactRef(Sha256(entry.sha256), entry.size)
+def _put(store: Store, *contents: bytes) -> list[ArtifactRef]:
+    return [ArtifactRef(Sha256(entry.sha256), entry.size) for entry in store.put(*contents)]
 
 
 class Versions:
@@ -181,12 +190,10 @@ class Versions:
         created_at: float,
     ) -> VersionRecord:
         """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
-        put = put_weights(self._store, self._layout, self._subsets, vector, self.grid, self._inside)
-        private = dict(put.private)
-        if state:
-            private[OPTIMISER] = _put(self._store, safetensors.dumps(dict(state)))
+        trained = trained_part(self._subsets, self._layout.views(vector))
+        put = _put_trained(self._store, self.newest.weights[:-1], trained, self.grid, state)
         number = self._store.next_number()
-        record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=private)
+        record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
         self._store.commit(record, merged, discarded)
         self._advance(record, vector, state)
         return record

@@ -231,8 +231,8 @@ class Store(Protocol):
 
     # Artifacts.
 
-    def put(self, content: bytes) -> FileEntry:
-        """Keep a file by its content. Until a record names it, it is kept for this process only."""
+    def put(self, *contents: bytes) -> list[FileEntry]:
+        """Keep files by their content. Until a record names them, they are kept for this process only."""
         ...
 
     def artifact(self, sha256: str) -> Path:

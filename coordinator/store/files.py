@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Container, Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mobile_sdk.files import sync_folder
@@ -26,12 +27,17 @@ class ContentFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*.new"):
             leftover.unlink()
 
     def put(self, contents: Iterable[bytes]) -> list[FileEntry]:
         """Keep files; they are durable when this returns."""
+        with self._lock:
+            return self._put(contents)
+
+    def _put(self, contents: Iterable[bytes]) -> list[FileEntry]:
         entries = []
         for content in contents:
             entry = FileEntry.of(content)
@@ -82,14 +88,15 @@ class ContentFiles:
                 raise StoreError(f"the file {path} is damaged: restore the state directory from a backup")
         return path
 
-    def remove_all_but(self, wanted: Container[str]) -> int:
-        """Remove files; how many."""
+    def remove_unless(self, wanted: Callable[[str], bool]) -> int:
+        """Remove files, by their hashes; how many."""
         removed = 0
-        for path in self._folder.iterdir():
-            if path.name not in wanted:
-                path.unlink()
-                removed += 1
-                step("collect: one file")
-        if removed:
-            sync_folder(self._folder)
+        with self._lock:
+            for path in self._folder.iterdir():
+                if not wanted(path.name):
+                    path.unlink()
+                    removed += 1
+                    step("collect: one file")
+            if removed:
+                sync_folder(self._folder)
         return removed

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class Segments:
     """
     Segment files in one folder; created if missing.
 
-    A process never appends to a segment of an earlier one: its end may be torn.
+    A process never appends to a segment of an earlier one: its end may be torn. One thread appends at a time; others
+    may erase meanwhile.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +55,9 @@ class Segments:
         self._number = max(self._numbers(), default=0)
         self._descriptor: int | None = None
         self._end = 0
+        # What was appended and is named by no row yet, counted by segment: such a segment is not removed.
+        self._unnamed: collections.Counter[int] = collections.Counter()
+        self._lock = threading.Lock()  # of the open segment and that count
 
     def close(self) -> None:
         """Let go of the open segment."""
@@ -62,7 +67,7 @@ class Segments:
 
     def append(self, contents: Sequence[bytes | memoryview]) -> list[Location]:
         """
-        Keep updates; they are durable when this returns.
+        Keep updates; they are durable when this returns. Once rows name them, or never will: :meth:`named`.
 
         Raises:
             OSError: if they cannot be written; then none of them is kept.
@@ -70,27 +75,36 @@ class Segments:
         """
         if not contents:
             return []
-        if self._descriptor is None or self._end >= SEGMENT_BYTES:
-            self._begin()
-        assert self._descriptor is not None  # _begin opened it, or raised
+        with self._lock:
+            if self._descriptor is None or self._end >= SEGMENT_BYTES:
+                self._begin()
+            assert self._descriptor is not None  # _begin opened it, or raised
+            descriptor, number, end = self._descriptor, self._number, self._end
+            self._unnamed[number] += len(contents)
         locations = []
-        end = self._end
         try:
             for content in contents:
-                _write(self._descriptor, content, end)
-                locations.append(Location(self._number, end, len(content)))
+                _write(descriptor, content, end)
+                locations.append(Location(number, end, len(content)))
                 end += len(content)
             step("accept: written")
-            os.fdatasync(self._descriptor)
+            os.fdatasync(descriptor)
         except OSError:
-            # After a failed sync nobody knows what is on the disk: this segment takes nothing more.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._end)
-            self.close()
+            with self._lock:
+                # After a failed sync nobody knows what is on the disk: this segment takes nothing more.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, self._end)
+                self.close()
+                self._unnamed[number] -= len(contents)
             raise
         self._end = end
         step("accept: synced")
         return locations
+
+    def named(self, locations: Iterable[Location]) -> None:
+        """What is at these locations is named by rows now, or will never be."""
+        with self._lock:
+            self._unnamed.subtract(location.segment for location in locations)
 
     def read(self, location: Location) -> bytes:
         """An update's bytes; fewer than its size, or none, if the file was damaged."""
@@ -115,10 +129,12 @@ class Segments:
             by_segment[location.segment].append(location)
         removed = False
         for segment, locations in by_segment.items():
-            if live.get(segment):
+            with self._lock:
+                wanted = bool(live.get(segment)) or self._unnamed[segment] > 0
+                if not wanted:
+                    removed |= self._remove(segment)
+            if wanted:
                 self._overwrite(segment, locations)
-            else:
-                removed |= self._remove(segment)
             step("erase: one segment")
         if removed:
             sync_folder(self._folder)
@@ -170,10 +186,10 @@ class Segments:
             return
         descriptor = os.open(self._path(segment), os.O_WRONLY)
         try:
-            for location in locations:
-                if not _punch(descriptor, location):
-                    for start in range(0, location.size, len(_ZEROS)):
-                        _write(descriptor, _ZEROS[: location.size - start], location.start + start)
+            for start, size in _joined(locations):
+                if not _punch(descriptor, start, size):
+                    for at in range(start, start + size, len(_ZEROS)):
+                        _write(descriptor, _ZEROS[: start + size - at], at)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
@@ -185,12 +201,22 @@ class Segments:
         return self._folder / f"{number:08d}.updates"
 
 
-def _punch(descriptor: int, location: Location) -> bool:
+def _joined(locations: Iterable[Location]) -> list[tuple[int, int]]:
+    """Start and size of the ranges that locations of one segment make up: what came together is mostly merged so."""
+    ranges: list[tuple[int, int]] = []
+    for location in sorted(locations, key=lambda location: location.start):
+        if ranges and sum(ranges[-1]) == location.start:
+            ranges[-1] = ranges[-1][0], ranges[-1][1] + location.size
+        else:
+            ranges.append((location.start, location.size))
+    return ranges
+
+
+def _punch(descriptor: int, start: int, size: int) -> bool:
     """Let the file system take the bytes back, which reads as zeros and writes none; false where it cannot."""
     if _FALLOCATE is None:
         return False
-    offset, size = ctypes.c_int64(location.start), ctypes.c_int64(location.size)
-    return bool(_FALLOCATE(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, size) == 0)
+    return bool(_FALLOCATE(descriptor, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)) == 0)
 
 
 def _write(descriptor: int, content: bytes | memoryview, at: int) -> None:

@@ -36,7 +36,7 @@ def values(update: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def put(store: Store, what: bytes) -> ArtifactRef:
-    entry = store.put(what)
+    (entry,) = store.put(what)
     return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 

@@ -106,5 +106,8 @@ def test_memory_for_differences_is_bounded(files: Files, monkeypatch: pytest.Mon
     served = link(files)
     for base, target in itertools.pairwise(refs):
         served.differences([base.sha256], [target])
-    assert sum(len(content or b"") for content in served._known.values()) <= 5000
-    assert len(served.differences([refs[0].sha256], [refs[1]])) == 1, "what was dropped is made again"
+    assert sum(len(packed.content) for packed in served._known.values() if packed) == served._bytes <= 5000
+    assert served.known([refs[0].sha256], [refs[1]]) is None
+    made = served.differences([refs[0].sha256], [refs[1]])
+    assert len(made) == 1, "what was dropped is made again"
+    assert served.known([refs[0].sha256], [refs[1]]) == made

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> SqliteStore:
     store = SqliteStore(tmp_path / "state")
 
     def ref(text: str) -> ArtifactRef:
-        entry = store.put(text.encode())
+        (entry,) = store.put(text.encode())
         return ArtifactRef(Sha256(entry.sha256), entry.size)
 
     tier = TierRecord("small", 1, 10, ref("manifest"), "00", ref("program"), None)

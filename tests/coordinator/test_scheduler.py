@@ -57,7 +57,7 @@ class Desk:
 def desk(buffered: tuple[str, ...] = (), **section: Any) -> Desk:
     contributions: Counter[str] = Counter()
     scheduler = Scheduler(
-        SchedulingSection(**section), TIERS, buffered=lambda: buffered, contribution=lambda d: contributions[d]
+        SchedulingSection(**section), TIERS, buffered=lambda: Counter(buffered), contribution=lambda d: contributions[d]
     )
     return Desk(scheduler, contributions)
 

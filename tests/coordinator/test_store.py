@@ -296,7 +296,7 @@ def test_a_rollback_is_a_new_version_and_takes_what_built_on_the_others_with_it(
 
 def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(store: SqliteStore) -> None:
     def committed(number: int) -> ArtifactRef:
-        entry = store.put(f"weights {number}".encode())
+        (entry,) = store.put(f"weights {number}".encode())
         ref = ArtifactRef(Sha256(entry.sha256), entry.size)
         store.commit(dataclasses.replace(version(number), weights=(ref,)), [])
         return ref
@@ -316,13 +316,13 @@ def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(
 
 
 def test_a_file_that_no_row_names_yet_is_not_collected(store: SqliteStore) -> None:
-    entry = store.put(b"weights of the version that is being merged")
+    (entry,) = store.put(b"weights of the version that is being merged")
     assert store.collect() == 0
     store.artifact(entry.sha256)
 
 
 def test_a_checkpoint_is_verified_by_its_hash_when_read(store: SqliteStore) -> None:
-    entry = store.put(b"weights")
+    (entry,) = store.put(b"weights")
     store.artifact(entry.sha256).write_bytes(b"weighty")
     with pytest.raises(StoreError, match="damaged: restore"):
         store.verified(entry.sha256)

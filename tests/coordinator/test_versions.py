@@ -29,7 +29,7 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SqliteStor
     views = LAYOUT.views(START)
     grid = Grid.of({name: views[name] for name in ("conv", "head")}) if request.param else None
     files = put_weights(store, LAYOUT, SUBSETS, START, grid)
-    ref = ArtifactRef(Sha256(store.put(b"x").sha256), 1)
+    ref = ArtifactRef(Sha256(store.put(b"x")[0].sha256), 1)
     first = VersionRecord(0, -1, files.weights, {}, 0.0, kind="initial", private=files.private)
     store.create(RunRecord("digits", {}, "", 0.0), [TierRecord("all", 1, 1, ref, "00", ref, None)], first)
     yield store
@@ -98,7 +98,7 @@ def test_the_weights_of_earlier_versions_are_at_hand(store: SqliteStore) -> None
 def test_what_all_programs_have_inside_is_kept_but_not_sent(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state")
     files = put_weights(store, LAYOUT, SUBSETS[1:], START, None, inside=["frozen"])
-    ref = ArtifactRef(Sha256(store.put(b"x").sha256), 1)
+    ref = ArtifactRef(Sha256(store.put(b"x")[0].sha256), 1)
     first = VersionRecord(0, -1, files.weights, {}, 0.0, kind="initial", private=files.private)
     store.create(RunRecord("digits", {}, "", 0.0), [TierRecord("all", 1, 1, ref, "00", ref, None)], first)
     versions = Versions(store, LAYOUT, SUBSETS[1:], inside=["frozen"])

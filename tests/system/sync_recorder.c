@@ -59,10 +59,16 @@ int rename(const char *from, const char *to) {
 
 ssize_t send(int fd, const void *data, size_t length, int flags) {
     ssize_t (*real)(int, const void *, size_t, int) = (ssize_t (*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
-    /* Frames of the server are not masked: the JSON of a short control message starts within four bytes. */
-    const char *text = data;
-    size_t start = 0;
-    while (start < length && start < 10 && text[start] != '{') start++;
-    if (start < length && text[start] == '{') record("say", text + start, length - start);
+    /* One call may send several frames; those of a server are not masked. Whatever else is sent looks like none. */
+    const unsigned char *bytes = data;
+    for (size_t at = 0; at + 2 <= length && (bytes[at] == 0x81 || bytes[at] == 0x82) && bytes[at + 1] < 128;) {
+        size_t header = bytes[at + 1] == 127 ? 10 : bytes[at + 1] == 126 ? 4 : 2, size = bytes[at + 1];
+        if (at + header > length) break;
+        if (header > 2) size = 0;
+        for (size_t i = 2; i < header; i++) size = size << 8 | bytes[at + i];
+        if (size > length - at - header) break;
+        if (bytes[at] == 0x81) record("say", (const char *)bytes + at + header, size);
+        at += header + size;
+    }
     return real(fd, data, length, flags);
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -46,6 +48,7 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
         try:
             self._folder = folder
             self._to_erase: list[Location] = []
+            self._accepting = threading.Lock()
             # Artifacts that no row names yet, by their hash: not to be collected.
             self._unnamed: set[str] = set()
             with available():
@@ -62,7 +65,7 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             raise
 
     def close(self) -> None:
-        with self._database.writing():
+        with self._accepting, self._database.writing():
             self._segments.close()
         self._database.close()
         self._lock_file.close()
@@ -79,11 +82,10 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
 
     # Artifacts.
 
-    def put(self, content: bytes) -> FileEntry:
-        with self._database.writing():
-            entry = self._files.put([content])[0]
-            self._unnamed.add(entry.sha256)
-            return entry
+    def put(self, *contents: bytes) -> list[FileEntry]:
+        with available():  # others write to the database meanwhile
+            self._unnamed.update(hashlib.sha256(content).hexdigest() for content in contents)
+            return self._files.put(contents)
 
     def artifact(self, sha256: str) -> Path:
         return self._files.path(sha256)
@@ -96,7 +98,7 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
         with self._database.writing(), backup_runs(self._folder) as reading:
             if reading:
                 return 0
-            wanted = set(self._unnamed)
+            wanted: set[str] = set()
             for tier in self.tiers():
                 wanted |= {ref.sha256 for ref in (tier.manifest, tier.program, tier.graph) if ref is not None}
             run = self.run()
@@ -104,7 +106,7 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
                 wanted.add(run.evaluation)
             for version in self._versions("WHERE NOT pruned"):
                 wanted |= {ref.sha256 for ref in (*version.weights, *version.private.values())}
-            return self._files.remove_all_but(wanted)
+            return self._files.remove_unless(lambda name: name in wanted or name in self._unnamed)
 
     # The run.
 

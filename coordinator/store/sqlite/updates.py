@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..segments import Location, Segments
 from ..steps import step
 from .assignments import assignment_number
 from .backup import backup_runs, remove_leftovers
-from .database import Database
+from .database import Database, available
 from .devices import write_audit
 
 __all__ = ["UpdateTable", "discard_rows", "merge_rows"]
@@ -31,9 +32,11 @@ class UpdateTable:
     _segments: Segments
     _folder: Path
     _to_erase: list[Location]
+    _accepting: threading.Lock
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
-        with self._database.writing():
+        # Others write to the database while the bytes are synced; updates keep the order in which they came.
+        with self._accepting, available():
             new = {update.assignment: (update, content) for update, content in reversed(updates)}
             marks = ", ".join("?" * len(new))
             for (known,) in self._database.rows(f"SELECT assignment FROM updates WHERE assignment IN ({marks})", *new):
@@ -47,8 +50,11 @@ class UpdateTable:
                         _insert(database, update, location)
                     step("accept: rows")
             except BaseException:
-                self._erase(locations)
+                with self._database.writing():
+                    self._segments.named(locations)
+                    self._erase(locations)
                 raise
+            self._segments.named(locations)
             step("accept: committed")
             return set(new)
 

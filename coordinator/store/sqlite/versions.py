@@ -83,7 +83,7 @@ class VersionTable:
                 gone = merge_rows(database, version.version, merged) + discard_rows(database, discarded)
                 step("merge: rows")
             step("merge: committed")
-            self._unnamed.clear()
+            self._named(version)
             self._erase(gone)
 
     def rollback(
@@ -98,8 +98,12 @@ class VersionTable:
                 )
                 details = {"to": version.parent, "discarded": len(discarded), "why": why}
                 write_audit(database, version.created_at, by, "rolled back", f"version {version.version}", details)
-            self._unnamed.clear()
+            self._named(version)
             self._erase(gone)
+
+    def _named(self, version: VersionRecord) -> None:
+        """A row names the files of a version."""
+        self._unnamed -= {ref.sha256 for ref in (*version.weights, *version.private.values())}
 
     def prune(self, keep: Callable[[Sequence[VersionRecord]], Collection[int]], since: float) -> list[int]:
         with self._database.writing():
