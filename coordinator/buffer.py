@@ -26,8 +26,8 @@ class Buffer:
     Gathers updates until there are enough to merge; never waits for any particular device.
 
     Enough are ``capacity`` updates by ``contributors`` distinct devices. More may come while a merge is under
-    way: they wait for the next one. With ``limit`` of them waiting there is no room, except for devices whose
-    updates are what a merge waits for.
+    way: they wait for the next one. With ``limit`` of them waiting, or about to, there is no room, except for devices
+    whose updates are what a merge waits for.
 
     ``arrivals`` counts all that ever came, ``tiers`` those that wait, by tier.
     """
@@ -38,8 +38,10 @@ class Buffer:
         self._limit = limit
         self._updates: list[BufferedUpdate] = []
         self._full = asyncio.Event()
-        self._room = asyncio.Event()
         self._closed = False
+        self._reserved: collections.Counter[str] = collections.Counter()  # places, by who will fill them
+        # Who waits for room, in the order they came, and whether to take a place.
+        self._waiting: dict[asyncio.Future[None], tuple[str, bool]] = {}
         self.arrivals = 0
         self.tiers: collections.Counter[str] = collections.Counter()
         self._devices: collections.Counter[str] = collections.Counter()
@@ -52,16 +54,39 @@ class Buffer:
         """Whether there is enough to merge."""
         return bool(self.oldest())
 
-    async def room(self, device: str) -> None:
-        """Wait until an update of ``device`` may come. Those on their way up by then do not wait."""
-        while not (self._closed or self.has_room(device)):
-            self._room.clear()
-            await self._room.wait()
+    async def room(self, device: str, *, reserve: bool = False) -> None:
+        """
+        Wait until an update of ``device`` may come; first come, first served.
+
+        Args:
+            device: whose update it is.
+            reserve: take a place, until :meth:`release`; without it, others may have come first by then.
+
+        """
+        if self._closed or self.has_room(device):
+            if reserve:
+                self._reserved[device] += 1
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = device, reserve
+        try:
+            await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(future, None) is None and reserve:  # it had got its place in this very moment
+                self.release(device)
+            raise
+
+    def release(self, device: str) -> None:
+        """Give a place of ``device`` back: its update is here, or will not come."""
+        self._reserved[device] -= 1
+        if self._reserved[device] == 0:
+            del self._reserved[device]
+        self._wake()
 
     def close(self) -> None:
         """Nothing is merged any more: nobody needs to wait."""
         self._closed = True
-        self._room.set()
+        self._wake()
 
     def open(self) -> None:
         """Merges go on."""
@@ -69,9 +94,20 @@ class Buffer:
 
     def has_room(self, device: str) -> bool:
         """Whether an update of ``device`` may come now."""
-        if self._limit is None or len(self._updates) < self._limit:
-            return True
-        return len(self._devices) < self._contributors and device not in self._devices
+        return self._has_place(0) or self._is_awaited(device)
+
+    def _has_place(self, let_in: int) -> bool:
+        return self._limit is None or len(self._updates) + self._reserved.total() + let_in < self._limit
+
+    def _is_awaited(self, device: str) -> bool:
+        """Whether a merge waits for updates by other devices than there are, and this is one."""
+        known = self._coming
+        return len(known) < self._contributors and device not in known
+
+    @property
+    def _coming(self) -> set[str]:
+        """Devices whose updates wait, or have a place."""
+        return self._devices.keys() | self._reserved.keys()
 
     def add(self, update: BufferedUpdate) -> None:
         """Take an update in."""
@@ -109,6 +145,22 @@ class Buffer:
         self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
         self._devices = collections.Counter(update.record.device for update in self._updates)
-        self._room.set()
+        self._wake()
         if not self.is_full:
             self._full.clear()
+
+    def _wake(self) -> None:
+        """Let in who waits, as far as there is room."""
+        let_in = 0  # who only begins to send takes no place yet, but not all of them should begin at once
+        for future, (device, reserve) in list(self._waiting.items()):
+            if not (self._closed or self._has_place(let_in) or self._is_awaited(device)):
+                if len(self._coming) >= self._contributors:
+                    break
+                continue
+            del self._waiting[future]
+            if not future.done():
+                future.set_result(None)
+                if reserve:
+                    self._reserved[device] += 1
+                else:
+                    let_in += 1

@@ -102,6 +102,7 @@ class DeviceSession:
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._upload: Upload | None = None
         self._revoked = False
+        self._dismissed = False
         self._profile: dict[str, object] | None = None
         self._rate = Rate(run.config.limits.messages_per_second)
         self._news: Announce | Finished | None = None
@@ -129,7 +130,8 @@ class DeviceSession:
         except ConnectionLost as error:
             log.debug("%s left: %s", self.device or "a device", error)
         except ProtocolError as error:
-            log.warning("%s broke the protocol: %s", self.device or "a device", error)
+            if not self._dismissed:  # else it had not heard that it is over
+                log.warning("%s broke the protocol: %s", self.device or "a device", error)
         except Refused as error:
             log.warning("%s was refused: %s", self.device or "a device", error)
             await self.fail(error.code, error.args[0])
@@ -218,14 +220,19 @@ class DeviceSession:
                 self._status.state = "offline"
             store = self._run.store
             if self._upload is not None:
-                await self._run.offload(self._upload.spool, self._link.now())
+                try:
+                    await self._run.offload(self._upload.spool, self._link.now())
+                finally:
+                    self._upload.release()
             await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
             await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
 
     async def fail(self, code: str, message: str) -> None:
         """Tell the device what is wrong, and close."""
-        if code == "revoked":
-            self._upload = None  # nothing is to be left of it
+        self._dismissed = True
+        if code == "revoked" and self._upload is not None:
+            self._upload.release()  # nothing is to be left of it
+            self._upload = None
         try:
             await self._link.fail(code, message)
         except ConnectionLost:
@@ -359,12 +366,7 @@ class DeviceSession:
                 staleness = run.versions.staleness(known.version)
                 self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
                 return
-        try:
-            if not run.buffer.has_room(self.device):
-                async with asyncio.timeout(ROOM_SECONDS):
-                    await run.buffer.room(self.device)
-        except TimeoutError:
-            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
+        await self._room()
         staleness = run.versions.staleness(record.version) if record is not None else 0
         tier = run.tier(record.tier) if record is not None else None
         try:
@@ -381,8 +383,7 @@ class DeviceSession:
         self._status.state = "uploading"
         self._upload = run.uploads.begin(self.device, offer.artifact, self._link.now())
         if offer.follows:
-            if self._upload.resumed:  # it comes whole
-                await run.offload(self._upload.drop)
+            await self._drop(self._upload)  # what was here of it before: it comes whole
         elif self._upload.size == offer.artifact.size:
             await self._complete()
         else:
@@ -400,27 +401,54 @@ class DeviceSession:
         if upload is None:
             raise ProtocolError("a chunk came of an upload that was not offered")
         upload.append(chunk.data)
-        if event.last:
-            await self._complete()  # whose answer acknowledges the last chunk
-            return
-        self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
         if upload.should_spool(self._link.now()):
             await self._run.offload(upload.spool, self._link.now())
+        if event.last:
+            await self._complete()  # whose answer acknowledges the last chunk
+        else:
+            self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
+
+    async def _room(self, *, reserve: bool = False) -> None:
+        """Wait until an update may come into the buffer, or send the device away."""
+        buffer = self._run.buffer
+        if buffer.has_room(self.device):
+            await buffer.room(self.device, reserve=reserve)
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await buffer.room(self.device, reserve=reserve)
+        except TimeoutError:
+            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
+
+    async def _drop(self, upload: Upload) -> None:
+        """Nothing is to be left of an upload here."""
+        if upload.on_disk:
+            await self._run.offload(upload.drop)
+        else:
+            upload.drop()
 
     async def _complete(self) -> None:
-        """All bytes are here: validate, write down, acknowledge."""
+        """All bytes are here: as soon as there is a place in the buffer, take the update in."""
+        await self._room(reserve=True)
+        try:
+            await self._take_in()
+        finally:
+            self._run.buffer.release(self.device)
+
+    async def _take_in(self) -> None:
+        """Validate an update, write it down, acknowledge it."""
         if self._offer is None or self._upload is None:
             raise ProtocolError("an upload ended that was not offered")
         (offer, assignment, tier), upload = self._offer, self._upload
         run = self._run
         try:
-            if upload.size <= SMALL_BYTES and not upload.resumed:
+            if upload.size <= SMALL_BYTES and not upload.on_disk:
                 content, delta = checked(upload, tier)  # sooner done than handed to a thread
             else:
                 content, delta = await run.offload(checked, upload, tier)
         except UpdateRefused as error:
             torn = upload.resumed and error.code == "payload"
-            await run.offload(upload.drop)
+            await self._drop(upload)
             if torn:
                 # The part that was here may have been torn by a crash of ours; the device's copy is whole.
                 self._session.fetch(offer.artifact, 0)
@@ -438,8 +466,7 @@ class DeviceSession:
             received_at=run.clock.wall(),
         )
         new = await run.intake.accept(record, content, delta)
-        if upload.resumed:
-            await run.offload(upload.drop)
+        await self._drop(upload)
         self._offer = self._upload = None
         self._status.state = "idle"
         self._host.dispatcher.ended(self.device)

@@ -1,9 +1,9 @@
 """
 Updates on their way up: what has come so far, so that a broken upload goes on where it stopped.
 
-Chunks are kept in memory. They are written to a file when the connection is lost, and now and then on a link so slow
-that a restart of the coordinator would cost the device much. Nothing here is durable, on purpose: nothing is
-acknowledged on its strength.
+Chunks are kept in memory. They are written to a file when the connection is lost, now and then on a link so slow
+that a restart of the coordinator would cost the device much, and while more is on its way than memory is there for.
+Nothing here is durable, on purpose: nothing is acknowledged on its strength.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ __all__ = ["Upload", "Uploads"]
 # What a restart of the coordinator may cost a device, at the most, in seconds of sending.
 SPOOL_SECONDS = 5.0
 
+# Chunks of all updates together that are kept in memory.
+MEMORY_BYTES = 256_000_000
+
 Bytes = bytes | memoryview
+
+
+class _Memory:
+    """Bytes that the chunks of all uploads take."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class Upload:
@@ -30,10 +40,11 @@ class Upload:
         ref: what is coming.
         size: bytes that are in the file already.
         now: a monotonic time in seconds.
+        memory: what all uploads take.
 
     """
 
-    def __init__(self, path: Path, ref: ArtifactRef, size: int, now: float) -> None:
+    def __init__(self, path: Path, ref: ArtifactRef, size: int, now: float, memory: _Memory) -> None:
         self.ref = ref
         self.resumed = size > 0
         self.size = size
@@ -41,15 +52,23 @@ class Upload:
         self._in_file = size
         self._chunks: list[Bytes] = []
         self._spooled_at = now
+        self._memory = memory
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether part of it is in the file."""
+        return self._in_file > 0
 
     def append(self, data: Bytes) -> None:
         """Take the next chunk."""
         self._chunks.append(data)
         self.size += len(data)
+        self._memory.bytes += len(data)
 
     def should_spool(self, now: float) -> bool:
-        """Whether it has gone on for so long that it should be written to the file."""
-        return now - self._spooled_at > SPOOL_SECONDS and self.size < self.ref.size
+        """Whether it has gone on for so long, or there is so little memory left, that it should go to the file."""
+        slow = now - self._spooled_at > SPOOL_SECONDS and self.size < self.ref.size
+        return slow or self._memory.bytes > MEMORY_BYTES
 
     def spool(self, now: float) -> None:
         """Write what is in memory to the file. Blocks."""
@@ -59,7 +78,7 @@ class Upload:
                 file.truncate(self._in_file)
                 file.writelines(self._chunks)
             self._in_file = self.size
-            self._chunks.clear()
+            self.release()
 
     def content(self) -> Bytes:
         """All that has come. Blocks if part of it is in the file."""
@@ -67,9 +86,14 @@ class Upload:
         parts = [*head, *self._chunks]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def release(self) -> None:
+        """Let go of what is in memory."""
+        self._memory.bytes -= sum(len(chunk) for chunk in self._chunks)
+        self._chunks.clear()
+
     def drop(self) -> None:
         """Forget it. Blocks if part of it is in the file."""
-        self._chunks.clear()
+        self.release()
         if self._in_file:
             self._path.unlink(missing_ok=True)
         self.size = self._in_file = 0
@@ -87,6 +111,7 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._memory = _Memory()
         folder.mkdir(parents=True, exist_ok=True)
         self._parts = {path.name.split("@")[0]: path for path in folder.iterdir()}
 
@@ -104,7 +129,7 @@ class Uploads:
         if size > ref.size:
             wanted.unlink()
             size = 0
-        return Upload(wanted, ref, size, now)
+        return Upload(wanted, ref, size, now, self._memory)
 
     def forget(self, device: str) -> None:
         """The device has no upload any more, and none is to be left of it."""
