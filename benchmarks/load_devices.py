@@ -85,7 +85,9 @@ class Device:
             await self._socket.send(frame)
 
 
-async def bare(options: argparse.Namespace, payload: bytes, started: asyncio.Event, ready: list[int]) -> None:
+async def bare(
+    options: argparse.Namespace, number: int, payload: bytes, started: asyncio.Event, ready: list[int]
+) -> None:
     """A client of the ceiling."""
     with contextlib.suppress(ConnectionClosed):
         async with connect(
@@ -93,6 +95,8 @@ async def bare(options: argparse.Namespace, payload: bytes, started: asyncio.Eve
         ) as socket:
             ready.append(1)
             await started.wait()
+            if number >= options.at_once:
+                await socket.recv()  # connected, and waits for its turn
             while True:
                 await socket.send(payload)
                 await socket.recv()
@@ -115,7 +119,7 @@ async def run(options: argparse.Namespace) -> None:
     if options.kind == "ceiling":
         started, ready = asyncio.Event(), list[int]()
         payload = values.tobytes()
-        tasks = [asyncio.create_task(bare(options, payload, started, ready)) for _ in range(options.devices)]
+        tasks = [asyncio.create_task(bare(options, n, payload, started, ready)) for n in range(options.devices)]
         while len(ready) < options.devices:
             await asyncio.sleep(0.05)
         print("connected", flush=True)
@@ -152,6 +156,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--update-bytes", type=int, required=True)
+    parser.add_argument("--at-once", type=int, default=1_000_000, help="connections of the ceiling that send")
     asyncio.run(run(parser.parse_args()))
 
 

@@ -92,7 +92,7 @@ class Devices:
 
     def __init__(self, kind: str, server: Server, devices: int, update_bytes: int) -> None:
         command = [sys.executable, HERE / "load_devices.py", kind, server.hello["url"], "--key", server.hello["key"]]
-        command += ["--devices", str(devices), "--update-bytes", str(update_bytes)]
+        command += ["--devices", str(devices), "--update-bytes", str(update_bytes), "--at-once", str(CONCURRENCY)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent
         )
