@@ -26,8 +26,8 @@ class Buffer:
     Gathers updates until there are enough to merge; never waits for any particular device.
 
     Enough are ``capacity`` updates by ``contributors`` distinct devices. More may come while a merge is under
-    way: they wait for the next one. With ``limit`` of them waiting, or about to, there is no room, except for devices
-    whose updates are what a merge waits for.
+    way: they wait for the next one. With ``limit`` of them waiting there is no room, except for devices whose updates
+    are what a merge waits for; those that were on their way by then find a place among twice as many.
 
     ``arrivals`` counts all that ever came, ``tiers`` those that wait, by tier.
     """
@@ -40,8 +40,8 @@ class Buffer:
         self._full = asyncio.Event()
         self._closed = False
         self._reserved: collections.Counter[str] = collections.Counter()  # places, by who will fill them
-        # Who waits for room, in the order they came, and whether to take a place.
-        self._waiting: dict[asyncio.Future[None], tuple[str, bool]] = {}
+        # Who waits for room, in the order they came: not to take a place, and to take one.
+        self._waiting: tuple[dict[asyncio.Future[None], str], ...] = ({}, {})
         self.arrivals = 0
         self.tiers: collections.Counter[str] = collections.Counter()
         self._devices: collections.Counter[str] = collections.Counter()
@@ -63,16 +63,16 @@ class Buffer:
             reserve: take a place, until :meth:`release`; without it, others may have come first by then.
 
         """
-        if self._closed or self.has_room(device):
+        if self._closed or self.has_room(device, reserve=reserve):
             if reserve:
                 self._reserved[device] += 1
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = device, reserve
+        self._waiting[reserve][future] = device
         try:
             await future
         except asyncio.CancelledError:
-            if self._waiting.pop(future, None) is None and reserve:  # it had got its place in this very moment
+            if self._waiting[reserve].pop(future, None) is None and reserve:  # it had got its place in this very moment
                 self.release(device)
             raise
 
@@ -81,23 +81,28 @@ class Buffer:
         self._reserved[device] -= 1
         if self._reserved[device] == 0:
             del self._reserved[device]
-        self._wake()
+        self._wake(reserve=True)
 
     def close(self) -> None:
         """Nothing is merged any more: nobody needs to wait."""
         self._closed = True
-        self._wake()
+        for reserve in (True, False):
+            self._wake(reserve=reserve)
 
     def open(self) -> None:
         """Merges go on."""
         self._closed = False
 
-    def has_room(self, device: str) -> bool:
-        """Whether an update of ``device`` may come now."""
-        return self._has_place(0) or self._is_awaited(device)
+    def has_room(self, device: str, *, reserve: bool = False) -> bool:
+        """Whether an update of ``device`` may come now, or take a place."""
+        return self._has_place(reserve) or self._is_awaited(device)
 
-    def _has_place(self, let_in: int) -> bool:
-        return self._limit is None or len(self._updates) + self._reserved.total() + let_in < self._limit
+    def _has_place(self, reserve: bool, let_in: int = 0) -> bool:
+        if self._limit is None:
+            return True
+        if reserve:
+            return len(self._updates) + self._reserved.total() < 2 * self._limit
+        return len(self._updates) + let_in < self._limit
 
     def _is_awaited(self, device: str) -> bool:
         """Whether a merge waits for updates by other devices than there are, and this is one."""
@@ -145,19 +150,20 @@ class Buffer:
         self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
         self._devices = collections.Counter(update.record.device for update in self._updates)
-        self._wake()
+        for reserve in (True, False):
+            self._wake(reserve=reserve)
         if not self.is_full:
             self._full.clear()
 
-    def _wake(self) -> None:
-        """Let in who waits, as far as there is room."""
+    def _wake(self, *, reserve: bool) -> None:
+        """Let in who waits, as far as there is room, of those who take a place or of those who do not."""
         let_in = 0  # who only begins to send takes no place yet, but not all of them should begin at once
-        for future, (device, reserve) in list(self._waiting.items()):
-            if not (self._closed or self._has_place(let_in) or self._is_awaited(device)):
+        for future, device in list(self._waiting[reserve].items()):
+            if not (self._closed or self._has_place(reserve, let_in) or self._is_awaited(device)):
                 if len(self._coming) >= self._contributors:
                     break
                 continue
-            del self._waiting[future]
+            del self._waiting[reserve][future]
             if not future.done():
                 future.set_result(None)
                 if reserve:

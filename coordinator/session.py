@@ -411,7 +411,7 @@ class DeviceSession:
     async def _room(self, *, reserve: bool = False) -> None:
         """Wait until an update may come into the buffer, or send the device away."""
         buffer = self._run.buffer
-        if buffer.has_room(self.device):
+        if buffer.has_room(self.device, reserve=reserve):
             await buffer.room(self.device, reserve=reserve)
             return
         try:

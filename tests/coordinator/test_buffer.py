@@ -82,10 +82,10 @@ def test_nobody_waits_for_a_merge_that_will_not_come() -> None:
 
 def test_a_place_is_one_devices_until_its_update_is_here() -> None:
     async def scenario() -> None:
-        buffer = Buffer(2, limit=2)
+        buffer = Buffer(1, limit=1)  # two places
         await buffer.room("phone-1", reserve=True)
         await buffer.room("phone-2", reserve=True)
-        assert not buffer.has_room("phone-3")
+        assert not buffer.has_room("phone-3", reserve=True)
         waiting = [asyncio.create_task(buffer.room(name, reserve=True)) for name in ("phone-3", "phone-4")]
         await asyncio.sleep(0)
         buffer.release("phone-1")  # it gives up
@@ -94,7 +94,7 @@ def test_a_place_is_one_devices_until_its_update_is_here() -> None:
         assert not waiting[1].done(), "one place lets one in, in the order they came"
         buffer.add(update(0, "phone-2"))
         buffer.release("phone-2")
-        assert not buffer.has_room("phone-4"), "an update takes the place that its device had"
+        assert not buffer.has_room("phone-4", reserve=True), "an update takes the place that its device had"
         buffer.remove(buffer.remainder())
         await waiting[1]
 
@@ -104,7 +104,8 @@ def test_a_place_is_one_devices_until_its_update_is_here() -> None:
 def test_who_stops_waiting_takes_no_place() -> None:
     async def scenario() -> None:
         buffer = Buffer(1, limit=1)
-        await buffer.room("phone-1", reserve=True)
+        for name in ("phone-0", "phone-1"):
+            await buffer.room(name, reserve=True)
         waiting = asyncio.create_task(buffer.room("phone-2", reserve=True))
         late = asyncio.create_task(buffer.room("phone-3", reserve=True))
         await asyncio.sleep(0)
@@ -113,6 +114,6 @@ def test_who_stops_waiting_takes_no_place() -> None:
         buffer.release("phone-1")
         late.cancel()  # in the very moment in which it gets its place
         await asyncio.gather(waiting, late, return_exceptions=True)
-        assert buffer.has_room("phone-4")
+        assert buffer.has_room("phone-4", reserve=True)
 
     asyncio.run(scenario())
