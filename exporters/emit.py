@@ -14,8 +14,10 @@ import torch
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchBackendConfig
 from executorch.exir import lowered_backend_module as exir_lowered
 from executorch.exir._serialize._named_data_store import NamedDataStore, NamedDataStoreOutput
+from executorch.exir._serialize._serialize import serialize_for_executorch
 from executorch.exir.delegate import executorch_call_delegate
 from executorch.exir.passes import MemoryPlanningPass
+from executorch.exir.schema import DelegateCall, Program
 from torch import Tensor, fx
 
 from .edge import edge_program
@@ -60,11 +62,49 @@ def emit(methods: Mapping[str, fx.GraphModule]) -> Emitted:
             compile_config=config,
         )
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.
-        program = edge.to_executorch(
-            ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
-        )
+        settings = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
+        program = edge.to_executorch(settings)
+        content = program.buffer
+        if _share_delegates(program.executorch_program):
+            content = _serialised(program, settings)
     planned = {plan.name: sum(plan.non_const_buffer_sizes) for plan in program.executorch_program.execution_plan}
-    return Emitted(program.buffer, graph_bytes(methods), planned)
+    return Emitted(content, graph_bytes(methods), planned)
+
+
+def _share_delegates(program: Program) -> bool:
+    """
+    Let equal delegates of a method be one, which is called several times; whether there were any.
+
+    A runtime sets each delegate up by itself, with packed weights and a workspace of its own; for the tiles of a batch
+    once is enough.
+    """
+    shared = False
+    for plan in program.execution_plan:
+        known: dict[str, int] = {}
+        kept: list[Any] = []
+        places: list[int] = []
+        for delegate in plan.delegates:
+            key = repr((delegate.id, delegate.processed, delegate.compile_specs))
+            if key not in known:
+                known[key] = len(kept)
+                kept.append(delegate)
+            places.append(known[key])
+        shared |= len(kept) < len(plan.delegates)
+        plan.delegates[:] = kept
+        for chain in plan.chains:
+            for instruction in chain.instructions:
+                call = instruction.instr_args
+                if isinstance(call, DelegateCall):
+                    call.delegate_index = places[call.delegate_index]
+    return shared
+
+
+def _serialised(program: Any, settings: ExecutorchBackendConfig) -> bytes:
+    """The file of a program that was changed after it was emitted."""
+    content, _ = serialize_for_executorch(
+        program._emitter_output, settings, program._data_serializer, program._named_data
+    )
+    return bytes(content)
 
 
 class LoweredBackendModule(exir_lowered.LoweredBackendModule):  # type: ignore[misc]

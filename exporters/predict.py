@@ -46,7 +46,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
     """The memory of the lowered ``train_step`` of ``step``; the graph is simplified in place."""
     simplify(graph)
     parts = partition(graph.graph)
-    delegates = [describe(p.nodes, p.inputs, p.outputs) for p in parts if isinstance(p, Region)]
+    delegates = [describe(p.nodes, p.inputs, p.outputs) for p in parts if isinstance(p, Region) and not p.again]
     shared = max((workspace(delegate) for delegate in delegates), default=0)
     operators = sum(len(delegate.operators) for delegate in delegates)
     baked = sum(packed(delegate) for delegate in delegates)

@@ -29,7 +29,7 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     fused = torch.backends.mkldnn.flags(enabled=False)
     # Likewise fused attention; the plain one is products and a softmax.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with fused, plain, traceback.preserve_node_meta(), named_modules(model), _TagBackward():
+    with fused, plain, _unchanged(model), traceback.preserve_node_meta(), named_modules(model), _TagBackward():
         _enter("")
         # On fake tensors: without oneDNN, computing a depthwise convolution for real would take seconds.
         tracer = make_fx(
@@ -39,6 +39,17 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+@contextlib.contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Recurrent modules keep a second list of their weights, in which fake ones would stay."""
+    kept = [(module, list(module._flat_weights)) for module in model.modules() if isinstance(module, nn.RNNBase)]
+    try:
+        yield
+    finally:
+        for module, weights in kept:
+            module._flat_weights = weights
 
 
 def _enter(name: str) -> None:

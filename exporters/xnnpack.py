@@ -27,6 +27,7 @@ from executorch.exir._serialize._flatbuffer import _flatc_compile
 from torch import Tensor, fx
 
 from .lowering import kernels  # noqa: F401  # it registers the operators
+from .lowering.marks import APART, mark
 
 __all__ = ["Graph", "Operator", "Operand", "constant_of", "describe", "serialise", "supported"]
 
@@ -128,7 +129,7 @@ def constant_of(node: fx.Node) -> Tensor | None:
 
 def supported(node: fx.Node) -> bool:
     """Whether :func:`describe` knows the operator, with these arguments."""
-    if node.op != "call_function" or node.target not in _WRITERS:
+    if node.op != "call_function" or node.target not in _WRITERS or mark(node, APART):
         return False
     tensors = [node, *node.all_input_nodes]
     values = [n.meta.get("val") for n in tensors]

@@ -34,7 +34,8 @@ from . import (
 from .baked import fold
 from .choices import chosen
 from .errors import Unsupported
-from .forward import ForwardPart
+from .forward import ForwardPart, with_descendants
+from .marks import APART, MODULE, TILE
 from .registry import REWRITES
 from .slices import narrow
 from .values import Value, cat, slice_axis
@@ -53,9 +54,6 @@ FAMILIES = (
     products,
     shapes,
 )
-
-# Key in ``node.meta["custom"]``: the model's module that an operator of the traced graph comes from.
-MODULE = "module"
 
 # Programs draw no random numbers; dropout reaches the graph as one of these.
 _RANDOM = ("bernoulli", "bernoulli_", "empty_like", "empty_permuted", "native_dropout", "rand", "rand_like")
@@ -126,8 +124,15 @@ def _share_constants(graph: fx.Graph) -> None:
 class _Rewriter(fx.Interpreter):
     """Runs the traced graph on values instead of tensors."""
 
-    def __init__(self, graph: fx.GraphModule, choices: Mapping[str, str], part: ForwardPart | None = None) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        choices: Mapping[str, str],
+        part: ForwardPart | None = None,
+        tile: int | None = None,
+    ) -> None:
         super().__init__(graph)
+        self.tile = tile
         self.choices = choices
         self.part = part
         self.extra_traceback = False  # an ExportError is one sentence for the user
@@ -135,7 +140,8 @@ class _Rewriter(fx.Interpreter):
         self.tiled: dict[fx.Node, Value] | None = None
 
     def run_node(self, n: fx.Node) -> Any:
-        traceback.current_meta["custom"] = n.meta.get("custom", {})
+        custom = n.meta.get("custom", {})
+        traceback.current_meta["custom"] = custom if self.tile is None else {**custom, TILE: self.tile}
         if self.part is not None and n in self.part.whole:
             if self.tiled is None:
                 self.tiled = self._tiles(self.part)
@@ -164,16 +170,27 @@ class _Rewriter(fx.Interpreter):
         x, *others = self.inputs
         batch = x.shape[0]
         pieces: list[list[Value]] = []
-        for start in range(0, batch, part.samples):
-            tile = Value(slice_axis(x.natural(), 0, start, part.samples))
-            walk = _Rewriter(part.graph, self.choices)
-            walk.env = dict(
-                zip((n for n in part.graph.graph.nodes if n.op == "placeholder"), [tile, *others], strict=True)
-            )
+        whole = x.natural()
+        places = [n for n in part.graph.graph.nodes if n.op == "placeholder"]
+        samples = with_descendants(places[:1])
+        # What is made of weights alone is made once.
+        once = _Rewriter(part.graph, self.choices)
+        once.env = dict(zip(places[1:], others, strict=True))
+        for node in part.needed:
+            if node not in samples:
+                once.env[node] = once.run_node(node)
+        for number, start in enumerate(range(0, batch, part.samples)):
+            # Where it begins differs from tile to tile: outside, so that the tiles are equal.
+            traceback.current_meta["custom"] = {APART: True}
+            tile = Value(slice_axis(whole, 0, start, part.samples))
+            walk = _Rewriter(part.graph, self.choices, tile=number)
+            walk.env = {**once.env, places[0]: tile}
             for node in part.needed:
-                walk.env[node] = walk.run_node(node)
+                if node in samples:
+                    walk.env[node] = walk.run_node(node)
             pieces.append([walk.env[twin] for _, twin in part.results])
         joined = {}
+        traceback.current_meta["custom"] = {}
         for (node, _), parts in zip(part.results, zip(*pieces, strict=True), strict=True):
             order = parts[0].order
             joined[node] = Value(cat([p.arranged(order) for p in parts], order.index(0)), order)

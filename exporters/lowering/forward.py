@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["ForwardPart", "find"]
+__all__ = ["ForwardPart", "find", "with_descendants"]
 
 _aten = torch.ops.aten
 _CONVOLUTION = _aten.convolution.default
-# Measured bytes of the delegate's bookkeeping per operator of the traced graph, and of a convolution that is unrolled.
-_OPERATOR = 8_000
-_UNROLLED = 60_000
+# What a call of the delegate for another tile is worth, in bytes: it takes some memory, and time.
+_CALL = 20_000
 # What a tile of columns and its parts take, in convolution.py.
 _COLUMNS = 2 << 20
 
@@ -84,7 +83,7 @@ def find(
     twin = dict(pairs)
     results = _results(inside)
     while failing := [n for n in results if not _per_sample(n, twin[n], batch, samples)]:
-        inside -= _with_descendants(failing)
+        inside -= with_descendants(failing)
         results = _results(inside)
     if not any(n.target is _CONVOLUTION for n in inside):
         return None
@@ -108,8 +107,8 @@ def _needed(graph: fx.GraphModule, results: Sequence[fx.Node]) -> list[fx.Node]:
 def _independent(graph: fx.GraphModule, live: Sequence[int]) -> set[fx.Node]:
     """Operators that depend on x, and on none of the live inputs."""
     placeholders = [n for n in graph.graph.nodes if n.op == "placeholder"]
-    from_x = _with_descendants(placeholders[:1])
-    from_live = _with_descendants([placeholders[i] for i in live])
+    from_x = with_descendants(placeholders[:1])
+    from_live = with_descendants([placeholders[i] for i in live])
     return {n for n in from_x - from_live if n.op == "call_function"}
 
 
@@ -117,29 +116,27 @@ def _leanest(graph: fx.GraphModule, inside: set[fx.Node], batch: int) -> int:
     """
     Samples per tile for the least memory, by estimate.
 
-    Fewer samples make smaller activations, but every tile has operators of its own, and static convolutions pack
-    their weights once per tile.
+    Fewer samples make smaller activations. The delegate's bookkeeping and packed weights are there once, whatever the
+    tiles, since tiles are equal; only what stands between them is there for each.
     """
-    live, per_tile = 0, 0
+    live = 0
     for node in inside:
         tensors = [n.meta.get("val") for n in (node, *node.all_input_nodes) if n in inside or n is node]
         size = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
-        per_tile += _OPERATOR
         if node.target is _CONVOLUTION:
             image, w = node.args[0].meta["val"], node.args[1]  # type: ignore[union-attr]
             if w.op == "get_attr":  # type: ignore[union-attr]
-                per_tile += 4 * getattr(graph, str(w.target)).numel()  # type: ignore[union-attr]
                 size += 4 * image.numel()
             else:
                 taps = math.prod(w.meta["val"].shape[2:])  # type: ignore[union-attr]
-                per_tile += _UNROLLED
                 size += 4 * image.numel() + min(_COLUMNS, 8 * image.numel() * taps)
         live = max(live, size)
     divisors = [d for d in range(1, batch + 1) if batch % d == 0]
-    return min(divisors, key=lambda d: live * d // batch + per_tile * (batch // d))
+    return min(divisors, key=lambda d: live * d // batch + _CALL * (batch // d))
 
 
-def _with_descendants(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def with_descendants(nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """Nodes, and all that depend on them."""
     found = set(nodes)
     waiting = list(nodes)
     while waiting:

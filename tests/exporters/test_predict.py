@@ -52,7 +52,7 @@ def test_a_prediction_is_what_is_measured(name, part):
     assert predicted.total_bytes == pytest.approx(measured.total_bytes, rel=0.1, abs=1e6)
     for field in ("trained_bytes", "gradient_bytes", "optimiser_bytes", "batch_bytes", "mapped_bytes"):
         assert getattr(predicted, field) == getattr(measured, field)
-    assert predicted.arena_bytes == pytest.approx(measured.arena_bytes, rel=0.02, abs=50_000)
+    assert predicted.arena_bytes == pytest.approx(measured.arena_bytes, rel=0.02, abs=64_000)
 
 
 def test_the_parts_of_a_measurement_are_its_total(tiny, tiny_program):

@@ -160,15 +160,38 @@ class Driver:
         Clock.schedule_interval(look, 0)
 
     def do_tap(self, command: Command, answer: Callable[..., None]) -> None:
-        widget = button(command["text"])
-        position = reveal(widget)
+        """The button with this text, as soon as there is one that can be tapped."""
 
-        def touch(_: float) -> None:
-            finger = Finger(*reveal(widget))
-            finger.down()
-            Clock.schedule_once(lambda _: (finger.up(), Clock.schedule_once(lambda _: answer(position), 0)), 0.02)
+        def tap(widget: Any) -> None:
+            position = reveal(widget)
 
-        Clock.schedule_once(touch, 0)
+            def touch(_: float) -> None:
+                finger = Finger(*reveal(widget))
+                finger.down()
+                Clock.schedule_once(lambda _: (finger.up(), Clock.schedule_once(lambda _: answer(position), 0)), 0.02)
+
+            Clock.schedule_once(touch, 0)
+
+        self._when(lambda: button(command["text"]), tap, answer)
+
+    def _when(
+        self, find: Callable[[], Any], act: Callable[[Any], None], answer: Callable[..., None], seconds: float = 20
+    ) -> None:
+        """Act on what is found on the screen: an app is not there the moment that something was tapped."""
+        limit = time.monotonic() + seconds
+
+        def look(_: float) -> bool:
+            try:
+                found = find()
+            except LookupError as error:
+                if time.monotonic() > limit:
+                    answer({"error": f"{type(error).__name__}: {error}"})
+                    return False
+                return True
+            act(found)
+            return False
+
+        Clock.schedule_interval(look, 0)
 
     def do_nav(self, command: Command, answer: Callable[..., None]) -> None:
         """To a screen, by the navigation's item."""
@@ -210,14 +233,20 @@ class Driver:
         Clock.schedule_interval(look, 0.05)
 
     def do_type(self, command: Command, answer: Callable[..., None]) -> None:
-        """Into the field with this hint."""
-        for widget in shown(app.root):
-            if isinstance(widget, TextInput) and widget.hint_text == command["hint"]:
-                widget.text = ""
-                widget.insert_text(command["text"])
-                answer()
-                return
-        raise LookupError(f"there is no field {command['hint']!r}")
+        """Into the field with this hint, as soon as there is one."""
+
+        def field() -> Any:
+            for widget in shown(app.root):
+                if isinstance(widget, TextInput) and widget.hint_text == command["hint"]:
+                    return widget
+            raise LookupError(f"there is no field {command['hint']!r}")
+
+        def write(widget: Any) -> None:
+            widget.text = ""
+            widget.insert_text(command["text"])
+            answer()
+
+        self._when(field, write, answer)
 
     def do_draw(self, command: Command, answer: Callable[..., None]) -> None:
         """Strokes of points (x, y) between 0 and 1, y upward."""
