@@ -14,6 +14,8 @@ epochs = 1
 learning_rate = 0.02
 [merge]
 buffer = 1
+[scheduling]
+repeat = false
 [stop]
 versions = 12
 [payload]
