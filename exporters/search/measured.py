@@ -62,6 +62,7 @@ class Measurements:
         self._calibrated = True
         space = self._evidence.space
         spread = [space.last(1), _sparse(space), space.last(max(len(space) // 2, 1))]
+        spread = [levels for plan in spread if any(levels := self._without_baked(plan))]
         forward = self._forward_batch(micro_batch)
         self._measure([(levels, micro_batch, forward) for levels in dict.fromkeys(spread)])
 
@@ -77,6 +78,12 @@ class Measurements:
             needs = self._measure([(last, micro_batch, way) for way in ways])
             self._forward[micro_batch] = ways[needs.index(min(needs))]
         return self._forward[micro_batch]
+
+    def _without_baked(self, levels: Levels) -> Levels:
+        """The same, with layers frozen that no plan of the run trains: their weights are inside."""
+        inside = frozenset(self.baked or ())
+        layers = zip(self._evidence.space.layers, levels, strict=True)
+        return tuple(FROZEN if inside & layer.trained(level).keys() else level for layer, level in layers)
 
     def _measure(self, items: list[_Item]) -> list[int]:
         new = [item for item in items if item not in self._known]

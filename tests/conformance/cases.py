@@ -50,10 +50,15 @@ def write(case: str, folder: Path) -> Path:
         arrays = {"x": x.numpy(), "y": y.numpy(), "sample_weight": sample_weight.numpy()}
         # A short batch is filled up with samples of weight 0, which batch normalisation would still count.
         counts = [len(x)] if _normalises_batches(task) else [len(x), len(x) // 2 + 1]
+        single = {n: w.float() for n, w in weights.items()}
         for count in counts:
             batch = [_double(t[:count]) for t in (x, y, sample_weight)]
             results = step.train_step(*batch, *[weights[n] for n in step.order])
             sums = 1 + len(task.metrics)
+            rounded = plain.train_step(*(t[:count] for t in (x, y, sample_weight)), *[single[n] for n in step.order])[
+                sums:
+            ]
+            arrays |= {f"{count}/rounded/{n}": g.numpy() for n, g in zip(step.trained, rounded, strict=True)}
             arrays |= {f"{count}/train/{i}": r.numpy() for i, r in enumerate(results[:sums])}
             arrays |= {f"{count}/gradient/{n}": g.numpy() for n, g in zip(step.trained, results[sums:], strict=True)}
             evaluated = step.evaluate(*batch, *[weights[n] for n in step.names])
@@ -65,7 +70,8 @@ def write(case: str, folder: Path) -> Path:
             results = step.train_step(*batch, *[weights[n] for n in step.order], *masks)
             dropped = zip(step.trained, results[sums:], strict=True)
             arrays |= {f"dropout/gradient/{n}": g.numpy() for n, g in dropped}
-        arrays |= _moved(step, [_double(t) for t in (x, y, sample_weight)], weights)
+        arrays |= _moved("moved", step, [_double(t) for t in (x, y, sample_weight)], weights)
+        arrays |= _moved("rounded", plain, [x, y, sample_weight], single)
     (folder / EXPECTED).write_bytes(safetensors.dumps(arrays, {"counts": " ".join(map(str, counts))}))
     return folder
 
@@ -79,18 +85,18 @@ def _masks(step: Step) -> list[np.ndarray]:
     return masks
 
 
-def _moved(step: Step, batch: list[torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """What trained weights have moved by after some steps of SGD, in compact form."""
+def _moved(name: str, step: Step, batch: list[torch.Tensor], weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What trained weights have moved by after some steps of SGD, in compact form, as ``name``."""
     current = dict(weights)
     subset = step.plan.subset
     rate = 0.01 / len(batch[0])
     for _ in range(STEPS):
         results = step.train_step(*batch, *[current[n] for n in step.order])
-        for name, gradient in zip(step.trained, results[-len(step.trained) :], strict=True):
-            moved = current[name].clone()
-            moved[subset.selector(name)] -= rate * gradient
-            current[name] = moved
-    return {f"moved/{n}": (current[n] - weights[n])[subset.selector(n)].numpy() for n in step.trained}
+        for trained, gradient in zip(step.trained, results[-len(step.trained) :], strict=True):
+            moved = current[trained].clone()
+            moved[subset.selector(trained)] -= rate * gradient
+            current[trained] = moved
+    return {f"{name}/{n}": (current[n] - weights[n])[subset.selector(n)].numpy() for n in step.trained}
 
 
 def _half(task: Task) -> Plan:

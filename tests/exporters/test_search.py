@@ -10,9 +10,9 @@ from torch import nn
 from exporters import BudgetError, ExportError, Plan, Task, export
 from exporters.measure import measure
 from exporters.program import build
-from exporters.search import Tiers, evidence_of, plan_for, plan_tiers, select
+from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
 from exporters.search.files import load, save
-from exporters.space import Space
+from exporters.space import FROZEN, Space
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,15 @@ def test_nested_tiers_lie_inside_each_other_and_measure_within_their_budgets(wid
         assert measure(build(wide, tier.plan, ("train_step",))).total_bytes <= tier.budget
         assert tier.needs <= tier.budget < nested.everything
         assert nested.space.level_of(tier.plan.subset) == tier.levels
+
+
+def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_ones(wide):
+    evidence = evidence_of(wide, samples=few_samples(), processes=1)
+    measurements = Measurements(evidence, baked=("1.weight", "1.bias"))
+    measurements.calibrate(wide.micro_batch)
+    measured = [levels for levels, _, _ in measurements._known if levels is not None]
+    assert len(measured) > 1
+    assert all(levels[0] == FROZEN for levels in measured)
 
 
 def test_coverage_counts_the_tiers_that_train_a_layer(nested):
