@@ -239,7 +239,7 @@ def test_snapping_moves_a_weight_by_half_a_step_at_most_and_only_once(start: np.
     grid = Grid.of({"w": start}, 12)
     snapped = grid.snap("w", start)
     largest = np.abs(start).max(axis=1, keepdims=True)
-    assert (np.abs(snapped - start) <= largest / 2**12 + 1e-37).all()
+    assert (np.abs(snapped - start) <= largest / 2**12 + 2.0**-121).all()  # steps are 2**-120 or more
     assert not np.signbit(snapped[snapped == 0]).any()
     np.testing.assert_array_equal(grid.snap("w", snapped), snapped)
 
