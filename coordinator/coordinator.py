@@ -153,7 +153,11 @@ class Coordinator:
                 await self._merge_or_wait(updates)
             elif drained:
                 await self.set_phase("paused", "drained", by="coordinator")
-        await self._prune(now=True)
+        try:
+            async with self._writing:
+                await self._prune(now=True)
+        except StoreUnavailable as error:
+            log.error("old versions keep their files for now: %s", error)
         if state.phase != "finished":
             await self.set_phase("finished", reason, by="coordinator")
         finished = state.finish(reason, state.versions.newest.metrics)
