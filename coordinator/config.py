@@ -158,6 +158,8 @@ class PlanningSection(_Section):
     task's own. ``shrink``: whether a smaller micro-batch is taken where that lets a budget train more; it slows a step.
     ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins. ``bake``: whether
     convolutions that no plan trains are inside the programs, where that takes less memory; see docs/lowering.md.
+    ``frozen_bits``: weights that no plan trains are rounded to ``2**frozen_bits`` steps to the largest of a channel
+    before the run begins, and travel in about so many bits each.
     """
 
     mode: Literal["nested", "common"] = "nested"
@@ -167,6 +169,7 @@ class PlanningSection(_Section):
     seed: int = 0
     plans: Path | None = None
     bake: bool = False
+    frozen_bits: Annotated[int, Field(ge=3, le=12)] | None = None
 
     @model_validator(mode="after")
     def _searched_or_given(self) -> PlanningSection:

@@ -116,7 +116,7 @@ def _reports(store: Store, tier: Tier, metric: str) -> bool:
 
 
 def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Progress, plans: dict[str, Any]) -> None:
-    exported, evaluation = _export_all(config, progress)
+    exported, frozen, evaluation = _export_all(config, progress)
     records = []
     subsets = []
     for item in exported:
@@ -139,7 +139,11 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     if config.payload.differences:
         grid = Grid.of(trained_part(subsets, layout.views(vector)), config.payload.grid_bits)
     inside = frozenset.intersection(*(frozenset(Manifest.from_bytes(item.manifest).baked) for item in exported))
-    put = put_weights(store, layout, subsets, vector, grid, inside)
+    frozen_grid = None
+    coarse = {name: view for name, view in layout.views(vector).items() if name in frozen and name not in inside}
+    if coarse and config.payload.differences and config.planning.frozen_bits is not None:
+        frozen_grid = Grid.of(coarse, config.planning.frozen_bits)
+    put = put_weights(store, layout, subsets, vector, grid, inside, frozen_grid)
     run = RunRecord(config.run.name, plans, store.put(evaluation)[0].sha256 if evaluation else "", now)
     metrics = {}
     if evaluation:
@@ -160,9 +164,9 @@ def _put_packed(store: Store, content: bytes) -> ArtifactRef:
     return dataclasses.replace(_put(store, packed), encoding=encoding)
 
 
-def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], bytes]:
+def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], list[str], bytes]:
     """
-    Plan and export every tier, as many at once as there are processors; and the held-out data.
+    Plan and export every tier, as many at once as there are processors; and what may be rounded, and the held-out data.
 
     One plan for all devices is one program, of the smallest tier.
     """
@@ -179,17 +183,18 @@ def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], by
         evaluation = pool.submit(_held_out, config.run.task)
         progress("searching what to train within the budgets")
         budgets = [config.budgets[tier] for tier in tiers]
-        plans = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
+        plans, frozen = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
+        rounding = (frozen, config.planning.frozen_bits)
         progress(f"exporting and verifying {len(tiers)} programs")
         waiting = [
-            pool.submit(_export, config.run.task, config.run.name, tier, config.budgets[tier], plan)
+            pool.submit(_export, config.run.task, config.run.name, tier, config.budgets[tier], plan, rounding)
             for tier, plan in zip(tiers, plans, strict=True)
         ]
         for done, _ in enumerate(concurrent.futures.as_completed(waiting), 1):
             progress(f"exported and verified {done} of {len(tiers)} programs")
         exported = [future.result() for future in waiting]
         journal.unlink(missing_ok=True)
-        return exported, evaluation.result()
+        return exported, frozen, evaluation.result()
 
 
 def stop_planning() -> None:
@@ -212,12 +217,17 @@ def _end_with_workers() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the coordinator decides
 
 
-def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Path) -> list[Any]:
-    """In a worker: the plans of all budgets, as JSON values. What it works out is kept in case it is stopped."""
+def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Path) -> tuple[list[Any], list[str]]:
+    """
+    In a worker: the plans of all budgets, as JSON values, and the names of the frozen weights that may be rounded.
+
+    What it works out is kept in case it is stopped.
+    """
     from exporters.quiet import quiet
 
     with quiet():
         from exporters.choose import bake
+        from exporters.frozen import frozen_matrices
         from exporters.journal import Journal
         from exporters.search import plans_for
         from exporters.search.files import load
@@ -240,18 +250,24 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
             )
         if planning.bake:
             plans = bake(loaded, plans)
-        return [plan.to_json() for plan in plans]
+        return [plan.to_json() for plan in plans], frozen_matrices(loaded, plans)
 
 
-def _export(task: str, run: str, tier: str, budget: int, plan: Any) -> _Exported:
-    """In a worker: export and verify one program."""
+def _export(
+    task: str, run: str, tier: str, budget: int, plan: Any, rounding: tuple[list[str], int | None]
+) -> _Exported:
+    """In a worker: export and verify one program, with the frozen weights of these names on a grid of so many bits."""
     from exporters.quiet import quiet
 
     with quiet():
         from exporters import Plan, export
+        from exporters.frozen import rounded
         from exporters.task import load_task
 
         loaded = load_task(task)
+        names, bits = rounding
+        if bits is not None:
+            loaded = rounded(loaded, names, bits)
         program = export(loaded, budget=budget, plan=Plan.from_json(loaded.layout, plan)).for_run(
             run, FIRST_SERIAL, tier
         )

@@ -53,18 +53,26 @@ def put_weights(
     vector: Vector,
     grid: Grid | None,
     inside: Collection[str] = (),
+    frozen_grid: Grid | None = None,
 ) -> PutWeights:
     """
     Write a weight vector as the files of a version; what did not change is there already.
 
-    What is ``inside`` all programs is a file of its own, which no device needs.
+    What is ``inside`` all programs is a file of its own, which no device needs. So are frozen weights that lie on
+    ``frozen_grid``: devices can be sent their integers.
     """
     views = layout.views(vector)
     trained = trained_part(subsets, views)
     frozen = {name: view for name, view in views.items() if name not in trained}
     held = {name: view for name, view in frozen.items() if name in inside}
     sent = {name: view for name, view in frozen.items() if name not in inside}
-    refs = _put(store, *(safetensors.dumps(part) for part in (held, sent) if part))
+    coarse = {name for name, _ in frozen_grid.shapes} if frozen_grid is not None else set()
+    exact = {name: view for name, view in sent.items() if name not in coarse}
+    contents = [safetensors.dumps(part) for part in (held, exact) if part]
+    if frozen_grid is not None:
+        parts = {name: sent[name] for name, _ in frozen_grid.shapes}
+        contents.append(safetensors.dumps(parts, {METADATA: frozen_grid.to_text()}))
+    refs = _put(store, *contents)
     return _put_trained(store, refs, trained, grid, {})
 
 

@@ -104,6 +104,7 @@ def simulate(
                 samples.x_path,
                 samples.y_path,
                 tuple(sys.path),
+                config.planning.frozen_bits,
             )
             say("starting workers")
             count = (os.cpu_count() or 1) if workers is None else workers

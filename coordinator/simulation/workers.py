@@ -30,7 +30,8 @@ class WorkshopFiles:
     What every worker needs, once: the task by its name, the programs' manifests by their tier, and where the
     samples lie.
 
-    ``path`` lists folders in which the task's module is looked for.
+    ``path`` lists folders in which the task's module is looked for. ``frozen_bits`` is the grid of the weights that are
+    inside the programs; the others come with each job.
     """
 
     task: str
@@ -38,6 +39,7 @@ class WorkshopFiles:
     x: Path
     y: Path
     path: tuple[str, ...] = ()
+    frozen_bits: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Workshop:
     def __init__(self, files: WorkshopFiles) -> None:
         import torch  # in workers alone
 
+        from exporters.frozen import frozen_matrices, rounded
+        from exporters.plan import Plan
         from exporters.task import load_task
 
         from .torch_engine import TorchEngine
@@ -64,9 +68,11 @@ class Workshop:
         torch.set_num_threads(1)
         sys.path[:0] = [folder for folder in files.path if folder not in sys.path]
         task = load_task(files.task)
-        self.engines = {
-            tier: TorchEngine(task, Manifest.from_bytes(manifest)) for tier, manifest in files.manifests.items()
-        }
+        manifests = {tier: Manifest.from_bytes(content) for tier, content in files.manifests.items()}
+        if files.frozen_bits is not None:
+            plans = [Plan(manifest.trained, manifest.micro_batch) for manifest in manifests.values()]
+            task = rounded(task, frozen_matrices(task, plans), files.frozen_bits)
+        self.engines = {tier: TorchEngine(task, manifest) for tier, manifest in manifests.items()}
         self._x = np.load(files.x, mmap_mode="r")
         self._y = np.load(files.y, mmap_mode="r")
 

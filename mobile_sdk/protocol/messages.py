@@ -72,8 +72,9 @@ class Hex(str):
     """Bytes in lower-case hexadecimal."""
 
 
-# How an artifact may be packed: not at all, by zlib, or with the bytes of its words sorted by their place first.
-ENCODINGS = ("identity", "zlib", "zlib-words")
+# How an artifact may be packed: not at all, by zlib, with the bytes of its words sorted by their place first, and also
+# with floats that are small integers times a power of two taken out and written as integers.
+ENCODINGS = ("identity", "zlib", "zlib-words", "zlib-integers")
 
 
 class Sha256(str):

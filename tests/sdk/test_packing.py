@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mobile_sdk.errors import PayloadError
 from mobile_sdk.payload import pack, unpack
+from mobile_sdk.payload.coarse import most_bytes, put_back, take_out
 from mobile_sdk.protocol.messages import ENCODINGS
 
 
@@ -28,6 +30,71 @@ def test_words_never_take_more_than_zlib_alone(numbers: list[int], rest: bytes) 
     packed, encoding = pack(content)
     assert len(packed) <= len(zlib.compress(content, 9))
     assert unpack(packed, encoding, len(content)) == content
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(
+        st.tuples(st.integers(0, 200), st.integers(-130, 130), st.integers(1, 127), st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
+    st.binary(max_size=70),
+)
+def test_floats_on_a_grid_come_back_to_the_bit(
+    seed: int, stretches: list[tuple[int, int, int, bool]], rest: bytes
+) -> None:
+    """Stretches of small integers times powers of two, of whatever exponent, between words of any kind."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for length, exponent, largest, noise in stretches:
+        with np.errstate(over="ignore"):
+            grid = np.ldexp(generator.integers(-largest, largest + 1, length).astype(np.float64), exponent)
+            parts.append(grid.astype("<f4").tobytes())
+        parts.append(generator.bytes(4 * length) if noise else b"")
+    content = b"".join(parts) + rest
+    words = len(content) // 4
+    table, left = take_out(np.frombuffer(content, "<u4", words))
+    assert len(table) <= most_bytes(words)
+    taken, nothing = put_back(table, words)
+    assert nothing == b""
+    assert (taken | left).tobytes() == content[: 4 * words]
+    packed, encoding = pack(content)
+    assert unpack(packed, encoding, len(content)) == content
+
+
+def test_weights_on_a_grid_take_no_more_than_their_integers() -> None:
+    integers = np.random.default_rng(0).normal(0, 15, 20_000).clip(-63, 63).round()
+    content = (np.ldexp(integers, -9) + 0.0).astype("<f4").tobytes()
+    packed, encoding = pack(content)
+    assert encoding == "zlib-integers"
+    assert len(packed) < 1.05 * len(zlib.compress(integers.astype(np.int8).tobytes(), 9))
+    assert len(packed) < 0.8 * len(zlib.compress(content, 9))
+
+
+def _table(segments: int, count: int, *entries: tuple[int, int, int]) -> bytes:
+    """A table of integers as a peer might send it, all of them 1."""
+    columns = zip(*entries, strict=True) if entries else ((), (), ())
+    kinds = ("<u4", "<u4", np.int8)
+    body = b"".join(np.array(column, kind).tobytes() for column, kind in zip(columns, kinds, strict=True))
+    return struct.pack("<II", segments, count) + body + b"\1" * count
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"short",
+        struct.pack("<II", 2**32 - 1, 0),
+        struct.pack("<II", 0, 2**32 - 1),
+        _table(1, 4, (7, 4, 0)),  # beyond the end
+        _table(2, 4, (0, 3, 0), (2, 1, 0)),  # over each other
+        _table(2, 4, (4, 2, 0), (0, 2, 0)),  # out of order
+        _table(1, 3, (0, 4, 0)),  # fewer integers than promised
+    ],
+)
+def test_a_table_that_is_not_of_the_file_is_refused(table: bytes) -> None:
+    with pytest.raises(PayloadError):
+        unpack(zlib.compress(table + bytes(40)), "zlib-integers", 40)
 
 
 @pytest.mark.parametrize("promised", [99, 101])

@@ -69,8 +69,9 @@ def test_a_device_whose_weights_are_damaged_gets_the_version_from_nothing(site: 
     device.kill()
     for path in (site.folder / "phone-1" / "artifacts").iterdir():
         content = bytearray(path.read_bytes())
-        content[-5] ^= 1
-        path.write_bytes(content)
+        if content:  # of what was just coming there may be nothing yet
+            content[-min(5, len(content))] ^= 1
+            path.write_bytes(content)
     again = site.device("phone-1", 0)
     assert again.wait() == 0
     assert server.wait() == 0
