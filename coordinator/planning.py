@@ -21,7 +21,7 @@ from typing import Any
 from mobile_sdk import ed25519, safetensors
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
-from mobile_sdk.payload import Grid, pack
+from mobile_sdk.payload import Grid, pack, pack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from mobile_sdk.signing import signed_bytes
 
@@ -31,7 +31,7 @@ from .evaluate import Evaluator, engine_of
 from .evaluation_process import EvaluationProcess
 from .keys import RunKey
 from .store.base import RunRecord, Store, TierRecord, VersionRecord
-from .tiers import Tier, load_tiers, unpacked_program
+from .tiers import Tier, load_tiers, unpacked_manifest, unpacked_program
 from .versions import put_weights, trained_part
 
 __all__ = ["begin_or_resume", "load_evaluator", "sign_tiers", "stop_planning"]
@@ -101,7 +101,7 @@ def sign_tiers(store: Store, key: RunKey) -> None:
     """Sign the programs again that a key signed which ``key`` follows; whatever nobody signed stays so."""
     signatures = {}
     for record in store.tiers():
-        manifest = store.verified(record.manifest.sha256).read_bytes()
+        manifest = unpacked_manifest(store, record)
         old = bytes.fromhex(record.signature)
         if any(ed25519.verify(bytes.fromhex(each), signed_bytes(manifest), old) for each in key.predecessors):
             signatures[record.name] = key.sign(manifest)
@@ -127,10 +127,10 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
                 name=item.tier,
                 serial=manifest.serial,
                 budget_bytes=manifest.memory.budget_bytes,
-                manifest=_put(store, item.manifest),
+                manifest=_put_packed(store, pack_text(item.manifest)),
                 signature=key.sign(item.manifest),
-                program=_put_packed(store, item.program),
-                graph=_put_packed(store, item.graph),
+                program=_put_packed(store, pack(item.program)),
+                graph=_put_packed(store, pack(item.graph)),
             )
         )
     layout = manifest.layout
@@ -154,14 +154,10 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     store.create(run, records, VersionRecord(0, -1, put.weights, metrics, now, kind="initial", private=put.private))
 
 
-def _put(store: Store, content: bytes) -> ArtifactRef:
+def _put_packed(store: Store, packed: tuple[bytes, str]) -> ArtifactRef:
+    content, encoding = packed
     (entry,) = store.put(content)
-    return ArtifactRef(Sha256(entry.sha256), entry.size)
-
-
-def _put_packed(store: Store, content: bytes) -> ArtifactRef:
-    packed, encoding = pack(content)
-    return dataclasses.replace(_put(store, packed), encoding=encoding)
+    return ArtifactRef(Sha256(entry.sha256), entry.size, encoding)
 
 
 def _export_all(config: Config, progress: Progress) -> tuple[list[_Exported], list[str], bytes]:
@@ -290,6 +286,6 @@ def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
     run = store.run()
     if run is None or not run.evaluation:
         return None
-    manifest = store.verified(tier.record.manifest.sha256).read_bytes()
+    manifest = unpacked_manifest(store, tier.record)
     program = unpacked_program(store, tier.record)
     return EvaluationProcess(manifest, program, store.verified(run.evaluation).read_bytes())

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, PROGRAM_FILE, Manifest
-from mobile_sdk.payload import unpack
+from mobile_sdk.payload import unpack, unpack_text
 from mobile_sdk.protocol.messages import ArtifactRef
 
 from .store.base import Store, TierRecord
 
-__all__ = ["Tier", "choose_tier", "load_tiers", "unpacked_program"]
+__all__ = ["Tier", "choose_tier", "load_tiers", "unpacked_manifest", "unpacked_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +62,20 @@ def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
     """The tiers of the run, smallest first, for an optimiser with so many numbers per trained element."""
     tiers = []
     for record in store.tiers():
-        manifest = Manifest.from_bytes(store.artifact(record.manifest.sha256).read_bytes())
+        manifest = Manifest.from_bytes(unpacked_manifest(store, record))
         tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
+
+
+def unpacked_manifest(store: Store, record: TierRecord) -> bytes:
+    """
+    A tier's manifest, as it was signed.
+
+    Raises:
+        StoreError: if it is damaged on the disk.
+
+    """
+    return unpack_text(store.verified(record.manifest.sha256).read_bytes(), record.manifest.encoding)
 
 
 def unpacked_program(store: Store, record: TierRecord) -> bytes:
@@ -76,7 +87,7 @@ def unpacked_program(store: Store, record: TierRecord) -> bytes:
         PayloadError: if it does not unpack to what the manifest says.
 
     """
-    manifest = Manifest.from_bytes(store.verified(record.manifest.sha256).read_bytes())
+    manifest = Manifest.from_bytes(unpacked_manifest(store, record))
     packed = store.verified(record.program.sha256).read_bytes()
     return unpack(packed, record.program.encoding, manifest.files[PROGRAM_FILE].size)
 

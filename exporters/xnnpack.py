@@ -419,7 +419,7 @@ def serialise(graph: Graph) -> tuple[bytes, dict[str, bytes]]:
         buffer = 0
         if operand.data is not None:
             content = operand.data.contiguous().numpy().tobytes()
-            name = hashlib.sha256(content).hexdigest()
+            name = hashlib.sha256(content).hexdigest()[:16]  # it is written down wherever it is used
             constants[name] = content
             buffer = len(entries)
             entries.append({"offset": _NO_OFFSET, "size": len(content), "named_key": name})

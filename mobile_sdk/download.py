@@ -9,7 +9,7 @@ from .clock import Offload
 from .errors import PayloadError, ProgramRejected, ProtocolError
 from .link import Link
 from .manifest import ENGINE_FILES, MANIFEST_FILE, SIGNATURE_FILE, Manifest
-from .payload import unpack
+from .payload import unpack, unpack_text
 from .protocol.device import DeviceSession
 from .protocol.messages import ArtifactRef, Assign, Evaluate
 from .protocol.session import Received
@@ -111,7 +111,10 @@ def install_program(
             storage.remove_program(assign.manifest.sha256)
             raise ProtocolError(f"the installed program is fetched again: {error}") from error
         return installed
-    manifest = _read(storage, assign.manifest)
+    try:
+        manifest = unpack_text(_read(storage, assign.manifest), assign.manifest.encoding)
+    except PayloadError as error:
+        raise ProgramRejected(f"the manifest is damaged: {error}") from error
     check_signature(manifest, signature, public_key)  # before its word for the program's size is taken
     program = _unpack(storage, assign, manifest, name)
     verify(manifest, program)

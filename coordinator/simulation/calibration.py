@@ -20,7 +20,7 @@ from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.settings import TrainingSettings
 
 from ..store.base import Store
-from ..tiers import Tier, unpacked_program
+from ..tiers import Tier, unpacked_manifest, unpacked_program
 
 __all__ = ["Timing", "calibrate", "measure_step"]
 
@@ -103,7 +103,6 @@ def calibrate(store: Store, tiers: Sequence[Tier], pinned: Mapping[str, float]) 
 
 def _engine(store: Store, tier: Tier) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
-        manifest = store.artifact(tier.record.manifest.sha256).read_bytes()
-        (Path(folder) / MANIFEST_FILE).write_bytes(manifest)
+        (Path(folder) / MANIFEST_FILE).write_bytes(unpacked_manifest(store, tier.record))
         (Path(folder) / PROGRAM_FILE).write_bytes(unpacked_program(store, tier.record))
         return load_engine(folder)

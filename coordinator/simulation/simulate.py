@@ -35,7 +35,7 @@ from ..keys import RunKey
 from ..planning import begin_or_resume
 from ..store.base import Store
 from ..store.sqlite import SqliteStore
-from ..tiers import Tier
+from ..tiers import Tier, unpacked_manifest
 from .calibration import Timing, calibrate
 from .device import Device, World
 from .fleet import Delay, Profile, draw_fleet
@@ -100,7 +100,7 @@ def simulate(
             samples = load_samples(scenario.data.source, folder)
             files = WorkshopFiles(
                 config.run.task,
-                {tier.name: store.artifact(tier.record.manifest.sha256).read_bytes() for tier in tiers},
+                {tier.name: unpacked_manifest(store, tier.record) for tier in tiers},
                 samples.x_path,
                 samples.y_path,
                 tuple(sys.path),

@@ -7,7 +7,7 @@ Both directions are safetensors files, which any tool of that ecosystem opens. D
 from .differences import apply_difference, make_difference
 from .format import UpdateFormat
 from .grid import Grid
-from .packing import pack, unpack
+from .packing import pack, pack_text, unpack, unpack_text
 from .updates import decode_update, encode_update
 
 __all__ = [
@@ -18,5 +18,7 @@ __all__ = [
     "encode_update",
     "make_difference",
     "pack",
+    "pack_text",
     "unpack",
+    "unpack_text",
 ]

@@ -1,5 +1,5 @@
 """
-Programs, packed for their way.
+Programs and their manifests, packed for their way.
 
 A program is a FlatBuffer: words of four bytes, most of them small numbers and offsets that resemble their neighbours'.
 With all first bytes of its words together, then all second ones and so on, zlib needs about 30 % less than for the
@@ -16,9 +16,11 @@ from ..errors import PayloadError
 from ..protocol.messages import ENCODINGS
 from .coarse import most_bytes, put_back, take_out
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "pack_text", "unpack", "unpack_text"]
 
 _WORD = 4
+# A text may unpack to no more.
+_LONGEST_TEXT = 16 << 20
 
 
 def pack(content: bytes) -> tuple[bytes, str]:
@@ -73,6 +75,34 @@ def unpack(packed: bytes, encoding: str, size: int) -> bytes:
         return content
     taken |= np.frombuffer(content, "<u4", count)
     return taken.tobytes() + content[count * _WORD :]
+
+
+def pack_text(content: bytes) -> tuple[bytes, str]:
+    """The shortest way to send a text, of those that need no word of how long it is."""
+    packed = zlib.compress(content, 9)
+    return (packed, "zlib") if len(packed) < len(content) else (content, "identity")
+
+
+def unpack_text(packed: bytes, encoding: str) -> bytes:
+    """
+    The text that :func:`pack_text` packed.
+
+    Raises:
+        PayloadError: if it is not of this encoding, or longer than 16 MiB.
+
+    """
+    if encoding == "identity":
+        return packed
+    if encoding != "zlib":
+        raise PayloadError(f"a text is not packed as {encoding!r}: use zlib or identity")
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed, _LONGEST_TEXT)
+    except zlib.error as error:
+        raise PayloadError(f"it cannot be unpacked: {error}") from error
+    if not unpacker.eof:
+        raise PayloadError(f"it breaks off, or is longer than {_LONGEST_TEXT} bytes")
+    return content
 
 
 def _turned(content: bytes, rows: int, columns: int) -> bytes:

@@ -8,6 +8,7 @@ Of each trained parameter NAME, in its compact shape:
                NAME:mask       uint8, a bit per element (numpy's packbits), or
                NAME:index      int32, their positions, ascending, whichever is shorter
     integers   NAME:scale      float32, one per output channel (axis 0; a vector has one channel)
+               NAME:zlib       uint8, their bytes packed with zlib, in the place of NAME where that is shorter
 
 The file's metadata says ``format`` (the dtype).
 """
@@ -15,6 +16,7 @@ The file's metadata says ``format`` (the dtype).
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,6 +71,9 @@ def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[Any
             arrays[f"{name}:scale"] = scale
         if positions is None and packing.dtype != "int4":
             arrays[name] = arrays[name].reshape(array.shape)
+        if packing.dtype in LEVELS and (packed := _packed(arrays[name].tobytes())) is not None:
+            del arrays[name]
+            arrays[f"{name}:zlib"] = packed
     return arrays, {"format": packing.dtype}
 
 
@@ -88,8 +93,8 @@ def decode_update(
     dtype = metadata.get("format", "float32")
     if dtype not in DTYPES:
         raise PayloadError(f"the update is packed as {dtype[:40]!r}; this side knows {', '.join(DTYPES)}")
-    known = {f"{name}{part}" for name in subset for part in ("", ":scale", ":mask", ":index")}
-    odd = sorted((set(arrays) - known) | (set(subset) - set(arrays)))
+    known = {f"{name}{part}" for name in subset for part in ("", ":scale", ":mask", ":index", ":zlib")}
+    odd = sorted((set(arrays) - known) | {name for name in subset if (name in arrays) == (f"{name}:zlib" in arrays)})
     if odd:
         raise PayloadError(f"update and subset differ in the parameter {odd[0]!r}")
     for name in subset:
@@ -165,7 +170,7 @@ def _values(
     name: str, arrays: Mapping[str, npt.NDArray[Any]], dtype: str, shape: tuple[int, ...], count: int
 ) -> npt.NDArray[Any]:
     """The values as sent, shape ``(count,)``: float32, or integers."""
-    array = arrays[name]
+    array = _unpacked(name, arrays, dtype, shape, count)
     if dtype == "int4":
         integers = unpack_nibbles(array, count)
     else:
@@ -178,6 +183,33 @@ def _values(
     if integers.min(initial=0) < -LEVELS[dtype]:
         raise PayloadError(f"{name!r} holds an integer below {-LEVELS[dtype]}")
     return integers
+
+
+def _packed(content: bytes) -> npt.NDArray[np.uint8] | None:
+    """The bytes of integers packed, if that makes them shorter: most are small, or many the same."""
+    coders = (zlib.compressobj(6), zlib.compressobj(6, strategy=zlib.Z_HUFFMAN_ONLY))
+    best = min((coder.compress(content) + coder.flush() for coder in coders), key=len)
+    return np.frombuffer(best, np.uint8) if len(best) < len(content) else None
+
+
+def _unpacked(
+    name: str, arrays: Mapping[str, npt.NDArray[Any]], dtype: str, shape: tuple[int, ...], count: int
+) -> npt.NDArray[Any]:
+    """The array of a parameter, as it would be if it had not been packed."""
+    packed = arrays.get(f"{name}:zlib")
+    if packed is None:
+        return arrays[name]
+    if dtype not in LEVELS or packed.dtype != np.uint8 or packed.ndim != 1:
+        raise PayloadError(f"{name!r} is packed as {packed.dtype} of shape {packed.shape}, in an update of {dtype}")
+    size = (count + 1) // 2 if dtype == "int4" else count
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(packed.tobytes(), size + 1)
+    except zlib.error as error:
+        raise PayloadError(f"{name!r} cannot be unpacked: {error}") from error
+    if len(content) != size or not unpacker.eof:
+        raise PayloadError(f"{name!r} does not unpack to the {size} bytes of its integers")
+    return np.frombuffer(content, np.uint8) if dtype == "int4" else np.frombuffer(content, np.int8).reshape(shape)
 
 
 def _scale(name: str, arrays: Mapping[str, npt.NDArray[Any]], channels: int) -> Vector:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from coordinator.config import Config, parse_config
+from coordinator.downlink import Downlink
 from coordinator.errors import StoreError
 from coordinator.keys import RunKey
 from coordinator.planning import begin_or_resume
 from coordinator.store.sqlite import SqliteStore
 from coordinator.tiers import Tier
+from mobile_sdk import safetensors
+from mobile_sdk.protocol.messages import ArtifactRef
 
 RUN: dict[str, Any] = {
     "run": {"name": "dense", "task": "exporters.zoo.dense:mlp", "state": "state"},
@@ -49,3 +52,30 @@ def test_a_nested_run_has_a_program_per_budget_each_inside_the_next(tmp_path: Pa
     tiers, _ = begin(tmp_path, {"selector": "fisher"})
     assert [tier.name for tier in tiers] == ["small", "large"]
     assert set(tiers[0].positions.tolist()) < set(tiers[1].positions.tolist())
+
+
+def test_frozen_weights_on_a_grid_are_sent_as_its_integers(tmp_path: Path) -> None:
+    planning = {"mode": "common", "selector": "last-layers"}
+    sent = {}
+    for bits in (None, 5):
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        tiers, _ = begin(folder, planning | ({} if bits is None else {"frozen_bits": bits}))
+        store = SqliteStore(folder / "state")
+        try:
+            version = store.latest()
+            trained = set(tiers[0].manifest.subset)
+            holding = [name for ref in version.weights for name in safetensors.loads(read(store, ref))[0]]
+            assert sorted(holding) == sorted(p.name for p in tiers[0].manifest.layout)
+            ways = Downlink(store).differences((), version.weights)
+            frozen = [ref for ref in version.weights if not trained & set(safetensors.loads(read(store, ref))[0])]
+            short = {difference.target: len(content) for difference, content in ways.items()}
+            sent[bits] = sum(short.get(ref.sha256, ref.size) for ref in frozen)
+        finally:
+            store.close()
+    assert sent[5] < 0.25 * sent[None]
+
+
+def read(store: SqliteStore, ref: ArtifactRef) -> bytes:
+    """An artifact's content."""
+    return store.artifact(ref.sha256).read_bytes()

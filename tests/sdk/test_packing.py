@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_sdk.errors import PayloadError
-from mobile_sdk.payload import pack, unpack
+from mobile_sdk.payload import pack, pack_text, unpack, unpack_text
 from mobile_sdk.payload.coarse import most_bytes, put_back, take_out
 from mobile_sdk.protocol.messages import ENCODINGS
 
@@ -119,3 +119,24 @@ def test_damage_is_refused(packed: bytes) -> None:
 def test_an_unknown_encoding_is_named() -> None:
     with pytest.raises(PayloadError, match="'rot13'"):
         unpack(b"", "rot13", 0)
+
+
+@given(st.binary(max_size=300))
+def test_a_text_says_itself_how_long_it_is(content: bytes) -> None:
+    packed, encoding = pack_text(content)
+    assert len(packed) <= len(content)
+    assert unpack_text(packed, encoding) == content
+
+
+@pytest.mark.parametrize(
+    ("packed", "encoding"),
+    [
+        (b"nonsense", "zlib"),
+        (zlib.compress(b"a manifest")[:-1], "zlib"),
+        (zlib.compress(bytes(20_000_000)), "zlib"),
+        (zlib.compress(bytes(100)), "zlib-words"),
+    ],
+)
+def test_what_is_no_text_is_refused(packed: bytes, encoding: str) -> None:
+    with pytest.raises(PayloadError):
+        unpack_text(packed, encoding)

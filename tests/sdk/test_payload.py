@@ -181,7 +181,46 @@ DAMAGES = {
     "mask and index": lambda a, m: a.update(
         {"head": np.ones(1, np.int8), "head:mask": np.ones(3, np.uint8), "head:index": np.zeros(1, np.int32)}
     ),
+    "integers twice": lambda a, m: a.__setitem__("head:zlib", deflated(bytes(24))),
+    "packed integers that are none": lambda a, m: a.update({"head:zlib": np.ones(9, np.uint8)} | _without(a, "head")),
+    "too few packed integers": lambda a, m: a.update({"head:zlib": deflated(bytes(23))} | _without(a, "head")),
+    "too many packed integers": lambda a, m: a.update({"head:zlib": deflated(bytes(10**7))} | _without(a, "head")),
+    "packed integers that break off": lambda a, m: a.update(
+        {"head:zlib": deflated(bytes(24))[:-2]} | _without(a, "head")
+    ),
+    "packed floats": lambda a, m: (
+        m.__setitem__("format", "float32"),
+        a.clear(),
+        a.update({n: np.zeros(SUBSET.shape(n), np.float32) for n in SUBSET if n != "head"}),
+        a.__setitem__("head:zlib", deflated(bytes(96))),
+    ),
 }
+
+
+def deflated(content: bytes) -> np.ndarray:
+    return np.frombuffer(zlib.compress(content), np.uint8)
+
+
+def _without(arrays: dict, name: str) -> dict:
+    """Nothing, after ``name`` is gone."""
+    arrays.pop(name, None)
+    return {}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_integers_are_packed_where_that_is_shorter(dtype: str) -> None:
+    """Most updates are: their values bunch around zero."""
+    layout = Layout([Parameter("w", (64, 256))])
+    generator = np.random.default_rng(0)
+    bunched = {"w": generator.laplace(0, 1, (64, 256)).astype(np.float32)}
+    even = {"w": generator.uniform(-1, 1, (64, 256)).astype(np.float32)}
+    for arrays, packed in ((bunched, True), (even, dtype == "int4")):
+        coded, metadata = encode_update(arrays, UpdateFormat(dtype), 0)
+        assert ("w:zlib" in coded) == packed
+        assert sum(a.nbytes for a in coded.values()) <= 64 * 256 * {"int8": 1, "int4": 0.5}[dtype] + 64 * 4
+        step = np.abs(arrays["w"]).max(axis=1, keepdims=True) / {"int8": 127, "int4": 7}[dtype]
+        decoded = dict(decode_update(coded, metadata, Subset.whole(layout)))["w"]
+        assert (np.abs(decoded - arrays["w"]) <= step * 1.0001).all()
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

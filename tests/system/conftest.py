@@ -30,6 +30,7 @@ from coordinator.planning import begin_or_resume
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
 from mobile_sdk.manifest import EXECUTORCH_VERSION, Manifest
+from mobile_sdk.payload import unpack_text
 from mobile_sdk.protocol.device import DeviceSession
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Assign, Name, Ready, Rejected, Sha256, Welcome
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received
@@ -300,7 +301,8 @@ class Peer:
 
     async def zeros(self, assign: Assign) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         """A well-formed update for an assignment that changes nothing."""
-        subset = Manifest.from_bytes(await self.download(assign.manifest)).subset
+        manifest = unpack_text(await self.download(assign.manifest), assign.manifest.encoding)
+        subset = Manifest.from_bytes(manifest).subset
         return {name: np.zeros(subset.shape(name), np.float32) for name in subset}
 
     async def offer(self, assign: Assign, content: bytes, **report: Any) -> Any:

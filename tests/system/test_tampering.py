@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from coordinator.keys import RunKey
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, Manifest
-from mobile_sdk.payload import pack, unpack
+from mobile_sdk.payload import pack, unpack, unpack_text
 from mobile_sdk.signing import signed_bytes
 
 from .conftest import Process, Site
@@ -30,7 +30,7 @@ class Tamper:
 
     def manifest(self) -> bytes:
         """The manifest of the small tier."""
-        return self._file("manifest").read_bytes()
+        return unpack_text(self._file("manifest").read_bytes(), str(self._ref("manifest")["encoding"]))
 
     def replace_program(self, program: bytes) -> None:
         """Send ``program`` instead, packed as usual."""
