@@ -41,6 +41,10 @@ DEFAULT_SELECTOR = "last-layers"
 _ROUNDS = 6
 # A plan that takes this much of its budget is not improved further.
 _FULL = 0.95
+# Layers that are raised one at a time to use what is left, if they are predicted to fit so many times the budget: where
+# there is much room, predictions are off.
+_RAISES = 8
+_HOPE = 1.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +215,33 @@ class _Search:
                 # The measurement is in the prediction now; where that did not move it enough, ask for less.
                 predicted = measurements.model.predict(levels, size)
                 limit = min(limit * 0.97, predicted * budget / needs if predicted <= budget else limit)
-        return best
+        return None if best is None else self._raised(best, budget, size)
+
+    def _raised(self, tier: Tier, budget: int, size: int) -> Tier:
+        """The plan with single layers at higher levels, those of the largest gain first, while there is room."""
+        tried: set[Levels] = set()
+        for _ in range(_RAISES):
+            if tier.needs >= _FULL * budget:
+                break
+            more = [levels for levels in self._next(tier.levels) if levels not in tried]
+            fitting = [m for m in more if self.measurements.model.predict(m, size) <= _HOPE * budget]
+            if not fitting:
+                break
+            levels = max(fitting, key=self.scores.of)
+            tried.add(levels)
+            if self.measurements(levels, size) <= budget:
+                tier = self._tier(budget, levels, size)
+        return tier
+
+    def _next(self, levels: Levels) -> list[Levels]:
+        """The plans with one layer at a higher level, which adds to their gain."""
+        return [
+            raised
+            for at, (layer, top) in enumerate(zip(self.space.layers, self.top, strict=True))
+            for level in layer.levels
+            if levels[at] < level <= top
+            and self.scores.of(raised := (*levels[:at], level, *levels[at + 1 :])) > self.scores.of(levels)
+        ]
 
     def _chain(self, budget: int, size: int) -> Tier:
         """The last layers, as many as fit: memory grows with them, so a bisection finds how many."""

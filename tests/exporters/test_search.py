@@ -12,7 +12,7 @@ from exporters.measure import measure
 from exporters.program import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
 from exporters.search.files import load, save
-from exporters.space import FROZEN, Space
+from exporters.space import BIAS, FROZEN, WHOLE, Space
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,17 @@ def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_one
     measured = [levels for levels, _, _ in measurements._known if levels is not None]
     assert len(measured) > 1
     assert all(levels[0] == FROZEN for levels in measured)
+
+
+def test_what_is_left_of_a_budget_is_used(wide, needed):
+    """Predictions are off by more than a bias takes, so it is tried; no layer can be raised further."""
+    evidence = evidence_of(wide, samples=few_samples(), processes=1)
+    budget = int(needed[0] * 1.12)
+    (tier,) = plan_tiers(evidence, select(evidence, "fisher"), [budget], mode="common").tiers
+    assert tier.levels == (FROZEN, BIAS, WHOLE)
+    measurements = Measurements(evidence)
+    for levels in ((FROZEN, BIAS + 1, WHOLE), (BIAS, BIAS, WHOLE)):
+        assert measurements(levels, wide.micro_batch) > budget
 
 
 def test_coverage_counts_the_tiers_that_train_a_layer(nested):
