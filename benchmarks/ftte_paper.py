@@ -184,7 +184,7 @@ def _each(gain: dict[str, Any]) -> dict[str, Any]:
         "subset (async)": ("ftte_common", "fedbuff"),
         "asynchrony": ("fedbuff", "fedavg"),
         "nesting": ("ftte_nested", "ftte_common"),
-        "int8": ("ours", "ftte_nested"),
+        "int8": ("ftte_common_int8", "ftte_common"),
     }
     keys = ("time", "memory", "payload", "bytes_per_trip")
     return {

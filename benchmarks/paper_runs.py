@@ -125,7 +125,15 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     section = paper.section
     size = section["quick"] if quick else section
     headline = ["fedavg", "ftte_common", "ours", "ftte_nested", "fedbuff"]
-    others = ["fedavg_subset", "fedavg_int8", "fedbuff_int8", "ftte_common_int8", "fedavg_over_selection", "fedasync"]
+    others = [
+        "fedavg_subset",
+        "fedavg_int8",
+        "fedbuff_int8",
+        "ftte_common_int8",
+        "ours_nested",
+        "fedavg_over_selection",
+        "fedasync",
+    ]
 
     def run(part: str, algorithm: str, seed: int, **given: Any) -> Run:
         changes = merged({"training": {"learning_rate": rates[algorithm]}} if algorithm in rates else {}, {})
