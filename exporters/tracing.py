@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,9 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     ``node.meta["custom"][MODULE]`` of each node names the module of ``model`` that it belongs to, or "" for
     what lies outside the model.
     """
-    # oneDNN's fused recurrent layers are one operator that nothing here could take apart.
-    fused = torch.backends.mkldnn.flags(enabled=False)
-    # Likewise fused attention; the plain one is products and a softmax.
+    # Fused attention is one operator that nothing here could take apart; the plain one is products and a softmax.
     plain = sdpa_kernel(SDPBackend.MATH)
-    with fused, plain, _unchanged(model), traceback.preserve_node_meta(), named_modules(model), _TagBackward():
+    with _unfused(), plain, _unchanged(model), traceback.preserve_node_meta(), named_modules(model), _TagBackward():
         _enter("")
         # On fake tensors: without oneDNN, computing a depthwise convolution for real would take seconds.
         tracer = make_fx(
@@ -39,6 +38,15 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+@contextlib.contextmanager
+def _unfused() -> Iterator[None]:
+    """Without oneDNN, whose fused recurrent layers are one operator too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TF32 acceleration")  # torch warns of it when it is told anything of oneDNN
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 @contextlib.contextmanager
