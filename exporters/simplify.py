@@ -1,9 +1,9 @@
 """
-What rewrites leave behind that costs something: views of views, of constants, and the same view of an input again.
+What rewrites leave behind that costs something: views of views, of constants, and what every tile makes anew.
 
-Other equal operators are not merged: the second copy of a convolution's columns, made for its weights' gradient, is
-what spares keeping the first one in memory through the whole step. A view of an input is a pointer and costs no
-memory, but every tile of the batch makes its own of all weights: half of a program's bytes as sent.
+Equal operators are merged where they belong to different tiles of the batch, which all make the same of the weights, or
+are views of an input, which are pointers. Others are not: the second copy of a convolution's columns, made for its
+weights' gradient, is what spares keeping the first one in memory through the whole step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import fx
+
+from .lowering.marks import TILE, mark
 
 __all__ = ["cut", "simplify"]
 
@@ -53,13 +55,16 @@ def cut(graph: fx.GraphModule, outputs: slice, without: Sequence[int] = ()) -> f
 
 
 def _merge(graph: fx.GraphModule) -> None:
-    """One view of an input for all that read it."""
-    first: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
+    """One operator for all tiles that apply it to the same, and one view of an input for all that read it."""
+    first: dict[tuple[object, ...], fx.Node] = {}
     for node in graph.graph.nodes:
-        source = node.args[0] if node.op == "call_function" and node.target in _VIEWS else None
-        if isinstance(source, fx.Node) and source.op == "placeholder":
-            same = first.setdefault((source, tuple(node.meta["val"].shape)), node)
-            if same is not node:
+        if node.op != "call_function":
+            continue
+        source = node.args[0] if node.args else None
+        of_input = node.target in _VIEWS and isinstance(source, fx.Node) and source.op == "placeholder"
+        if of_input or mark(node, TILE) is not None:
+            same = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+            if same is not node and (of_input or mark(same, TILE) not in (None, mark(node, TILE))):
                 node.replace_all_uses_with(same)
 
 
