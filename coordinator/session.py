@@ -13,9 +13,7 @@ from typing import Protocol
 from mobile_sdk.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.files import map_file
-from mobile_sdk.layout import Vector
 from mobile_sdk.link import Link
-from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator import CoordinatorSession
 from mobile_sdk.protocol.messages import (
@@ -36,22 +34,14 @@ from mobile_sdk.protocol.messages import (
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 
 from .dispatch import Dispatcher
-from .errors import StoreUnavailable, UpdateRefused
+from .errors import StoreUnavailable
 from .gate import Rate
+from .handover import Handover
 from .run import Run
 from .status import DeviceStatus, Traffic
-from .store.base import AssignmentRecord, UpdateRecord
 from .tiers import Tier
-from .uploads import Upload
-from .validation import check_offer, parse_update, plain_report
 
 __all__ = ["DeviceSession", "Host"]
-
-# How long an offer may wait for room in the buffer; after that the device keeps its update and comes again.
-ROOM_SECONDS = 60.0
-
-# Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
-SMALL_BYTES = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +89,7 @@ class DeviceSession:
         self._fetching: set[str] = set()
         self._holds: tuple[str, ...] = ()
         self._differences: dict[str, bytes] = {}
-        self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
-        self._upload: Upload | None = None
+        self._handover: Handover | None = None
         self._revoked = False
         self._dismissed = False
         self._profile: dict[str, object] | None = None
@@ -219,20 +208,16 @@ class DeviceSession:
                 self._status.current = Traffic()
                 self._status.state = "offline"
             store = self._run.store
-            if self._upload is not None:
-                try:
-                    await self._run.offload(self._upload.spool, self._link.now())
-                finally:
-                    self._upload.release()
+            if self._handover is not None:
+                await self._handover.leave()
             await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
             await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
 
     async def fail(self, code: str, message: str) -> None:
         """Tell the device what is wrong, and close."""
         self._dismissed = True
-        if code == "revoked" and self._upload is not None:
-            self._upload.release()  # nothing is to be left of it
-            self._upload = None
+        if code == "revoked" and self._handover is not None:
+            self._handover.forget()
         try:
             await self._link.fail(code, message)
         except ConnectionLost:
@@ -257,16 +242,16 @@ class DeviceSession:
                     self._fetching.discard(event.sha256)
                     if not self._fetching and self._status.state == "downloading":
                         self._status.state = "training"
-            case Offer():
-                await self._offered(event)
-            case Received():
-                await self._received(event)
+            case Offer() if self._handover is not None:
+                await self._handover.offered(event)
+            case Received() if self._handover is not None:
+                await self._handover.received(event)
             case Decline():
                 log.warning("%s gave %s back: %s", self.device, event.assignment, event.message)
                 if event.code == "evaluation":
                     self._run.federated.lost(self.device)
-                else:
-                    await self._failed(event.assignment)
+                elif self._handover is not None:
+                    await self._handover.failed(event.assignment)
             case Evaluated():
                 self._evaluated(event)
             case PeerError():
@@ -314,6 +299,9 @@ class DeviceSession:
         self._status = self._run.device(self.device)
         self._status.current = self._traffic
         self._status.state = "idle"
+        self._handover = Handover(
+            self._run, self._session, self._host.dispatcher, self.device, self._status, self._link.now
+        )
 
     async def _ready(self, message: Ready) -> None:
         self._status.samples = message.samples
@@ -352,148 +340,3 @@ class DeviceSession:
         else:
             content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
         self._session.send_artifact(event.sha256, content, event.offset, self._link.now())
-
-    async def _offered(self, offer: Offer) -> None:
-        """Take a new update, acknowledge a known one, or say why not."""
-        if self._upload is not None:
-            raise ProtocolError("an update was offered while another is on its way")
-        run = self._run
-        record = self._host.dispatcher.assignment(self.device)
-        if record is None or record.id != offer.assignment:
-            # Not what it is at work on: handed in before, given back, overdue, or made up.
-            record, known = await run.offload(self._look_up, offer.assignment)
-            if known:
-                staleness = run.versions.staleness(known.version)
-                self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
-                return
-        await self._room()
-        staleness = run.versions.staleness(record.version) if record is not None else 0
-        tier = run.tier(record.tier) if record is not None else None
-        try:
-            if run.finished is not None:
-                raise UpdateRefused("finished", "the run has ended")
-            mine = record is not None and record.device == self.device
-            if mine and record is not None and not run.versions.is_ancestor(record.version):
-                raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
-            accepted = check_offer(offer, record, self.device, tier, staleness, run.config.merge.staleness.maximum)
-        except UpdateRefused as error:
-            await self._reject(offer, error)
-            return
-        self._offer = (offer, *accepted)
-        self._status.state = "uploading"
-        self._upload = run.uploads.begin(self.device, offer.artifact, self._link.now())
-        if offer.follows:
-            await self._drop(self._upload)  # what was here of it before: it comes whole
-        elif self._upload.size == offer.artifact.size:
-            await self._complete()
-        else:
-            self._session.fetch(offer.artifact, self._upload.size)
-
-    def _look_up(self, assignment: str) -> tuple[AssignmentRecord | None, AssignmentRecord | None]:
-        """An assignment, and once more if it is this device's and its update was accepted. Blocks."""
-        store = self._run.store
-        record = store.assignment(assignment)
-        known = record is not None and record.device == self.device and store.is_accepted(assignment)
-        return record, record if known else None
-
-    async def _received(self, event: Received) -> None:
-        chunk, upload = event.chunk, self._upload
-        if upload is None:
-            raise ProtocolError("a chunk came of an upload that was not offered")
-        upload.append(chunk.data)
-        if upload.should_spool(self._link.now()):
-            await self._run.offload(upload.spool, self._link.now())
-        if event.last:
-            await self._complete()  # whose answer acknowledges the last chunk
-        else:
-            self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
-
-    async def _room(self, *, reserve: bool = False) -> None:
-        """Wait until an update may come into the buffer, or send the device away."""
-        buffer = self._run.buffer
-        if buffer.has_room(self.device, reserve=reserve):
-            await buffer.room(self.device, reserve=reserve)
-            return
-        try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                await buffer.room(self.device, reserve=reserve)
-        except TimeoutError:
-            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
-
-    async def _drop(self, upload: Upload) -> None:
-        """Nothing is to be left of an upload here."""
-        if upload.on_disk:
-            await self._run.offload(upload.drop)
-        else:
-            upload.drop()
-
-    async def _complete(self) -> None:
-        """All bytes are here: as soon as there is a place in the buffer, take the update in."""
-        await self._room(reserve=True)
-        try:
-            await self._take_in()
-        finally:
-            self._run.buffer.release(self.device)
-
-    async def _take_in(self) -> None:
-        """Validate an update, write it down, acknowledge it."""
-        if self._offer is None or self._upload is None:
-            raise ProtocolError("an upload ended that was not offered")
-        (offer, assignment, tier), upload = self._offer, self._upload
-        run = self._run
-        try:
-            if upload.size <= SMALL_BYTES and not upload.on_disk:
-                content, delta = checked(upload, tier)  # sooner done than handed to a thread
-            else:
-                content, delta = await run.offload(checked, upload, tier)
-        except UpdateRefused as error:
-            torn = upload.resumed and error.code == "payload"
-            await self._drop(upload)
-            if torn:
-                # The part that was here may have been torn by a crash of ours; the device's copy is whole.
-                self._session.fetch(offer.artifact, 0)
-                return
-            self._offer = self._upload = None
-            await self._reject(offer, error)
-            return
-        record = UpdateRecord(
-            assignment=offer.assignment,
-            device=self.device,
-            version=assignment.version,
-            tier=tier.name,
-            artifact=FileEntry(offer.artifact.sha256, len(content)),
-            report=plain_report(offer.report),
-            received_at=run.clock.wall(),
-        )
-        new = await run.intake.accept(record, content, delta)
-        await self._drop(upload)
-        self._offer = self._upload = None
-        self._status.state = "idle"
-        self._host.dispatcher.ended(self.device)
-        self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
-
-    async def _reject(self, offer: Offer, error: UpdateRefused) -> None:
-        log.warning("the update of %s by %s was refused: %s [%s]", offer.assignment, self.device, error, error.code)
-        await self._failed(offer.assignment)
-        self._session.reject(offer.assignment, error.code, str(error))
-
-    async def _failed(self, assignment: str) -> None:
-        """Nothing will come of it; the device's next request gets another."""
-        store = self._run.store
-
-        def write_down() -> None:
-            record = store.assignment(assignment)
-            if record is not None and record.device == self.device:
-                store.close_assignment(assignment)
-            store.add_failure(self.device)
-
-        await self._run.offload(write_down)
-        self._status.failures += 1
-        self._status.state = "idle"
-        self._host.dispatcher.ended(self.device)
-
-
-def checked(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
-    """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
-    content = upload.content()
-    return content, parse_update(content, upload.ref.sha256, tier)
