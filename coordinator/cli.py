@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = options.handler(options, console)
     except FtteError as error:
-        console.print(f"ftte: {error}", style="red", highlight=False)
+        console.print(f"ftte: {error}", style="red", highlight=False, markup=False)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

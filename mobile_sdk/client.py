@@ -336,6 +336,7 @@ class Client:
         engine = self._model.engine(assign.manifest.sha256)
         files = tuple(ref.sha256 for ref in assign.weights)
         weights = self._model.weights(engine, files)
+        self._process.release_memory()  # what downloading took is not there twice, for training as well
         self._storage.remember_model(HeldModel(assign.version, assign.manifest.sha256, files))
         return engine, weights
 
@@ -376,4 +377,4 @@ class Client:
         }
         if result.local:
             self._storage.save_local(safetensors.dumps(result.local))
-        return self._storage.save_update(assign.assignment, safetensors.dumps(arrays, metadata), report, left)
+        return self._storage.save_update(assign.assignment, safetensors.pieces(arrays, metadata), report, left)

@@ -13,11 +13,15 @@ import numpy.typing as npt
 __all__ = ["MappedFile", "located", "map_file", "sync_folder", "write_durably"]
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace ``path`` atomically: after this returns, a power cut leaves the new content, before it the old."""
+def write_durably(path: Path, *content: bytes | memoryview) -> None:
+    """
+    Replace ``path`` atomically: after this returns, a power cut leaves the new content, before it the old.
+
+    ``content`` is written piece by piece.
+    """
     temporary = path.with_name(path.name + ".new")
     with temporary.open("wb") as file:
-        file.write(content)
+        file.writelines(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

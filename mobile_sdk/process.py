@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ProcessFacts", "ThisProcess", "cpu_seconds", "peak_rss_bytes", "torch_loaded"]
+__all__ = ["ProcessFacts", "ThisProcess", "cpu_seconds", "peak_rss_bytes", "release_memory", "torch_loaded"]
 
 
 class ProcessFacts(Protocol):
@@ -25,6 +27,10 @@ class ProcessFacts(Protocol):
         """Whether PyTorch is in this process."""
         ...
 
+    def release_memory(self) -> None:
+        """Give memory that is free back to the system, before more is taken for something else."""
+        ...
+
 
 class ThisProcess:
     """What the operating system says."""
@@ -37,6 +43,9 @@ class ThisProcess:
 
     def torch_loaded(self) -> bool:
         return torch_loaded()
+
+    def release_memory(self) -> None:
+        release_memory()
 
 
 def peak_rss_bytes() -> int:
@@ -64,3 +73,11 @@ def cpu_seconds() -> float:
 def torch_loaded() -> bool:
     """Whether PyTorch is in this process; it must never be."""
     return "torch" in sys.modules
+
+
+def release_memory() -> None:
+    """Give what the C library keeps of freed memory back to the system, where it can be told to (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

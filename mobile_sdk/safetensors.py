@@ -12,14 +12,14 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import PayloadError
 
-__all__ = ["dumps", "loads", "write"]
+__all__ = ["Entry", "dumps", "loads", "parse_header", "pieces", "write_header"]
 
 _NAMES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -38,6 +38,16 @@ _DTYPES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in _NAMES.items
 MAX_HEADER_BYTES = 100_000_000
 
 
+class Entry(NamedTuple):
+    """An array of a file: its name, dtype and shape, and where its bytes begin and end after the header."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
 def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None) -> bytes:
     """
     The bytes of a safetensors file.
@@ -49,31 +59,34 @@ def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | 
         PayloadError: if an array has a dtype that the format does not know.
 
     """
-    output = io.BytesIO()
-    entries = [(name, array.dtype, array.shape) for name, array in arrays.items()]
-    write(output, entries, arrays.values(), metadata)
-    return output.getvalue()
+    return b"".join(pieces(arrays, metadata))
 
 
-def write(
-    output: IO[bytes],
-    entries: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]],
-    arrays: Iterable[npt.NDArray[Any]],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
+def pieces(
+    arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | None = None
+) -> list[bytes | memoryview]:
     """
-    Write a safetensors file, one array at a time.
-
-    Args:
-        output: where to.
-        entries: names, dtypes and shapes.
-        arrays: the arrays that they announce, in the same order.
-        metadata: further text.
+    What :func:`dumps` joins: the header, and the arrays where they lie, without a copy of them.
 
     Raises:
         PayloadError: if an array has a dtype that the format does not know.
 
     """
+    output = io.BytesIO()
+    dtypes = write_header(output, [(name, array.dtype, array.shape) for name, array in arrays.items()], metadata)
+    found: list[bytes | memoryview] = [output.getvalue()]
+    for array, dtype in zip(arrays.values(), dtypes, strict=True):
+        flat = np.ascontiguousarray(array, dtype).reshape(-1)
+        found.append(flat.view(np.uint8).data)
+    return found
+
+
+def write_header(
+    output: IO[bytes],
+    entries: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]],
+    metadata: Mapping[str, str] | None = None,
+) -> list[np.dtype[Any]]:
+    """The beginning of a file, for whoever writes the arrays' bytes behind it; the dtypes as they are to be written."""
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))
@@ -90,8 +103,7 @@ def write(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # keeps the arrays aligned
     output.write(len(text).to_bytes(8, "little") + text)
-    for array, dtype in zip(arrays, dtypes, strict=True):
-        output.write(np.ascontiguousarray(array, dtype).tobytes())
+    return dtypes
 
 
 def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
@@ -107,31 +119,46 @@ def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dic
     length = int.from_bytes(content[:8], "little")
     if length > min(len(content) - 8, MAX_HEADER_BYTES):
         raise PayloadError(f"not a safetensors file: the header claims {length} bytes of {len(content)}")
+    entries, metadata = parse_header(bytes(content[8 : 8 + length]))
+    data = memoryview(content)[8 + length :]
+    end = entries[-1].stop if entries else 0
+    if end != len(data):
+        raise PayloadError(f"not a safetensors file: its arrays have {end} bytes, {len(data)} are there")
+    arrays = {}
+    for entry in entries:
+        try:
+            arrays[entry.name] = np.frombuffer(data[entry.start : entry.stop], entry.dtype).reshape(entry.shape)
+        except ValueError as error:  # more axes than numpy knows, or a size that overflows
+            raise PayloadError(f"not a safetensors file: {entry.name!r} has an impossible shape") from error
+    return arrays, metadata
+
+
+def parse_header(text: bytes) -> tuple[list[Entry], dict[str, str]]:
+    """
+    The arrays that a file's header announces, in the order of their bytes, which they tile, and its metadata.
+
+    Raises:
+        PayloadError: if it is no such header.
+
+    """
     try:
-        header = json.loads(bytes(content[8 : 8 + length]))
+        header = json.loads(text)
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
         entries = [_entry(name, item) for name, item in header.items()]
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"not a safetensors file: bad header: {error}") from error
-    data = memoryview(content)[8 + length :]
-    arrays = {}
+    entries.sort(key=lambda entry: (entry.start, entry.stop))
     end = 0
-    for name, dtype, shape, start, stop in sorted(entries, key=lambda entry: entry[3:]):
-        if start != end or stop - start != math.prod(shape) * dtype.itemsize or stop > len(data):
-            raise PayloadError(f"not a safetensors file: {name!r} does not lie where its header says")
-        try:
-            arrays[name] = np.frombuffer(data[start:stop], dtype).reshape(shape)
-        except ValueError as error:  # more axes than numpy knows, or a size that overflows
-            raise PayloadError(f"not a safetensors file: {name!r} has an impossible shape") from error
-        end = stop
-    if end != len(data):
-        raise PayloadError(f"not a safetensors file: {len(data) - end} bytes belong to no array")
-    return {name: arrays[name] for name in header}, metadata
+    for entry in entries:
+        if entry.start != end or entry.stop - entry.start != math.prod(entry.shape) * entry.dtype.itemsize:
+            raise PayloadError(f"not a safetensors file: {entry.name!r} does not lie where its header says")
+        end = entry.stop
+    return entries, metadata
 
 
-def _entry(name: str, item: Any) -> tuple[str, np.dtype[Any], tuple[int, ...], int, int]:
+def _entry(name: str, item: Any) -> Entry:
     start, stop = item["data_offsets"]
     numbers = (*item["shape"], start, stop)
     if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
         raise ValueError(f"{name!r} has a negative or fractional number")
-    return name, _NAMES[item["dtype"]], tuple(item["shape"]), start, stop
+    return Entry(name, _NAMES[item["dtype"]], tuple(item["shape"]), start, stop)

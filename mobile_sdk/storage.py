@@ -23,7 +23,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -245,7 +245,7 @@ class DeviceStorage:
         try:
             with part.open("wb") as output:
                 old = map_file(self._artifact(base)) if base else None
-                apply_difference(old, self._artifact(difference).read_bytes(), ref.size, output)
+                apply_difference(old, map_file(self._artifact(difference)), ref.size, output)
             good = self.complete(ref.sha256)
         except (PayloadError, FileNotFoundError):
             part.unlink(missing_ok=True)
@@ -314,15 +314,18 @@ class DeviceStorage:
     # The finished update.
 
     def save_update(
-        self, assignment: str, content: bytes, report: Mapping[str, Any], residual: bytes = b""
+        self, assignment: str, content: Sequence[bytes | memoryview], report: Mapping[str, Any], residual: bytes = b""
     ) -> PendingUpdate:
-        """Keep a finished update until it is acknowledged, and what it left out for the next one."""
-        ref = ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
+        """Keep a finished update, in pieces, until it is acknowledged, and what it left out for the next one."""
+        digest = hashlib.sha256()
+        for piece in content:
+            digest.update(piece)
+        ref = ArtifactRef(Sha256(digest.hexdigest()), sum(len(piece) for piece in content))
         update = PendingUpdate(assignment, ref, report)
         folder = self.folder / "update"
         folder.mkdir(exist_ok=True)
         sync_folder(self.folder)
-        write_durably(folder / ref.sha256, content)
+        write_durably(folder / ref.sha256, *content)
         if residual:
             write_durably(folder / "residual", residual)
         # The description is written last: without it the update does not exist.
@@ -336,16 +339,18 @@ class DeviceStorage:
             try:
                 data = json.loads((folder / "update.json").read_bytes())
                 ref = ArtifactRef(**data["artifact"])
-                if hashlib.sha256(self.update_content(ref)).hexdigest() == ref.sha256:
+                with (folder / ref.sha256).open("rb") as file:
+                    good = hashlib.file_digest(file, "sha256").hexdigest() == ref.sha256
+                if good:
                     return PendingUpdate(str(data["assignment"]), ref, dict(data["report"]))
             except (ValueError, KeyError, TypeError):
                 pass
         self.drop_update()
         return None
 
-    def update_content(self, ref: ArtifactRef) -> bytes:
-        """The pending update's bytes."""
-        return (self.folder / "update" / ref.sha256).read_bytes()
+    def update_content(self, ref: ArtifactRef) -> memoryview:
+        """The pending update's bytes, mapped."""
+        return map_file(self.folder / "update" / ref.sha256)
 
     # What is this device's alone.
 

@@ -332,7 +332,7 @@ class Visit:
         """Offer an update until the coordinator has it, or says that it never will."""
         session, content = self._link.session, None
         if session.is_short(update.artifact.size):
-            content = memoryview(await self._offload(self._storage.update_content, update.artifact))
+            content = await self._offload(self._storage.update_content, update.artifact)
         session.offer(update.assignment, update.artifact, update.report, content, self._link.now())
         await self._link.flush()
         answer = await self._next()
@@ -368,5 +368,5 @@ class Visit:
         if update is None or update.artifact.sha256 != event.sha256:
             raise ProtocolError(f"the coordinator asked for {event.sha256}, which was not offered")
         content = await self._offload(self._storage.update_content, update.artifact)
-        self._link.session.send_artifact(event.sha256, memoryview(content), event.offset, self._link.now())
+        self._link.session.send_artifact(event.sha256, content, event.offset, self._link.now())
         await self._link.flush()

@@ -49,6 +49,9 @@ class _Process:
     def torch_loaded(self) -> bool:
         return False
 
+    def release_memory(self) -> None:
+        """It is shared with the others."""
+
 
 class World:
     """

@@ -10,7 +10,6 @@ whichever the parameter needs, and travels packed with zlib. Without a base it c
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +20,12 @@ from ..errors import PayloadError
 from .grid import METADATA, Grid
 
 __all__ = ["apply_difference", "make_difference"]
+
+# What the headers of a difference may add to its arrays.
+_HEADERS = 100_000
+# Elements that are worked on at a time, and packed bytes that are looked at.
+_BLOCK = 16_384
+_PIECE = 65_536
 
 _DTYPES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 
@@ -61,11 +66,13 @@ def make_difference(base: bytes | memoryview | None, target: bytes | memoryview)
     return zlib.compress(safetensors.dumps(steps, metadata if base is None else None), 6)
 
 
-def apply_difference(base: bytes | memoryview | None, packed: bytes, limit: int, output: IO[bytes]) -> None:
+def apply_difference(
+    base: bytes | memoryview | None, packed: bytes | memoryview, limit: int, output: IO[bytes]
+) -> None:
     """
     Write the file that follows from ``base`` and a packed difference; the caller then checks its hash.
 
-    One parameter at a time is in memory, beside the unpacked difference.
+    Some thousand elements at a time are in memory, whatever the size of the model: a device may have little more.
 
     Args:
         base: the file to start from, or none.
@@ -77,29 +84,71 @@ def apply_difference(base: bytes | memoryview | None, packed: bytes, limit: int,
         PayloadError: if it is no difference from ``base``.
 
     """
-    unpacker = zlib.decompressobj()
-    try:
-        content = unpacker.decompress(packed, limit + 100_000)
-    except zlib.error as error:
-        raise PayloadError(f"a difference cannot be unpacked: {error}") from error
-    if unpacker.unconsumed_tail or not unpacker.eof:
-        raise PayloadError(f"a difference does not end within {limit} bytes")
-    steps, metadata = safetensors.loads(content)
+    stream = _Unpacking(packed, limit + _HEADERS)
+    steps, metadata = safetensors.parse_header(stream.take(int.from_bytes(stream.take(8), "little")))
+    shapes = [(entry.name, entry.shape) for entry in steps]
     old: dict[str, npt.NDArray[Any]] = {}
     if base is not None:
         old, metadata = safetensors.loads(base)
-    grid = Grid.in_file(steps, metadata)
-    if grid is None or (base is not None and [(n, a.shape) for n, a in old.items()] != list(grid.shapes)):
+    text = metadata.get(METADATA)
+    if text is None or (base is not None and [(n, a.shape) for n, a in old.items()] != shapes):
         raise PayloadError("a difference and the file that it starts from do not go together")
+    grid = Grid.from_text(shapes, text)
+    safetensors.write_header(output, [(name, np.dtype(np.float32), shape) for name, shape in shapes], metadata)
+    for entry in steps:
+        if entry.dtype not in _DTYPES:
+            raise PayloadError(f"a difference has {entry.name!r} as {entry.dtype}")
+        count = (entry.stop - entry.start) // entry.dtype.itemsize
+        start_of = old[entry.name].reshape(-1) if base is not None else None
+        for start in range(0, count, _BLOCK):
+            content = stream.take(min(_BLOCK, count - start) * entry.dtype.itemsize)
+            total = np.frombuffer(content, entry.dtype).astype(np.int64)
+            if start_of is not None:
+                total += grid.integers_within(entry.name, start_of[start : start + len(total)], start)
+            output.write(grid.weights_within(entry.name, total, start).tobytes())
+    stream.end()
 
-    def weights() -> Iterator[npt.NDArray[Any]]:
-        for name, step in steps.items():
-            if step.dtype not in _DTYPES:
-                raise PayloadError(f"a difference has {name!r} as {step.dtype}")
-            total = step.astype(np.int64)
-            if base is not None:
-                total += grid.integers(name, old[name])
-            yield grid.weights(name, total)
 
-    shapes = [(name, np.dtype(np.float32), shape) for name, shape in grid.shapes]
-    safetensors.write(output, shapes, weights(), metadata)
+class _Unpacking:
+    """What was packed with zlib, piece by piece."""
+
+    def __init__(self, packed: bytes | memoryview, limit: int) -> None:
+        self._packed = memoryview(packed)
+        self._at = 0
+        self._left = limit
+        self._unpacker = zlib.decompressobj()
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if count > self._left:
+            raise PayloadError("a difference unpacks to more than the file that it gives")
+        self._left -= count
+        parts = []
+        while count > 0:
+            part = self._more(count)
+            if not part:
+                raise PayloadError("a difference breaks off")
+            parts.append(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def end(self) -> None:
+        """Raise PayloadError unless everything was taken."""
+        if self._more(1) or not self._unpacker.eof:
+            raise PayloadError("a difference does not end where its header says")
+
+    def _more(self, most: int) -> bytes:
+        """Some bytes, no more than so many; none at the end."""
+        unpacker = self._unpacker
+        try:
+            while not unpacker.eof:
+                piece: bytes | memoryview = unpacker.unconsumed_tail
+                if not piece:
+                    piece = self._packed[self._at : self._at + _PIECE]
+                    self._at += len(piece)
+                part = unpacker.decompress(piece, most)
+                if part or not piece:
+                    return part
+        except zlib.error as error:
+            raise PayloadError(f"a difference cannot be unpacked: {error}") from error
+        return b""

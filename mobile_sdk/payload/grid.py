@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ class Grid:
 
     def __init__(self, shapes: _Shapes, exponents: npt.NDArray[np.int8]) -> None:
         self.shapes = tuple(shapes)
+        self._shapes = dict(self.shapes)
         self.exponents = exponents
         channels = [_channels(shape) for _, shape in self.shapes]
         if exponents.shape != (sum(channels),):
@@ -86,9 +88,15 @@ class Grid:
             PayloadError: if they do not lie on it.
 
         """
+        return self._integers(name, array, self._spread(name))
+
+    def integers_within(self, name: str, flat: Vector, start: int) -> npt.NDArray[np.int64]:
+        """The same for some elements in a row, of which the first is element ``start`` of the parameter."""
+        return self._integers(name, flat, self._within(name, start, len(flat)))
+
+    def _integers(self, name: str, array: Vector, exponents: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         if not np.isfinite(array).all():
             raise PayloadError(f"{name!r} holds values that are infinite or not a number")
-        exponents = self._spread(name)
         exact = np.ldexp(array.astype(np.float64), -exponents)
         if np.abs(exact).max(initial=0.0) >= 2.0**62 or (exact != np.rint(exact)).any():
             raise PayloadError(f"{name!r} does not lie on the grid")
@@ -97,6 +105,11 @@ class Grid:
     def weights(self, name: str, integers: npt.NDArray[np.int64]) -> Vector:
         """The inverse of :meth:`integers`: float32."""
         return np.ldexp(integers.astype(np.float64), self._spread(name)).astype(np.float32)
+
+    def weights_within(self, name: str, integers: npt.NDArray[np.int64], start: int) -> Vector:
+        """The inverse of :meth:`integers_within`: float32."""
+        exponents = self._within(name, start, len(integers))
+        return np.ldexp(integers.astype(np.float64), exponents).astype(np.float32)
 
     def to_text(self) -> str:
         """For a file's metadata."""
@@ -125,9 +138,16 @@ class Grid:
 
     def _spread(self, name: str) -> npt.NDArray[np.int32]:
         """The exponents of a parameter, so shaped that they apply to its channels."""
-        shape = dict(self.shapes)[name]
+        shape = self._shapes[name]
         exponents = self._parts[name].astype(np.int32)
         return exponents.reshape(-1, *(1 for _ in shape[1:])) if len(shape) > 1 else exponents[0]
+
+    def _within(self, name: str, start: int, count: int) -> npt.NDArray[np.int32]:
+        """The exponents of so many elements in a row, from element ``start`` on."""
+        exponents = self._parts[name].astype(np.int32)
+        channel = max(math.prod(self._shapes[name]) // max(len(exponents), 1), 1)
+        result: npt.NDArray[np.int32] = exponents[np.arange(start, start + count) // channel]
+        return result
 
 
 def _channels(shape: tuple[int, ...]) -> int:

@@ -61,7 +61,7 @@ def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[Any
             arrays |= _where(name, positions, array.size)
         if packing.dtype in _FLOATS:
             sent = np.clip(values, -_HALF_MAX, _HALF_MAX) if packing.dtype == "float16" else values
-            arrays[name] = sent.astype(_FLOATS[packing.dtype])
+            arrays[name] = sent.astype(_FLOATS[packing.dtype], copy=False)
         else:
             channels, count = _channels(array.shape, positions)
             levels = LEVELS[packing.dtype]

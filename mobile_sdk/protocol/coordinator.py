@@ -53,6 +53,9 @@ class CoordinatorSession(Session):
 
     """
 
+    # Several are on their way at once, and a device that can spare two megabytes for training has to hold them.
+    largest_chunk = 2**17
+
     def __init__(
         self, *, run: str, key: str, sign: Callable[[bytes], str], succession: Sequence[Succession] = ()
     ) -> None:

@@ -15,7 +15,7 @@ import dataclasses
 import enum
 
 from ..errors import ProtocolError
-from .frames import Chunk
+from .frames import MAX_CHUNK_BYTES, Chunk
 from .messages import Ack as AckMessage
 from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256, decode, encode, printable
 from .transfer import MIN_CHUNK_BYTES, Incoming, Outgoing
@@ -72,7 +72,13 @@ Event = FetchRequested | Received | SendProgress | PeerError | Message
 
 
 class Session(abc.ABC):
-    """Both sides' half: decoding, state and artifact transfers."""
+    """
+    Both sides' half: decoding, state and artifact transfers.
+
+    ``largest_chunk`` is what this side puts into a frame at the most.
+    """
+
+    largest_chunk = MAX_CHUNK_BYTES
 
     def __init__(self) -> None:
         self.state = State.GREETING
@@ -153,7 +159,7 @@ class Session(abc.ABC):
         """
         if len(self._outgoing) >= MAX_TRANSFERS and sha256 not in self._outgoing:
             raise ProtocolError(f"more than {MAX_TRANSFERS} artifacts were asked for at once")
-        outgoing = Outgoing(sha256, content, offset, self._chunk_bytes)
+        outgoing = Outgoing(sha256, content, offset, self._chunk_bytes, self.largest_chunk)
         self._outgoing[sha256] = outgoing
         self._pump(outgoing, now)
 

@@ -41,11 +41,19 @@ class Outgoing:
 
     """
 
-    def __init__(self, sha256: str, content: memoryview, offset: int, chunk_bytes: int = MIN_CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        sha256: str,
+        content: memoryview,
+        offset: int,
+        chunk_bytes: int = MIN_CHUNK_BYTES,
+        most: int = MAX_CHUNK_BYTES,
+    ) -> None:
         if offset > len(content):
             raise ProtocolError(f"offset {offset} of an artifact of {len(content)} bytes was asked for")
         self.sha256 = sha256
         self.chunk_bytes = chunk_bytes
+        self._most = most
         self._content = content
         self._sent = offset
         self._acknowledged = offset
@@ -97,7 +105,7 @@ class Outgoing:
         """Double or halve the chunk towards the link's speed: one odd measurement must not swing it far."""
         wanted = bytes_per_second * CHUNK_SECONDS
         if wanted >= 2 * self.chunk_bytes:
-            self.chunk_bytes = min(2 * self.chunk_bytes, MAX_CHUNK_BYTES)
+            self.chunk_bytes = min(2 * self.chunk_bytes, self._most)
         elif wanted < self.chunk_bytes:
             self.chunk_bytes = max(self.chunk_bytes // 2, MIN_CHUNK_BYTES)
 

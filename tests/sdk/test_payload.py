@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,6 +295,28 @@ def test_a_device_may_go_any_way_through_the_versions_and_ends_at_the_same_bytes
         assert held == versions[11]
 
 
+def test_large_parameters_are_rebuilt_piece_by_piece(tmp_path: Path) -> None:
+    """Pieces end within channels, and the file is the same to the byte; little more than a piece is in memory."""
+    rng = np.random.default_rng(0)
+    shapes = {"wide": (3, 70_001), "deep": (50_000, 4), "flat": (40_000,), "none": (0,), "one": ()}
+    arrays = {name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    grid = Grid.of(arrays)
+    old, new = (
+        ours.dumps({n: grid.snap(n, a * np.float32(s)) for n, a in arrays.items()}, {METADATA: grid.to_text()})
+        for s in (1, 1.003)
+    )
+    for base in (None, old):
+        packed = make_difference(base, new)
+        assert packed is not None
+        with (tmp_path / "new").open("wb") as output:
+            tracemalloc.start()
+            apply_difference(base, packed, len(new), output)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert (tmp_path / "new").read_bytes() == new
+        assert peak < 1_500_000 < len(new)
+
+
 def test_a_difference_is_a_safetensors_file_of_small_integers() -> None:
     old, grid = published(0)
     arrays, _ = ours.loads(old)
@@ -318,9 +342,18 @@ def test_files_on_no_grid_or_on_another_have_no_difference() -> None:
 
 def test_a_difference_that_unpacks_to_more_than_the_file_is_refused() -> None:
     old, _ = published(0)
-    bomb = zlib.compress(bytes(10_000_000), 9)
-    with pytest.raises(PayloadError, match="does not end within"):
-        rebuild(old, bomb, len(old))
+    good = zlib.decompress(make_difference(None, old) or b"")
+    long_header = zlib.compress((10**9).to_bytes(8, "little") + bytes(10_000_000), 9)
+    with pytest.raises(PayloadError, match="more than the file"):
+        rebuild(None, long_header, len(old))
+    with pytest.raises(PayloadError, match="bad header"):
+        rebuild(old, zlib.compress(bytes(10_000_000), 9), len(old))
+    with pytest.raises(PayloadError, match="does not end"):
+        rebuild(None, zlib.compress(good + bytes(10_000_000), 9), len(old))
+    with pytest.raises(PayloadError, match="breaks off"):
+        rebuild(None, zlib.compress(good[:-1], 9), len(old))
+    with pytest.raises(PayloadError, match="breaks off"):
+        rebuild(None, (make_difference(None, old) or b"")[:-20], len(old))
     with pytest.raises(PayloadError, match="cannot be unpacked"):
         rebuild(old, b"rubbish", len(old))
     with pytest.raises(PayloadError, match="do not go together"):

@@ -59,7 +59,7 @@ def test_a_damaged_identity_is_named_with_the_remedy(content: str, tmp_path: Pat
 
 def test_a_finished_update_is_kept_until_it_is_dropped(tmp_path: Path) -> None:
     storage = DeviceStorage(tmp_path, "digits")
-    saved = storage.save_update("a00000001", b"content", {"samples": 3})
+    saved = storage.save_update("a00000001", [b"con", b"tent"], {"samples": 3})
     storage.close()
     again = DeviceStorage(tmp_path, "digits")
     assert again.pending_update() == saved
@@ -72,7 +72,7 @@ def test_a_finished_update_is_kept_until_it_is_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["content", "description", "no description"])
 def test_a_damaged_update_is_dropped_so_that_the_work_is_done_again(damage: str, tmp_path: Path) -> None:
     storage = DeviceStorage(tmp_path, "digits")
-    saved = storage.save_update("a00000001", b"content", {"samples": 3})
+    saved = storage.save_update("a00000001", [b"content"], {"samples": 3})
     description = tmp_path / "update" / "update.json"
     if damage == "content":
         (tmp_path / "update" / saved.artifact.sha256).write_bytes(b"c0ntent")
