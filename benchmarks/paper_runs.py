@@ -85,8 +85,8 @@ class Paper:
         settings = self.settings(run)
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:20]
         path = DONE / f"{run.part}-{run.algorithm}-{name}.json"
-        if path.exists():
-            result: dict[str, Any] = json.loads(path.read_text())
+        for same in DONE.glob(f"*-{name}.json"):  # perhaps for another figure
+            result: dict[str, Any] = json.loads(same.read_text())
             return result | {"run": dataclasses.asdict(run)}
         if only_done:
             return None
