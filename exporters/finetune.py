@@ -76,7 +76,9 @@ def fine_tune(
 
     """
     model = copy.deepcopy(task.model) if model is None else model
-    if train[0].dim() == 4:  # images: torch convolves them faster with channels last, depthwise by half
+    # Images: torch convolves them faster with channels last, depthwise by half. But its group normalisation writes
+    # through a null pointer there, in 2.13, where the gradient of its input is not asked for.
+    if train[0].dim() == 4 and not any(isinstance(module, nn.GroupNorm) for module in model.modules()):
         for parameter in model.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
