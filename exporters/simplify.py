@@ -62,7 +62,9 @@ def _merge(graph: fx.GraphModule) -> None:
             continue
         source = node.args[0] if node.args else None
         of_input = node.target in _VIEWS and isinstance(source, fx.Node) and source.op == "placeholder"
-        if of_input or mark(node, TILE) is not None:
+        # Constants lie inside each delegate; with one for all tiles, that of the first would differ from the others.
+        of_tile = mark(node, TILE) is not None and node.target is not _aten.full.default
+        if of_input or of_tile:
             same = first.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if same is not node and (of_input or mark(same, TILE) not in (None, mark(node, TILE))):
                 node.replace_all_uses_with(same)

@@ -10,12 +10,16 @@ from torch import nn
 from exporters import Plan, Task, export, load_task
 from exporters.lowering import prepare
 from exporters.lowering.forward import ForwardPart, find
+from exporters.lowering.marks import APART, mark
 from exporters.measure import measure
+from exporters.partition import Region, partition
 from exporters.plan import frozen_in_all
-from exporters.program import build
+from exporters.program import build, lowered
+from exporters.simplify import simplify
 from exporters.step import Step
 from exporters.tracing import trace
 from exporters.verify import TOLERANCE
+from exporters.xnnpack import describe, serialise
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Subset
 
@@ -96,3 +100,22 @@ def test_the_last_layer_alone_needs_a_sixth_of_the_memory(name):
     plan = plan.bake(frozen_in_all(task, [plan]))
     alone, everything = (measure(build(task, p, ("train_step",))).total_bytes for p in (plan, Plan.everything(task)))
     assert alone <= everything / 6
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4)])
+def test_all_tiles_are_calls_of_one_delegate(norm):
+    """What they make of weights alone is made once, before them."""
+    task = body(norm.eval())
+    plan = Plan(last_layer(task).subset, 8, forward_batch=2)
+    step = Step(task, plan)
+    state = task.model.state_dict()
+    x, y = task.batch(8)
+    inputs = [x, y, torch.ones(8), *[state[n].detach() for n in step.order]]
+    graph = lowered(step, "train_step", trace(step.train_step, task.model, inputs))
+    simplify(graph)
+    regions = [part for part in partition(graph.graph) if isinstance(part, Region)]
+    tiles = [region for region in regions if any(mark(node, APART) for node in region.inputs)]
+    assert len(tiles) == 4
+    assert [tile.again for tile in tiles] == [False, True, True, True]
+    contents = {serialise(describe(tile.nodes, tile.inputs, tile.outputs))[0] for tile in tiles}
+    assert len(contents) == 1
