@@ -9,6 +9,7 @@ whichever the parameter needs, and travels packed with zlib. Without a base it c
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import IO, Any
 
@@ -87,6 +88,8 @@ def apply_difference(
     stream = _Unpacking(packed, limit + _HEADERS)
     steps, metadata = safetensors.parse_header(stream.take(int.from_bytes(stream.take(8), "little")))
     shapes = [(entry.name, entry.shape) for entry in steps]
+    if sum(4 * math.prod(shape) for _, shape in shapes) > limit:
+        raise PayloadError("a difference unpacks to more than the file that it gives")
     old: dict[str, npt.NDArray[Any]] = {}
     if base is not None:
         old, metadata = safetensors.loads(base)

@@ -346,6 +346,8 @@ def test_a_difference_that_unpacks_to_more_than_the_file_is_refused() -> None:
     long_header = zlib.compress((10**9).to_bytes(8, "little") + bytes(10_000_000), 9)
     with pytest.raises(PayloadError, match="more than the file"):
         rebuild(None, long_header, len(old))
+    with pytest.raises(PayloadError, match="more than the file"):  # integers are shorter than what they stand for
+        rebuild(None, make_difference(None, old) or b"", len(old) // 2)
     with pytest.raises(PayloadError, match="bad header"):
         rebuild(old, zlib.compress(bytes(10_000_000), 9), len(old))
     with pytest.raises(PayloadError, match="does not end"):
