@@ -116,7 +116,7 @@ async def run(options: argparse.Namespace) -> None:
     tasks: list[asyncio.Task[None]] = []
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    if options.kind == "ceiling":
+    if options.kind != "coordinator":
         started, ready = asyncio.Event(), list[int]()
         payload = values.tobytes()
         tasks = [asyncio.create_task(bare(options, n, payload, started, ready)) for n in range(options.devices)]
@@ -150,7 +150,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["coordinator", "ceiling"])
+    parser.add_argument("kind", choices=["coordinator", "ceiling", "durable"])
     parser.add_argument("url")
     parser.add_argument("--key", default="")
     parser.add_argument("--devices", type=int, required=True)

@@ -10,7 +10,9 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 import json
+import os
 import resource
 import sys
 import time
@@ -27,6 +29,7 @@ from coordinator.coordinator import Coordinator
 from coordinator.keys import RunKey
 from coordinator.server import listen
 from coordinator.store.base import RunRecord, TierRecord, VersionRecord
+from coordinator.store.segments import SEGMENT_BYTES
 from coordinator.store.sqlite import SqliteStore
 from coordinator.tiers import load_tiers
 from coordinator.versions import put_weights
@@ -163,15 +166,59 @@ async def coordinate(options: argparse.Namespace) -> None:
     store.close()
 
 
+class _Disk:
+    """The least that is durable: a hash of each update, all that wait written at once, one sync for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+        self._descriptor = -1
+        self._end = 0
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def keep(self, update: bytes) -> None:
+        """Returns once it would survive a power cut."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((update, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await future
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            await asyncio.to_thread(self._append, [update for update, _ in group])
+            for _, future in group:
+                future.set_result(None)
+
+    def _append(self, updates: list[bytes]) -> None:
+        if self._descriptor < 0 or self._end >= SEGMENT_BYTES:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                (self._folder / str(self._number)).unlink()
+            self._number += 1
+            self._descriptor = os.open(self._folder / str(self._number), os.O_WRONLY | os.O_CREAT, 0o600)
+            self._end = 0
+        for update in updates:
+            hashlib.sha256(update).digest()
+            self._end += os.write(self._descriptor, update)
+        os.fdatasync(self._descriptor)
+
+
 async def only_receive_and_add(options: argparse.Namespace) -> None:
-    """The ceiling: no protocol, no checks, nothing written down."""
+    """The ceiling: no protocol, no checks; nothing written down, or for ``durable`` hashed and synced."""
     total = np.zeros(options.update_bytes // 4, np.float32)
     accepted = 0
+    disk = _Disk(options.folder) if options.kind == "durable" else None
 
     async def handle(socket: ServerConnection) -> None:
         nonlocal accepted
         with contextlib.suppress(ConnectionClosed):
             async for message in socket:
+                assert isinstance(message, bytes)
+                if disk is not None:
+                    await disk.keep(message)
                 np.add(total, np.frombuffer(message, np.float32), out=total)
                 accepted += 1
                 await socket.send(b"ok")
@@ -188,7 +235,7 @@ async def only_receive_and_add(options: argparse.Namespace) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["coordinator", "ceiling"])
+    parser.add_argument("kind", choices=["coordinator", "ceiling", "durable"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--update-bytes", type=int, required=True)
     parser.add_argument("--buffer", type=int, default=32)

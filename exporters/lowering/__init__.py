@@ -33,6 +33,7 @@ from . import (
 )
 from .baked import fold
 from .choices import chosen
+from .convolution import tile_limit
 from .errors import Unsupported
 from .forward import ForwardPart, with_descendants
 from .marks import APART, MODULE, TILE
@@ -138,8 +139,17 @@ class _Rewriter(fx.Interpreter):
         self.extra_traceback = False  # an ExportError is one sentence for the user
         self.inputs: list[Value] = []
         self.tiled: dict[fx.Node, Value] | None = None
+        skipped = part.whole if part is not None else ()
+        self.tile_bytes = tile_limit(n for n in graph.graph.nodes if n not in skipped)
+        self.results = set(next(o for o in graph.graph.nodes if o.op == "output").all_input_nodes)
 
     def run_node(self, n: fx.Node) -> Any:
+        result = self._rewritten(n)
+        if n in self.results and isinstance(result, Value):
+            result.natural()  # as it is wanted in the end, at once: else both orders are kept till then
+        return result
+
+    def _rewritten(self, n: fx.Node) -> Any:
         custom = n.meta.get("custom", {})
         traceback.current_meta["custom"] = custom if self.tile is None else {**custom, TILE: self.tile}
         if self.part is not None and n in self.part.whole:
@@ -157,7 +167,7 @@ class _Rewriter(fx.Interpreter):
             raise ExportError(_refusal(n))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         try:
-            with chosen(self.choices.get(_module(n), "tiled")):
+            with chosen(self.choices.get(_module(n), "tiled"), self.tile_bytes):
                 result = rewrite(*args, **kwargs)
         except Unsupported as reason:
             raise ExportError(f"{_where(n)}: {reason}") from reason

@@ -45,12 +45,14 @@ def hardtanh(x: Value, low: float = -1.0, high: float = 1.0) -> Value:
 @lowers(_aten.hardtanh_backward.default)
 def hardtanh_backward(grad: Value, x: Value, low: float, high: float) -> Value:
     """The gradient passes strictly between the bounds."""
-    return elementwise(lambda g, t: g * _between(t, low, high), grad, x)
+    return elementwise(lambda g, t: _passed(g, t, low, high), grad, x)
 
 
-def _between(x: Tensor, low: float, high: float) -> Tensor:
-    """1 where low < x < high, else 0."""
-    return _positive(x if low == 0 else x - low) * _positive(x * -1.0 + high)
+def _passed(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    """``g`` where low < x < high, else 0: one mask after the other, so that two are never in memory."""
+    if low == -high:
+        return g * _positive(torch.abs(x) * -1.0 + high)
+    return g * _positive(x if low == 0 else x - low) * _positive(x * -1.0 + high)
 
 
 @lowers(_aten.leaky_relu.default)
@@ -116,7 +118,7 @@ def hardsigmoid(x: Value) -> Value:
 @lowers(_aten.hardsigmoid_backward.default)
 def hardsigmoid_backward(grad: Value, x: Value) -> Value:
     """A sixth of the gradient passes strictly between -3 and 3."""
-    return elementwise(lambda g, t: g * _between(t, -3.0, 3.0) * (1 / 6), grad, x)
+    return elementwise(lambda g, t: _passed(g, t, -3.0, 3.0) * (1 / 6), grad, x)
 
 
 @lowers(_aten.hardswish.default)
@@ -130,7 +132,7 @@ def hardswish_backward(grad: Value, x: Value) -> Value:
     """``grad * (hardsigmoid(x) + x / 6 * mask)``, the mask 1 strictly between -3 and 3."""
 
     def rule(g: Tensor, t: Tensor) -> Tensor:
-        return g * (torch.clamp(t * (1 / 6) + 0.5, 0.0, 1.0) + t * _between(t, -3.0, 3.0) * (1 / 6))
+        return g * (torch.clamp(t * (1 / 6) + 0.5, 0.0, 1.0) + _passed(t, t, -3.0, 3.0) * (1 / 6))
 
     return elementwise(rule, grad, x)
 

@@ -6,9 +6,10 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 
-__all__ = ["choice", "chosen"]
+__all__ = ["choice", "chosen", "tile_bytes"]
 
 _choice: contextvars.ContextVar[str] = contextvars.ContextVar("choice", default="tiled")
+_tile: contextvars.ContextVar[int] = contextvars.ContextVar("tile", default=0)
 
 
 def choice() -> str:
@@ -16,11 +17,17 @@ def choice() -> str:
     return _choice.get()
 
 
+def tile_bytes() -> int:
+    """What a tile of the net at hand may unroll."""
+    return _tile.get()
+
+
 @contextlib.contextmanager
-def chosen(value: str) -> Iterator[None]:
-    """Lower what runs inside as ``value``."""
-    token = _choice.set(value)
+def chosen(value: str, tile: int) -> Iterator[None]:
+    """Lower what runs inside as ``value``, in tiles that unroll so many bytes."""
+    tokens = _choice.set(value), _tile.set(tile)
     try:
         yield
     finally:
-        _choice.reset(token)
+        _choice.reset(tokens[0])
+        _tile.reset(tokens[1])

@@ -18,28 +18,34 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from .choices import choice
+from .choices import choice, tile_bytes
 from .errors import Unsupported
-from .images import Window, columns, dilate, fit, tap
-from .kernels import dense, static_convolution
+from .images import Taps, Window, columns, frame, spaced, strips
+from .kernels import crop, dense, static_convolution
 from .products import matmul, sum_rows
 from .registry import lowers
 from .shapes import squeeze, unsqueeze
 from .values import Value, cat, computed, reshape, slice_axis
 
-__all__ = ["TILE"]
+__all__ = ["TILE", "tile_limit"]
 
 _aten = torch.ops.aten
-# Bytes of columns that a tile may have: well inside the second-level cache of a phone's core.
-TILE = 1 << 20
-# But no more tiles than this: each has operators of its own, which cost bytes in the program and when it runs.
-# ResNet-20 at batch 16, a tile per sample and four: 1.8 and 1.1 MB of program, 50.1 and 48.2 MB of memory.
-MOST_TILES = 4
+_FORWARD, _BACKWARD = _aten.convolution.default, _aten.convolution_backward.default
+# Bytes that a tile may unroll: well inside the second-level cache of a phone's core.
+TILE = 1 << 18
+# But no more tiles than this of the largest layer, and others in proportion: a tile has operators of its own, which
+# cost bytes in the program and when it runs (1.25 KB each), and only what the largest one holds counts.
+MOST_TILES = 5
+# Bytes of columns from which they are made and multiplied one row of the kernel at a time, and how deep such a product
+# must be at the least.
+BY_ROWS = 1 << 17
+LEAST_DEPTH = 16
 
 
 def _windows(
@@ -71,7 +77,7 @@ def _check(x: Value, w: Value, transposed: bool, groups: int) -> bool:
     raise Unsupported(f"a convolution of {groups} groups", "groups=1, or depthwise (groups == channels in and out)")
 
 
-@lowers(_aten.convolution.default)
+@lowers(_FORWARD)
 def convolution(
     x: Value,
     w: Value,
@@ -105,7 +111,7 @@ def convolution(
     return Value.of_channels_last(_products(images, w.arranged((0, 2, 3, 1)), added, rows, cols))
 
 
-@lowers(_aten.convolution_backward.default)
+@lowers(_BACKWARD)
 def convolution_backward(
     grad: Value,
     x: Value,
@@ -146,12 +152,12 @@ def convolution_backward(
         if w.constant is not None:
             grad_x = Value.of_channels_last(_static_input_gradient(g, w, rows, cols, depthwise))
         else:
-            spaced = dilate(dilate(g, 1, rows.stride), 2, cols.stride)
+            apart = spaced(g, rows, cols)
             back = (rows.backward(), cols.backward())
             if depthwise:
-                tensor = _depthwise(spaced, _taps_first(w), *back, reverse=True)
+                tensor = _depthwise(apart, _taps_first(w), *back, reverse=True)
             else:
-                tensor = _products(spaced, w.arranged((1, 2, 3, 0)), None, *back, reverse=True)
+                tensor = _products(apart, w.arranged((1, 2, 3, 0)), None, *back, reverse=True)
             grad_x = Value.of_channels_last(tensor)
     return grad_x, grad_w, grad_bias
 
@@ -160,24 +166,45 @@ def _static_input_gradient(g: Tensor, w: Value, rows: Window, cols: Window, dept
     """The convolution of the gradient with the constant filters, turned by half a circle."""
     assert w.constant is not None
     filters = computed(lambda t: t.flip(2, 3).permute(1, 2, 3, 0), w.constant)
-    image = dilate(dilate(g, 1, rows.stride), 2, cols.stride)
-    back = (rows.backward(), cols.backward())
-    for axis, window in ((1, back[0]), (2, back[1])):
-        image = fit(image, axis, window.padding, window.span)
+    image = frame(spaced(g, rows, cols), rows.backward(), cols.backward())
     groups = w.shape[0] if depthwise else 1
     return static_convolution(image, filters, None, [1, 1], [0, 0], [rows.dilation, cols.dilation], groups)
 
 
-def _tiles(images: Sequence[Tensor], per_sample: int) -> list[list[Tensor]]:
-    """The images in groups of samples that unroll to no more than a tile, at so many elements per sample."""
+def _tiles(images: Sequence[Tensor], per_sample: int) -> Iterator[list[Tensor]]:
+    """
+    The images in groups of samples that unroll to no more than a tile, at so many elements per sample.
+
+    Each group is cut out when it is asked for, so that it need not be kept before.
+    """
     n = images[0].shape[0]
-    limit = {"columns": math.inf, "tiled": TILE, "shifted": TILE // 4}[choice()]
+    limit = {"columns": math.inf, "tiled": tile_bytes(), "shifted": TILE}[choice()]
     count = math.ceil(n / max(1, limit // (4 * per_sample)))
     if choice() == "tiled":
         count = min(count, MOST_TILES)
     size = math.ceil(n / count)
-    starts = range(0, n, size)
-    return [[slice_axis(i, 0, s, min(size, n - s)) for i in images] for s in starts]
+    for start in range(0, n, size):
+        yield [slice_axis(i, 0, start, min(size, n - start)) for i in images]
+
+
+def tile_limit(traced: Iterable[fx.Node]) -> int:
+    """Bytes that a tile may unroll in a net of these convolutions."""
+    largest = max((_held(node) for node in traced if node.target in (_FORWARD, _BACKWARD)), default=0)
+    return max(TILE, largest // MOST_TILES)
+
+
+def _held(node: fx.Node) -> int:
+    """Bytes that a convolution unrolls, of the whole micro-batch at once."""
+    tensors: Any = node.args[:2] if node.target is _FORWARD else node.args[1:3]
+    result: Any = node if node.target is _FORWARD else node.args[0]
+    if not all("val" in n.meta for n in (*tensors, result)):
+        return 0  # of chosen channels: narrower than what they are chosen from
+    x, w, outputs = (n.meta["val"].shape for n in (*tensors, result))
+    height, width = (1, *w[2:])[-2:]
+    if w[1] != x[1] or height * width == 1:
+        return 0  # depthwise, or a product as it is
+    elements = max(math.prod(outputs[2:]) * w[1], math.prod(x[2:]) * w[0])
+    return int(4 * x[0] * elements * (2 * width if height > 1 else width))
 
 
 def _products(
@@ -190,12 +217,43 @@ def _products(
     if choice() == "shifted" and taps > 1:
         tiles = _tiles([image], rows.outputs * cols.outputs * (c + 2 * out))
         return cat([_shifted(tile, filters, bias, rows, cols, reverse=reverse) for (tile,) in tiles], 0)
+    by_rows = _by_rows(image, rows, cols)
     parts = []
-    for (tile,) in _tiles([image], rows.outputs * cols.outputs * taps * c if taps > 1 else 1):
+    for (tile,) in _tiles([image], rows.outputs * cols.outputs * _unrolled(by_rows, rows, cols, c)):
+        if by_rows:
+            parts.append(_summed(tile, filters, bias, rows, cols, reverse=reverse))
+            continue
         windows = columns(tile, rows, cols, reverse)
         flat = reshape(windows, math.prod(windows.shape[:3]), taps * c)
         parts.append(dense(flat, reshape(filters, out, taps * c), bias))
     return reshape(cat(parts, 0), n, rows.outputs, cols.outputs, out)
+
+
+def _by_rows(images: Tensor, rows: Window, cols: Window) -> bool:
+    """Whether the columns are so many that they are made, and multiplied, one row of the kernel at a time."""
+    n, _, _, c = images.shape
+    unrolled = 4 * n * rows.outputs * cols.outputs * rows.kernel * cols.kernel * c
+    return choice() == "tiled" and rows.kernel > 1 and cols.kernel * c >= LEAST_DEPTH and unrolled > BY_ROWS
+
+
+def _unrolled(by_rows: bool, rows: Window, cols: Window, c: int) -> int:
+    """Elements that are unrolled at a time, per position: by rows, those of all rows before they are cut, and one's."""
+    if by_rows:
+        return 2 * cols.kernel * c
+    return rows.kernel * cols.kernel * c if rows.kernel * cols.kernel > 1 else 1
+
+
+def _summed(tile: Tensor, filters: Tensor, bias: Tensor | None, rows: Window, cols: Window, *, reverse: bool) -> Tensor:
+    """A tile's product as a sum over the rows of the kernel."""
+    out, _, width, c = filters.shape
+    total: Tensor | None = None
+    for i, strip in enumerate(strips(tile, rows, cols, reverse)):
+        weights = reshape(slice_axis(filters, 1, i, 1), out, width * c)
+        flat = reshape(strip, math.prod(strip.shape[:3]), width * c)
+        product = dense(flat, weights, bias if total is None else None)
+        total = product if total is None else total + product
+    assert total is not None
+    return total
 
 
 def _shifted(
@@ -204,12 +262,12 @@ def _shifted(
     """The same as a sum over taps of one product each."""
     out, kh, kw, c = filters.shape
     n = image.shape[0]
-    image = fit(fit(image, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
+    taps = Taps(image, rows, cols)
     total: Tensor | None = None
     for i, j in itertools.product(range(kh), range(kw)):
         at = (kh - 1 - i, kw - 1 - j) if reverse else (i, j)
-        weights = reshape(slice_axis(slice_axis(filters, 1, at[0], 1), 2, at[1], 1), out, c)
-        part = tap(tap(image, 1, rows, i), 2, cols, j)
+        weights = reshape(crop(filters, [0, *at, 0], [out, 1, 1, c]), out, c)
+        part = taps(i, j)
         product = dense(reshape(part, math.prod(part.shape[:3]), c), weights, bias if total is None else None)
         total = product if total is None else total + product
     assert total is not None
@@ -220,19 +278,19 @@ def _weight_gradient(image: Tensor, g: Tensor, rows: Window, cols: Window) -> Te
     """(out, kh * kw * c): the gradient (n, h', w', out) times what each tap read."""
     out, c = g.shape[3], image.shape[3]
     taps = rows.kernel * cols.kernel
-    shifted = choice() == "shifted" and taps > 1
-    unrolled = c + out if shifted else taps * c if taps > 1 else 1
+    shifted, by_rows = choice() == "shifted" and taps > 1, _by_rows(image, rows, cols)
+    unrolled = c + out if shifted else _unrolled(by_rows, rows, cols, c)
     total: Tensor | None = None
     for tile, tile_g in _tiles([image, g], rows.outputs * cols.outputs * unrolled):
         # The gradient is the narrower operand, so it is the one that is turned.
         turned = torch.permute_copy(reshape(tile_g, tile_g.numel() // out, out), [1, 0])
         if shifted:
-            fitted = fit(fit(tile, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
-            parts = []
-            for i, j in itertools.product(range(rows.kernel), range(cols.kernel)):
-                part = tap(tap(fitted, 1, rows, i), 2, cols, j)
-                parts.append(matmul(turned, reshape(part, turned.shape[1], c)))
-            product = cat(parts, 1)
+            cut = Taps(tile, rows, cols)
+            each = (cut(i, j) for i, j in itertools.product(range(rows.kernel), range(cols.kernel)))
+            product = cat([matmul(turned, reshape(part, turned.shape[1], c)) for part in each], 1)
+        elif by_rows:
+            flat = (reshape(strip, turned.shape[1], cols.kernel * c) for strip in strips(tile, rows, cols))
+            product = cat([matmul(turned, strip) for strip in flat], 1)
         else:
             product = matmul(turned, reshape(columns(tile, rows, cols), turned.shape[1], taps * c))
         total = product if total is None else total + product
@@ -248,26 +306,18 @@ def _taps_first(w: Value) -> Tensor:
 
 def _depthwise(x: Tensor, weights: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Tensor:
     """Sum over taps of what the tap reads times its weights (c)."""
-    x = fit(fit(x, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
+    taps = Taps(x, rows, cols)
     total = None
-    for i in range(rows.kernel):
-        row = tap(x, 1, rows, i)
-        for j in range(cols.kernel):
-            at = i * cols.kernel + j
-            at = weights.shape[0] - 1 - at if reverse else at
-            term = tap(row, 2, cols, j) * slice_axis(weights, 0, at, 1)
-            total = term if total is None else total + term
+    for at, (i, j) in enumerate(itertools.product(range(rows.kernel), range(cols.kernel))):
+        term = taps(i, j) * slice_axis(weights, 0, weights.shape[0] - 1 - at if reverse else at, 1)
+        total = term if total is None else total + term
     assert total is not None
     return total
 
 
 def _depthwise_weight_gradient(x: Tensor, g: Tensor, rows: Window, cols: Window) -> Tensor:
     """(kh * kw, c): per tap, the sum over all positions of what it read times the gradient."""
-    x = fit(fit(x, 1, rows.padding, rows.span), 2, cols.padding, cols.span)
-    sums = []
-    for i in range(rows.kernel):
-        row = tap(x, 1, rows, i)
-        for j in range(cols.kernel):
-            term = tap(row, 2, cols, j) * g
-            sums.append(reshape(sum_rows(reshape(term, 1, g.numel() // g.shape[3], g.shape[3])), 1, g.shape[3]))
-    return cat(sums, 0)
+    c = g.shape[3]
+    taps = Taps(x, rows, cols)
+    each = (taps(i, j) * g for i, j in itertools.product(range(rows.kernel), range(cols.kernel)))
+    return cat([reshape(sum_rows(reshape(term, 1, g.numel() // c, c)), 1, c) for term in each], 0)

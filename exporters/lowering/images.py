@@ -2,19 +2,21 @@
 The windows of a convolution or a pooling, as slices of channels-last tensors.
 
 Slices with step 1, reshapes and padding are all that XNNPACK offers, so strides are made by splitting an axis into
-(position, phase). ``columns`` is the forward direction, ``spread`` the adjoint of a single tap.
+(position, phase). ``Taps`` and ``columns`` are the forward direction, ``spread`` the adjoint of one tap along one axis.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .kernels import crop
 from .values import cat, reshape, slice_axis
 
-__all__ = ["Window", "columns", "dilate", "fit", "spread", "tap"]
+__all__ = ["Taps", "Window", "columns", "dilate", "fit", "frame", "spaced", "spread", "strips", "tap"]
 
 _aten = torch.ops.aten
 
@@ -60,6 +62,17 @@ def fit(x: Tensor, axis: int, before: int, total: int, value: float = 0.0) -> Te
     return torch.constant_pad_nd(x, widths, value)
 
 
+def frame(x: Tensor, rows: Window, cols: Window, fill: float = 0.0) -> Tensor:
+    """Images (n, h, w, c) fitted to the windows' spans on both axes: padded in one copy, where they are not cropped."""
+    windows = (rows, cols)
+    missing = [w.span - w.padding - x.shape[axis] for axis, w in enumerate(windows, 1)]
+    if min(rows.padding, cols.padding, *missing) < 0:
+        return fit(fit(x, 1, rows.padding, rows.span, fill), 2, cols.padding, cols.span, fill)
+    if rows.padding == cols.padding == max(missing) == 0:
+        return x
+    return torch.constant_pad_nd(x, [0, 0, cols.padding, missing[1], rows.padding, missing[0]], fill)
+
+
 def tap(x: Tensor, axis: int, window: Window, k: int) -> Tensor:
     """What tap ``k`` of the window reads of ``x``, fitted to ``window.span`` on ``axis``."""
     start = k * window.dilation
@@ -71,17 +84,48 @@ def tap(x: Tensor, axis: int, window: Window, k: int) -> Tensor:
     return reshape(slice_axis(row, axis + 1, start % window.stride, 1), *before, window.outputs, *after)
 
 
-def columns(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Tensor:
+class Taps:
     """
-    (n, h, w, c) -> (n, h', w', kernel height * kernel width * c): all windows, taps outermost.
+    What the taps of a kernel read of images (n, h, w, c), each cut out of the padded images in one copy.
+
+    With strides, positions are split into (position, phase) once, for all taps.
+    """
+
+    def __init__(self, x: Tensor, rows: Window, cols: Window, fill: float = 0.0) -> None:
+        self._windows = rows, cols
+        x = frame(x, rows, cols, fill)
+        split = [[w.span] if w.stride == 1 else [w.span // w.stride, w.stride] for w in self._windows]
+        self._images = reshape(x, x.shape[0], *split[0], *split[1], x.shape[3])
+
+    def __call__(self, i: int, j: int) -> Tensor:
+        """(n, h', w', c): what the tap in row ``i`` and column ``j`` of the kernel reads."""
+        n, c = self._images.shape[0], self._images.shape[-1]
+        starts, sizes = [0], [n]
+        for window, k in zip(self._windows, (i, j), strict=True):
+            position, phase = divmod(k * window.dilation, window.stride)
+            starts += [position] if window.stride == 1 else [position, phase]
+            sizes += [window.outputs] if window.stride == 1 else [window.outputs, 1]
+        part = crop(self._images, [*starts, 0], [*sizes, c])
+        return reshape(part, n, *(window.outputs for window in self._windows), c)
+
+
+def columns(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Tensor:
+    """(n, h, w, c) -> (n, h', w', kernel height * kernel width * c): all windows, taps outermost."""
+    return cat(list(strips(x, rows, cols, reverse)), 3)
+
+
+def strips(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Iterator[Tensor]:
+    """
+    The same, (n, h', w', kernel width * c) per row of the kernel, each made when it is asked for.
 
     One axis after the other, so that the wide copies are of whole rows.
     """
-    for axis, window in ((2, cols), (1, rows)):
-        x = fit(x, axis, window.padding, window.span)
-        taps = range(window.kernel)[::-1] if reverse else range(window.kernel)
-        x = cat([tap(x, axis, window, k) for k in taps], 3)
-    return x
+    step = -1 if reverse else 1
+    across = Taps(x, Window(x.shape[1], x.shape[1], 1), cols)
+    wide = cat([across(0, j) for j in range(cols.kernel)[::step]], 3)
+    down = Taps(wide, rows, Window(cols.outputs, cols.outputs, 1))
+    for i in range(rows.kernel)[::step]:
+        yield down(i, 0)
 
 
 def dilate(x: Tensor, axis: int, stride: int) -> Tensor:
@@ -91,6 +135,15 @@ def dilate(x: Tensor, axis: int, stride: int) -> Tensor:
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     split = reshape(x, *before, x.shape[axis], 1, *after)
     return reshape(fit(split, axis + 1, 0, stride), *before, x.shape[axis] * stride, *after)
+
+
+def spaced(x: Tensor, rows: Window, cols: Window) -> Tensor:
+    """Images (n, h', w', c) of outputs with zeros between them, as far apart as the windows are: in one copy."""
+    if rows.stride == cols.stride == 1:
+        return x
+    n, h, w, c = x.shape
+    apart = torch.constant_pad_nd(reshape(x, n, h, 1, w, 1, c), [0, 0, 0, cols.stride - 1, 0, 0, 0, rows.stride - 1])
+    return reshape(apart, n, h * rows.stride, w * cols.stride, c)
 
 
 def spread(x: Tensor, axis: int, window: Window, k: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import kernels
 from .errors import Unsupported
-from .images import Window, fit, spread, tap
+from .images import Taps, Window, fit, frame, spread
 from .kernels import crop
 from .products import mean_dim
 from .registry import lowers
@@ -58,14 +58,11 @@ def _windows(
 
 
 def _taps(x: Value, rows: Window, cols: Window, fill: float) -> list[tuple[int, int, Tensor]]:
-    image = fit(fit(x.channels_last(), 1, rows.padding, rows.span, fill), 2, cols.padding, cols.span, fill)
+    image = x.channels_last()
     if _apart(rows, cols):
-        return _blocks(image, rows, cols)
-    result = []
-    for i in range(rows.kernel):
-        row = tap(image, 1, rows, i)
-        result += [(i, j, tap(row, 2, cols, j)) for j in range(cols.kernel)]
-    return result
+        return _blocks(frame(image, rows, cols), rows, cols)
+    taps = Taps(image, rows, cols, fill)
+    return [(i, j, taps(i, j)) for i in range(rows.kernel) for j in range(cols.kernel)]
 
 
 def _apart(rows: Window, cols: Window) -> bool:

@@ -114,7 +114,7 @@ def test_a_slice_takes_less_memory_than_the_whole():
         measure(build(task, plan(task, layer2_weight=p), ("train_step",))).total_bytes
         for p in (None, Slice(1, tuple(range(8))))
     )
-    assert part < 0.8 * whole
+    assert part < 0.9 * whole
 
 
 def test_a_choice_that_is_not_of_a_gradient_stays():
