@@ -8,7 +8,7 @@ elements only, in compact shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,14 @@ class Optimiser(Protocol):
             current: needed where there is weight decay.
 
         """
+        ...
+
+    def state(self) -> tuple[dict[str, Vector], list[float]]:
+        """What it remembers of earlier steps: arrays, which go on changing, and numbers."""
+        ...
+
+    def restore(self, arrays: Arrays, numbers: Sequence[float]) -> None:
+        """Go on from what :meth:`state` gave another; arrays are copied."""
         ...
 
 
@@ -71,6 +79,14 @@ class SGD:
                 yield name, self._learning_rate * gradient
             else:
                 yield name, self._learning_rate * velocity
+
+    def state(self) -> tuple[dict[str, Vector], list[float]]:
+        """See :meth:`Optimiser.state`."""
+        return dict(self._velocity), []
+
+    def restore(self, arrays: Arrays, numbers: Sequence[float]) -> None:
+        """See :meth:`Optimiser.restore`."""
+        self._velocity = {name: array.copy() for name, array in arrays.items()}
 
 
 class Adam:
@@ -127,6 +143,18 @@ class Adam:
             if decay is not None:
                 step += np.float32(self._learning_rate) * decay
             yield name, step
+
+    def state(self) -> tuple[dict[str, Vector], list[float]]:
+        """See :meth:`Optimiser.state`."""
+        moments = self._moments.items()
+        means = {f"mean/{name}": mean for name, (mean, _) in moments}
+        return means | {f"square/{name}": square for name, (_, square) in moments}, [*self._powers]
+
+    def restore(self, arrays: Arrays, numbers: Sequence[float]) -> None:
+        """See :meth:`Optimiser.restore`."""
+        names = [key.removeprefix("mean/") for key in arrays if key.startswith("mean/")]
+        self._moments = {n: (arrays[f"mean/{n}"].copy(), arrays[f"square/{n}"].copy()) for n in names}
+        self._powers = numbers[0], numbers[1]
 
 
 def clip(gradients: Arrays, norm: float) -> None:

@@ -7,6 +7,7 @@ What a device keeps over restarts: one folder, written so that a kill at any ins
     artifacts/HASH       complete files; HASH.part what has come so far
     programs/HASH/       a verified program, by the hash of its manifest
     model.json           which program and weights are complete: what predictions are made with
+    training.safetensors how far the training under way went
     update/              a finished update that is not yet acknowledged
     local.safetensors    what is trained for this device alone and never sent
     residual             what acknowledged updates left out, where the run sends the largest elements only
@@ -34,6 +35,8 @@ from .protocol.auth import SECRET_BYTES
 from .protocol.messages import ArtifactRef, Sha256, is_name
 
 __all__ = ["DeviceStorage", "HeldModel", "PendingUpdate"]
+
+HASH_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,6 +314,33 @@ class DeviceStorage:
                 shutil.rmtree(other)
         self.keep_artifacts(())
 
+    # The training under way.
+
+    def save_training(self, content: Sequence[bytes | memoryview]) -> None:
+        """Keep how far a training went, in pieces."""
+        content = [*content]
+        digest = hashlib.sha256()
+        for piece in content:
+            digest.update(piece)
+        write_durably(self._training, *content, digest.digest())
+
+    def training(self) -> memoryview | None:
+        """What :meth:`save_training` kept, mapped; none if there is none, or it is damaged."""
+        with contextlib.suppress(OSError, ValueError):  # an empty file cannot be mapped
+            mapped = map_file(self._training)
+            content, digest = mapped[:-HASH_BYTES], mapped[-HASH_BYTES:]
+            if hashlib.sha256(content).digest() == digest:
+                return content
+        return None
+
+    def drop_training(self) -> None:
+        """It is finished, or given back."""
+        self._training.unlink(missing_ok=True)
+
+    @property
+    def _training(self) -> Path:
+        return self.folder / "training.safetensors"
+
     # The finished update.
 
     def save_update(
@@ -330,6 +360,7 @@ class DeviceStorage:
             write_durably(folder / "residual", residual)
         # The description is written last: without it the update does not exist.
         write_durably(folder / "update.json", json.dumps(dataclasses.asdict(update), allow_nan=False).encode())
+        self.drop_training()
         return update
 
     def pending_update(self) -> PendingUpdate | None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .checkpoint import Checkpoint, Keeper
 from .data import Dataset
 from .engines.base import Engine
 from .engines.dropout import generator
@@ -63,6 +65,9 @@ class Diverged(FtteError):
     """The loss became infinite or not a number."""
 
 
+# How often a training that goes on keeps how far it went: what an app that is ended loses at the most.
+KEEP_SECONDS = 60.0
+
 # Called after each optimiser step with (steps done, steps in all, mean loss of the batch).
 Progress = Callable[[int, int, float], None]
 
@@ -75,6 +80,7 @@ def train(
     seed: int,
     progress: Progress | None = None,
     now: Callable[[], float] = time.monotonic,
+    keeper: Keeper | None = None,
 ) -> TrainingResult:
     """
     Train the program's subset on a device's samples.
@@ -87,6 +93,7 @@ def train(
         seed: fixes the order of samples and the masks of dropout.
         progress: called after each step; what it raises ends the training.
         now: seconds, for the time limit.
+        keeper: where it is kept how far the training went, and where that is looked for at the beginning.
 
     Raises:
         Diverged: if the loss stops being finite.
@@ -97,12 +104,25 @@ def train(
     rounds = _rounds(len(data), settings, np.random.default_rng(seed))
     steps = settings.count_steps(len(data))
     dropout = generator(seed)
-    deadline = now() + settings.seconds if settings.seconds else math.inf
-    done, seen = 0, 0
-    totals = _Totals(engine.manifest.metrics)
-    for begins, indices in rounds:
+    done, seen, spent = 0, 0, 0.0
+    totals = _Totals(dict.fromkeys(engine.manifest.metrics, 0.0))
+    began = kept_at = now()
+
+    def keep() -> None:
+        if keeper is not None:
+            arrays, optimiser = local.state()
+            numbers = {"done": done, "seen": seen, "seconds": spent + now() - began, "optimiser": optimiser}
+            numbers |= {"totals": dataclasses.asdict(totals), "dropout": dropout.bit_generator.state}
+            keeper.save(Checkpoint(arrays, numbers))
+
+    if keeper is not None and (before := keeper.load()) is not None:
+        local.restore(before.arrays, before.numbers["optimiser"])
+        done, seen, spent = (before.numbers[name] for name in ("done", "seen", "seconds"))
+        totals = _Totals(**before.numbers["totals"])
+        dropout.bit_generator.state = before.numbers["dropout"]
+    for begins, indices in itertools.islice(rounds, done, None):
         if begins:
-            totals = _Totals(engine.manifest.metrics)
+            totals = _Totals(dict.fromkeys(engine.manifest.metrics, 0.0))
         loss, metrics, gradients = _gradients(engine, local.current, data, indices, dropout)
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} in step {done + 1} of {steps}: lower the learning rate")
@@ -111,9 +131,17 @@ def train(
         seen += len(indices)
         totals.add(len(indices), loss, metrics)
         if progress is not None:
-            progress(done, steps, loss / len(indices))
-        if now() >= deadline:
+            try:
+                progress(done, steps, loss / len(indices))
+            except Cancelled:
+                keep()
+                raise
+        moment = now()
+        if settings.seconds and spent + moment - began >= settings.seconds:
             break
+        if moment - kept_at >= KEEP_SECONDS:
+            keep()
+            kept_at = moment
     update, kept = local.update(), local.kept()
     if not all(np.isfinite(array).all() for array in (*update.values(), *kept.values())):
         raise Diverged(f"the weights became infinite within {done} steps: lower the learning rate")
@@ -141,13 +169,13 @@ def _rounds(
             yield start == 0, shuffled[start : start + settings.batch_size]
 
 
+@dataclasses.dataclass
 class _Totals:
     """Sums over the samples of a pass."""
 
-    def __init__(self, metrics: Iterable[str]) -> None:
-        self.samples = 0
-        self.loss = 0.0
-        self.metrics = dict.fromkeys(metrics, 0.0)
+    metrics: dict[str, float]
+    samples: int = 0
+    loss: float = 0.0
 
     def add(self, samples: int, loss: float, metrics: Mapping[str, float]) -> None:
         self.samples += samples
@@ -190,6 +218,19 @@ class _Local:
         """The new weights of what stays on the device."""
         return {name: self.current[name] for name in self._kept}
 
+    def state(self) -> tuple[dict[str, Vector], list[float]]:
+        """What is trained, and the optimiser's state; the arrays go on changing."""
+        arrays, numbers = self._optimiser.state()
+        trained = {f"trained/{name}": self._part(name) for name in self._subset}
+        return trained | {f"optimiser/{name}": array for name, array in arrays.items()}, numbers
+
+    def restore(self, arrays: Arrays, numbers: Sequence[float]) -> None:
+        """Go on from what :meth:`state` gave."""
+        for name in self._subset:
+            self.current[name][self._subset.selector(name)] = arrays[f"trained/{name}"]
+        optimiser = {k.removeprefix("optimiser/"): a for k, a in arrays.items() if k.startswith("optimiser/")}
+        self._optimiser.restore(optimiser, numbers)
+
     def _part(self, name: str) -> Vector:
         part: Vector = self.current[name][self._subset.selector(name)]
         return part
@@ -223,13 +264,23 @@ def _gradients(
 
 
 # How the client runs training; the simulator puts a worker pool and virtual time here.
-Execute = Callable[[Engine, Arrays, Dataset, TrainingSettings, int, Progress], Awaitable[TrainingResult]]
+Execute = Callable[[Engine, Arrays, Dataset, TrainingSettings, int, Keeper, Progress], Awaitable[TrainingResult]]
 
 
 async def train_in_thread(
-    engine: Engine, weights: Arrays, data: Dataset, settings: TrainingSettings, seed: int, progress: Progress
+    engine: Engine,
+    weights: Arrays,
+    data: Dataset,
+    settings: TrainingSettings,
+    seed: int,
+    keeper: Keeper,
+    progress: Progress,
 ) -> TrainingResult:
-    """Train in a thread, so that the connection stays alive; cancelling ends it after the current step."""
+    """
+    Train in a thread, so that the connection stays alive.
+
+    Cancelling ends it after the current step, which is waited for, when how far it went is kept.
+    """
     cancelled = threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -238,8 +289,12 @@ async def train_in_thread(
             raise Cancelled("training was cancelled")
         loop.call_soon_threadsafe(progress, done, steps, loss)
 
+    thread = asyncio.create_task(asyncio.to_thread(train, engine, weights, data, settings, seed, report, keeper=keeper))
     try:
-        return await asyncio.to_thread(train, engine, weights, data, settings, seed, report)
+        return await asyncio.shield(thread)
     except asyncio.CancelledError:
         cancelled.set()
+        await asyncio.wait([thread])
+        if not thread.cancelled():
+            thread.exception()  # it was told to stop, and whatever it says now is too late
         raise

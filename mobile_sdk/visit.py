@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from .backoff import delays
+from .checkpoint import Checkpoints
 from .clock import Clock, Offload
 from .connection import ConnectionLost
 from .data.base import Dataset
@@ -254,6 +255,7 @@ class Visit:
                     samples,
                     settings,
                     assign.seed,
+                    Checkpoints(self._storage, assign, len(samples)),
                     lambda step, steps, loss: self._listener(Training(step, steps, loss)),
                 )
                 seconds = self._device.clock.monotonic() - began
@@ -283,6 +285,7 @@ class Visit:
     async def _decline(self, assign: Assign, error: FtteError) -> None:
         """Give an assignment back; only divergence is worth another try on this device."""
         code = {Diverged: "diverged", DataError: "data", PayloadError: "weights", ProgramRejected: "program-rejected"}
+        self._storage.drop_training()
         self._listener(Declined(assign.assignment, str(error)))
         self._link.session.decline(assign.assignment, code.get(type(error), "program"), str(error))
         await self._link.flush()

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobile_sdk import Client
+from mobile_sdk.checkpoint import Keeper
 from mobile_sdk.clock import Clock
 from mobile_sdk.data import ArrayDataset, Dataset
 from mobile_sdk.engines.base import Engine
@@ -193,6 +194,7 @@ class Device:
         data: Dataset,
         settings: TrainingSettings,
         seed: int,
+        keeper: Keeper,
         progress: Progress,
     ) -> TrainingResult:
         """Train elsewhere, for as long as this device would; or be killed half-way."""

@@ -63,12 +63,12 @@ def test_a_run_bakes_what_no_plan_trains_where_every_plan_gains(wide):
 
 
 @pytest.mark.parametrize("choice", ["columns", "tiled", "shifted"])
-def test_every_choice_gives_the_same_gradients(choice):
+@pytest.mark.parametrize(("channels", "size", "batch"), [(4, 12, 4), (16, 48, 7)], ids=["small", "in tiles, by rows"])
+def test_every_choice_gives_the_same_gradients(choice, channels, size, batch):
     torch.manual_seed(0)
-    layers = [nn.Conv2d(2, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 5, (3, 2), dilation=2), nn.Flatten(), nn.LazyLinear(3)]
-    model = nn.Sequential(*layers)
-    model(torch.zeros(1, 2, 12, 12))
-    task = task_of(model, (2, 12, 12))
+    first, second = nn.Conv2d(8, channels, 3, 2, 1), nn.Conv2d(channels, 5, (3, 2), dilation=2)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 3))
+    task = task_of(model, (8, size, size), batch=batch)
     step = Step(task, dataclasses.replace(Plan.everything(task), lowering=dict.fromkeys(["0", "2"], choice)))
     _, inputs = calls(step)["train_step"]
     expected = step.in_float64().train_step(*[t.double() if t.is_floating_point() else t for t in inputs])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mobile_sdk import safetensors
+from mobile_sdk.checkpoint import Checkpoint
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.optimisers import SGD, Adam, clip
 from mobile_sdk.settings import TrainingSettings
-from mobile_sdk.training import Diverged, train
+from mobile_sdk.training import Cancelled, Diverged, train
 
 from . import native_program as program
 
@@ -159,6 +162,71 @@ def test_a_time_limit_ends_the_training_after_the_step_that_exceeds_it(engine: A
     assert train(engine, weights, ArrayDataset(x, y), late, 1).steps >= 1
 
 
+class Kept:
+    """A keeper in memory, as bytes."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        self.numbers: Any = None
+
+    def load(self) -> Checkpoint | None:
+        return Checkpoint(safetensors.loads(self.content)[0], json.loads(self.numbers)) if self.content else None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.content = safetensors.dumps(checkpoint.arrays)
+        self.numbers = json.dumps(checkpoint.numbers)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("stops", [[1], [4], [5, 11], [2, 3, 13]], ids=str)
+def test_a_training_that_was_stopped_goes_on_to_the_same_update(engine: Any, optimiser: str, stops: list[int]) -> None:
+    """Wherever it is stopped, within a pass over the samples or between two, and as often as one likes."""
+    x, y, _, weights = program.example(17, seed=3)
+    chosen = TrainingSettings(epochs=3, batch_size=4, optimiser=optimiser, momentum=0.5, learning_rate=0.01)
+    whole = train(engine, weights, ArrayDataset(x, y), chosen, 1)
+    told: list[int] = []
+    kept = Kept()
+
+    def stop_at(step: int) -> Any:
+        def progress(done: int, steps: int, loss: float) -> None:
+            told.append(done)
+            if done == step:
+                raise Cancelled("the phone was unplugged")
+
+        return progress
+
+    for step in stops:
+        with pytest.raises(Cancelled):
+            train(engine, weights, ArrayDataset(x, y), chosen, 1, stop_at(step), keeper=kept)
+    result = train(engine, weights, ArrayDataset(x, y), chosen, 1, stop_at(0), keeper=kept)
+    assert told == list(range(1, 16)), "no step is done twice"
+    assert all((result.update[name] == whole.update[name]).all() for name in whole.update)
+    assert (result.steps, result.samples, result.loss) == (whole.steps, whole.samples, whole.loss)
+    assert result.metrics == whole.metrics
+
+
+def test_a_training_keeps_how_far_it_went_every_minute_and_its_time_limit_counts_what_was_before(engine: Any) -> None:
+    x, y, _, weights = program.example(17, seed=3)
+    data, kept = ArrayDataset(x, y), Kept()
+    chosen = TrainingSettings(epochs=100, batch_size=4, seconds=200)
+    times = iter([0.0, 25.0, 50.0, 75.0, 100.0])
+
+    def killed() -> float:
+        try:
+            return next(times)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(KeyboardInterrupt):
+        train(engine, weights, data, chosen, 1, now=killed, keeper=kept)
+    before = kept.load()
+    assert before is not None
+    assert before.numbers["done"] == 3, "the third step ended after more than a minute; the fourth is lost"
+    ticks = iter(range(0, 10_000, 50))
+    result = train(engine, weights, data, chosen, 1, now=lambda: float(next(ticks)), keeper=kept)
+    assert 3 < result.steps <= 6, "75 of the 200 seconds had passed"
+
+
 def test_a_diverged_training_says_so(engine: Any) -> None:
     x, y, _, weights = program.example(17, seed=3)
     with pytest.raises(Diverged, match="lower the learning rate"):
@@ -198,7 +266,6 @@ def test_steps_are_counted_as_they_are_done(samples: int, batch: int, steps: int
 
 def test_frozen_weights_are_not_copied(engine: Any, tmp_path: Path) -> None:
     """What is not trained is read where it lies: in the mapped file."""
-    from mobile_sdk import safetensors
     from mobile_sdk.training import _Local
     from mobile_sdk.weights import map_weights
 

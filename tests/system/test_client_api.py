@@ -140,6 +140,36 @@ def test_cancelling_from_the_listener_stops_the_client(site: Site) -> None:
     server.stop()
 
 
+def test_a_training_that_was_cut_short_goes_on_where_it_stopped(site: Site) -> None:
+    server = site.serve(SETTINGS.format(versions=1).replace("epochs = 2", "epochs = 50"))
+    before, after = list[int](), list[int]()
+
+    client = BlockingClient(site.url, dataset=part(2, of=4), **options(site, "phone-1"))
+
+    def cut(event: Event) -> None:
+        if isinstance(event, Training):
+            before.append(event.step)
+            if event.step == 3:
+                client.cancel()
+
+    assert client.run(cut) is None
+    client.close()
+    kept = site.folder / "phone-1" / "training.safetensors"
+    assert kept.exists()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Training):
+            after.append(event.step)
+
+    with BlockingClient(site.url, dataset=part(2, of=4), **options(site, "phone-1")) as again:
+        assert isinstance(again.run(listen), RunFinished)
+    assert server.wait() == 0
+    assert before[:3] == [1, 2, 3]
+    assert after[0] > before[-1]
+    assert after == list(range(after[0], after[-1] + 1))
+    assert not kept.exists(), "its update was accepted"
+
+
 def test_an_error_of_the_listener_reaches_whoever_waits(site: Site) -> None:
     server = site.serve(SETTINGS.format(versions=1000))
 
