@@ -164,7 +164,7 @@ def _report(
         f"CIFAR-10, {size['devices']} devices, {paper.section['stragglers']:.0%} stragglers, "
         f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
     )
-    figures(headline, table, target, DOCS / f"{name}.png", note)
+    figures(headline, table, report["curve"], target, DOCS / f"{name}.png", note)
     if markdown_file is not None:
         before, _, rest = markdown_file.read_text().partition("<!-- paper -->")
         after = rest.partition("<!-- /paper -->")[2]
@@ -228,6 +228,7 @@ def _final(done: list[tuple[Run, dict[str, Any]]], part: str) -> list[dict[str, 
             "final_accuracy": final_accuracy(result),
             "initial_accuracy": result["curve"][0]["metrics"]["accuracy"],
             "final_metrics": result["curve"][-1]["metrics"],
+            "straggler_classes": result.get("straggler_classes"),
             "seconds": result["seconds"],
             "staleness": result["staleness"],
         }

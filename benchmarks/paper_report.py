@@ -105,15 +105,20 @@ def write_csv(results: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) ->
 
 
 def figures(
-    results: Mapping[str, Sequence[Mapping[str, Any]]], table: Mapping[str, Any], target: float, path: Path, note: str
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    table: Mapping[str, Any],
+    curve: Sequence[Mapping[str, Any]],
+    target: float,
+    path: Path,
+    note: str,
 ) -> None:
-    """Accuracy over virtual time and over bytes, and the paper's three bars beside ours."""
+    """Accuracy over virtual time and over bytes, the paper's three bars beside ours, the time gain over slowdowns."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (over_time, over_bytes, bars) = plt.subplots(1, 3, figsize=(16, 4.6))
+    figure, (over_time, over_bytes, bars, slow) = plt.subplots(1, 4, figsize=(20, 4.6))
     for name, runs in results.items():
         points = [p for p in runs[0]["curve"] if p["metrics"]]
         accuracy = [p["metrics"]["accuracy"] for p in points]
@@ -137,6 +142,14 @@ def figures(
     bars.set_xticks([i + width for i in range(len(PAPER))], [f"less {key}" for key in PAPER])
     bars.set_ylabel("times less than full-model FedAvg")
     bars.legend(fontsize=7)
+    for law in dict.fromkeys(row["law"] for row in curve):
+        rows = sorted((r["slowdown"], r["time_gain"]) for r in curve if r["law"] == law and r["time_gain"])
+        slow.plot(*zip(*rows, strict=True), marker="o", label=law)
+    slow.axhline(PAPER["time"], color="grey", linestyle=":", linewidth=1, label="the paper's figure")
+    slow.set_xlabel("stragglers are slower by")
+    slow.set_ylabel("ftte_common: times less time than full-model FedAvg")
+    slow.set_ylim(bottom=0)
+    slow.legend(fontsize=7)
     figure.suptitle(note, fontsize=9)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

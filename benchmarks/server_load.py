@@ -2,12 +2,13 @@
 How many updates a coordinator takes, writes down and merges per second.
 
 A coordinator in one process, devices in another, on loopback; beside it, in the same run and with as many
-connections, a bare ``websockets`` loop that only receives and adds. Every update is durable before it is counted. Also:
+connections, a bare ``websockets`` loop that only receives and adds, and one that also hashes what comes and syncs it to
+disk, all that waits at once: the ceiling of whatever is durable. Every update is durable before it is counted. Also:
 how late the event loop is meanwhile, with merges and evaluations going on; memory of an idle connection; how long a
 restart after SIGKILL takes with 1,000 updates that were not merged yet; and a merge of 32 updates of 10 MB
 against the time that numpy needs to add the arrays.
 
-    python benchmarks/server_load.py             # about six minutes
+    python benchmarks/server_load.py             # about twenty minutes
     python benchmarks/server_load.py --quick     # one minute
 
 Writes results/server_load.json and results/server_load.png.
@@ -148,24 +149,28 @@ def measure(kind: str, devices: int, update_bytes: int, seconds: float, *options
 
 
 def case(update_bytes: int, devices: int, seconds: float, rounds: int) -> dict[str, Any]:
-    """Both sides, interleaved; medians."""
+    """All sides, interleaved; medians."""
     # As large a buffer as a fleet of that size has use for, so that merges are neither rare nor all there is.
     options = ["--buffer", min(32, max(4, devices // 4)) if devices > 1 else 4]
     if devices > CONCURRENCY:
         options += ["--concurrency", CONCURRENCY]
-    ours, theirs = [], []
+    ours, theirs, durable = [], [], []
     for _ in range(rounds):
-        theirs.append(measure("ceiling", min(devices, 2000), update_bytes, seconds))
+        theirs.append(measure("ceiling", devices, update_bytes, seconds))
+        durable.append(measure("durable", devices, update_bytes, seconds))
         ours.append(measure("coordinator", devices, update_bytes, seconds, *options))
-    rate = statistics.median(one["updates_per_second"] for one in ours)
-    ceiling = statistics.median(one["updates_per_second"] for one in theirs)
+    rate, ceiling, synced = (
+        statistics.median(one["updates_per_second"] for one in side) for side in (ours, theirs, durable)
+    )
     delays = np.array([delay for one in ours for delay in one["delays"]])
     return {
         "update_bytes": update_bytes,
         "devices": devices,
         "updates_per_second": round(rate, 1),
         "ceiling_updates_per_second": round(ceiling, 1),
+        "durable_ceiling_updates_per_second": round(synced, 1),
         "ratio": round(rate / ceiling, 3) if ceiling else None,
+        "ratio_durable": round(rate / synced, 3) if synced else None,
         "loop_delay_ms": percentiles(delays),
     }
 
@@ -252,7 +257,7 @@ def merge_time(rounds: int) -> dict[str, float]:
 
 
 def figure(result: dict[str, Any], path: Path) -> None:
-    """Updates per second of both sides."""
+    """Updates per second of all sides, and our part of what is durable."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -263,10 +268,16 @@ def figure(result: dict[str, Any], path: Path) -> None:
     for axis, size in zip(np.atleast_1d(axes), sizes, strict=True):
         cases = [case for case in result["cases"] if case["update_bytes"] == size]
         at = np.arange(len(cases))
-        axis.bar(at - 0.2, [c["ceiling_updates_per_second"] for c in cases], 0.4, color="#b8c4ce", label="bare loop")
-        axis.bar(at + 0.2, [c["updates_per_second"] for c in cases], 0.4, color="#2a6f97", label="coordinator, durable")
+        bars = [
+            ("ceiling_updates_per_second", "#dde3e8", "bare loop"),
+            ("durable_ceiling_updates_per_second", "#9fb3c4", "bare loop that hashes and syncs"),
+            ("updates_per_second", "#2a6f97", "coordinator, durable"),
+        ]
+        for i, (name, colour, label) in enumerate(bars):
+            axis.bar(at + 0.27 * (i - 1), [c[name] for c in cases], 0.27, color=colour, label=label)
         for x, one in zip(at, cases, strict=True):
-            axis.annotate(f"{one['ratio']:.2f}", (x + 0.2, one["updates_per_second"]), ha="center", va="bottom")
+            place = (x + 0.27, one["updates_per_second"])
+            axis.annotate(f"{one['ratio_durable']:.2f}", place, ha="center", va="bottom", fontsize=8)
         axis.set_xticks(at, [f"{c['devices']:,}" for c in cases])
         axis.set_xlabel("connected devices")
         axis.set_title(f"updates of {size // 1000:,} KB" if size < 1e6 else f"updates of {size // 1_000_000} MB")
@@ -298,7 +309,7 @@ def main() -> None:
     sizes, devices, seconds, rounds = options.sizes, options.devices, options.seconds, options.rounds
     if options.quick:
         sizes, devices, seconds, rounds = SIZES[:2], (1, 100), 3.0, 1
-    console.print(f"{machine()}; {rounds} rounds of {seconds:g} s a case, both sides interleaved, medians; seed 0")
+    console.print(f"{machine()}; {rounds} rounds of {seconds:g} s a case, all sides interleaved, medians; seed 0")
     cases = []
     for size in sizes:
         for count in devices:
@@ -317,12 +328,15 @@ def main() -> None:
             "recovery_seconds_1mb": None if options.quick else recovery_seconds(1_000_000, 1000),
             "merge": merge_time(4 if options.quick else 10),
         }
-    table = Table("update", "devices", "updates/s", "bare loop", "ratio", "loop delay p99", box=None)
+    columns = ("update", "devices", "updates/s", "bare loop", "ratio", "hash and sync", "ratio", "loop delay p99")
+    table = Table(*columns, box=None)
     for one in cases:
         cells = [f"{one['update_bytes']:,} B", f"{one['devices']:,}", f"{one['updates_per_second']:,.0f}"]
         cells += [
             f"{one['ceiling_updates_per_second']:,.0f}",
             f"{one['ratio']:.2f}",
+            f"{one['durable_ceiling_updates_per_second']:,.0f}",
+            f"{one['ratio_durable']:.2f}",
             f"{one['loop_delay_ms']['p99']} ms",
         ]
         table.add_row(*cells)

@@ -66,7 +66,7 @@ class DataSection(_Section):
     - ``by-writer``: a device has the samples of one writer (or of several, where there are more writers than devices);
     - ``even``: every device has a random sample of everything.
 
-    ``straggler_classes`` are held by stragglers alone.
+    ``straggler_classes`` are held by stragglers alone; the result says how well they are known in the end.
     """
 
     source: Reference

@@ -235,7 +235,7 @@ class _Simulation:
             lives.cancel()
             await asyncio.gather(lives, return_exceptions=True)
             await self._network.drained()
-        return summarise(
+        return self._of_straggler_classes() | summarise(
             self._coordinator.state,
             devices,
             self._curve,
@@ -278,11 +278,19 @@ class _Simulation:
         self._note(metrics, version=version)
         return metrics
 
-    def _metrics(self, vector: Vector | None = None) -> dict[str, float]:
-        """The held-out loss and metrics of ``vector``, by default of the newest version."""
+    def _of_straggler_classes(self) -> dict[str, Any]:
+        """How well those classes are known in the end that stragglers alone have."""
+        classes = self._scenario.data.straggler_classes
+        if not classes or self._held_out is None:
+            return {}
+        chosen = np.isin(self._held_out[1], classes)
+        return {"straggler_classes": {"classes": list(classes), "metrics": self._metrics(chosen=chosen)}}
+
+    def _metrics(self, vector: Vector | None = None, chosen: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """The loss and metrics of ``vector``, by default of the newest version, on the ``chosen`` of the held-out."""
         if self._held_out is None:
             return {}
-        x, y = self._held_out
+        x, y = (array if chosen is None else array[chosen] for array in self._held_out)
         state = self._coordinator.state
         weights = state.layout.views(state.versions.vector if vector is None else vector)
         engine = self._workshop.engines[self._tiers[0].name]
@@ -294,7 +302,7 @@ class _Simulation:
             totals["loss"] += loss
             for name, value in metrics.items():
                 totals[name] += value
-        return {name: total / len(x) for name, total in totals.items()}
+        return {name: total / max(len(x), 1) for name, total in totals.items()}
 
     def _point(self, metrics: Mapping[str, float], version: int | None = None) -> Point:
         status = self._coordinator.state

@@ -84,6 +84,15 @@ def test_the_seed_decides(facts: Facts, alone: dict[str, Any]) -> None:
     assert other["seconds"] != alone["seconds"]
 
 
+def test_it_is_said_how_well_classes_are_known_that_stragglers_alone_have(facts: Facts, alone: dict[str, Any]) -> None:
+    assert "straggler_classes" not in alone
+    result = facts(digits(data={"straggler_classes": [8, 9]}, stragglers={"share": 0.3}))
+    known = result["straggler_classes"]
+    assert known["classes"] == [8, 9]
+    assert known["metrics"].keys() == result["curve"][-1]["metrics"].keys()
+    assert known["metrics"]["loss"] > result["curve"][-1]["metrics"]["loss"]
+
+
 def test_virtual_time_is_that_of_the_scenario(facts: Facts) -> None:
     """Hours end a run that nothing else ends, and a night without devices passes without a trip."""
     asleep = {"memory": "5MB", "online": [[8, 20]]}
