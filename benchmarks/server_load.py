@@ -283,8 +283,9 @@ def figure(result: dict[str, Any], path: Path) -> None:
         axis.set_title(f"updates of {size // 1000:,} KB" if size < 1e6 else f"updates of {size // 1_000_000} MB")
         axis.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(axes)[0].set_ylabel("updates per second")
-    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8)
-    plt.tight_layout()
+    whole = np.atleast_1d(axes)[0].figure
+    whole.legend(*np.atleast_1d(axes)[0].get_legend_handles_labels(), frameon=False, ncols=3, loc="lower center")
+    plt.tight_layout(rect=(0, 0.07, 1, 1))
     plt.savefig(path, dpi=150)
 
 
