@@ -40,7 +40,7 @@ PATIENCE = 120.0
 
 PLANS = {
     "run": {"name": "digits", "task": "exporters.zoo.digits:task"},
-    "budgets": {"small": "1.5MB", "large": "5MB"},
+    "budgets": {"small": "1MB", "large": "5MB"},
 }
 
 
