@@ -147,7 +147,7 @@ def figures(
         slow.plot(*zip(*rows, strict=True), marker="o", label=law)
     slow.axhline(PAPER["time"], color="grey", linestyle=":", linewidth=1, label="the paper's figure")
     slow.set_xlabel("stragglers are slower by")
-    slow.set_ylabel("ftte_common: times less time than full-model FedAvg")
+    slow.set_ylabel("ftte_common: times less time than FedAvg")
     slow.set_ylim(bottom=0)
     slow.legend(fontsize=7)
     figure.suptitle(note, fontsize=9)
