@@ -212,7 +212,7 @@ def test_withdrawing_a_device_deletes_its_records_and_stops_its_updates(store: S
     secret = b"a secret of thirty-two bytes ..."
     store.enrol("withdrawn-phone", secret, 1.0)
     done = store.assign("withdrawn-phone", 0, "small", 2.0)
-    merged = UpdateRecord(done.id, "withdrawn-phone", 0, "small", FileEntry.of(b"old"), {"samples": 4242}, 3.0)
+    merged = UpdateRecord(done.id, "withdrawn-phone", 0, "small", FileEntry.of(b"old"), {"samples": 4_242_424_242}, 3.0)
     store.accept([(merged, b"old")])
     store.commit(version(1), [MergedUpdate(done.id, 0, 1.0)])
     pending = store.assign("withdrawn-phone", 1, "small", 4.0)
@@ -220,7 +220,7 @@ def test_withdrawing_a_device_deletes_its_records_and_stops_its_updates(store: S
     store.accept([(waiting, b"pending bytes")])
 
     assert store.withdraw("withdrawn-phone", 6.0, by="anna") == [pending.id]
-    for trace in (b"withdrawn-phone", secret, b"pending bytes", b"4242", merged.artifact.sha256.encode()):
+    for trace in (b"withdrawn-phone", secret, b"pending bytes", b"4242424242", merged.artifact.sha256.encode()):
         assert holds(tmp_path, trace) == [], trace
     assert [device.id for device in store.devices()] == ["phone-1"]
     assert store.buffered() == []
