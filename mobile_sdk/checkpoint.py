@@ -20,6 +20,7 @@ from .errors import PayloadError
 from .layout import Vector
 from .protocol.messages import Assign
 from .storage import DeviceStorage
+from .version import __version__
 
 __all__ = ["Checkpoint", "Checkpoints", "Keeper"]
 
@@ -58,8 +59,9 @@ class Checkpoints:
     def __init__(self, storage: DeviceStorage, assign: Assign, samples: int) -> None:
         self._storage = storage
         weights = [ref.sha256 for ref in assign.weights]
-        work = [assign.assignment, assign.manifest.sha256, weights, dict(assign.settings), assign.seed, samples]
-        self._work = hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+        # Another release of the SDK may keep other things, or go on differently.
+        work = [__version__, assign.assignment, assign.manifest.sha256, weights, dict(assign.settings), assign.seed]
+        self._work = hashlib.sha256(json.dumps([*work, samples], sort_keys=True).encode()).hexdigest()
 
     def load(self) -> Checkpoint | None:
         """See :meth:`Keeper.load`; a damaged file is none."""

@@ -291,6 +291,7 @@ class Client:
                         if visit.progressed:
                             waits = delays(self._rng)
                     if finished is not None:
+                        self._storage.drop_training()  # nobody wants it any more
                         return finished
             except Stopped as stopped:
                 listener(Paused(str(stopped), LOOK_AGAIN_SECONDS))

@@ -279,7 +279,7 @@ async def train_in_thread(
     """
     Train in a thread, so that the connection stays alive.
 
-    Cancelling ends it after the current step, which is waited for, when how far it went is kept.
+    Cancelling ends it after the current step, which is waited for; how far it went is kept.
     """
     cancelled = threading.Event()
     loop = asyncio.get_running_loop()

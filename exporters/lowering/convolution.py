@@ -8,7 +8,7 @@ windows become rows of columns and each layer one product, or several:
 - ``columns``: all windows of the micro-batch at once, kernel height x width times the size of the input;
 - ``tiled``: as many samples at a time as fit a processor's cache, and one row of the kernel after the other: a row's
   columns are multiplied as soon as they are cut, and the products summed. ResNet-20 at batch 16 takes 41 MB instead
-  of 48, and 0.87 of the time;
+  of 48, and 1.33 instead of 1.58 times as long as torch eager;
 - ``shifted``: one product per tap of what it reads, summed, a few samples at a time; nothing is unrolled, but the sums
   cost more passes.
 

@@ -83,3 +83,17 @@ def test_a_damaged_update_is_dropped_so_that_the_work_is_done_again(damage: str,
     assert storage.pending_update() is None
     assert not (tmp_path / "update").exists()
     storage.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"x" * 500], ids=["empty", "torn", "other bytes"])
+def test_a_damaged_training_is_none_so_that_it_begins_anew(damage: bytes, tmp_path: Path) -> None:
+    storage = DeviceStorage(tmp_path, "digits")
+    assert storage.training() is None
+    storage.save_training([b"trained ", memoryview(b"so far")])
+    assert bytes(storage.training() or b"") == b"trained so far"
+    (tmp_path / "training.safetensors").write_bytes(damage)
+    assert storage.training() is None
+    storage.drop_training()
+    storage.drop_training()
+    assert storage.training() is None
+    storage.close()

@@ -165,6 +165,7 @@ def test_a_training_that_was_cut_short_goes_on_where_it_stopped(site: Site) -> N
         assert isinstance(again.run(listen), RunFinished)
     assert server.wait() == 0
     assert before[:3] == [1, 2, 3]
+    assert not kept.exists(), "the run has ended"
     first, steps = after[0].step, after[0].steps
     assert first > before[-1]
     assert [event.step for event in after][: steps - first + 1] == list(range(first, steps + 1))
