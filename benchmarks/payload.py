@@ -210,7 +210,7 @@ def started(command: str, *arguments: Any, log: Path) -> Iterator[subprocess.Pop
 def wait_for(server: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
     """Address and key, once the coordinator says them."""
     while True:
-        found = re.search(r"(ws://[\d.:]+)[\s\\]+--run digits[\s\\]+--key[\s\\]+([0-9a-f]{64})", log.read_text())
+        found = re.search(r"(ws://[\d.:]+)[\s\\]+--run \S+[\s\\]+--key[\s\\]+([0-9a-f]{64})", log.read_text())
         if found:
             return found[1], found[2]
         try:
