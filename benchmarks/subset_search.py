@@ -165,6 +165,7 @@ def run(
             "accuracy": [],
         },
         "smallest_bytes": measurements(evidence.space.last(1), MICRO_BATCH),
+        "reach": [],
         "cells": [],
         "checks": {},
     }
@@ -172,6 +173,7 @@ def run(
     whole = Plan.everything(task, MICRO_BATCH).subset
     result["full"]["accuracy"] = _accuracies(evidence, settings, parts, [(whole, seed) for seed in range(seeds)])
     for fraction in fractions:
+        result["reach"] += _reach(fraction, seeds, evidence, measurements, everything, settings, parts)
         for selector in selectors:
             cell = _cell(selector, fraction, seeds, evidence, measurements, everything)
             result["cells"].append(cell)
@@ -243,6 +245,42 @@ def _cell(
         "accuracy": [],
         "subsets": [(tier.plan.subset, seed) for seed, tier in enumerate(each)],
     }
+
+
+def _reach(
+    fraction: float,
+    seeds: int,
+    evidence: Evidence,
+    measurements: Measurements,
+    everything: int,
+    settings: Settings,
+    parts: domains.Domains,
+) -> list[dict[str, Any]]:
+    """
+    What no plan within a share of the memory can pass, whatever its selector; empty where nothing fits.
+
+    The first layer that back-propagation can reach, if it trains the least that it can and all others are frozen; and
+    the accuracy with everything trained from there on, whatever that takes. A plan that fits starts there at the
+    earliest, and trains a part of it.
+    """
+    space = evidence.space
+    for first, layer in enumerate(space.layers):
+        least = measurements(space.only(first, layer.levels[1]), MICRO_BATCH)
+        if least <= fraction * everything:
+            whole = space.last(len(space) - first)
+            return [
+                {
+                    "fraction": fraction,
+                    "layer": layer.name,
+                    "layers": len(space) - first,
+                    "least_bytes": least,
+                    "whole_bytes": measurements(whole, MICRO_BATCH),
+                    "accuracy": _accuracies(
+                        evidence, settings, parts, [(space.subset(whole), seed) for seed in range(seeds)]
+                    ),
+                }
+            ]
+    return []
 
 
 def _scores(selector: str, seed: int, evidence: Evidence) -> Scores:
@@ -336,6 +374,14 @@ def _table(name: str, result: dict[str, Any], fractions: Sequence[float]) -> Tab
                 accuracy, memory = found[0]["accuracy"], fmean(found[0]["memory_bytes"])
                 row.append(f"{fmean(accuracy):.1%} ± {np.std(accuracy):.1%}, {memory / 1e6:.1f} MB")
         table.add_row(selector, *row)
+    row = []
+    for fraction in fractions:
+        found = [one for one in result["reach"] if one["fraction"] == fraction]
+        for one in found:
+            accuracy = one["accuracy"]
+            row.append(f"{fmean(accuracy):.1%} ± {np.std(accuracy):.1%}, {one['whole_bytes'] / 1e6:.1f} MB")
+        row += [""] * (not found)
+    table.add_row("all that back-propagation reaches", *row)
     return table
 
 

@@ -51,6 +51,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
             control = selector in ("random", "shuffled")
             axes.errorbar(x, y, spread, color=colour, label=selector, marker="o", markersize=4, capsize=2,
                           linestyle="--" if control else "-", linewidth=1.4)  # fmt: skip
+        for bound in result["reach"]:
+            x = bound["fraction"] * result["full"]["memory_bytes"] / 1e6
+            y = 100 * fmean(bound["accuracy"])
+            axes.plot(x, y, "_", color="black", markersize=16, label="_" if bound is not result["reach"][0] else
+                      "everything from the first layer on that is reached with so much")  # fmt: skip
         full = result["full"]
         if full["accuracy"]:
             y = 100 * fmean(full["accuracy"])

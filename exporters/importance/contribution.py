@@ -8,7 +8,8 @@ over the untouched net. A plan is expected to gain the sum. Gains overlap, so su
 are fine-tuned before one is taken.
 
 Gains of deeper biases and of more channels are made non-decreasing (isotonic regression): more parameters in the same
-place lose by noise alone.
+place lose by noise alone. The plans that cheaper selectors would take are fine-tuned beside them: short fine-tunings
+tell layers apart that are trained alone, but say little of what many of them do together.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..evidence import Evidence
 from ..finetune import FineTuning, fine_tune
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
+from . import fisher, sensitivity
 from .scores import Scores
 
 __all__ = ["merits", "scores"]
@@ -70,7 +72,8 @@ def scores(evidence: Evidence) -> Scores:
         for level in range(1, len(LEVELS)):
             gains[i, level] = by_level.get(level, gains[i, level - 1])
     unit = next(iter(space.task.metrics), "loss")
-    return Scores(gains, unit, finalists=_FINALISTS)
+    rivals = tuple(selector.scores(evidence).gains for selector in (sensitivity, fisher))
+    return Scores(gains, unit, finalists=_FINALISTS, rivals=rivals)
 
 
 def merits(evidence: Evidence, stage: str, plans: list[Levels], longer: int = 1) -> list[float]:

@@ -26,6 +26,7 @@ class Scores:
         unit: what is counted, such as ``accuracy``.
         chain: only the last layers, whole, are candidates: one layer, two, and so on.
         finalists: how many of the best plans are fine-tuned before one is taken; 0 where sums are trusted.
+        rivals: gains of cheaper selectors, whose best plans are fine-tuned beside the finalists.
 
     """
 
@@ -33,6 +34,7 @@ class Scores:
     unit: str
     chain: bool = False
     finalists: int = 0
+    rivals: tuple[Gains, ...] = ()
 
     def of(self, levels: Levels) -> float:
         """The sum over layers."""
@@ -65,4 +67,4 @@ def additive(space: Space, biases: Sequence[float], weights: Sequence[Sequence[f
 def shuffled(scores: Scores, seed: int) -> Scores:
     """The same gains given to other layers: the control that tells a search from decoration."""
     order = np.random.default_rng(seed).permutation(len(scores.gains))
-    return dataclasses.replace(scores, gains=scores.gains[order], finalists=0)
+    return dataclasses.replace(scores, gains=scores.gains[order], finalists=0, rivals=())

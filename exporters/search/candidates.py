@@ -26,8 +26,8 @@ def candidates(
     """
     The plan of the largest expected gain within ``budget`` bytes as predicted, between two bounds.
 
-    The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, and the longest
-    run of last layers, and the one that does best in a short fine-tuning is taken.
+    The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, the knapsacks of
+    their rivals and the longest run of last layers, and the one that does best in a short fine-tuning is taken.
     """
     allowed = _between(evidence.space, *bounds)
     best = best_levels(scores.gains, costs, allowed, budget)
@@ -36,7 +36,8 @@ def candidates(
     evolved = evolve(scores.gains, costs, allowed, budget, seed=evidence.seed, starts=[best])
     finalists = [best, *_different(evolved, scores.finalists)]
     chain = _longest(evidence.space, costs, bounds, budget)
-    finalists = list(dict.fromkeys([*finalists, *chain]))
+    rivals = [best_levels(gains, costs, allowed, budget) for gains in scores.rivals]
+    finalists = list(dict.fromkeys([*finalists, *(levels for levels in rivals if levels is not None), *chain]))
     if len(finalists) == 1:
         return best
     reached = merits(evidence, "fine-tuning finalists", finalists, _LONGER)

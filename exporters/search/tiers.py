@@ -35,10 +35,11 @@ __all__ = ["DEFAULT_SELECTOR", "MODES", "Mode", "Tier", "Tiers", "plan_for", "pl
 
 Mode = Literal["nested", "common"]
 MODES: tuple[Mode, ...] = ("nested", "common")
-DEFAULT_SELECTOR = "last-layers"
+DEFAULT_SELECTOR = "sensitivity"
 
-# Plans that are measured per budget before the best that fitted is taken.
+# Plans that are measured per budget before the best that fitted is taken; and while none has fitted yet.
 _ROUNDS = 6
+_MOST_ROUNDS = 16
 # A plan that takes this much of its budget is not improved further.
 _FULL = 0.95
 # Layers that are raised one at a time to use what is left, if they are predicted to fit so many times the budget: where
@@ -164,7 +165,7 @@ class _Search:
             needs = self.measurements(least, size)
             smallest.append(needs)
             if needs <= budget:
-                tier = self._at(budget, floor, size) or self._tier(budget, least, size)
+                tier = self._at(budget, floor, size) or self._raised(self._tier(budget, least, size), budget, size)
                 # Fewer samples per step cost time: only for a gain that is worth it.
                 if found is None or tier.gain > found.gain + 0.02 * abs(found.gain):
                     found = tier
@@ -190,7 +191,9 @@ class _Search:
         limit = float(budget)
         tried: set[Levels] = set()
         stretch = 1.0
-        for _ in range(_ROUNDS):
+        for round_ in range(_MOST_ROUNDS):
+            if round_ >= _ROUNDS and best is not None:
+                break
             levels = candidates(self.evidence, self.scores, measurements.model.costs(size), (floor, self.top), limit)
             if levels is None:
                 break
@@ -212,9 +215,8 @@ class _Search:
             elif stretch > 1:
                 break
             else:
-                # The measurement is in the prediction now; where that did not move it enough, ask for less.
-                predicted = measurements.model.predict(levels, size)
-                limit = min(limit * 0.97, predicted * budget / needs if predicted <= budget else limit)
+                # The measurement is in the prediction now; by what that is still off, ask for less.
+                limit = min(limit * 0.97, budget * measurements.model.predict(levels, size) / needs)
         return None if best is None else self._raised(best, budget, size)
 
     def _raised(self, tier: Tier, budget: int, size: int) -> Tier:
