@@ -12,7 +12,8 @@ from exporters.measure import measure
 from exporters.program import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
 from exporters.search.files import load, save
-from exporters.space import BIAS, FROZEN, WHOLE, Space
+from exporters.search.memory import Costs, MemoryModel
+from exporters.space import BIAS, FROZEN, WHOLE, Levels, Space
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,37 @@ def test_what_is_left_of_a_budget_is_used(wide, needed):
     measurements = Measurements(evidence)
     for levels in ((FROZEN, BIAS + 1, WHOLE), (BIAS, BIAS, WHOLE)):
         assert measurements(levels, wide.micro_batch) > budget
+
+
+class Forgetful(MemoryModel):
+    """Knows what was measured, and believes that everything else takes half of what it does."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self.measured: dict[tuple[Levels, int], int] = {}
+
+    def learn(self, levels: Levels, micro_batch: int, measured_bytes: int) -> None:
+        super().learn(levels, micro_batch, measured_bytes)
+        self.measured[levels, micro_batch] = measured_bytes
+
+    def predict(self, levels: Levels, micro_batch: int) -> int:
+        return self.measured.get((levels, micro_batch)) or super().predict(levels, micro_batch) // 2
+
+    def costs(self, micro_batch: int) -> Costs:
+        true = super().costs(micro_batch)
+        return Costs(true.base / 2, true.layer / 2)
+
+
+def test_a_budget_is_used_however_wrong_predictions_are():
+    hidden = [part for _ in range(6) for part in (nn.Linear(200, 200), nn.ReLU())]
+    task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 200), nn.ReLU(), *hidden, nn.Linear(200, 3)))
+    evidence = evidence_of(task, samples=few_samples(), processes=1)
+    measurements = Measurements(evidence)
+    measurements.model = Forgetful(evidence.space)
+    budget = measurements(evidence.space.last(3), task.micro_batch)
+    (tier,) = plan_tiers(evidence, select(evidence, "fisher"), [budget], mode="common", measurements=measurements).tiers
+    assert tier.needs <= budget
+    assert sum(level != FROZEN for level in tier.levels) > 1
 
 
 def test_coverage_counts_the_tiers_that_train_a_layer(nested):
