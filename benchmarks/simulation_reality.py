@@ -156,7 +156,7 @@ def main() -> None:
     """Simulate, then see."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=16)
-    parser.add_argument("--versions", type=int, default=400, help="about half an hour with 16 devices")
+    parser.add_argument("--versions", type=int, default=3400, help="about half an hour with 16 devices")
     parser.add_argument("--slowest", type=float, default=4.0, help="how many times slower old phones are")
     options = parser.parse_args()
     world = scenario(options.devices, options.versions, options.slowest)
