@@ -17,10 +17,10 @@ processes, the start included, over 237 updates.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,9 +38,9 @@ from benchmarks.payload import started, wait_for
 from benchmarks.server_load import RESULTS, machine
 from exporters import Task
 from exporters.zoo.examples import correct, cross_entropy
-from mobile_sdk import Client
 
 DEVICES, BUFFER, SAMPLES, HELD_OUT = 32, 16, 50, 1000
+CLIENTS = Path(__file__).parent / "update_cost_clients.py"
 FLARE = {"bytes_down": 360_461, "bytes_up": 815_000, "cpu_seconds": 1.6, "processes": 17}
 PACKINGS = {
     "float32": 'update = "float32"',
@@ -71,24 +71,12 @@ def task() -> Task:
     return Task(model, cross_entropy, x, y, name="convnet", metrics={"accuracy": correct}, held_out=held_out)
 
 
-async def take_part(url: str, key: str, folder: Path) -> None:
-    """All devices, until the run has ended."""
-    x, y = part("devices")
-
-    async def one(number: int) -> None:
-        mine = slice(number * SAMPLES, (number + 1) * SAMPLES)
-        samples = np.array(x[mine]), np.array(y[mine])
-        async with Client(url, run="convnet", key=key, dataset=samples, storage=folder / f"device-{number}") as client:
-            async for _ in client.events():
-                pass
-
-    await asyncio.gather(*(one(number) for number in range(DEVICES)))
-
-
 def measured(packing: str, versions: int) -> dict[str, float]:
     """One run, from its start to its end."""
     with tempfile.TemporaryDirectory() as name:
-        folder, log = Path(name), Path(name) / "log.txt"
+        folder, log, samples = Path(name), Path(name) / "log.txt", Path(name) / "samples.npz"
+        x, y = (array[: DEVICES * SAMPLES].reshape(DEVICES, SAMPLES, *array.shape[1:]) for array in part("devices"))
+        np.savez(samples, x=x, y=y)
         (folder / "run.toml").write_text(
             '[run]\nname = "convnet"\ntask = "benchmarks.update_cost:task"\n[server]\nport = 0\n'
             '[budgets]\nall = "40MB"\n'
@@ -99,9 +87,12 @@ def measured(packing: str, versions: int) -> dict[str, float]:
             url, key = wait_for(server, log)
             start = cpu_seconds(server.pid)
             with log.open("ab") as output:
-                arguments = ["devices", url, key, str(folder / "devices")]
-                command = [sys.executable, "-m", "benchmarks.update_cost", *arguments]
-                devices = asyncio.run(_ended(command, output.fileno()))
+                devices = subprocess.run(
+                    [sys.executable, CLIENTS, url, key, samples, folder / "devices"],
+                    stdout=output,
+                    stderr=output,
+                    check=False,
+                ).returncode
             _, status, usage = os.wait4(server.pid, 0)
             server.returncode = os.waitstatus_to_exitcode(status)
         if devices or server.returncode:
@@ -133,11 +124,6 @@ def cpu_seconds(root: int) -> float:
     return sum(used.get(pid, 0) for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
-async def _ended(command: list[str], output: int) -> int:
-    process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
-    return await process.wait()
-
-
 def main() -> None:
     """Measure every packing, print, write ``benchmarks/results/update_cost.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["devices"]:
-        asyncio.run(take_part(sys.argv[2], sys.argv[3], Path(sys.argv[4])))
-    else:
-        main()
+    main()
