@@ -41,6 +41,8 @@ __all__ = ["folder", "graphs_key", "key", "load", "store"]
 
 _DIGEST = hashlib.sha256().digest_size
 _LARGEST = 256_000_000
+# Folders of the exporter that choose plans: a plan is a part of every key, and how it was chosen changes no program.
+_CHOOSING = ("search", "importance")
 
 
 def folder() -> Path:
@@ -121,6 +123,8 @@ def _version() -> bytes:
     digest = hashlib.sha256(f"{torch.__version__} {EXECUTORCH_VERSION} {np.__version__}".encode())
     for package in (Path(__file__).parent, Path(str(mobile_sdk.__file__)).parent):
         for path in sorted(package.rglob("*.py")):
+            if path.parent.name in _CHOOSING:
+                continue
             digest.update(f"{path.relative_to(package)} {path.stat().st_size} ".encode() + path.read_bytes())
     if LIBRARY.exists():
         digest.update(LIBRARY.read_bytes())

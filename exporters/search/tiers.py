@@ -215,8 +215,12 @@ class _Search:
             elif stretch > 1:
                 break
             else:
-                # The measurement is in the prediction now; by what that is still off, ask for less.
-                limit = min(limit * 0.97, budget * measurements.model.predict(levels, size) / needs)
+                # The measurement is in the prediction now; where that did not move it enough, ask for less: in small
+                # steps, so as not to pass by what fits, and in larger ones once those have led nowhere.
+                predicted = measurements.model.predict(levels, size)
+                limit *= 0.97 if round_ < _ROUNDS - 1 else 0.9
+                if predicted <= budget:
+                    limit = min(limit, predicted * budget / needs)
         return None if best is None else self._raised(best, budget, size)
 
     def _raised(self, tier: Tier, budget: int, size: int) -> Tier:

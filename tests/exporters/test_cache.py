@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from export_tasks import task_of, tiny_task
 from torch import nn
 
+import exporters
 from exporters import Plan, Task, cache, export
 from exporters.fingerprint import Unknown, fingerprint
 from exporters.program import build
@@ -202,3 +205,16 @@ def test_a_folder_that_cannot_be_written_is_done_without(emitted, monkeypatch, t
     for _ in range(2):
         build(task, Plan.everything(task), ("train_step",))
     assert len(emitted) == 2
+
+
+def test_nothing_that_makes_a_program_uses_what_chooses_plans():
+    """The key leaves those folders out; only whoever asks for a plan imports them."""
+    package = Path(exporters.__file__).parent
+    using = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.parent.name not in cache._CHOOSING
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in cache._CHOOSING
+    }
+    assert using == {"picture.py", "plan_cli.py", "program.py"}
