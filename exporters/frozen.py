@@ -42,7 +42,7 @@ def rounded(task: Task, names: Iterable[str], bits: int) -> Task:
 
     Args:
         task: what to learn; it stays as it is.
-        names: of parameters with two axes or more.
+        names: of parameters with two axes or more; none where plans train a part of each.
         bits: steps to the largest weight of an output channel, as a power of two.
 
     """
@@ -50,6 +50,8 @@ def rounded(task: Task, names: Iterable[str], bits: int) -> Task:
     result.model = copy.deepcopy(task.model)
     parameters = dict(result.model.named_parameters())
     arrays = {name: parameters[name].detach().numpy() for name in names}
+    if not arrays:
+        return result
     grid = Grid.of(arrays, bits)
     # The largest weight may be nearest to the end of its power of two, from where the grid would be twice as coarse.
     largest = 2**bits - 1

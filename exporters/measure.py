@@ -8,7 +8,8 @@ with the trained weights, gradients, momentum and input buffers of :mod:`exporte
 weights are mapped from their file, so they are not anonymous: the kernel can drop them at any time.
 
 Peaks inside a step come from the kernel: after two steps of warming up the high-water mark of resident memory
-is reset (``5`` into ``/proc/self/clear_refs``), more steps run, and ``VmHWM`` less the file-backed pages is the peak.
+is reset (``5`` into ``/proc/self/clear_refs``), more steps run, and ``VmHWM`` less the file-backed pages is the peak,
+if those stayed as many.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import gc
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from mobile_sdk.weights import map_weights
 
 _WARM_UP = 2
 _STEPS = 3
+_TRIES = 5
 
 
 def main(folder: Path, first: Path) -> None:
@@ -51,12 +53,13 @@ def main(folder: Path, first: Path) -> None:
     sample_weight = np.ones(n, np.float32)
     masks = sum(4 * math.prod(s.shape) for s in manifest.methods["train_step"].inputs if s.role == "dropout")
 
-    for step in range(_WARM_UP + _STEPS):
-        if step == _WARM_UP:
-            Path("/proc/self/clear_refs").write_text("5")
-        _, _, gradients = engine.train_step(x, y, sample_weight, weights, dropout)
-        _update(engine, weights, optimiser, gradients)
-    peak = _status("VmHWM") - _status("RssFile") - _status("RssShmem")
+    def steps(count: int) -> None:
+        for _ in range(count):
+            _, _, gradients = engine.train_step(x, y, sample_weight, weights, dropout)
+            _update(engine, weights, optimiser, gradients)
+
+    steps(_WARM_UP)
+    peak = _peak(lambda: steps(_STEPS))
 
     compact = 4 * manifest.trained.size
     report = {
@@ -76,6 +79,29 @@ def main(folder: Path, first: Path) -> None:
     print(json.dumps(report))
     engine.close()
     tiny.close()
+
+
+def _peak(work: Callable[[], None]) -> int:
+    """
+    The most anonymous memory during ``work``, in bytes.
+
+    The kernel keeps the peak of all resident memory only. What of it is file-backed is known if that is the same before
+    and after; a kernel that is short of memory takes such pages away and brings them back, so it is done again then.
+    """
+    peaks = []
+    for _ in range(_TRIES):
+        before = _mapped()
+        Path("/proc/self/clear_refs").write_text("5")
+        work()
+        after = _mapped()
+        peaks.append(_status("VmHWM") - min(before, after))
+        if after == before:
+            break
+    return peaks[-1]
+
+
+def _mapped() -> int:
+    return _status("RssFile") + _status("RssShmem")
 
 
 def _arena(folder: Path) -> int:

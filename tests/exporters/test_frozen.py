@@ -50,6 +50,13 @@ def test_matrices_that_no_plan_trains_are_rounded_and_nothing_else():
             assert error == 0
 
 
+def test_where_every_matrix_is_trained_nothing_is_rounded():
+    given = task()
+    names = frozen_matrices(given, [Plan.everything(given)])
+    assert names == []
+    assert rounded(given, names, 5).initial_weights().tobytes() == given.initial_weights().tobytes()
+
+
 @pytest.mark.parametrize("bits", [3, 7])
 def test_rounding_again_changes_nothing(bits: int):
     once = rounded(task(), ["0.weight", "2.weight"], bits)

@@ -93,10 +93,11 @@ def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_one
 def test_what_is_left_of_a_budget_is_used(wide, needed):
     """Predictions are off by more than a bias takes, so it is tried; no layer can be raised further."""
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
-    budget = int(needed[0] * 1.12)
-    (tier,) = plan_tiers(evidence, select(evidence, "fisher"), [budget], mode="common").tiers
-    assert tier.levels == (FROZEN, BIAS, WHOLE)
     measurements = Measurements(evidence)
+    budget = int(measurements((FROZEN, BIAS, WHOLE), wide.micro_batch) * 1.1)
+    scores = select(evidence, "fisher")
+    (tier,) = plan_tiers(evidence, scores, [budget], mode="common", measurements=measurements).tiers
+    assert tier.levels == (FROZEN, BIAS, WHOLE)
     for levels in ((FROZEN, BIAS + 1, WHOLE), (BIAS, BIAS, WHOLE)):
         assert measurements(levels, wide.micro_batch) > budget
 
