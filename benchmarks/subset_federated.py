@@ -120,12 +120,13 @@ def main() -> None:
         if run.seed not in options.seeds:
             continue
         for name, plan, levels, needs in plans:
-            if any((row["plan"], row["seed"]) == (name, run.seed) for row in done):
+            trained = [LEVELS[level] for level in levels]
+            if any((row["plan"], row["seed"], row["levels"]) == (name, run.seed, trained) for row in done):
                 continue
             done.append(
                 {
                     "plan": name,
-                    "levels": [LEVELS[level] for level in levels],
+                    "levels": trained,
                     "memory_bytes": needs,
                     "update_bytes": 4 * plan.subset.size,
                     "seed": run.seed,

@@ -88,16 +88,16 @@ def _peak(work: Callable[[], None]) -> int:
     The kernel keeps the peak of all resident memory only. What of it is file-backed is known if that is the same before
     and after; a kernel that is short of memory takes such pages away and brings them back, so it is done again then.
     """
-    peaks = []
+    peak = 0
     for _ in range(_TRIES):
         before = _mapped()
         Path("/proc/self/clear_refs").write_text("5")
         work()
         after = _mapped()
-        peaks.append(_status("VmHWM") - min(before, after))
+        peak = _status("VmHWM") - min(before, after)
         if after == before:
             break
-    return peaks[-1]
+    return peak
 
 
 def _mapped() -> int:

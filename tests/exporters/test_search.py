@@ -90,7 +90,7 @@ def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_one
     assert all(levels[0] == FROZEN for levels in measured)
 
 
-def test_what_is_left_of_a_budget_is_used(wide, needed):
+def test_what_is_left_of_a_budget_is_used(wide):
     """Predictions are off by more than a bias takes, so it is tried; no layer can be raised further."""
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     measurements = Measurements(evidence)
