@@ -55,7 +55,8 @@ def test_an_export_for_a_budget_measures_within_it(wide, needed):
     program = export(wide, budget=budget)
     assert program.manifest.memory.budget_bytes == budget
     assert needed[0] < program.manifest.memory.measured_bytes <= budget
-    assert set(program.plan.subset) == {"3.weight", "3.bias", "5.weight", "5.bias"}
+    # The first layer's weights have no room; its bias may have.
+    assert set(program.plan.subset) - {"1.bias"} == {"3.weight", "3.bias", "5.weight", "5.bias"}
 
 
 def test_the_plan_of_a_smaller_budget_lies_inside_that_of_a_larger_one(wide, needed):
