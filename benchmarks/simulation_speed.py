@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import platform
 import pstats
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def scenario(devices: int, versions: int, **sections: Any) -> Scenario:
 
 def measured(world: Scenario, plans: Path) -> dict[str, Any]:
     """In a fresh process: what one simulation took."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        result = pool.apply(simulate, (world,), {"workers": 0, "plans": plans})
+    # An executor's processes may have children, which a pool's may not: the planner measures in one.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        result = executor.submit(simulate, world, workers=0, plans=plans).result()
     return {"trips": result["trips"], "virtual_seconds": result["seconds"], **result["machine"]}
 
 

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 
 from ..config import Config
 from ..coordinator import Coordinator
-from ..errors import ConfigError
 from ..keys import RunKey
 from ..planning import begin_or_resume
 from ..store.base import Store
@@ -38,6 +37,7 @@ from ..store.sqlite import SqliteStore
 from ..tiers import Tier, unpacked_manifest
 from .calibration import Timing, calibrate
 from .device import Device, World
+from .files import enough_files
 from .fleet import Delay, Profile, draw_fleet
 from .links import Network
 from .loop import START, VirtualClock, offload, run
@@ -50,8 +50,6 @@ from .workers import Workshop, WorkshopFiles
 
 __all__ = ["drawn", "simulate"]
 
-# Files that this process needs besides those of devices.
-SPARE_FILES = 256
 EVALUATION_BATCH = 500
 
 
@@ -84,9 +82,10 @@ def simulate(
         ExportError: if a program cannot be made.
 
     """
-    with tempfile.TemporaryDirectory(prefix="ftte-", dir=_memory()) as name:
+    with tempfile.TemporaryDirectory(prefix="ftte-", dir=_memory()) as name, contextlib.ExitStack() as limits:
         folder = Path(name)
         config = scenario.config(folder)
+        limits.enter_context(enough_files(config, scenario.simulation.devices))
         if plans is not None and plans.exists():
             shutil.copytree(plans, config.run.state)
         store = SqliteStore(config.run.state)
@@ -221,20 +220,19 @@ class _Simulation:
             samples=(self._samples.x, self._samples.y),
             listener=self._listen,
         )
-        with _files_for(len(fleet)):
-            devices = [
-                Device(world, profile, indices, seed)
-                for profile, indices, seed in zip(fleet, parts, device_seeds, strict=True)
-            ]
-            self._note(self._store.latest().metrics)
-            lives = asyncio.gather(*(device.live() for device in devices))
-            ended = await self._until_the_end(lives)
-            seconds = loop.time()
-            traffic = self._network.traffic()
-            self._note(self._coordinator.state.versions.newest.metrics or self._metrics())
-            lives.cancel()
-            await asyncio.gather(lives, return_exceptions=True)
-            await self._network.drained()
+        devices = [
+            Device(world, profile, indices, seed)
+            for profile, indices, seed in zip(fleet, parts, device_seeds, strict=True)
+        ]
+        self._note(self._store.latest().metrics)
+        lives = asyncio.gather(*(device.live() for device in devices))
+        ended = await self._until_the_end(lives)
+        seconds = loop.time()
+        traffic = self._network.traffic()
+        self._note(self._coordinator.state.versions.newest.metrics or self._metrics())
+        lives.cancel()
+        await asyncio.gather(lives, return_exceptions=True)
+        await self._network.drained()
         return self._of_straggler_classes() | summarise(
             self._coordinator.state,
             devices,
@@ -320,26 +318,3 @@ class _Simulation:
         point = self._point(metrics, version)
         self._curve.append(point)
         self._progress(point)
-
-
-@contextlib.contextmanager
-def _files_for(devices: int) -> Iterator[None]:
-    """
-    Every device holds its folder's lock: let this process open as many files.
-
-    Raises:
-        ConfigError: if the system does not allow it.
-
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * devices + SPARE_FILES
-    if soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            raise ConfigError(
-                f"{devices} devices need {wanted} open files, this system allows {hard}: raise it with ulimit -n"
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,52 @@
+"""Open files: a fleet in one process needs more than systems allow at first."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+
+from ..config import Config
+from ..errors import ConfigError
+
+__all__ = ["enough_files"]
+
+# A device that has trained keeps its program, weights and what they are patched with mapped, at the most.
+_MAPPED = 4
+# What this process opens besides, and devices whose updates are not merged.
+_SPARE = 512
+
+
+@contextlib.contextmanager
+def enough_files(config: Config, devices: int) -> Iterator[None]:
+    """
+    Let this process open as many files as a run with so many devices takes: every device's lock, and what is mapped.
+
+    Raises:
+        ConfigError: if the system does not allow it.
+
+    """
+    trained = _trained(config, devices)
+    wanted = devices + _MAPPED * trained + _SPARE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        yield
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ConfigError(
+            f"{devices} devices, {trained} of which train, need {wanted} open files and this system allows {hard}: "
+            "raise it with ulimit -n, or simulate fewer devices"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _trained(config: Config, devices: int) -> int:
+    """How many devices may train before the run ends: every version takes a buffer of them, and others are at it."""
+    versions, at_once = config.stop.versions, config.scheduling.concurrency
+    if versions is None or at_once == 0:
+        return devices
+    return min(devices, versions * config.merge.buffer + at_once)
