@@ -23,7 +23,7 @@ from torch import Tensor
 from ..evidence import Evidence
 from ..finetune import FineTuning, fine_tune
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
-from . import fisher, sensitivity
+from . import fisher, last_layers, magnitude, sensitivity
 from .scores import Scores
 
 __all__ = ["merits", "scores"]
@@ -72,7 +72,7 @@ def scores(evidence: Evidence) -> Scores:
         for level in range(1, len(LEVELS)):
             gains[i, level] = by_level.get(level, gains[i, level - 1])
     unit = next(iter(space.task.metrics), "loss")
-    rivals = tuple(selector.scores(evidence).gains for selector in (sensitivity, fisher))
+    rivals = tuple(selector.scores(evidence) for selector in (sensitivity, fisher, magnitude, last_layers))
     return Scores(gains, unit, finalists=_FINALISTS, rivals=rivals)
 
 

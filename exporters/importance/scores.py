@@ -26,7 +26,7 @@ class Scores:
         unit: what is counted, such as ``accuracy``.
         chain: only the last layers, whole, are candidates: one layer, two, and so on.
         finalists: how many of the best plans are fine-tuned before one is taken; 0 where sums are trusted.
-        rivals: gains of cheaper selectors, whose best plans are fine-tuned beside the finalists.
+        rivals: scores of cheaper selectors, whose plans are fine-tuned beside this one's.
 
     """
 
@@ -34,7 +34,7 @@ class Scores:
     unit: str
     chain: bool = False
     finalists: int = 0
-    rivals: tuple[Gains, ...] = ()
+    rivals: tuple[Scores, ...] = ()
 
     def of(self, levels: Levels) -> float:
         """The sum over layers."""

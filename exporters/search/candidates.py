@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..evidence import Evidence
 from ..importance import Scores
 from ..importance.contribution import merits
@@ -26,18 +24,15 @@ def candidates(
     """
     The plan of the largest expected gain within ``budget`` bytes as predicted, between two bounds.
 
-    The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, the knapsacks of
-    their rivals and the longest run of last layers, and the one that does best in a short fine-tuning is taken.
+    The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, and the one that
+    does best in a short fine-tuning is taken.
     """
     allowed = _between(evidence.space, *bounds)
     best = best_levels(scores.gains, costs, allowed, budget)
     if best is None or not scores.finalists:
         return best
     evolved = evolve(scores.gains, costs, allowed, budget, seed=evidence.seed, starts=[best])
-    finalists = [best, *_different(evolved, scores.finalists)]
-    chain = _longest(evidence.space, costs, bounds, budget)
-    rivals = [best_levels(gains, costs, allowed, budget) for gains in scores.rivals]
-    finalists = list(dict.fromkeys([*finalists, *(levels for levels in rivals if levels is not None), *chain]))
+    finalists = list(dict.fromkeys([best, *_different(evolved, scores.finalists)]))
     if len(finalists) == 1:
         return best
     reached = merits(evidence, "fine-tuning finalists", finalists, _LONGER)
@@ -60,15 +55,3 @@ def _different(plans: Sequence[Levels], count: int) -> list[Levels]:
         if len(kept) == count:
             break
     return kept
-
-
-def _longest(space: Space, costs: Costs, bounds: tuple[Levels, Levels], budget: float) -> list[Levels]:
-    """The most last layers that are predicted to fit, within the bounds; none if not even one does."""
-    found: list[Levels] = []
-    for count in range(1, len(space) + 1):
-        levels = tuple(
-            max(least, min(level, most)) for level, least, most in zip(space.last(count), *bounds, strict=True)
-        )
-        if costs.of(np.array([levels]))[0] <= budget:
-            found = [levels]
-    return found

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 from export_tasks import few_samples, task_of, wide_task
 from torch import nn
 
 from exporters import BudgetError, ExportError, Plan, Task, export
+from exporters.importance import Scores
 from exporters.measure import measure
 from exporters.program import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
 from exporters.search.files import load, save
 from exporters.search.memory import Costs, MemoryModel
-from exporters.space import BIAS, FROZEN, WHOLE, Levels, Space
+from exporters.space import BIAS, FROZEN, LEVELS, WHOLE, Levels, Space
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,24 @@ def test_a_budget_is_used_however_wrong_predictions_are():
     (tier,) = plan_tiers(evidence, select(evidence, "fisher"), [budget], mode="common", measurements=measurements).tiers
     assert tier.needs <= budget
     assert sum(level != FROZEN for level in tier.levels) > 1
+
+
+def test_of_rivals_the_plan_that_learns_most_is_taken(wide, needed):
+    """Gains that promise everything of the first bias lead astray; a fine-tuning puts it right."""
+    torch.manual_seed(0)
+    x = torch.randn(360, *wide.contract.x_shape)
+    samples = (x, (x.flatten(1)[:, :24].reshape(-1, 3, 8).sum(2)).argmax(1))
+    evidence = evidence_of(wide, samples=samples, processes=1)
+    gains = np.zeros((3, len(LEVELS)))
+    gains[0, BIAS:] = 1.0
+    misled = Scores(gains, "accuracy")
+    rival = select(evidence, "last-layers")
+    budget = (needed[1] + needed[2]) // 2
+    (alone,) = plan_tiers(evidence, misled, [budget]).tiers
+    (beside,) = plan_tiers(evidence, dataclasses.replace(misled, rivals=(rival,)), [budget]).tiers
+    assert alone.levels == (BIAS, FROZEN, FROZEN)
+    assert beside.levels == evidence.space.last(2)
+    assert beside.gain == misled.of(beside.levels)
 
 
 def test_coverage_counts_the_tiers_that_train_a_layer(nested):
