@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
+
+import pytest
 
 from .conftest import Site
 
@@ -60,6 +63,29 @@ def test_a_device_killed_in_mid_training_comes_back_and_goes_on(site: Site) -> N
     assert site.query("SELECT assignment FROM updates ORDER BY arrival")[0] == (first,)
     # The program had been downloaded before; only small messages and the update moved again.
     assert site.query("SELECT id FROM devices") == [("phone-1",)]
+
+
+@pytest.mark.full
+def test_a_device_killed_after_a_minute_of_training_goes_on_from_what_it_kept(site: Site) -> None:
+    """Once a minute a training is written down; a kill costs what came after."""
+    settings = SETTINGS.format(versions=1).replace("buffer = 2", "buffer = 1").replace("epochs = 2", "epochs = 100")
+    server = site.serve(settings)
+    device = site.device("phone-1", 0, "--step-time", "0.1")
+    first = device.wait_for(r"^(a\d+): train from version 0")[1]
+    kept = site.folder / "phone-1" / "training.safetensors"
+    deadline = time.monotonic() + 100
+    while not kept.exists():
+        assert time.monotonic() < deadline, device.output
+        time.sleep(0.02)  # a file of another process: there is nothing to await
+    device.kill()
+    done = int(re.findall(r"step (\d+) of", device.output)[-1])
+    again = site.device("phone-1", 0, "--step-time", "0.01")
+    assert again.wait_for(r"^(a\d+): train from version 0")[1] == first
+    # The first step is printed at once.
+    assert done <= int(again.wait_for(r"step (\d+) of")[1]) <= done + 20
+    assert again.wait() == 0
+    assert server.wait() == 0
+    assert f"{first}: accepted" in again.output
 
 
 def test_an_update_that_was_finished_before_a_kill_is_handed_in_after_it(site: Site) -> None:
