@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 
 from coordinator.config import Config, parse_config
 from coordinator.coordinator import Coordinator
+from coordinator.eventloop import run
 from coordinator.keys import RunKey
 from coordinator.server import listen
 from coordinator.store.base import RunRecord, TierRecord, VersionRecord
@@ -244,7 +245,7 @@ def main() -> None:
     parser.add_argument("--evaluate", action="store_true")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options))
+        run(coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options))
 
 
 if __name__ == "__main__":

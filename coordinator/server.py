@@ -7,7 +7,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -49,13 +49,12 @@ class _Door(ServerConnection):
         self._proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError(f"a WebSocket needs a stream transport, not {transport!r}")
+        stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._entered = self._gate.enter(self._address)
-        super().connection_made(gathered(transport, self.traffic))
+        super().connection_made(gathered(stream, self.traffic))
         if not self._entered:
-            transport.abort()
+            stream.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._entered:

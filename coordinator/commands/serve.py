@@ -39,9 +39,10 @@ def add_serving_commands(commands: Any) -> None:
 
 def _serve(options: argparse.Namespace, console: Console) -> int:
     from ..config import load_config, run_files
+    from ..eventloop import run
 
     configs = [load_config(file) for file in run_files(options.files)]
-    return asyncio.run(_until_ended(configs, console, stay=options.stay))
+    return run(_until_ended(configs, console, stay=options.stay))
 
 
 async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:
