@@ -192,7 +192,8 @@ class Search:
 
     def _chain(self, budget: int, floor: Levels, size: int) -> Tier | None:
         """The last layers, as many as fit: memory grows with them, so a bisection finds how many."""
-        fits, fails = 0, sum(level != FROZEN for level in self.top) + 1
+        first = next(i for i, level in enumerate(self.top) if level != FROZEN)
+        fits, fails = 0, len(self.top) - first + 1
         while fails - fits > 1:
             middle = (fits + fails) // 2
             if self.measurements(self._last_layers(middle, floor), size) <= budget:

@@ -17,6 +17,7 @@ from exporters.program import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
 from exporters.search.files import load, save
 from exporters.search.memory import Costs, MemoryModel
+from exporters.search.settle import Search
 from exporters.space import BIAS, FROZEN, LEVELS, WHOLE, Levels, Space
 
 
@@ -154,6 +155,13 @@ def test_of_rivals_the_plan_that_learns_most_is_taken(wide, needed):
     assert alone.levels == (BIAS, FROZEN, FROZEN)
     assert beside.levels == evidence.space.last(2)
     assert beside.gain == misled.of(beside.levels)
+
+
+def test_last_layers_within_a_larger_plan_with_gaps_reach_its_first_layer(wide, needed):
+    evidence = evidence_of(wide, samples=few_samples(), processes=1)
+    top = (WHOLE, FROZEN, WHOLE)
+    search = Search(evidence, select(evidence, "last-layers"), Measurements(evidence), top, shrink=False)
+    assert search.settle(2 * needed[2], (FROZEN, FROZEN, WHOLE)).levels == top
 
 
 def test_coverage_counts_the_tiers_that_train_a_layer(nested):
