@@ -27,7 +27,7 @@ from .fleet import Delay, Profile
 from .links import Network
 from .loop import offload
 from .pool import Pool
-from .workers import Job
+from .workers import Training
 
 __all__ = ["Device", "World"]
 
@@ -212,7 +212,7 @@ class Device:
             await asyncio.Event().wait()  # whoever killed it ends this
         loop = asyncio.get_running_loop()
         ticket = world.pool.submit(
-            loop.time() + seconds, Job(manifest.tier, dict(weights), self._indices, settings, seed)
+            loop.time() + seconds, Training(manifest.tier, dict(weights), self._indices, settings, seed)
         )
         try:
             await asyncio.sleep(seconds)
@@ -222,7 +222,8 @@ class Device:
         self.busy_seconds += seconds
         self.trainings += 1
         self._process.seconds += seconds
-        return world.pool.result(ticket)
+        result: TrainingResult = world.pool.result(ticket)
+        return result
 
     async def _outages(self) -> None:
         section = self.profile.section

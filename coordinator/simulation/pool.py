@@ -1,8 +1,9 @@
 """
-Training ahead of virtual time.
+Computing ahead of virtual time.
 
 A device's training is handed in when it begins and asked for when it is due, so that meanwhile the workers compute
-what will be needed first. Which worker does a job, and when, changes nothing.
+what will be needed first. An evaluation, for which virtual time stands still, is handed in in parts and asked for at
+once. Which worker does a job, and when, changes nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mobile_sdk.training import TrainingResult
-
 from ..errors import CoordinatorError
-from .workers import Job, Workshop, WorkshopFiles, open_workshop, train_job
+from .workers import Job, Workshop, WorkshopFiles, do_job, open_workshop
 
 __all__ = ["Pool", "Ticket", "local_pool", "ray_pool"]
 
-Future = concurrent.futures.Future[TrainingResult]
+Future = concurrent.futures.Future[Any]
 
 
 class Ticket:
@@ -63,8 +62,8 @@ class Pool:
         self._feed()
         return ticket
 
-    def result(self, ticket: Ticket) -> TrainingResult:
-        """Wait for a job. Raises what its training raised."""
+    def result(self, ticket: Ticket) -> Any:
+        """Wait for a job: what :meth:`Workshop.do` gave, or raised."""
         return ticket.done.result()
 
     def cancel(self, ticket: Ticket) -> None:
@@ -113,7 +112,7 @@ def local_pool(files: WorkshopFiles, workers: int) -> Iterator[Pool]:
         def start(job: Job) -> Future:
             future: Future = concurrent.futures.Future()
             try:
-                future.set_result(workshop.train(job))
+                future.set_result(workshop.do(job))
             except Exception as error:
                 future.set_exception(error)
             return future
@@ -127,7 +126,7 @@ def local_pool(files: WorkshopFiles, workers: int) -> Iterator[Pool]:
     ) as executor:
         try:
             # Twice as many as there are workers: the next job is there when one ends.
-            yield Pool(lambda job: executor.submit(train_job, job), 2 * workers)
+            yield Pool(lambda job: executor.submit(do_job, job), 2 * workers)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 
@@ -157,6 +156,6 @@ def ray_pool(files: WorkshopFiles, address: str) -> Iterator[Pool]:
         workshop = ray.remote(num_cpus=1)(Workshop)
         actors = [workshop.remote(files) for _ in range(max(1, int(ray.cluster_resources().get("CPU", 1))))]
         turn = itertools.cycle(actors)
-        yield Pool(lambda job: next(turn).train.remote(job).future(), 2 * len(actors))
+        yield Pool(lambda job: next(turn).do.remote(job).future(), 2 * len(actors))
     finally:
         ray.shutdown()

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mobile_sdk import safetensors
 from mobile_sdk.events import Event, UpdateAccepted
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
@@ -46,7 +47,7 @@ from .result import Point, summarise
 from .scenario import Scenario
 from .sources import Samples, load_samples
 from .split import split
-from .workers import Workshop, WorkshopFiles
+from .workers import Evaluation, Workshop, WorkshopFiles
 
 __all__ = ["drawn", "simulate"]
 
@@ -104,6 +105,7 @@ def simulate(
                 samples.y_path,
                 tuple(sys.path),
                 config.planning.frozen_bits,
+                _held_out(store, folder),
             )
             say("starting workers")
             count = (os.cpu_count() or 1) if workers is None else workers
@@ -151,6 +153,18 @@ def _keep(state: Path, plans: Path) -> None:
             copied.rename(plans)
 
 
+def _held_out(store: Store, folder: Path) -> tuple[Path, Path] | None:
+    """The samples that the run is evaluated on, as files that workers map; ``None`` where it is not evaluated."""
+    record = store.run()
+    if record is None or not record.evaluation:
+        return None
+    arrays, _ = safetensors.loads(store.artifact(record.evaluation).read_bytes())
+    paths = folder / "held-out-x.npy", folder / "held-out-y.npy"
+    for path, name in zip(paths, "xy", strict=True):
+        np.save(path, arrays[name])
+    return paths
+
+
 def _memory() -> str | None:
     """A folder that lies in memory, if this system has one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -185,16 +199,7 @@ class _Simulation:
         self._folder = folder
         self._progress = progress
         self._curve: list[Point] = []
-        self._held_out = self._load_held_out()
-
-    def _load_held_out(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
-        record = self._store.run()
-        if record is None or not record.evaluation:
-            return None
-        from mobile_sdk import safetensors
-
-        arrays, _ = safetensors.loads(self._store.artifact(record.evaluation).read_bytes())
-        return arrays["x"], arrays["y"]
+        self._labels = None if files.held_out is None else np.load(files.held_out[1], mmap_mode="r")
 
     async def main(self) -> dict[str, Any]:
         """Let the fleet live until the run has ended."""
@@ -270,7 +275,7 @@ class _Simulation:
     def _evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Central evaluation of the version that is being made, if it is its turn."""
         version = self._coordinator.state.versions.newest.version + 1
-        if self._held_out is None or version % self._scenario.simulation.evaluate_every:
+        if self._labels is None or version % self._scenario.simulation.evaluate_every:
             return {}
         metrics = self._metrics(vector)
         self._note(metrics, version=version)
@@ -279,28 +284,28 @@ class _Simulation:
     def _of_straggler_classes(self) -> dict[str, Any]:
         """How well those classes are known in the end that stragglers alone have."""
         classes = self._scenario.data.straggler_classes
-        if not classes or self._held_out is None:
+        if not classes or self._labels is None:
             return {}
-        chosen = np.isin(self._held_out[1], classes)
+        chosen = np.flatnonzero(np.isin(self._labels, classes))
         return {"straggler_classes": {"classes": list(classes), "metrics": self._metrics(chosen=chosen)}}
 
-    def _metrics(self, vector: Vector | None = None, chosen: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
+    def _metrics(self, vector: Vector | None = None, chosen: npt.NDArray[np.int64] | None = None) -> dict[str, float]:
         """The loss and metrics of ``vector``, by default of the newest version, on the ``chosen`` of the held-out."""
-        if self._held_out is None:
+        if self._labels is None:
             return {}
-        x, y = (array if chosen is None else array[chosen] for array in self._held_out)
         state = self._coordinator.state
         weights = state.layout.views(state.versions.vector if vector is None else vector)
-        engine = self._workshop.engines[self._tiers[0].name]
-        totals = dict.fromkeys(("loss", *engine.manifest.metrics), 0.0)
-        for start in range(0, len(x), EVALUATION_BATCH):
-            part = slice(start, start + EVALUATION_BATCH)
-            ones = np.ones(len(x[part]), np.float32)
-            loss, metrics = engine.evaluate(x[part], y[part], ones, weights)
+        samples = np.arange(len(self._labels)) if chosen is None else chosen
+        tier = self._tiers[0].name
+        totals = dict.fromkeys(("loss", *self._workshop.engines[tier].manifest.metrics), 0.0)
+        parts = (samples[start : start + EVALUATION_BATCH] for start in range(0, len(samples), EVALUATION_BATCH))
+        # Before any training: virtual time stands still until all are there.
+        for ticket in [self._pool.submit(0.0, Evaluation(tier, weights, part)) for part in parts]:
+            loss, metrics = self._pool.result(ticket)
             totals["loss"] += loss
             for name, value in metrics.items():
                 totals[name] += value
-        return {name: total / max(len(x), 1) for name, total in totals.items()}
+        return {name: total / max(len(samples), 1) for name, total in totals.items()}
 
     def _point(self, metrics: Mapping[str, float], version: int | None = None) -> Point:
         status = self._coordinator.state

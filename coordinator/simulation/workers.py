@@ -1,8 +1,9 @@
 """
-What a worker does: the SDK's own local training, with the torch step in the place of the program.
+What a worker does: the SDK's own local training, with the torch step in the place of the program, and the
+coordinator's evaluation.
 
-Every job is one device's training, whole, and each worker computes with one thread, so a result depends on the job
-alone: not on how many workers there are, nor on what else they do.
+A job is one device's training, whole, or the evaluation of some held-out samples, and each worker computes with one
+thread, so a result depends on the job alone: not on how many workers there are, nor on what else they do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +23,14 @@ from mobile_sdk.manifest import Manifest
 from mobile_sdk.settings import TrainingSettings
 from mobile_sdk.training import TrainingResult, train
 
-__all__ = ["Job", "Workshop", "WorkshopFiles", "open_workshop", "train_job"]
+__all__ = ["Evaluation", "Job", "Training", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkshopFiles:
     """
     What every worker needs, once: the task by its name, the programs' manifests by their tier, and where the
-    samples lie.
+    devices' samples lie, and those held out for evaluation.
 
     ``path`` lists folders in which the task's module is looked for. ``frozen_bits`` is the grid of the weights that are
     inside the programs; the others come with each job.
@@ -40,10 +42,11 @@ class WorkshopFiles:
     y: Path
     path: tuple[str, ...] = ()
     frozen_bits: int | None = None
+    held_out: tuple[Path, Path] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Training:
     """One device's training: full weights by name, the indices of its samples, and what the client was told."""
 
     tier: str
@@ -51,6 +54,18 @@ class Job:
     samples: npt.NDArray[np.int64]
     settings: TrainingSettings
     seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The held-out samples with these indices under full weights by name, in the engine of a tier."""
+
+    tier: str
+    weights: Mapping[str, Vector]
+    samples: npt.NDArray[np.int64]
+
+
+Job = Training | Evaluation
 
 
 class Workshop:
@@ -73,15 +88,36 @@ class Workshop:
             plans = [Plan(manifest.trained, manifest.micro_batch) for manifest in manifests.values()]
             task = rounded(task, frozen_matrices(task, plans), files.frozen_bits)
         self.engines = {tier: TorchEngine(task, manifest) for tier, manifest in manifests.items()}
-        self._x = np.load(files.x, mmap_mode="r")
-        self._y = np.load(files.y, mmap_mode="r")
+        self._x, self._y = _mapped(files.x, files.y)
+        self._held_out = None if files.held_out is None else _mapped(*files.held_out)
 
-    def train(self, job: Job) -> TrainingResult:
+    def do(self, job: Job) -> Any:
+        """What :meth:`train` or :meth:`evaluate` gives."""
+        return self.train(job) if isinstance(job, Training) else self.evaluate(job)
+
+    def train(self, job: Training) -> TrainingResult:
         """Raises what :func:`mobile_sdk.training.train` raises."""
         data = ArrayDataset(self._x[job.samples], self._y[job.samples])
         # Once for all steps, where they are mapped.
         weights = {name: array if array.flags.writeable else array.copy() for name, array in job.weights.items()}
         return train(self.engines[job.tier], weights, data, job.settings, job.seed)
+
+    def evaluate(self, job: Evaluation) -> tuple[float, dict[str, float]]:
+        """
+        Sums of the loss and of the metrics.
+
+        Raises:
+            ValueError: if no samples are held out.
+
+        """
+        if self._held_out is None:
+            raise ValueError("no samples are held out, so there is nothing to evaluate on")
+        x, y = (array[job.samples] for array in self._held_out)
+        return self.engines[job.tier].evaluate(x, y, np.ones(len(x), np.float32), job.weights)
+
+
+def _mapped(x: Path, y: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    return np.load(x, mmap_mode="r"), np.load(y, mmap_mode="r")
 
 
 _workshop: Workshop | None = None
@@ -93,8 +129,8 @@ def open_workshop(files: WorkshopFiles) -> None:
     _workshop = Workshop(files)
 
 
-def train_job(job: Job) -> TrainingResult:
+def do_job(job: Job) -> Any:
     """Do a job in a process that :func:`open_workshop` prepared."""
     if _workshop is None:
         raise RuntimeError("the worker was not prepared")
-    return _workshop.train(job)
+    return _workshop.do(job)
