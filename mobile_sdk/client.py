@@ -137,6 +137,7 @@ class Client:
         self._engine = engine
         self._model = Model(self._storage, load or functools.partial(load_engine, engine=engine))
         self._checked: tuple[str, int] | None = None
+        self._prepared = ""  # the manifest of the program that was loaded last
         looks = (conditions or system_conditions()) if policy is not None else None
         self._guard = Guard(policy, looks, self._storage, self._clock, offload)
         self._device = Device(
@@ -333,11 +334,14 @@ class Client:
     def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
         """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
         key = bytes.fromhex(self._storage.trusted_key(self._pinned))
+        if self._prepared != assign.manifest.sha256:
+            self._process.release_memory()  # what starting and downloading took, before loading takes its own
         install_program(self._storage, assign, public_key=key, run=self._run, engine=self._engine)
         engine = self._model.engine(assign.manifest.sha256)
         files = tuple(ref.sha256 for ref in assign.weights)
         weights = self._model.weights(engine, files)
-        self._process.release_memory()  # what downloading took is not there twice, for training as well
+        self._process.release_memory()  # before training takes its own
+        self._prepared = assign.manifest.sha256
         self._storage.remember_model(HeldModel(assign.version, assign.manifest.sha256, files))
         return engine, weights
 

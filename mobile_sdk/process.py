@@ -1,15 +1,33 @@
-"""What the operating system says of this process."""
+"""What the operating system says of this process, and what it can be given back."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["ProcessFacts", "ThisProcess", "cpu_seconds", "peak_rss_bytes", "release_memory", "torch_loaded"]
+__all__ = [
+    "ProcessFacts",
+    "ThisProcess",
+    "cpu_seconds",
+    "peak_rss_bytes",
+    "release_code",
+    "release_memory",
+    "torch_loaded",
+]
+
+MADV_DONTNEED = 4
+# In /proc/self/smaps: a private mapping of a file that nobody may write to.
+MAPPING = re.compile(
+    r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) r-[-x]p \S+ \S+ \S+ +/.*\n(?:[A-Z].*\n)*?"
+    r"Rss: +(?P<resident>\d+) kB\n(?:[A-Z].*\n)*?Anonymous: +(?P<anonymous>\d+) kB$",
+    re.MULTILINE,
+)
 
 
 class ProcessFacts(Protocol):
@@ -28,7 +46,7 @@ class ProcessFacts(Protocol):
         ...
 
     def release_memory(self) -> None:
-        """Give memory that is free back to the system, before more is taken for something else."""
+        """Give memory that is not needed now back to the system, before more is taken for something else."""
         ...
 
 
@@ -76,8 +94,45 @@ def torch_loaded() -> bool:
 
 
 def release_memory() -> None:
-    """Give what the C library keeps of freed memory back to the system, where it can be told to (glibc)."""
+    """Give back what the C library keeps of freed memory, where it can be told to (glibc), and :func:`release_code`."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+    release_code()
+
+
+def release_code() -> int:
+    """
+    Unmap the pages of code and constants that are resident, where they are the file's own (Linux, but not Android).
+
+    Starting takes some 10 MB of code that is never run again. A page that is needed after all is mapped
+    again from the system's cache when it is touched.
+
+    Returns:
+        Bytes that were resident in what was let go.
+
+    """
+    advise = getattr(ctypes.CDLL(None), "madvise", None)
+    if sys.platform != "linux" or hasattr(sys, "getandroidapilevel") or advise is None:
+        return 0
+    try:
+        text = Path("/proc/self/smaps").read_text()
+    except OSError:
+        return 0
+    clean = list(_clean_mappings(text))
+    known = ctypes.cast(advise, ctypes.c_void_p).value or 0
+    if not any(start <= known < start + size for start, size, _ in clean):
+        return 0  # an emulator whose addresses are not ours
+    for start, size, _ in clean:
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_DONTNEED)
+    return sum(resident for _, _, resident in clean)
+
+
+def _clean_mappings(smaps: str) -> Iterator[tuple[int, int, int]]:
+    """Start, size and resident bytes of private mappings that nothing can write to and of which no page was altered."""
+    for mapping in re.finditer(MAPPING, smaps):
+        resident, anonymous = (int(mapping[name]) * 1024 for name in ("resident", "anonymous"))
+        if resident and not anonymous:
+            start, end = (int(mapping[name], 16) for name in ("start", "end"))
+            yield start, end - start, resident
