@@ -123,7 +123,7 @@ class DeviceSession:
                 log.warning("%s broke the protocol: %s", self.device or "a device", error)
         except Refused as error:
             log.warning("%s was refused: %s", self.device or "a device", error)
-            await self.fail(error.code, error.args[0])
+            await self.fail(error.code, error.message)
         except TimeoutError:
             seconds = self._run.config.server.handshake_seconds
             await self.fail("unavailable", f"the handshake took more than {seconds:g} s: try again")

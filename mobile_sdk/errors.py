@@ -99,9 +99,10 @@ class Refused(FtteError):
     """
     The coordinator refused a request and said why.
 
-    ``code`` is one of the codes in ``docs/protocol.md``.
+    ``code`` is one of the codes in ``docs/protocol.md``; ``message`` is what was said, without it.
     """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{message} [{code}]")
         self.code = code
+        self.message = message

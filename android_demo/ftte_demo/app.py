@@ -143,12 +143,15 @@ class DemoApp(App):
     def _look(self, seconds: float) -> None:
         assert self._line is not None
         self.trainer_missing = self._line.alone_seconds > _MISSING_SECONDS
+        newest = None
         for message in self._line.received():
             if message.get("is") == "status":
-                self.status = Status.from_json(message["status"])
+                newest = message["status"]
             elif self.root is not None:
                 for page in self.root.pages:
                     page.tell(message)
+        if newest is not None:
+            self.status = Status.from_json(newest)
 
     def _invited(self, link: str) -> None:
         self.root.show("join")

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import logging
 import logging.handlers
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from .trainer import Trainer
 __all__ = ["run"]
 
 _LOG_BYTES = 200_000
+# Training waits for the screens, never the other way round.
+_NICENESS = 10
 
 
 def run(folder: Path, shown: Shown | None = None) -> int:
@@ -30,6 +33,7 @@ def run(folder: Path, shown: Shown | None = None) -> int:
         The exit code: 0, also where another trainer is at work on the folder already.
 
     """
+    os.nice(_NICENESS - os.getpriority(os.PRIO_PROCESS, 0))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _log_to(folder / "trainer.log")
     with (folder / "trainer.lock").open("ab") as lock:
