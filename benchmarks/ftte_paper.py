@@ -154,6 +154,7 @@ def _report(
         "grid": _pairs(done, "grid", paper.section["target"]),
         "staleness": _final(done, "staleness"),
         "buffer": _final(done, "buffer"),
+        "split": _final(done, "split"),
         "selector": _final(done, "selector"),
         "random": _final(done, "random"),
     }

@@ -166,6 +166,9 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     for buffer in ablations["buffer"]["buffers"]:
         changes = {"merge": {"buffer": buffer}}
         yield from (run("buffer", ablations["buffer"]["algorithm"], seed, changes=changes) for seed in seeds)
+    for algorithm in ablations["split"]["algorithms"]:
+        changes = {"data": ablations["split"]["data"]}
+        yield from (run("split", algorithm, seed, changes=changes) for seed in seeds)
     for selector in ablations["selectors"]:
         changes = {"planning": selector["planning"]}
         yield from (run("selector", selector["algorithm"], seed, changes=changes) for seed in seeds)
