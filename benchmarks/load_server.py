@@ -243,9 +243,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--asyncio", action="store_true", help="asyncio's own event loop, not uvloop")
     options = parser.parse_args()
+    main = coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options)
     with contextlib.suppress(KeyboardInterrupt):
-        run(coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options))
+        asyncio.run(main) if options.asyncio else run(main)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "GRPC_VERBOSITY": "ERROR"}
 
 def flower_grpc(devices: int, rounds: int) -> dict[str, float]:
     """Flower's old server, after its first round."""
-    python, port = environment(), free_port()
+    python, port = environment(FLOWER), free_port()
     program, variables = PROGRAMS / "flower_grpc.py", os.environ | QUIET
     numbers = [port, devices, rounds, UPDATE_BYTES // 4]
     with (
@@ -66,7 +66,7 @@ def flower_grpc(devices: int, rounds: int) -> dict[str, float]:
 
 def flower_superlink(nodes: int, rounds: int, seconds: float = 600) -> dict[str, float]:
     """SuperLink with so many SuperNodes, after its first round."""
-    binaries = environment().parent
+    binaries = environment(FLOWER).parent
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         control, home, result = "127.0.0.1:8000", folder / "home", folder / "rounds.txt"
@@ -158,7 +158,7 @@ def main() -> None:
     console.print(f"{machine()}; {options.rounds} rounds, all sides interleaved, medians; {FLOWER}")
     seen: dict[str, list[float]] = {"bare": [], "ftte": [], "flower grpc": []}
     with console.status("bare, ftte, flower grpc"):
-        environment()
+        environment(FLOWER)
         for _ in range(options.rounds):
             buffer = ("--buffer", min(32, max(4, options.devices // 4)))
             bare = measure("ceiling", options.devices, UPDATE_BYTES, options.seconds)

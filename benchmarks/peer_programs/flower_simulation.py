@@ -62,7 +62,7 @@ def main(grid: Grid, context: Context) -> None:
         model.load_state_dict(arrays.to_torch_state_dict())
         with torch.no_grad():
             hits = sum(int((model(a).argmax(1) == b).sum()) for a, b in zip(x.split(500), y.split(500), strict=True))
-        rounds.append({"round": number, "accuracy": hits / len(y), "at": time.monotonic()})
+        rounds.append({"trips": number * given["cohort"], "accuracy": hits / len(y), "at": time.monotonic()})
         return MetricRecord({"accuracy": hits / len(y)})
 
     strategy = FedAvg(

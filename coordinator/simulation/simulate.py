@@ -310,10 +310,11 @@ class _Simulation:
     def _point(self, metrics: Mapping[str, float], version: int | None = None) -> Point:
         status = self._coordinator.state
         traffic = self._network.traffic() if metrics else None
+        version = status.versions.newest.version if version is None else version
         return Point(
             seconds=asyncio.get_running_loop().time(),
-            version=status.versions.newest.version if version is None else version,
-            trips=status.versions.newest.version * status.buffer.capacity,
+            version=version,
+            trips=version * status.buffer.capacity,
             bytes_up=traffic.up if traffic else 0,
             bytes_down=traffic.down if traffic else 0,
             metrics=dict(metrics),

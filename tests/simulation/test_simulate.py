@@ -68,6 +68,7 @@ def test_devices_learn_and_are_counted(alone: dict[str, Any]) -> None:
     """Version 0 knows nothing; phones and watches take part; bytes are those of the curve."""
     first, last = alone["curve"][0], alone["curve"][-1]
     assert first["metrics"]["accuracy"] < 0.2
+    assert all(point["trips"] == 4 * point["version"] for point in alone["curve"])
     assert last["metrics"]["accuracy"] > 0.4
     assert alone["classes"]["phone"]["devices"] == 12
     assert alone["classes"]["watch"]["devices"] == 4
