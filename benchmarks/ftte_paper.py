@@ -155,6 +155,7 @@ def _report(
         "staleness": _final(done, "staleness"),
         "buffer": _final(done, "buffer"),
         "split": _final(done, "split"),
+        "nested": _final(done, "nested"),
         "selector": _final(done, "selector"),
         "random": _final(done, "random"),
     }

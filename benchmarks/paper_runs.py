@@ -169,6 +169,9 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     for algorithm in ablations["split"]["algorithms"]:
         changes = {"data": ablations["split"]["data"]}
         yield from (run("split", algorithm, seed, changes=changes) for seed in seeds)
+    nested = ablations["nested"]
+    changes = {"merge": nested["merge"], "training": nested["training"]}
+    yield from (run("nested", nested["algorithm"], seed, changes=changes) for seed in seeds)
     for selector in ablations["selectors"]:
         changes = {"planning": selector["planning"]}
         yield from (run("selector", selector["algorithm"], seed, changes=changes) for seed in seeds)
