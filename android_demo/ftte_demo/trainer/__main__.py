@@ -33,7 +33,7 @@ def run(folder: Path, shown: Shown | None = None) -> int:
         The exit code: 0, also where another trainer is at work on the folder already.
 
     """
-    os.nice(_NICENESS - os.getpriority(os.PRIO_PROCESS, 0))
+    os.nice(max(0, _NICENESS - os.getpriority(os.PRIO_PROCESS, 0)))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _log_to(folder / "trainer.log")
     with (folder / "trainer.lock").open("ab") as lock:
