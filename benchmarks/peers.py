@@ -7,8 +7,8 @@ the order of their samples, are drawn by each framework. FTTE and Flower use all
 after another. All evaluate on the same held-out images, as often. Compared are accuracy after every so many client
 trips, and client trips per second from the first such point on, so nobody pays for its start.
 
-Flower simulates FedAvg alone. APPFL's FedCompass keeps real time, which its virtual clock does not drive, so it is not
-here. Both are installed by this script, into environments of their own.
+Of the three, Flower has FedAvg alone. APPFL's FedCompass keeps real time, which its virtual clock does not drive, so it
+is not here. Both are installed by this script, into environments of their own.
 
     FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.peers [--devices N] [--cohort N] [--rounds N] [--json FILE]
 """

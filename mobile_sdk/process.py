@@ -24,7 +24,7 @@ __all__ = [
 MADV_DONTNEED = 4
 # In /proc/self/smaps: a private mapping of a file that nobody may write to.
 MAPPING = re.compile(
-    r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) r-[-x]p \S+ \S+ \S+ +/.*\n(?:[A-Z].*\n)*?"
+    r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) r-(?P<executable>[-x])p \S+ \S+ \S+ +(?P<path>/.*)\n(?:[A-Z].*\n)*?"
     r"Rss: +(?P<resident>\d+) kB\n(?:[A-Z].*\n)*?Anonymous: +(?P<anonymous>\d+) kB$",
     re.MULTILINE,
 )
@@ -130,9 +130,15 @@ def release_code() -> int:
 
 
 def _clean_mappings(smaps: str) -> Iterator[tuple[int, int, int]]:
-    """Start, size and resident bytes of private mappings that nothing can write to and of which no page was altered."""
-    for mapping in re.finditer(MAPPING, smaps):
+    """
+    Start, size and resident bytes of what is mapped of programs and libraries, read-only and not altered.
+
+    Nothing of other files: another thread may unmap those at any time, and what it maps there next must not be let go.
+    """
+    mappings = list(re.finditer(MAPPING, smaps))
+    code = {mapping["path"] for mapping in mappings if mapping["executable"] == "x"}
+    for mapping in mappings:
         resident, anonymous = (int(mapping[name]) * 1024 for name in ("resident", "anonymous"))
-        if resident and not anonymous:
+        if resident and not anonymous and mapping["path"] in code:
             start, end = (int(mapping[name], 16) for name in ("start", "end"))
             yield start, end - start, resident
