@@ -27,14 +27,15 @@ class TorchEngine:
     An :class:`~mobile_sdk.engines.base.Engine` that runs the eager step of ``task`` for the plan in ``manifest``.
 
     Args:
-        task: of the program.
+        task: of the program, or of its layers from some place before the first trained one on.
         manifest: of the program: its subset and micro-batch are the plan.
 
     """
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
         self.manifest = manifest
-        self._step = Step(task, Plan(manifest.subset, manifest.micro_batch, manifest.baked))
+        baked = tuple(name for name in manifest.baked if name in task.layout)
+        self._step = Step(task, Plan(manifest.subset, manifest.micro_batch, baked))
 
     def train_step(
         self,

@@ -78,6 +78,7 @@ class Workshop:
         from exporters.plan import Plan
         from exporters.task import load_task
 
+        from .prefix import behind
         from .torch_engine import TorchEngine
 
         torch.set_num_threads(1)
@@ -88,6 +89,8 @@ class Workshop:
             plans = [Plan(manifest.trained, manifest.micro_batch) for manifest in manifests.values()]
             task = rounded(task, frozen_matrices(task, plans), files.frozen_bits)
         self.engines = {tier: TorchEngine(task, manifest) for tier, manifest in manifests.items()}
+        self._prefix, rest = behind(task, {name for manifest in manifests.values() for name in manifest.trained})
+        self._behind = {tier: TorchEngine(rest, manifest) for tier, manifest in manifests.items()}
         self._x, self._y = _mapped(files.x, files.y)
         self._held_out = None if files.held_out is None else _mapped(*files.held_out)
 
@@ -97,10 +100,10 @@ class Workshop:
 
     def train(self, job: Training) -> TrainingResult:
         """Raises what :func:`mobile_sdk.training.train` raises."""
-        data = ArrayDataset(self._x[job.samples], self._y[job.samples])
+        data = ArrayDataset(self._inputs(self._x, job), self._y[job.samples])
         # Once for all steps, where they are mapped.
         weights = {name: array if array.flags.writeable else array.copy() for name, array in job.weights.items()}
-        return train(self.engines[job.tier], weights, data, job.settings, job.seed)
+        return train(self._behind[job.tier], weights, data, job.settings, job.seed)
 
     def evaluate(self, job: Evaluation) -> tuple[float, dict[str, float]]:
         """
@@ -112,8 +115,13 @@ class Workshop:
         """
         if self._held_out is None:
             raise ValueError("no samples are held out, so there is nothing to evaluate on")
-        x, y = (array[job.samples] for array in self._held_out)
-        return self.engines[job.tier].evaluate(x, y, np.ones(len(x), np.float32), job.weights)
+        x, y = self._held_out
+        ones = np.ones(len(job.samples), np.float32)
+        return self._behind[job.tier].evaluate(self._inputs(x, job), y[job.samples], ones, job.weights)
+
+    def _inputs(self, x: npt.NDArray[Any], job: Job) -> npt.NDArray[Any]:
+        """The job's samples, as far as the layers that nothing trains take them."""
+        return x[job.samples] if self._prefix is None else self._prefix(x, job.samples, job.weights)
 
 
 def _mapped(x: Path, y: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
