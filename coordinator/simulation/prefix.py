@@ -68,13 +68,19 @@ class FrozenPrefix:
 
     Args:
         layers: by their names in the model.
+        inside: names of weights that are inside the programs: the layers' own, whatever comes with a job.
         limit: bytes to keep.
 
     """
 
-    def __init__(self, layers: collections.OrderedDict[str, nn.Module], limit: int = KEPT_BYTES) -> None:
+    def __init__(
+        self,
+        layers: collections.OrderedDict[str, nn.Module],
+        inside: Collection[str] = (),
+        limit: int = KEPT_BYTES,
+    ) -> None:
         self._layers = nn.Sequential(layers)
-        self._names = [name for name, _ in self._layers.state_dict().items()]
+        self._names = [name for name in self._layers.state_dict() if name not in inside]
         self._limit = limit
         self._weights: dict[str, Vector] = {}
         self._kept: collections.OrderedDict[tuple[int, bytes], npt.NDArray[np.float32]] = collections.OrderedDict()
@@ -89,7 +95,7 @@ class FrozenPrefix:
         Args:
             x: samples, always the same array for the same samples.
             indices: shape ``(n,)``.
-            weights: by name; the layers' own stand for those that are missing, which are inside the programs.
+            weights: by name; the layers' own stand for those that are missing.
 
         """
         key = id(x), indices.tobytes()
@@ -122,13 +128,14 @@ class FrozenPrefix:
         return made
 
 
-def behind(task: Task, trained: Collection[str]) -> tuple[FrozenPrefix | None, Task]:
+def behind(task: Task, trained: Collection[str], inside: Collection[str] = ()) -> tuple[FrozenPrefix | None, Task]:
     """
     Take a task apart in front of the first layer that is trained.
 
     Args:
         task: its model is taken apart if it is an ``nn.Sequential``, as far as its layers treat each sample by itself.
         trained: names of what any plan trains.
+        inside: names of the weights that are inside all programs.
 
     Returns:
         The frozen layers, or :obj:`None` if there are none that can be told apart, and the task of the others, which
@@ -147,7 +154,7 @@ def behind(task: Task, trained: Collection[str]) -> tuple[FrozenPrefix | None, T
         count += 1
     if not any(True for _, layer in children[:count] for _ in layer.parameters()):
         return None, task
-    prefix = FrozenPrefix(collections.OrderedDict(children[:count]))
+    prefix = FrozenPrefix(collections.OrderedDict(children[:count]), inside)
     example = task.example_x.numpy()
     rest = copy.copy(task)
     rest.model = nn.Sequential(collections.OrderedDict(children[count:]))

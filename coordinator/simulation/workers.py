@@ -89,7 +89,9 @@ class Workshop:
             plans = [Plan(manifest.trained, manifest.micro_batch) for manifest in manifests.values()]
             task = rounded(task, frozen_matrices(task, plans), files.frozen_bits)
         self.engines = {tier: TorchEngine(task, manifest) for tier, manifest in manifests.items()}
-        self._prefix, rest = behind(task, {name for manifest in manifests.values() for name in manifest.trained})
+        trained = {name for manifest in manifests.values() for name in manifest.trained}
+        inside = {name for manifest in manifests.values() for name in manifest.baked}
+        self._prefix, rest = behind(task, trained, inside)
         self._behind = {tier: TorchEngine(rest, manifest) for tier, manifest in manifests.items()}
         self._x, self._y = _mapped(files.x, files.y)
         self._held_out = None if files.held_out is None else _mapped(*files.held_out)

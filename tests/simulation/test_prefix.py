@@ -37,14 +37,19 @@ def samples(count: int, *shape: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(count, *shape)).astype(np.float32), rng.integers(0, 3, count)
 
 
-def test_a_training_behind_the_frozen_layers_is_the_training_of_the_whole_net(tmp_path: Path) -> None:
+@pytest.mark.parametrize("baked", [(), ("0.weight", "3.weight")], ids=["all-travel", "some-inside"])
+def test_a_training_behind_the_frozen_layers_is_the_training_of_the_whole_net(
+    baked: tuple[str, ...], tmp_path: Path
+) -> None:
     """A worker's update, loss and evaluation are those of the undivided torch step, to rounding."""
     task = lenet()
     names = task.parameter_names()
-    program = export(task, plan=Plan(Subset.whole(task.layout, names[-4:]), 16))
+    program = export(task, plan=Plan(Subset.whole(task.layout, names[-4:]), 16, baked))
     workshop = _workshop(tmp_path, program.manifest.to_bytes())
     x, y = samples(40, 1, 28, 28)
     weights = task.layout.views(program.weights.copy())
+    for name in baked:  # a version has nothing there
+        weights[name][...] = 0
     chosen = np.arange(3, 36)
     for _ in range(2):  # computed, then kept
         ours = workshop.train(Training("small", weights, chosen, SETTINGS, 5))
