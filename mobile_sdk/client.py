@@ -334,13 +334,14 @@ class Client:
     def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
         """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
         key = bytes.fromhex(self._storage.trusted_key(self._pinned))
-        if self._prepared != assign.manifest.sha256:
+        other = self._prepared != assign.manifest.sha256
+        if other:
             self._process.release_memory()  # what starting and downloading took, before loading takes its own
         install_program(self._storage, assign, public_key=key, run=self._run, engine=self._engine)
         engine = self._model.engine(assign.manifest.sha256)
         files = tuple(ref.sha256 for ref in assign.weights)
         weights = self._model.weights(engine, files)
-        self._process.release_memory()  # before training takes its own
+        self._process.release_memory(garbage=other)  # before training takes its own
         self._prepared = assign.manifest.sha256
         self._storage.remember_model(HeldModel(assign.version, assign.manifest.sha256, files))
         return engine, weights

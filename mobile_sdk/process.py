@@ -45,8 +45,12 @@ class ProcessFacts(Protocol):
         """Whether PyTorch is in this process."""
         ...
 
-    def release_memory(self) -> None:
-        """Give memory that is not needed now back to the system, before more is taken for something else."""
+    def release_memory(self, *, garbage: bool = True) -> None:
+        """
+        Give memory that is not needed now back to the system, before more is taken for something else.
+
+        Without ``garbage`` it is quicker, and leaves what only a search among all objects would find.
+        """
         ...
 
 
@@ -62,8 +66,8 @@ class ThisProcess:
     def torch_loaded(self) -> bool:
         return torch_loaded()
 
-    def release_memory(self) -> None:
-        release_memory()
+    def release_memory(self, *, garbage: bool = True) -> None:
+        release_memory(garbage=garbage)
 
 
 def peak_rss_bytes() -> int:
@@ -93,9 +97,16 @@ def torch_loaded() -> bool:
     return "torch" in sys.modules
 
 
-def release_memory() -> None:
-    """Give back what the C library keeps of freed memory, where it can be told to (glibc), and :func:`release_code`."""
-    gc.collect()
+def release_memory(*, garbage: bool = True) -> None:
+    """
+    Give back what the C library keeps of freed memory, where it can be told to (glibc), and :func:`release_code`.
+
+    Args:
+        garbage: look for objects that only each other hold, first: half of the time that this takes.
+
+    """
+    if garbage:
+        gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -50,7 +50,7 @@ class _Process:
     def torch_loaded(self) -> bool:
         return False
 
-    def release_memory(self) -> None:
+    def release_memory(self, *, garbage: bool = True) -> None:
         """It is shared with the others."""
 
 
