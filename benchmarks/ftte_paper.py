@@ -27,6 +27,7 @@ from benchmarks.paper_report import (
     figures,
     final_accuracy,
     gains,
+    grid_markdown,
     markdown,
     target_of,
     to_target,
@@ -156,6 +157,7 @@ def _report(
         "buffer": _final(done, "buffer"),
         "split": _final(done, "split"),
         "nested": _final(done, "nested"),
+        "longer": _final(done, "longer"),
         "selector": _final(done, "selector"),
         "random": _final(done, "random"),
     }
@@ -168,9 +170,8 @@ def _report(
     )
     figures(headline, table, report["curve"], target, DOCS / f"{name}.png", note)
     if markdown_file is not None:
-        before, _, rest = markdown_file.read_text().partition("<!-- paper -->")
-        after = rest.partition("<!-- /paper -->")[2]
-        markdown_file.write_text(f"{before}<!-- paper -->\n{markdown(table, target)}\n<!-- /paper -->{after}")
+        _replace(markdown_file, "paper", markdown(table, target))
+        _replace(markdown_file, "grid", grid_markdown(report["grid"]))
     print(f"target accuracy {target:.4f}")
     for algorithm, row in table.items():
         g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}
@@ -178,6 +179,13 @@ def _report(
             f"{algorithm:22} accuracy {row['final_accuracy']:.4f} ({g['points_of_accuracy']} points)  time {g['time']}x"
             f"  memory {g['memory']}x  payload {g['payload']}x  bytes per trip {g['bytes_per_trip']}x"
         )
+
+
+def _replace(file: Path, name: str, table: str) -> None:
+    """Put a table in the place of the one between two marks."""
+    before, _, rest = file.read_text().partition(f"<!-- {name} -->")
+    after = rest.partition(f"<!-- /{name} -->")[2]
+    file.write_text(f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}")
 
 
 def _each(gain: dict[str, Any]) -> dict[str, Any]:

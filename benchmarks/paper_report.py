@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["algorithms", "figures", "gains", "markdown", "target_of", "to_target", "write_csv"]
+__all__ = ["algorithms", "figures", "gains", "grid_markdown", "markdown", "target_of", "to_target", "write_csv"]
 
 # The paper's reductions against synchronous full-model FedAvg (abstract and figure 1).
 PAPER = {"time": 5.3, "memory": 5.0, "payload": 3.2}
@@ -168,3 +168,29 @@ def markdown(table: Mapping[str, Any], target: float) -> str:
         accuracy = f"{table[name]['final_accuracy']:.3f} | {gain['points_of_accuracy']:+.1f}"
         lines.append(f"| {name} | {accuracy} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def grid_markdown(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Time and payload gains of the common subset, and both final accuracies, by devices and share of stragglers."""
+    shares = sorted({pair["stragglers"] for pair in pairs})
+    lines = [
+        "| devices | " + " | ".join(f"{share:.0%} stragglers" for share in shares) + " |",
+        "|---|" + "---|" * len(shares),
+    ]
+    for devices in sorted({pair["devices"] for pair in pairs}):
+        cells = []
+        for share in shares:
+            there = [pair for pair in pairs if pair["devices"] == devices and pair["stragglers"] == share]
+            cells.append(_cell(there) if there else "")
+        lines.append(f"| {devices} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds, of which there may be but one."""
+    gains = []
+    for name, what in (("time_gain", "time"), ("payload_gain", "payload")):
+        values = [pair[name] for pair in pairs]
+        gains.append("not reached" if None in values else f"{what} {statistics.fmean(values):.1f}x")
+    ours, base = (statistics.fmean(pair["accuracy"][a] for pair in pairs) for a in ("ftte_common", "fedavg"))
+    return f"{', '.join(dict.fromkeys(gains))}; {ours:.3f} of {base:.3f} ({len(pairs)})"

@@ -197,16 +197,15 @@ def elsewhere(requirement: str, program: str, options: argparse.Namespace, algor
         return curve
 
 
-def environment(requirement: str) -> Path:
-    """The interpreter of a peer's environment, made if it is not there yet."""
+def environment(requirement: str, *others: str) -> Path:
+    """The interpreter of a peer's environment, made if it is not there yet, with ``others`` beside it."""
     folder = cifar10.cache_folder() / "peers" / requirement.replace("[", "-").replace("]", "")
     python = folder / "bin" / "python"
     if not (folder / "installed").exists():
         print(f"installing {requirement} into {folder}, which takes minutes and some GB", file=sys.stderr)
         venv.create(folder, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", f"torch=={torch.__version__.split('+')[0]}", requirement], check=True
-        )
+        pinned = f"torch=={torch.__version__.split('+')[0]}"
+        subprocess.run([python, "-m", "pip", "install", "-q", pinned, requirement, *others], check=True)
         (folder / "installed").touch()
     return python
 

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["limited_group"]
 
 ROOT = Path("/sys/fs/cgroup")
-# Microseconds. In shorter ones, what Linux leaves unused of a small quota (up to a millisecond a processor) would count.
+# Microseconds. In shorter ones, what Linux leaves unused of a small quota (a millisecond a processor) would count.
 PERIOD = 100_000
 
 
