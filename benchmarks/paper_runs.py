@@ -172,15 +172,16 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     nested = ablations["nested"]
     changes = {"merge": nested["merge"], "training": nested["training"]}
     yield from (run("nested", nested["algorithm"], seed, changes=changes) for seed in seeds)
-    longer = ablations["longer"]
+    longer, of_nested = ablations["longer"], {nested["algorithm"]: changes}
     for algorithm in longer["algorithms"]:
-        own = changes if algorithm == nested["algorithm"] else {}
+        own = of_nested.get(algorithm, {})
         yield from (run("longer", algorithm, seed, trips=longer["trips"], changes=own) for seed in seeds[:1])
     for selector in ablations["selectors"]:
         changes = {"planning": selector["planning"]}
         yield from (run("selector", selector["algorithm"], seed, changes=changes) for seed in seeds)
     for algorithm in ("fedavg", "ftte_common", "ftte_nested"):
-        yield from (run("random", algorithm, seed, task="from_random") for seed in seeds)
+        own = of_nested.get(algorithm, {})
+        yield from (run("random", algorithm, seed, task="from_random", changes=own) for seed in seeds)
     if quick:
         return
     for devices in section["grid"]["devices"]:
