@@ -270,6 +270,7 @@ def main() -> None:
             kind: {"simulated": predicted["classes"][kind]["updates_each"], "real": each}
             for kind, each in seen["updates_each"].items()
         },
+        "curves": {"simulated": _smooth(curve)[::OF_VERSIONS], "real": _smooth(seen["curve"])[::OF_VERSIONS]},
         "compared": {name: {"simulated": a, "real": b, "error": a / b - 1} for name, (a, b) in both.items()},
     }
     for name, (a, b) in both.items():
