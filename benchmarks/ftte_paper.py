@@ -153,6 +153,7 @@ def _report(
         "memory": memory(),
         "curve": _pairs(done, "curve", paper.section["target"]),
         "grid": _pairs(done, "grid", paper.section["target"]),
+        "concurrency": _pairs(done, "concurrency", paper.section["target"]),
         "staleness": _final(done, "staleness"),
         "buffer": _final(done, "buffer"),
         "split": _final(done, "split"),

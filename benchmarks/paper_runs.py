@@ -184,6 +184,12 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
         yield from (run("random", algorithm, seed, task="from_random", changes=own) for seed in seeds)
     if quick:
         return
+    fewer = ablations["concurrency"]
+    for algorithm in ("fedavg", "ftte_common"):
+        own = {} if algorithm == "fedavg" else {"scheduling": {"concurrency": fewer["concurrency"]}}
+        yield from (
+            run("concurrency", algorithm, seed, stragglers=fewer["stragglers"], changes=own) for seed in seeds[:1]
+        )
     for devices in section["grid"]["devices"]:
         for stragglers in section["grid"]["stragglers"]:
             for algorithm in ("fedavg", "ftte_common"):
