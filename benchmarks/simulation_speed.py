@@ -38,7 +38,7 @@ def samples() -> tuple[Any, Any]:
     return rng.random((SAMPLES, 1, 8, 8), np.float32), rng.integers(0, 10, SAMPLES)
 
 
-def scenario(devices: int, versions: int, **sections: Any) -> Scenario:
+def scenario(devices: int, versions: int, /, **sections: Any) -> Scenario:
     """A fleet with a sample or more each, trained in the smallest tier."""
     return parse_scenario(
         {
