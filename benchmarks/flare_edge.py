@@ -84,14 +84,17 @@ def measured(devices: int, buffer: int, updates: int) -> dict[str, float]:
     """
     python = environment(FLARE, "executorch==1.5.1", "flask")
     with tempfile.TemporaryDirectory() as name, _system(python, Path(name)) as (kit, usage):
-        with (Path(name) / "job.log").open("wb") as log:
-            subprocess.run(
-                [python, PROGRAMS / "flare_job.py", kit, str(devices), str(buffer), str(updates)],
-                check=True,
-                cwd=name,
-                stdout=log,
-                stderr=log,
-            )
+        # As many versions as updates: it does not end before.
+        job = subprocess.run(
+            [python, PROGRAMS / "flare_job.py", kit, str(devices), str(buffer), str(updates)],
+            check=False,
+            cwd=name,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if job.returncode:
+            raise RuntimeError(f"FLARE's job was not taken:\n{job.stdout[-2000:]}")
         phones = [_Phone(number) for number in range(devices)]
         for phone in phones:
             threading.Thread(target=phone.live, daemon=True).start()

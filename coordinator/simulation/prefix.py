@@ -22,7 +22,7 @@ from torch.func import functional_call
 from exporters.task import Task
 from mobile_sdk.layout import Arrays, Layout, Vector
 
-__all__ = ["KEPT_BYTES", "FrozenPrefix", "behind"]
+__all__ = ["FrozenPrefix", "behind"]
 
 # How much a worker keeps; what was not used for the longest time is dropped.
 KEPT_BYTES = 1_000_000_000
@@ -108,7 +108,7 @@ class FrozenPrefix:
         if found is not None:
             self._kept.move_to_end(key)
             return found
-        made = self._make(x[indices])
+        made = self.make(x[indices])
         if made.nbytes <= self._limit:
             self._kept[key] = made
             self._bytes += made.nbytes
@@ -116,7 +116,8 @@ class FrozenPrefix:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return made
 
-    def _make(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def make(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """What the layers make of ``x`` with the weights of the last call, or else their own; not kept."""
         state = {name: torch.from_numpy(array) for name, array in self._weights.items()}
         parts = []
         with torch.no_grad():
@@ -155,10 +156,10 @@ def behind(task: Task, trained: Collection[str], inside: Collection[str] = ()) -
     if not any(True for _, layer in children[:count] for _ in layer.parameters()):
         return None, task
     prefix = FrozenPrefix(collections.OrderedDict(children[:count]), inside)
-    example = task.example_x.numpy()
     rest = copy.copy(task)
     rest.model = nn.Sequential(collections.OrderedDict(children[count:]))
-    rest.example_x = torch.from_numpy(prefix(example, np.arange(len(example)), {}).copy())
+    # Not kept: the array is gone in a moment, and another may come to lie where it was.
+    rest.example_x = torch.from_numpy(prefix.make(task.example_x.numpy().copy()).copy())
     names = set(rest.model.state_dict())
     rest.layout = Layout(parameter for parameter in task.layout if parameter.name in names)
     return prefix, rest

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
-from mobile_sdk.process import _clean_mappings
+from mobile_sdk.process import _clean_mappings, release_memory
 
 HEADER = "{range} {rights} 00000000 fd:00 1234                       {path}\n"
 SIZES = "Size:  64 kB\nRss:  {resident} kB\nPss:  8 kB\nAnonymous:  {anonymous} kB\nSwap: 0 kB\nVmFlags: rd ex mr\n"
@@ -67,3 +69,23 @@ assert json.loads(json.dumps([1.5])) == [1.5]
 def test_a_process_goes_on_without_the_code_that_it_let_go() -> None:
     done = subprocess.run([sys.executable, "-c", LIVE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_garbage_is_looked_for_unless_that_would_take_too_long() -> None:
+    """What only each other hold goes with a thorough release and stays with a quick one."""
+
+    class Held:
+        pass
+
+    one = Held()
+    one.itself = one  # type: ignore[attr-defined]
+    gone = weakref.ref(one)
+    gc.disable()
+    try:
+        del one
+        release_memory(garbage=False)
+        assert gone() is not None
+        release_memory()
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -89,6 +89,17 @@ def test_other_weights_of_the_frozen_layers_are_seen() -> None:
     np.testing.assert_allclose(front(x, np.arange(5), weights), before + 1, rtol=1e-5, atol=1e-6)
 
 
+def test_what_the_example_gave_is_not_kept() -> None:
+    """Only a worker's own arrays live as long as what is kept of them."""
+    task = make(nn.ReLU(inplace=True), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3))
+    before = task.example_x.clone()
+    front, rest = behind(task, ["3.weight"])
+    assert front is not None
+    assert not front._kept
+    assert rest.example_x.shape == (4, 72)
+    torch.testing.assert_close(task.example_x, before)
+
+
 @pytest.mark.parametrize(
     ("layers", "trained", "kept"),
     [
