@@ -234,5 +234,7 @@ def test_a_budget_below_the_last_layers_lowers_the_micro_batch():
     head = space.subset(space.last(1))
     full = measure(build(task, Plan(head, 32), ("train_step",))).total_bytes
     plan = plan_for(task, full // 2)
-    assert plan.subset == head
+    # Whether a bias fits beside it is within the noise of a measurement.
+    assert set(plan.subset) >= set(head)
     assert plan.micro_batch < 32
+    assert measure(build(task, plan, ("train_step",))).total_bytes <= full // 2
