@@ -8,6 +8,7 @@ thread, so a result depends on the job alone: not on how many workers there are,
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,10 @@ from mobile_sdk.settings import TrainingSettings
 from mobile_sdk.training import TrainingResult, train
 
 __all__ = ["Evaluation", "Job", "Training", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
+
+# Samples of an evaluation that go through the layers together: of more, what lies between layers leaves the processor's
+# cache, which takes twice as long.
+_AT_ONCE = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Workshop:
 
     def train(self, job: Training) -> TrainingResult:
         """Raises what :func:`mobile_sdk.training.train` raises."""
-        data = ArrayDataset(self._inputs(self._x, job), self._y[job.samples])
+        data = ArrayDataset(self._inputs(self._x, job.samples, job.weights), self._y[job.samples])
         # Once for all steps, where they are mapped.
         weights = {name: array if array.flags.writeable else array.copy() for name, array in job.weights.items()}
         return train(self._behind[job.tier], weights, data, job.settings, job.seed)
@@ -118,12 +123,21 @@ class Workshop:
         if self._held_out is None:
             raise ValueError("no samples are held out, so there is nothing to evaluate on")
         x, y = self._held_out
-        ones = np.ones(len(job.samples), np.float32)
-        return self._behind[job.tier].evaluate(self._inputs(x, job), y[job.samples], ones, job.weights)
+        loss, metrics = 0.0, dict.fromkeys(self._behind[job.tier].manifest.metrics, 0.0)
+        for start in range(0, len(job.samples), _AT_ONCE):
+            samples = job.samples[start : start + _AT_ONCE]
+            ones = np.ones(len(samples), np.float32)
+            inputs = self._inputs(x, samples, job.weights)
+            more, sums = self._behind[job.tier].evaluate(inputs, y[samples], ones, job.weights)
+            loss += more
+            metrics = {name: metrics[name] + value for name, value in sums.items()}
+        return loss, metrics
 
-    def _inputs(self, x: npt.NDArray[Any], job: Job) -> npt.NDArray[Any]:
-        """The job's samples, as far as the layers that nothing trains take them."""
-        return x[job.samples] if self._prefix is None else self._prefix(x, job.samples, job.weights)
+    def _inputs(
+        self, x: npt.NDArray[Any], samples: npt.NDArray[np.int64], weights: Mapping[str, Vector]
+    ) -> npt.NDArray[Any]:
+        """Samples, as far as the layers that nothing trains take them."""
+        return x[samples] if self._prefix is None else self._prefix(x, samples, weights)
 
 
 def _mapped(x: Path, y: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -132,11 +146,23 @@ def _mapped(x: Path, y: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 _workshop: Workshop | None = None
 
+# Of glibc's mallopt, and the most that it takes for the second.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 32 << 20
+
 
 def open_workshop(files: WorkshopFiles) -> None:
     """Prepare this process for jobs."""
+    _keep_freed_memory()
     global _workshop  # noqa: PLW0603  a worker process has no other place to keep it
     _workshop = Workshop(files)
+
+
+def _keep_freed_memory() -> None:
+    """Each step asks for the megabytes that the last one freed: to keep them saves a fifth of its time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # other C libraries have none
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MMAP_THRESHOLD, _LARGEST)
 
 
 def do_job(job: Job) -> Any:

@@ -46,7 +46,7 @@ def test_a_training_behind_the_frozen_layers_is_the_training_of_the_whole_net(
     names = task.parameter_names()
     program = export(task, plan=Plan(Subset.whole(task.layout, names[-4:]), 16, baked))
     workshop = _workshop(tmp_path, program.manifest.to_bytes())
-    x, y = samples(40, 1, 28, 28)
+    x, y = samples(140, 1, 28, 28)
     weights = task.layout.views(program.weights.copy())
     for name in baked:  # a version has nothing there
         weights[name][...] = 0
@@ -55,6 +55,7 @@ def test_a_training_behind_the_frozen_layers_is_the_training_of_the_whole_net(
         ours = workshop.train(Training("small", weights, chosen, SETTINGS, 5))
         whole = train(TorchEngine(task, program.manifest), weights, ArrayDataset(x[chosen], y[chosen]), SETTINGS, 5)
         _same(ours, whole)
+    chosen = np.arange(5, 138)  # more than are evaluated together
     loss, metrics = workshop.evaluate(Evaluation("small", weights, chosen))
     plain = workshop.engines["small"].evaluate(x[chosen], y[chosen], np.ones(len(chosen), np.float32), weights)
     assert loss == pytest.approx(plain[0], rel=1e-5)
@@ -186,7 +187,7 @@ def test_no_more_is_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _workshop(folder: Path, manifest: bytes) -> Workshop:
-    x, y = samples(40, 1, 28, 28)
+    x, y = samples(140, 1, 28, 28)
     paths = folder / "x.npy", folder / "y.npy"
     np.save(paths[0], x)
     np.save(paths[1], y)
