@@ -6,10 +6,10 @@ A simulation against reality: the same scenario with real processes, sockets and
 
 Every device is an ``ftte-device`` process behind a link of its own: a relay that delays and limits what passes, as the
 scenario says. With ``--quota`` (root, two idle processors) it trains the CIFAR-10 net of the comparison with
-the paper, as fast as its part of a processor lets it, which a control group limits; the simulation knows the part, and
-the step that it measured in the whole. Without, it trains digits with steps of a fixed length. The coordinator is the
-product's, on a real socket, and devices and their samples are those that the simulator draws. Compared are time, bytes
-and accuracy.
+the paper, as fast as its part of a processor lets it, which a control group limits; the simulation knows the part, the
+step that it measured in the whole, and what a pilot run of a few minutes, made before, says of the seconds that a trip
+takes beside its steps. Without, it trains digits with steps of a fixed length. The coordinator is the product's, on a
+real socket, and devices and their samples are those that the simulator draws. Compared are time, bytes and accuracy.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def cifar10() -> Task:
     )
 
 
-def quota_scenario(devices: int, versions: int) -> Scenario:
+def quota_scenario(devices: int, versions: int, trip_seconds: Mapping[str, float]) -> Scenario:
     """Two kinds of phones that train all of the net, and watches that train its last layers."""
     link = {"up": "200KB", "down": "400KB", "latency": 0.03}
     memory = {"phone": "40MB", "old-phone": "40MB", "watch": "5MB"}
@@ -72,7 +72,13 @@ def quota_scenario(devices: int, versions: int) -> Scenario:
             "simulation": {"devices": devices, "seed": 3, "hours": 24},
             "data": {"source": "benchmarks.paper_task:training", "split": "even", "samples": 160},
             "devices": {
-                kind: {"memory": memory[kind], "slowdown": 1 / quota, **link} for kind, quota in QUOTAS.items()
+                kind: {
+                    "memory": memory[kind],
+                    "slowdown": 1 / quota,
+                    "trip_seconds": trip_seconds.get(kind, 0.0),
+                    **link,
+                }
+                for kind, quota in QUOTAS.items()
             },
             "run": {"name": "reality", "task": "benchmarks.simulation_reality:cifar10"},
             "budgets": {"small": "5MB", "large": "40MB"},
@@ -229,21 +235,37 @@ async def _processes(
                 await process.wait()
 
 
+def pilot(devices: int, versions: int) -> dict[str, float]:
+    """Seconds that a trip of each kind takes beside what a simulation knows, from a short run of both."""
+    world = quota_scenario(devices, versions, {})
+    simulated = simulate(world)
+    with tempfile.TemporaryDirectory() as folder:
+        real = asyncio.run(reality(world, Path(folder), QUOTAS))
+    expected = {kind: simulated["curve"][-1]["seconds"] / simulated["classes"][kind]["updates_each"] for kind in QUOTAS}
+    took = {kind: real["seconds"] / each for kind, each in real["updates_each"].items()}
+    for kind in QUOTAS:
+        print(f"pilot: a trip of a {kind} takes {took[kind]:.2f} s, by simulation {expected[kind]:.2f}", flush=True)
+    return {kind: max(0.0, took[kind] - expected[kind]) for kind in QUOTAS}
+
+
 def main() -> None:
     """Simulate, then see."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=16)
     parser.add_argument("--quota", action="store_true", help="devices with parts of a processor")
     parser.add_argument("--versions", type=int, help="by default about half an hour's with 16 devices")
+    parser.add_argument("--pilot", type=int, default=200, help="versions of the pilot with --quota; 0 for none")
     parser.add_argument("--slowest", type=float, default=4.0, help="how many times slower old phones are")
     options = parser.parse_args()
     quotas = QUOTAS if options.quota else {}
+    trip_seconds: Mapping[str, float] = {}
     if options.quota:
-        world = quota_scenario(options.devices, options.versions or 1700)
+        trip_seconds = pilot(options.devices, options.pilot) if options.pilot else {}
+        world = quota_scenario(options.devices, options.versions or 1700, trip_seconds)
     else:
         world = paced_scenario(options.devices, options.versions or 3400, options.slowest)
     with tempfile.TemporaryDirectory() as folder:
-        predicted = simulate(world, plans=Path(folder) / "plans")
+        predicted = simulate(world)
         print(f"the simulation says {predicted['seconds']:.0f} s", flush=True)
         seen = asyncio.run(reality(world, Path(folder), quotas))
     curve = [(point["seconds"], point["metrics"]["accuracy"]) for point in predicted["curve"] if point["metrics"]]
@@ -261,6 +283,7 @@ def main() -> None:
         "machine": {"processors": os.cpu_count(), "architecture": platform.machine(), "load": os.getloadavg()},
         "devices": options.devices,
         "quotas": dict(quotas),
+        "trip_seconds": dict(trip_seconds),
         "step_seconds": predicted["step_seconds"],
         "versions": world.run["stop"]["versions"],
         "seed": world.simulation.seed,

@@ -200,6 +200,7 @@ class Device:
         """Train elsewhere, for as long as this device would; or be killed half-way."""
         world, manifest = self._world, engine.manifest
         seconds = world.timing.seconds(manifest, len(data), settings) * self.profile.slowdown
+        seconds += self.profile.section.trip_seconds
         if self.profile.straggler:
             seconds *= world.delay.factor(self._training_rng)
         dropped = self._training_rng.random() < self.profile.section.drop_out

@@ -83,7 +83,8 @@ class DeviceSection(_Section):
 
     ``share`` is this class's part of the fleet, relative to the others'. ``memory`` is its budget for training.
     ``slowdown`` compares its processor with the one that programs were measured on; a device's own deviates from it
-    by a factor whose logarithm is normal with standard deviation ``spread``. ``up`` and ``down`` are bytes per second.
+    by a factor whose logarithm is normal with standard deviation ``spread``. ``trip_seconds`` is what a trip takes on
+    the device beside its steps and the link: loading, packing, writing. ``up`` and ``down`` are bytes per second.
     ``online`` lists the hours of the day in which its app may run, each device's shifted by a normal draw of
     ``shift`` hours. ``drop_out`` is the fraction of trainings during which the app is killed; it comes back after
     ``away`` seconds on average (exponential).
@@ -93,6 +94,7 @@ class DeviceSection(_Section):
     memory: Size
     slowdown: Annotated[float, Field(gt=0)] = 1.0
     spread: Annotated[float, Field(ge=0)] = 0.0
+    trip_seconds: Seconds = 0.0
     up: Size = 1_000_000
     down: Size = 1_000_000
     latency: Seconds = 0.03

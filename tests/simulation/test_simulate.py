@@ -112,6 +112,22 @@ def test_apps_that_are_killed_come_back(facts: Facts) -> None:
     assert result["drop_outs"] > 0
 
 
+def test_what_a_trip_takes_beside_its_steps_is_counted(facts: Facts) -> None:
+    """Ten seconds for each trip are ten seconds more than its steps take."""
+    alike = {"data": {"split": "even", "samples": 60}, "stragglers": {"share": 0.0}}
+    kinds = {"phone": {"memory": "1.2MB"}, "watch": {"memory": "1.2MB"}}
+    usual = facts(digits(devices=kinds, **alike))
+    slow = facts(digits(devices={kind: section | {"trip_seconds": 10.0} for kind, section in kinds.items()}, **alike))
+    assert _seconds_of_a_training(slow) == pytest.approx(_seconds_of_a_training(usual) + 10.0)
+    assert slow["seconds"] > usual["seconds"] + 10.0
+
+
+def _seconds_of_a_training(result: dict[str, Any]) -> float:
+    kinds = [result["classes"][kind] for kind in ("phone", "watch")]
+    seconds: float = sum(kind["devices"] * kind["compute_seconds_each"] for kind in kinds) / result["trainings"]
+    return seconds
+
+
 def test_synchronous_rounds_wait_for_their_cohort(facts: Facts) -> None:
     """Every update is of the version that it is merged into, and nobody else is asked meanwhile."""
     sync = {"cohort": 4, "repeat": False}
