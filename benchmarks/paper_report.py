@@ -119,15 +119,21 @@ def figures(
     import matplotlib.pyplot as plt
 
     figure, (over_time, over_bytes, bars, slow) = plt.subplots(1, 4, figsize=(20, 4.6))
+    colours: dict[str, str] = {}
     for name, runs in results.items():
         points = [p for p in runs[0]["curve"] if p["metrics"]]
-        accuracy = [p["metrics"]["accuracy"] for p in points]
-        over_time.plot([p["seconds"] / 60 for p in points], accuracy, label=name)
-        over_bytes.plot([(p["bytes_up"] + p["bytes_down"]) / 1e6 for p in points], accuracy, label=name)
+        values = [p["metrics"]["accuracy"] for p in points]
+        # As final accuracies are: the mean of the last five.
+        accuracy = [statistics.fmean(values[max(0, i - 4) : i + 1]) for i in range(len(values))]
+        plain = name.removesuffix("_int8")
+        colours.setdefault(plain, f"C{len(colours)}")
+        style = {"label": name, "color": colours[plain], "linestyle": "-" if name == plain else "--"}
+        over_time.plot([p["seconds"] / 60 for p in points], accuracy, **style)
+        over_bytes.plot([(p["bytes_up"] + p["bytes_down"]) / 1e6 for p in points], accuracy, **style)
     for axes, label in ((over_time, "virtual minutes"), (over_bytes, "MB, all devices, both directions")):
         axes.axhline(target, color="grey", linestyle=":", linewidth=1)
         axes.set_xlabel(label)
-        axes.set_ylabel("accuracy")
+        axes.set_ylabel("accuracy, mean of five evaluations")
         axes.set_xscale("log")
     over_time.legend(fontsize=7)
     gain = gains(table)
@@ -144,11 +150,16 @@ def figures(
     bars.legend(fontsize=7)
     for law in dict.fromkeys(row["law"] for row in curve):
         rows = sorted((r["slowdown"], r["time_gain"]) for r in curve if r["law"] == law and r["time_gain"])
-        slow.plot(*zip(*rows, strict=True), marker="o", label=law)
+        (line,) = slow.plot(*zip(*rows, strict=True), marker="o", label=law)
+        for row in curve:
+            if row["law"] == law and not row["time_gain"]:
+                slow.plot([row["slowdown"]], [0], marker="x", color=line.get_color(), linestyle="", clip_on=False)
+                slow.annotate(" target not reached", (row["slowdown"], 0), fontsize=7, va="bottom")
     slow.axhline(PAPER["time"], color="grey", linestyle=":", linewidth=1, label="the paper's figure")
     slow.set_xlabel("stragglers are slower by")
     slow.set_ylabel("ftte_common: times less time than FedAvg")
     slow.set_ylim(bottom=0)
+    slow.set_xlim(left=0)
     slow.legend(fontsize=7)
     figure.suptitle(note, fontsize=9)
     figure.tight_layout()
