@@ -150,7 +150,7 @@ def figures(
     bars.legend(fontsize=7)
     for law in dict.fromkeys(row["law"] for row in curve):
         rows = sorted((r["slowdown"], r["time_gain"]) for r in curve if r["law"] == law and r["time_gain"])
-        (line,) = slow.plot(*zip(*rows, strict=True), marker="o", label=law)
+        (line,) = slow.plot([x for x, _ in rows], [gain for _, gain in rows], marker="o", label=law)
         for row in curve:
             if row["law"] == law and not row["time_gain"]:
                 slow.plot([row["slowdown"]], [0], marker="x", color=line.get_color(), linestyle="", clip_on=False)

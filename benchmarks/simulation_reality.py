@@ -236,16 +236,28 @@ async def _processes(
 
 
 def pilot(devices: int, versions: int) -> dict[str, float]:
-    """Seconds that a trip of each kind takes beside what a simulation knows, from a short run of both."""
+    """
+    Seconds that a trip of each kind takes beside what a simulation knows, from a short run of both.
+
+    Raises:
+        SystemExit: if it was too short for every kind to send an update.
+
+    """
     world = quota_scenario(devices, versions, {})
     simulated = simulate(world)
     with tempfile.TemporaryDirectory() as folder:
         real = asyncio.run(reality(world, Path(folder), QUOTAS))
-    expected = {kind: simulated["curve"][-1]["seconds"] / simulated["classes"][kind]["updates_each"] for kind in QUOTAS}
-    took = {kind: real["seconds"] / each for kind, each in real["updates_each"].items()}
-    for kind in QUOTAS:
-        print(f"pilot: a trip of a {kind} takes {took[kind]:.2f} s, by simulation {expected[kind]:.2f}", flush=True)
-    return {kind: max(0.0, took[kind] - expected[kind]) for kind in QUOTAS}
+    beside = {}
+    for kind, each in real["updates_each"].items():
+        foreseen = simulated["classes"][kind]["updates_each"]
+        if not each or not foreseen:
+            raise SystemExit(
+                f"within {versions} versions no {kind} sent an update: set a longer --pilot, or 0 for none"
+            )
+        took, expected = real["seconds"] / each, simulated["curve"][-1]["seconds"] / foreseen
+        print(f"pilot: a trip of a {kind} takes {took:.2f} s, by simulation {expected:.2f}", flush=True)
+        beside[kind] = max(0.0, took - expected)
+    return beside
 
 
 def main() -> None:

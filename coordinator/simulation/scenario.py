@@ -33,7 +33,7 @@ Reference = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SimulationSection(_Section):
@@ -84,7 +84,8 @@ class DeviceSection(_Section):
     ``share`` is this class's part of the fleet, relative to the others'. ``memory`` is its budget for training.
     ``slowdown`` compares its processor with the one that programs were measured on; a device's own deviates from it
     by a factor whose logarithm is normal with standard deviation ``spread``. ``trip_seconds`` is what a trip takes on
-    the device beside its steps and the link: loading, packing, writing. ``up`` and ``down`` are bytes per second.
+    the device beside its steps and the link (loading, packing, writing); stragglers are late with that as well. ``up``
+    and ``down`` are bytes per second.
     ``online`` lists the hours of the day in which its app may run, each device's shifted by a normal draw of
     ``shift`` hours. ``drop_out`` is the fraction of trainings during which the app is killed; it comes back after
     ``away`` seconds on average (exponential).

@@ -27,7 +27,7 @@ from mobile_sdk.training import TrainingResult, train
 __all__ = ["Evaluation", "Job", "Training", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
 
 # Samples of an evaluation that go through the layers together: of more, what lies between layers leaves the processor's
-# cache, which takes twice as long.
+# cache.
 _AT_ONCE = 50
 
 
@@ -158,7 +158,7 @@ def open_workshop(files: WorkshopFiles) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Each step asks for the megabytes that the last one freed: to keep them saves a fifth of its time."""
+    """Each step asks for the megabytes that the last one freed: kept, they need no fresh pages from the kernel."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have none
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -123,6 +123,7 @@ def test_delays_of_a_trace(tmp_path: Path) -> None:
         ("simulation", {"devices": 0}, "simulation.devices"),
         ("stragglers", {"law": "trace"}, "give both or neither"),
         ("devices", {"phone": {"memory": "5MB", "online": [[3, 3]]}}, "which is empty"),
+        ("devices", {"phone": {"memory": "5MB", "trip_seconds": float("inf")}}, "devices.phone.trip_seconds"),
         ("merge", {"bufer": 3}, "merge.bufer"),
     ],
 )
