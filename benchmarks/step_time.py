@@ -46,7 +46,7 @@ from torch.export.experimental import _export_forward_backward
 
 from exporters import Task, export, load_task
 from exporters.quiet import quiet
-from exporters.step import Step
+from exporters.program.step import Step
 from exporters.zoo import TASKS
 from mobile_sdk import load_engine
 from mobile_sdk.errors import FtteError

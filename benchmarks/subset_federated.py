@@ -33,10 +33,10 @@ from benchmarks.server_load import RESULTS, machine
 from coordinator.simulation.scenario import parse_scenario
 from coordinator.simulation.simulate import simulate
 from exporters import Plan, Task
-from exporters.measure import measure
-from exporters.program import build
+from exporters.memory.measure import measure
+from exporters.program.build import build
 from exporters.search import plans_for
-from exporters.search.files import SUMMARY_FILE, plan_file
+from exporters.search.plan_files import SUMMARY_FILE, plan_file
 from exporters.space import BIAS, FROZEN, LEVELS, Space
 from mobile_sdk.sizes import parse_bytes
 

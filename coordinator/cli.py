@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from exporters.cli import add_export_command
-from exporters.plan_cli import add_plan_command
+from exporters.cli.export import add_export_command
+from exporters.cli.plan import add_plan_command
 from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 

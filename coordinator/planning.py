@@ -204,7 +204,7 @@ def _end_with_workers() -> None:
     """In a worker: on SIGTERM, end with all processes that this one has started."""
 
     def end(signum: int, frame: object) -> None:
-        workers = sys.modules.get("exporters.workers")
+        workers = sys.modules.get("exporters.processes")
         if workers is not None:
             workers.stop_all()
         os._exit(1)
@@ -222,11 +222,11 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
     from exporters.quiet import quiet
 
     with quiet():
-        from exporters.choose import bake
-        from exporters.frozen import frozen_matrices
-        from exporters.journal import Journal
+        from exporters.search.lowering_choice import bake
+        from exporters.program.rounding import frozen_matrices
+        from exporters.cache.journal import Journal
         from exporters.search import plans_for
-        from exporters.search.files import load
+        from exporters.search.plan_files import load
         from exporters.task import load_samples, load_task
 
         loaded = load_task(task)
@@ -257,7 +257,7 @@ def _export(
 
     with quiet():
         from exporters import Plan, export
-        from exporters.frozen import rounded
+        from exporters.program.rounding import rounded
         from exporters.task import load_task
 
         loaded = load_task(task)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import BudgetError, ExportError, TaskError
     from .plan import Plan
-    from .program import Program, export
+    from .program.build import Program, export
     from .task import Task, load_task
 
 __all__ = [

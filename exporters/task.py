@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mobile_sdk.layout import Layout, Parameter, Vector
 from mobile_sdk.manifest import DTYPES, InputContract
 
-from .batch_norm import fold_batch_norm as folded
+from .fold_batch_norm import fold_batch_norm as folded
 from .errors import TaskError
 
 __all__ = ["Samples", "Task", "load_samples", "load_task"]
@@ -46,7 +46,7 @@ class Task:
         local: parameters, or modules with all of theirs, that every device trains for itself and keeps: they are never
             sent, and the global model has them as they are now.
         fold_batch_norm: train a copy of the model in which convolutions and linear layers have taken over the frozen
-            batch normalisation behind them; see :func:`exporters.batch_norm.fold_batch_norm`.
+            batch normalisation behind them; see :func:`exporters.fold_batch_norm.fold_batch_norm`.
 
     Raises:
         TaskError: if model, loss, metrics and example do not go together.

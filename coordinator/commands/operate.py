@@ -305,7 +305,7 @@ def _export(options: argparse.Namespace, console: Console, client: AdminClient) 
     number, content = client.weights(run, options.number)
     if options.out.suffix != ".safetensors":
         # torch is loaded here, in the operator's process, never in the coordinator's.
-        from exporters.inference import inference_program, state_dict
+        from exporters.program.inference import inference_program, state_dict
 
         convert = state_dict if options.out.suffix == ".pt" else inference_program
         with console.status(f"making {options.out} ..."):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from exporters.plan import Plan
-from exporters.step import Step
+from exporters.program.step import Step
 from exporters.task import Task
 from mobile_sdk.engines.dropout import draw
 from mobile_sdk.layout import Arrays, Vector

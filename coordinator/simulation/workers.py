@@ -79,7 +79,7 @@ class Workshop:
     def __init__(self, files: WorkshopFiles) -> None:
         import torch  # in workers alone
 
-        from exporters.frozen import frozen_matrices, rounded
+        from exporters.program.rounding import frozen_matrices, rounded
         from exporters.plan import Plan
         from exporters.task import load_task
 

@@ -20,8 +20,8 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from ..evidence import Evidence
-from ..finetune import FineTuning, fine_tune
+from .evidence import Evidence
+from .finetune import FineTuning, fine_tune
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
 from . import fisher, last_layers, magnitude, sensitivity
 from .scores import Scores

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..evidence import Evidence
+from .evidence import Evidence
 from .scores import Scores, additive
 
 __all__ = ["scores"]

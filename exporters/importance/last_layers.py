@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evidence import Evidence
+from .evidence import Evidence
 from ..space import LEVELS, WHOLE
 from .scores import Scores
 

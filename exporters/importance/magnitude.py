@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evidence import Evidence
+from .evidence import Evidence
 from .scores import Scores, additive
 
 __all__ = ["scores"]

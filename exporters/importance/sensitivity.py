@@ -14,7 +14,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..evidence import Evidence
+from .evidence import Evidence
 from ..space import LEVELS, Layer
 from .scores import Scores, additive
 

@@ -19,26 +19,15 @@ from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..errors import ExportError
-from . import (
-    activations,
-    convolution,
-    elementwise,
-    embeddings,
-    losses,
-    normalisation,
-    pooling,
-    portable,
-    products,
-    shapes,
-)
-from .baked import fold
+from .rewrites import activations, convolution, elementwise, embeddings, losses, normalisation, pooling, portable, products, shapes
+from .passes.fold_baked import fold
 from .choices import chosen
-from .convolution import tile_limit
+from .rewrites.convolution import tile_limit
 from .errors import Unsupported
-from .forward import ForwardPart, with_descendants
+from .passes.forward_part import ForwardPart, with_descendants
 from .marks import APART, MODULE, TILE
 from .registry import REWRITES
-from .slices import narrow
+from .passes.gradient_slices import narrow
 from .values import Value, cat, slice_axis
 
 __all__ = ["MODULE", "decompositions", "lower", "prepare"]

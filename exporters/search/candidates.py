@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..evidence import Evidence
+from ..importance.evidence import Evidence
 from ..importance import Scores
 from ..importance.contribution import merits
 from ..space import Levels, Space
 from .evolution import evolve
 from .knapsack import best_levels
-from .memory import Costs
+from .memory_model import Costs
 
 __all__ = ["candidates"]
 

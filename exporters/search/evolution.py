@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..importance.scores import Gains
 from ..space import Levels
-from .memory import Costs
+from .memory_model import Costs
 
 __all__ = ["evolve"]
 

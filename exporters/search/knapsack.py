@@ -15,7 +15,7 @@ import numpy as np
 
 from ..importance.scores import Gains
 from ..space import FROZEN, Levels
-from .memory import Costs
+from .memory_model import Costs
 
 __all__ = ["best_levels"]
 

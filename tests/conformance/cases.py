@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from exporters import Plan, Task, load_task
-from exporters.program import build
+from exporters.program.build import build
 from exporters.quiet import quiet
-from exporters.step import Step
+from exporters.program.step import Step
 from exporters.zoo import TASKS
 from mobile_sdk import safetensors
 from mobile_sdk.engines.dropout import draw, generator

@@ -11,9 +11,9 @@ from torch import nn
 from exporters import ExportError, Plan, Task, export
 from exporters.lowering import lower, prepare
 from exporters.plan import frozen_in_all
-from exporters.step import Step
-from exporters.tracing import trace
-from exporters.verify import TOLERANCE
+from exporters.program.step import Step
+from exporters.program.tracing import trace
+from exporters.program.verify import TOLERANCE
 from mobile_sdk.engines import load_engine
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import Manifest

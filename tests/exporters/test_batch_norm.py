@@ -8,7 +8,7 @@ from export_tasks import per_sample
 from torch import nn
 
 from exporters import Task, TaskError, load_task
-from exporters.batch_norm import fold_batch_norm
+from exporters.fold_batch_norm import fold_batch_norm
 from exporters.zoo import TASKS
 
 

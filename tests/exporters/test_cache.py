@@ -13,16 +13,17 @@ from export_tasks import task_of, tiny_task
 from torch import nn
 
 import exporters
-from exporters import Plan, Task, cache, export
-from exporters.fingerprint import Unknown, fingerprint
-from exporters.program import build
+from exporters import Plan, Task, export
+from exporters.cache import store as cache
+from exporters.cache.fingerprint import Unknown, fingerprint
+from exporters.program.build import build
 from mobile_sdk.layout import Subset
 
 
 @pytest.fixture
 def emitted(monkeypatch, tmp_path) -> list[str]:
     """Starts with an empty cache; gets an entry for every program that is made anew."""
-    import exporters.program
+    import exporters.program.build
 
     made: list[str] = []
     real = exporters.program.emit
@@ -52,7 +53,7 @@ def test_a_second_export_is_the_first_without_lowering(emitted):
 
 def test_a_second_export_traces_nothing(emitted, monkeypatch):
     first = export(task_of(small()))
-    monkeypatch.setattr("exporters.program.trace", None)
+    monkeypatch.setattr("exporters.program.build.trace", None)
     assert export(task_of(small())).pte == first.pte
 
 
@@ -176,7 +177,7 @@ def test_constants_of_the_model_are_part_of_the_key(emitted):
 
 
 def test_other_weights_take_the_program_but_are_verified_again(emitted, monkeypatch):
-    import exporters.program
+    import exporters.program.build
 
     verified = []
     real = exporters.program.verify

@@ -10,12 +10,12 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import BudgetError, Plan, Task
-from exporters.choose import bake, choose
-from exporters.measure import measure
-from exporters.predict import predict
-from exporters.program import build, calls, lowered
-from exporters.step import Step
-from exporters.verify import TOLERANCE, relative_errors
+from exporters.search.lowering_choice import bake, choose
+from exporters.memory.measure import measure
+from exporters.memory.predict import predict
+from exporters.program.build import build, calls, lowered
+from exporters.program.step import Step
+from exporters.program.verify import TOLERANCE, relative_errors
 from mobile_sdk.layout import Subset
 
 

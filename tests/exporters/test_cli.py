@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from exporters import ExportError
-from exporters.cli import add_export_command
-from exporters.plan_cli import add_plan_command
+from exporters.cli.export import add_export_command
+from exporters.cli.plan import add_plan_command
 from mobile_sdk import load_engine
 from mobile_sdk.errors import FtteError
 

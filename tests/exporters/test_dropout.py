@@ -10,8 +10,8 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import ExportError, Plan, Program, Task, export
-from exporters.program import build
-from exporters.step import Step
+from exporters.program.build import build
+from exporters.program.step import Step
 from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines.dropout import draw, generator

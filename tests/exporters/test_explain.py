@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporters import Plan
-from exporters.explain import explain
+from exporters.cli.explain import explain
 from mobile_sdk.layout import Slice, Subset
 
 

@@ -9,7 +9,7 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import Plan, Task, export
-from exporters.frozen import frozen_matrices, rounded
+from exporters.program.rounding import frozen_matrices, rounded
 from mobile_sdk.layout import Subset
 from mobile_sdk.payload import pack, unpack
 

@@ -11,12 +11,12 @@ from export_tasks import correct, per_sample
 from torch import nn
 
 from exporters import ExportError, Task
-from exporters.evidence import Evidence
-from exporters.finetune import FineTuning, fine_tune
+from exporters.importance.evidence import Evidence
+from exporters.importance.finetune import FineTuning, fine_tune
 from exporters.importance import SELECTORS, Scores, shuffled
-from exporters.journal import Journal
+from exporters.cache.journal import Journal
 from exporters.space import BIAS, FROZEN, LEVELS, Space
-from exporters.workers import Workers
+from exporters.processes import Workers
 
 _FEATURES = 12
 

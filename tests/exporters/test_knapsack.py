@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporters.search.evolution import evolve
 from exporters.search.knapsack import best_levels
-from exporters.search.memory import Costs, MemoryModel
+from exporters.search.memory_model import Costs, MemoryModel
 from exporters.space import FROZEN, LEVELS, Space
 
 _N = len(LEVELS)

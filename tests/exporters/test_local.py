@@ -10,7 +10,7 @@ from exporters import Plan, Task
 from exporters.errors import ExportError, TaskError
 from exporters.plan import bakeable
 from exporters.space import Space
-from exporters.step import Step
+from exporters.program.step import Step
 from mobile_sdk.layout import Subset
 
 

@@ -10,9 +10,9 @@ from torch import nn
 from exporters import ExportError, Plan, Task, export
 from exporters.lowering import lower
 from exporters.lowering.registry import REWRITES
-from exporters.step import Step
-from exporters.tracing import trace
-from exporters.verify import TOLERANCE, relative_errors
+from exporters.program.step import Step
+from exporters.program.tracing import trace
+from exporters.program.verify import TOLERANCE, relative_errors
 
 
 class Head(nn.Module):
@@ -308,7 +308,7 @@ def test_an_unknown_operator_is_refused_with_its_module():
 
 def test_an_operator_that_only_the_backward_pass_needs_is_refused_with_its_module(monkeypatch):
     monkeypatch.delitem(REWRITES, torch.ops.aten.hardtanh_backward.default)
-    monkeypatch.setattr("exporters.tracing.decompositions", dict)
+    monkeypatch.setattr("exporters.program.tracing.decompositions", dict)
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 3), nn.ReLU6())
     with pytest.raises(ExportError, match=r"module '2' needs the operator hardtanh_backward"):
         export(task_of(model))

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters import Plan, load_task
-from exporters.measure import measure
-from exporters.planner import Block, arena
-from exporters.predict import predict
-from exporters.program import build
+from exporters.memory.measure import measure
+from exporters.memory.arena import Block, arena
+from exporters.memory.predict import predict
+from exporters.program.build import build
 from exporters.space import Space
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Slice, Subset

@@ -12,12 +12,12 @@ from torch import nn
 
 from exporters import BudgetError, ExportError, Plan, Task, export
 from exporters.importance import Scores
-from exporters.measure import measure
-from exporters.program import build
+from exporters.memory.measure import measure
+from exporters.program.build import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
-from exporters.search.files import load, save
-from exporters.search.memory import Costs, MemoryModel
-from exporters.search.settle import Search
+from exporters.search.plan_files import load, save
+from exporters.search.memory_model import Costs, MemoryModel
+from exporters.search.one_budget import Search
 from exporters.space import BIAS, FROZEN, LEVELS, WHOLE, Levels, Space
 
 

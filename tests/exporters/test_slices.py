@@ -8,10 +8,10 @@ from export_tasks import task_of
 from torch import fx, nn
 
 from exporters import Plan, Task, export
-from exporters.measure import measure
-from exporters.program import build, calls, lowered
-from exporters.step import Step
-from exporters.verify import TOLERANCE, relative_errors
+from exporters.memory.measure import measure
+from exporters.program.build import build, calls, lowered
+from exporters.program.step import Step
+from exporters.program.verify import TOLERANCE, relative_errors
 from mobile_sdk.layout import Slice, Subset
 
 _aten = torch.ops.aten

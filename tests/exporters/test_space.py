@@ -12,7 +12,7 @@ from torch import nn
 
 from exporters import Plan, Task, load_task
 from exporters.space import BIAS, FROZEN, WHOLE, Space
-from exporters.step import Step
+from exporters.program.step import Step
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Slice
 

@@ -11,8 +11,8 @@ from test_lowering import lowering_errors
 
 from exporters import Plan, Task, export, load_task
 from exporters.space import Space
-from exporters.step import Step
-from exporters.verify import TOLERANCE, relative_errors
+from exporters.program.step import Step
+from exporters.program.verify import TOLERANCE, relative_errors
 from exporters.zoo import TASKS
 from mobile_sdk import load_engine
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from exporters.graph import graph_bytes
+from exporters.emit.graph_file import graph_bytes
 from exporters.lowering import kernels
 from mobile_sdk import load_engine, safetensors
 from mobile_sdk.engines.interpreted import blas

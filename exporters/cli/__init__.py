@@ -1,0 +1,1 @@
+"""``ftte export`` and ``ftte plan``."""

@@ -1,0 +1,1 @@
+"""Changes of the whole graph, beside the rewrites of single operators."""

@@ -1,0 +1,1 @@
+"""What replaces each operator, one file per family of operators."""

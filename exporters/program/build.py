@@ -1,0 +1,330 @@
+"""From a task to a program that is known to be right: export, verify, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from mobile_sdk import safetensors
+from mobile_sdk.engines import load_engine
+from mobile_sdk.errors import ProgramError
+from mobile_sdk.layout import Subset, Vector
+from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
+from mobile_sdk.sizes import format_bytes, parse_bytes
+
+from ..cache import store as cache
+from .dropout import ones
+from ..emit.pte import Emitted, emit
+from ..errors import BudgetError, ExportError
+from ..cache.fingerprint import Unknown, fingerprint
+from ..lowering import lower, prepare
+from ..lowering.passes.forward_part import find
+from ..plan import Plan
+from ..emit.simplify import cut
+from .step import Step
+from ..task import Task
+from .tracing import trace
+from .verify import verify
+
+__all__ = ["WEIGHTS_FILE", "Program", "build", "export"]
+
+WEIGHTS_FILE = "weights.safetensors"
+METHODS = ("train_step", "evaluate", "predict")
+EVALUATE_AND_PREDICT = "evaluate and predict"
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """
+    A training program for one plan, with the weights to start from.
+
+    Args:
+        manifest: what a device must know of it.
+        pte: the ExecuTorch program; it holds no weights.
+        graph: the same methods for the engine that interprets.
+        weights: the task's initial weights, float32, shape ``(layout.size,)``.
+        gradient_error: largest error of a gradient found when it was verified, relative to its norm;
+            :obj:`None` in a program that was not exported but loaded.
+        seconds: what the export took, search included; 0 in a loaded one.
+
+    """
+
+    manifest: Manifest
+    pte: bytes
+    graph: bytes
+    weights: Vector
+    gradient_error: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def plan(self) -> Plan:
+        """What it trains, and what is inside it; how it was lowered is not known of a loaded program."""
+        return Plan(self.manifest.trained, self.manifest.micro_batch, self.manifest.baked)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What the manifest lists, by name."""
+        return {PROGRAM_FILE: self.pte, GRAPH_FILE: self.graph}
+
+    def for_run(self, run: str, serial: int, tier: str) -> Program:
+        """The same program, its manifest made out to a run."""
+        return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, run=run, serial=serial, tier=tier))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the manifest, the files that it lists and the initial weights to ``folder``, made if missing."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        (folder / WEIGHTS_FILE).write_bytes(safetensors.dumps(self.manifest.layout.views(self.weights)))
+        (folder / MANIFEST_FILE).write_bytes(self.manifest.to_bytes())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Program:
+        """
+        Read what :meth:`save` wrote.
+
+        Raises:
+            ProgramError: if a file is missing or is not the manifest's.
+            PayloadError: if the weights are not a safetensors file.
+            LayoutError: if the weights do not fit the manifest.
+
+        """
+        folder = Path(folder)
+        try:
+            manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
+            files = {name: (folder / name).read_bytes() for name in (PROGRAM_FILE, GRAPH_FILE)}
+            arrays, _ = safetensors.loads((folder / WEIGHTS_FILE).read_bytes())
+        except OSError as error:
+            raise ProgramError(f"no program in {folder}: {error}") from error
+        for name, content in files.items():
+            if FileEntry.of(content) != manifest.files.get(name):
+                raise ProgramError(f"{folder / name} is not the file that the manifest describes")
+        return cls(manifest, files[PROGRAM_FILE], files[GRAPH_FILE], manifest.layout.flatten(arrays))
+
+
+def export(
+    task: Task,
+    *,
+    budget: str | int | None = None,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> Program:
+    """
+    Make the program of a task.
+
+    Args:
+        task: what to learn.
+        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes.
+        plan: what to train. Without it, the search picks the largest that fits the budget; without either,
+            everything is trained.
+        progress: called with a line of text at every stage; a search takes many seconds.
+        cached: whether what was exported, verified and measured before may be used; see :mod:`exporters.cache.store`.
+
+    Raises:
+        ExportError: if the task cannot be lowered, or the result is not right.
+        BudgetError: if no plan fits the budget, or the given one does not.
+        ValueError: if ``budget`` is not an amount of memory.
+
+    """
+    from ..memory.measure import measure  # it starts from programs
+    from ..search import plan_for
+
+    say = progress or _silent
+    start = time.perf_counter()
+    limit = 0 if budget is None else parse_bytes(budget)
+    if plan is None:
+        plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
+    program = build(task, plan, cached=cached, progress=say)
+    known = cache.key("checked", program.pte, program.graph, program.manifest.to_bytes(), *_example(task, program))
+    checked = cache.load(known) if cached else None
+    if checked is None:
+        say("verifying gradients")
+        error = _verified(program, Step(task, plan))
+        say("measuring memory")
+        footprint = measure(program)
+        measured, idle = footprint.total_bytes, footprint.idle_bytes
+        cache.store(known, json.dumps([error, measured, idle]).encode())
+    else:
+        error, measured, idle = json.loads(checked)
+    if 0 < limit < measured:
+        raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
+    memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)
+    manifest = dataclasses.replace(program.manifest, memory=memory)
+    return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
+
+
+def build(
+    task: Task, plan: Plan, methods: Sequence[str] = METHODS, *, cached: bool = True, progress: Progress | None = None
+) -> Program:
+    """
+    Lower and emit, without verifying or measuring: what the search tries out, with the methods that it needs.
+
+    With ``cached``, what the same step gave before is taken from :mod:`exporters.cache.store`.
+
+    Raises:
+        ExportError: if an operator cannot be lowered.
+
+    """
+    known = _fingerprint(task, plan, methods) if cached else None
+    kept = cache.load(known) if known else None
+    if kept is not None:
+        size, _, content = kept.partition(b"\n")
+        manifest = Manifest.from_bytes(content[: int(size)])
+        emitted = Emitted.from_bytes(content[int(size) :])
+        return Program(manifest, emitted.pte, emitted.graph, task.initial_weights())
+    program, emitted = _build(task, plan, methods, cached, progress or _silent)
+    if known:
+        manifest_bytes = program.manifest.to_bytes()
+        cache.store(known, b"%d\n" % len(manifest_bytes) + manifest_bytes + emitted.to_bytes())
+    return program
+
+
+def _fingerprint(task: Task, plan: Plan, methods: Sequence[str]) -> str | None:
+    try:
+        return cache.key("step", *methods, fingerprint(task, plan))
+    except Unknown:
+        return None
+
+
+def _build(task: Task, plan: Plan, methods: Sequence[str], cached: bool, say: Progress) -> tuple[Program, Emitted]:
+    step = Step(task, plan)
+    plan = step.plan
+    functions = calls(step)
+    # A prediction is part of an evaluation: both are traced and lowered as one.
+    together = "evaluate" in methods and "predict" in methods
+    whole = {"evaluate": EVALUATE_AND_PREDICT} if together else {}
+    traced = {}
+    for name in methods:
+        if name == "predict" and together:
+            continue
+        say(f"tracing {name}")
+        function, inputs = functions[whole.get(name, name)]
+        traced[name] = trace(function, task.model, inputs), inputs
+    known = cache.graphs_key(traced, json.dumps([plan.to_json(), together]))
+    kept = cache.load(known) if cached else None
+    if kept is None:
+        graphs = {}
+        for name, (graph, _) in traced.items():
+            say(f"lowering {name}")
+            graphs[name] = lowered(step, whole.get(name, name), graph)
+        if together:
+            joint = graphs["evaluate"]
+            graphs["evaluate"] = cut(joint, outputs=slice(0, -1))
+            graphs["predict"] = cut(joint, outputs=slice(-1, None), without=(1, 2))
+        say("emitting")
+        emitted = emit({name: graphs[name] for name in methods})
+        cache.store(known, emitted.to_bytes())
+    else:
+        emitted = Emitted.from_bytes(kept)
+    manifest = Manifest(
+        run="",
+        serial=0,
+        tier="",
+        task=task.name,
+        files={PROGRAM_FILE: FileEntry.of(emitted.pte), GRAPH_FILE: FileEntry.of(emitted.graph)},
+        methods={n: _method(step, n, emitted.planned[n], functions[n][1]) for n in methods},
+        layout=task.layout,
+        subset=Subset(task.layout, {n: kept for n, kept in plan.subset.items() if n not in task.local}),
+        contract=task.contract,
+        metrics=tuple(task.metrics),
+        micro_batch=plan.micro_batch,
+        memory=Memory(0, emitted.planned["train_step"], 0),
+        baked=plan.baked,
+        local=task.local,
+    )
+    return Program(manifest, emitted.pte, emitted.graph, task.initial_weights()), emitted
+
+
+def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]]:
+    """Method -> its function and example inputs, in the order of the call."""
+    x, y = step.task.batch(step.plan.micro_batch)
+    sample_weight = torch.ones(step.plan.micro_batch)
+    state = {n: torch.from_numpy(view) for n, view in step.task.layout.views(step.task.initial_weights()).items()}
+    ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
+    return {
+        "train_step": (step.train_step, [x, y, sample_weight, *ordered, *ones(step.dropouts)]),
+        "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
+        "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
+        EVALUATE_AND_PREDICT: (step.evaluate_and_predict, [x, y, sample_weight, *natural]),
+    }
+
+
+def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.GraphModule:
+    """
+    A method as :func:`~exporters.emit.pte.emit` takes it.
+
+    Args:
+        step: of a task and a plan.
+        method: a name in :func:`calls`.
+        graph: its traced graph where there is one, which is used up.
+
+    Raises:
+        ExportError: if an operator cannot be lowered.
+
+    """
+    function, inputs = calls(step)[method]
+    model = step.task.model
+    batched = 1 if method == "predict" else 3
+    masks = range(3 + len(step.order), len(inputs)) if method == "train_step" else range(0)
+    live = {"train_step": [*range(1, 3 + len(step.trained)), *masks], "predict": []}.get(method, [1, 2])
+
+    def fewer(samples: int) -> fx.GraphModule:
+        rows = [t[:samples] if i < batched or i in masks else t for i, t in enumerate(inputs)]
+        return prepare(trace(function, model, rows))
+
+    graph = prepare(graph or trace(function, model, inputs))
+    part = find(graph, inputs, live, step.plan.forward_batch, fewer)
+    return lower(graph, inputs, step.plan.lowering, part)
+
+
+def _example(task: Task, program: Program) -> list[bytes]:
+    """What verification starts from."""
+    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in (task.example_x, task.example_y))]
+
+
+def _silent(text: str) -> None:
+    """Nobody is watching."""
+
+
+def _verified(program: Program, step: Step) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        program.save(folder)
+        engine = load_engine(folder)
+        try:
+            return verify(engine, step)
+        except ProgramError as error:
+            raise ExportError(f"the program does not run: {error}") from error
+        finally:
+            engine.close()
+
+
+def _method(step: Step, name: str, planned: int, inputs: list[Tensor]) -> Method:
+    """What the manifest says of a method, which the runtime compares with the program itself."""
+    order = step.order if name == "train_step" else step.names
+    roles = [("x", "")] if name == "predict" else [("x", ""), ("y", ""), ("sample_weight", "")]
+    roles += [("weight", n) for n in order]
+    dropouts = step.dropouts if name == "train_step" else []
+    roles += [("dropout", d.module) for d in dropouts]
+    keep = [1.0] * (len(inputs) - len(dropouts)) + [d.keep for d in dropouts]
+    specs = tuple(
+        TensorSpec(role, n, tuple(t.shape), str(t.dtype).removeprefix("torch."), k)
+        for (role, n), t, k in zip(roles, inputs, keep, strict=True)
+    )
+    if name == "predict":
+        output = tuple(step.predict(*inputs).shape)
+        return Method(specs, (TensorSpec("prediction", "", output, "float32"),), planned)
+    sums = [TensorSpec("loss", "", (), "float32"), *(TensorSpec("metric", m, (), "float32") for m in step.task.metrics)]
+    subset = step.plan.subset
+    gradients = [TensorSpec("gradient", n, subset.shape(n), "float32") for n in subset] if name == "train_step" else []
+    return Method(specs, (*sums, *gradients), planned)
