@@ -45,8 +45,8 @@ from torch.export import export as torch_export
 from torch.export.experimental import _export_forward_backward
 
 from exporters import Task, export, load_task
-from exporters.quiet import quiet
 from exporters.program.step import Step
+from exporters.quiet import quiet
 from exporters.zoo import TASKS
 from mobile_sdk import load_engine
 from mobile_sdk.errors import FtteError

@@ -34,15 +34,15 @@ from rich.table import Table
 from subsets import backbones, domains, figure
 
 from exporters import BudgetError, Plan, Task
-from exporters.importance.evidence import Evidence
-from exporters.importance.finetune import FineTuning, assess, fine_tune
-from exporters.importance import SELECTORS, Scores, shuffled
 from exporters.cache.journal import Journal
 from exporters.cli.picture import draw
+from exporters.importance import SELECTORS, Scores, shuffled
+from exporters.importance.evidence import Evidence
+from exporters.importance.finetune import FineTuning, assess, fine_tune
+from exporters.processes import Workers
 from exporters.quiet import quiet
 from exporters.search import Measurements, Tiers, plan_tiers
 from exporters.space import Space
-from exporters.processes import Workers
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import EXECUTORCH_VERSION
 

@@ -222,10 +222,10 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
     from exporters.quiet import quiet
 
     with quiet():
-        from exporters.search.lowering_choice import bake
-        from exporters.program.rounding import frozen_matrices
         from exporters.cache.journal import Journal
+        from exporters.program.rounding import frozen_matrices
         from exporters.search import plans_for
+        from exporters.search.baking import bake
         from exporters.search.plan_files import load
         from exporters.task import load_samples, load_task
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import BudgetError, ExportError, TaskError
+    from .pipeline import export
     from .plan import Plan
-    from .program.build import Program, export
+    from .program.build import Program
     from .task import Task, load_task
 
 __all__ = [
@@ -30,10 +31,10 @@ _HOMES = {
     "BudgetError": "errors",
     "ExportError": "errors",
     "Plan": "plan",
-    "Program": "program",
+    "Program": "program.build",
     "Task": "task",
     "TaskError": "errors",
-    "export": "program",
+    "export": "pipeline",
     "load_task": "task",
 }
 

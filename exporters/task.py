@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mobile_sdk.layout import Layout, Parameter, Vector
 from mobile_sdk.manifest import DTYPES, InputContract
 
-from .fold_batch_norm import fold_batch_norm as folded
 from .errors import TaskError
+from .fold_batch_norm import fold_batch_norm as folded
 
 __all__ = ["Samples", "Task", "load_samples", "load_task"]
 

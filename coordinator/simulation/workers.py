@@ -79,8 +79,8 @@ class Workshop:
     def __init__(self, files: WorkshopFiles) -> None:
         import torch  # in workers alone
 
-        from exporters.program.rounding import frozen_matrices, rounded
         from exporters.plan import Plan
+        from exporters.program.rounding import frozen_matrices, rounded
         from exporters.task import load_task
 
         from .prefix import behind

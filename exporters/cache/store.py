@@ -2,9 +2,9 @@
 Exports that were made before, by content.
 
 Two keys lead to a program. The first needs no tracing: the fingerprint of everything that tracing would run
-(:mod:`exporters.cache.fingerprint`), which is refused rather than guessed where something is not known. The second is the
-traced graphs themselves. Both are taken together with the versions of everything that turns graphs into a program: the
-sources of exporter and SDK, the native runtime, torch, ExecuTorch and numpy.
+(:mod:`exporters.cache.fingerprint`), which is refused rather than guessed where something is not known. The second is
+the traced graphs themselves. Both are taken together with the versions of everything that turns graphs into a program:
+the sources of exporter and SDK, the native runtime, torch, ExecuTorch and numpy.
 
 A wrong program would need two different steps with one key. Under the second key that is a collision of SHA-256, since
 a graph with its constants is all that lowering sees. Under the first, tracing would have to depend on something that
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+import exporters
 import mobile_sdk
 from mobile_sdk.manifest import EXECUTORCH_VERSION
 from mobile_sdk.native.library import LIBRARY
@@ -42,7 +43,7 @@ __all__ = ["folder", "graphs_key", "key", "load", "store"]
 _DIGEST = hashlib.sha256().digest_size
 _LARGEST = 256_000_000
 # Folders of the exporter that choose plans: a plan is a part of every key, and how it was chosen changes no program.
-_CHOOSING = ("search", "importance")
+_CHOOSING = ("importance", "search")
 
 
 def folder() -> Path:
@@ -117,15 +118,22 @@ def _name(rewrite: object) -> str:
     )
 
 
+def sources_key(package: Path, *, without: Sequence[str] = ()) -> bytes:
+    """SHA-256 of the names and contents of a package's Python files, except those of its subfolders ``without``."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in without:
+            digest.update(f"{name} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.digest()
+
+
 @functools.cache
 def _version() -> bytes:
     """Hash of our sources, the native runtime, and the versions of what both stand on."""
     digest = hashlib.sha256(f"{torch.__version__} {EXECUTORCH_VERSION} {np.__version__}".encode())
-    for package in (Path(__file__).parent, Path(str(mobile_sdk.__file__)).parent):
-        for path in sorted(package.rglob("*.py")):
-            if path.parent.name in _CHOOSING:
-                continue
-            digest.update(f"{path.relative_to(package)} {path.stat().st_size} ".encode() + path.read_bytes())
+    digest.update(sources_key(Path(str(exporters.__file__)).parent, without=_CHOOSING))
+    digest.update(sources_key(Path(str(mobile_sdk.__file__)).parent))
     if LIBRARY.exists():
         digest.update(LIBRARY.read_bytes())
     return digest.digest()

@@ -17,14 +17,14 @@ from torch import Tensor, fx
 
 from mobile_sdk.layout import Slice
 
-from ..lowering import MODULE
 from ..emit.partition import Region, partition
+from ..emit.simplify import simplify
+from ..emit.xnnpack import constant_of
+from ..lowering import MODULE
 from ..plan import Plan
 from ..program.build import lowered
-from ..emit.simplify import simplify
 from ..program.step import Step
 from ..task import Task
-from ..emit.xnnpack import constant_of
 
 __all__ = ["Layer", "explain"]
 

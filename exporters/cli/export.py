@@ -18,9 +18,9 @@ from ..quiet import quiet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .explain import Layer
     from ..program.build import Program
     from ..task import Task
+    from .explain import Layer
 
 __all__ = ["add_export_command"]
 
@@ -53,10 +53,11 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         raise ExportError(str(error)) from error
     with console.status("importing torch") as status:
         with quiet():
-            from ..search.lowering_choice import bake
             from ..memory.measure import measure  # torch takes seconds to import: not before the arguments are checked
+            from ..pipeline import export
             from ..plan import Plan
-            from ..program.build import build, export
+            from ..program.build import build
+            from ..search.baking import bake
             from ..task import load_task
 
         task = load_task(options.task)

@@ -57,12 +57,12 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task("importing torch", total=None)
         with quiet():  # torch takes seconds to import: not before the arguments are checked
-            from ..importance.finetune import FineTuning
             from ..cache.journal import Journal
-            from .picture import draw
+            from ..importance.finetune import FineTuning
             from ..search import evidence_of, plan_tiers, select
             from ..search.plan_files import save
             from ..task import load_samples, load_task
+            from .picture import draw
 
         task = load_task(options.task)
         samples = load_samples(options.data) if options.data else None

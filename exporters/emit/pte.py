@@ -20,10 +20,10 @@ from executorch.exir.passes import MemoryPlanningPass
 from executorch.exir.schema import DelegateCall, Program
 from torch import Tensor, fx
 
+from ..quiet import quiet
 from .edge import edge_program
 from .graph_file import graph_bytes
 from .partition import Region, partition
-from ..quiet import quiet
 from .simplify import simplify
 from .xnnpack import describe, serialise
 

@@ -1,16 +1,17 @@
 """
 Selectors: which parameters to train first. One file per selector, all of one form.
 
-A selector takes :class:`~exporters.importance.evidence.Evidence` and gives :class:`Scores`: what each layer is expected to add
-at each level. The search then picks the levels that add most within a budget.
+A selector takes :class:`~exporters.importance.evidence.Evidence` and gives :class:`Scores`: what each layer is expected
+to add at each level. The search then picks the levels that add most within a budget.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import contribution, fisher, last_layers, magnitude, sensitivity
+from . import random_scores as chance
 from .evidence import Evidence
-from . import random_scores as chance, contribution, fisher, last_layers, magnitude, sensitivity
 from .scores import Scores, shuffled
 
 __all__ = ["SELECTORS", "Scores", "Selector", "shuffled"]

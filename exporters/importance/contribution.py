@@ -20,10 +20,10 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from .evidence import Evidence
-from .finetune import FineTuning, fine_tune
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
 from . import fisher, last_layers, magnitude, sensitivity
+from .evidence import Evidence
+from .finetune import FineTuning, fine_tune
 from .scores import Scores
 
 __all__ = ["merits", "scores"]

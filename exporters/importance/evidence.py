@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import ExportError
-from .finetune import FineTuning
 from ..cache.journal import Journal
-from ..space import Space
+from ..errors import ExportError
 from ..processes import Workers
+from ..space import Space
+from .finetune import FineTuning
 
 __all__ = ["Evidence", "Progress", "silent"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .evidence import Evidence
 from ..space import LEVELS, WHOLE
+from .evidence import Evidence
 from .scores import Scores
 
 __all__ = ["scores"]

@@ -14,8 +14,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .evidence import Evidence
 from ..space import LEVELS, Layer
+from .evidence import Evidence
 from .scores import Scores, additive
 
 __all__ = ["scores"]

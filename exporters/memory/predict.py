@@ -3,7 +3,8 @@ What a training step will take, without emitting or running it.
 
 Everything follows from the lowered graph: its regions become delegates whose workspaces are planned as XNNPACK plans
 them, what passes between regions lies in an arena that is planned as ExecuTorch plans it, and the rest is the plan's.
-Agrees with :func:`exporters.memory.measure.measure` within a tenth or 1 MB, whichever is more, on every task of the zoo.
+Agrees with :func:`exporters.memory.measure.measure` within a tenth or 1 MB, whichever is more, on every task of the
+zoo.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import math
 
 from torch import fx
 
-from .footprint import Footprint
 from ..emit.partition import Region, partition
-from ..plan import Plan
-from .arena import Block, arena
-from ..program.build import lowered
 from ..emit.simplify import simplify
+from ..emit.xnnpack import describe
+from ..plan import Plan
+from ..program.build import lowered
 from ..program.step import Step
 from ..task import Task
+from .arena import Block, arena
+from .footprint import Footprint
 from .workspace import packed, workspace
-from ..emit.xnnpack import describe
 
 __all__ = ["predict", "predict_lowered"]
 

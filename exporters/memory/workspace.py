@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 
-from .arena import Block, arena
 from ..emit.xnnpack import Graph, Operator
+from .arena import Block, arena
 
 __all__ = ["packed", "workspace"]
 

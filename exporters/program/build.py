@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,27 +11,23 @@ import torch
 from torch import Tensor, fx
 
 from mobile_sdk import safetensors
-from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Subset, Vector
 from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
-from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from ..cache import store as cache
-from .dropout import ones
-from ..emit.pte import Emitted, emit
-from ..errors import BudgetError, ExportError
 from ..cache.fingerprint import Unknown, fingerprint
-from ..lowering import lower, prepare
+from ..emit.pte import Emitted, emit
+from ..emit.simplify import cut
+from ..lowering.lower import lower, prepare
 from ..lowering.passes.forward_part import find
 from ..plan import Plan
-from ..emit.simplify import cut
-from .step import Step
 from ..task import Task
+from .dropout import ones
+from .step import Step
 from .tracing import trace
-from .verify import verify
 
-__all__ = ["WEIGHTS_FILE", "Program", "build", "export"]
+__all__ = ["WEIGHTS_FILE", "Program", "build"]
 
 WEIGHTS_FILE = "weights.safetensors"
 METHODS = ("train_step", "evaluate", "predict")
@@ -110,58 +104,6 @@ class Program:
             if FileEntry.of(content) != manifest.files.get(name):
                 raise ProgramError(f"{folder / name} is not the file that the manifest describes")
         return cls(manifest, files[PROGRAM_FILE], files[GRAPH_FILE], manifest.layout.flatten(arrays))
-
-
-def export(
-    task: Task,
-    *,
-    budget: str | int | None = None,
-    plan: Plan | None = None,
-    progress: Progress | None = None,
-    cached: bool = True,
-) -> Program:
-    """
-    Make the program of a task.
-
-    Args:
-        task: what to learn.
-        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes.
-        plan: what to train. Without it, the search picks the largest that fits the budget; without either,
-            everything is trained.
-        progress: called with a line of text at every stage; a search takes many seconds.
-        cached: whether what was exported, verified and measured before may be used; see :mod:`exporters.cache.store`.
-
-    Raises:
-        ExportError: if the task cannot be lowered, or the result is not right.
-        BudgetError: if no plan fits the budget, or the given one does not.
-        ValueError: if ``budget`` is not an amount of memory.
-
-    """
-    from ..memory.measure import measure  # it starts from programs
-    from ..search import plan_for
-
-    say = progress or _silent
-    start = time.perf_counter()
-    limit = 0 if budget is None else parse_bytes(budget)
-    if plan is None:
-        plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
-    program = build(task, plan, cached=cached, progress=say)
-    known = cache.key("checked", program.pte, program.graph, program.manifest.to_bytes(), *_example(task, program))
-    checked = cache.load(known) if cached else None
-    if checked is None:
-        say("verifying gradients")
-        error = _verified(program, Step(task, plan))
-        say("measuring memory")
-        footprint = measure(program)
-        measured, idle = footprint.total_bytes, footprint.idle_bytes
-        cache.store(known, json.dumps([error, measured, idle]).encode())
-    else:
-        error, measured, idle = json.loads(checked)
-    if 0 < limit < measured:
-        raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
-    memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)
-    manifest = dataclasses.replace(program.manifest, memory=memory)
-    return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 
 
 def build(
@@ -288,25 +230,8 @@ def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.
     return lower(graph, inputs, step.plan.lowering, part)
 
 
-def _example(task: Task, program: Program) -> list[bytes]:
-    """What verification starts from."""
-    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in (task.example_x, task.example_y))]
-
-
 def _silent(text: str) -> None:
     """Nobody is watching."""
-
-
-def _verified(program: Program, step: Step) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        program.save(folder)
-        engine = load_engine(folder)
-        try:
-            return verify(engine, step)
-        except ProgramError as error:
-            raise ExportError(f"the program does not run: {error}") from error
-        finally:
-            engine.close()
 
 
 def _method(step: Step, name: str, planned: int, inputs: list[Tensor]) -> Method:

@@ -22,10 +22,10 @@ from torch.func import functional_call
 
 from mobile_sdk.layout import Slice
 
-from .dropout import Dropout, Masks
 from ..errors import ExportError
 from ..plan import Plan
 from ..task import Task
+from .dropout import Dropout, Masks
 from .tracing import named_modules
 
 __all__ = ["Step"]

@@ -14,7 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from ..lowering import MODULE, decompositions
+from ..lowering import MODULE
+from ..lowering.lower import decompositions
 
 __all__ = ["named_modules", "trace"]
 

@@ -7,8 +7,9 @@ the largest expected gain, ``tiers.py`` measures what they find and settles the 
 
 from __future__ import annotations
 
+from .all_budgets import MODES, Mode, Tier, Tiers, plan_tiers
 from .measurements import Measurements
-from .all_budgets import MODES, Mode, Tier, Tiers, evidence_of, plan_for, plan_tiers, plans_for, select
+from .plans import evidence_of, plan_for, plans_for, select
 
 __all__ = [
     "MODES",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..importance.evidence import Evidence
 from ..importance import Scores
 from ..importance.contribution import merits
+from ..importance.evidence import Evidence
 from ..space import Levels, Space
 from .evolution import evolve
 from .knapsack import best_levels

@@ -1,5 +1,5 @@
 """
-The fastest lowering of a plan that fits a budget, and what the programs of a run have inside.
+The fastest lowering of a plan that fits a budget.
 
 Tiles are as fast as one product over the whole micro-batch, or faster, so every layer starts as ``tiled``. Where the
 columns of a single sample are larger than a tile, a layer can be ``shifted`` instead: it takes about a fifth longer and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -19,15 +19,12 @@ from mobile_sdk.sizes import format_bytes
 
 from ..errors import BudgetError
 from ..lowering.rewrites.convolution import TILE
-from ..memory.measure import measure
-from ..plan import Plan, frozen_in_all
 from ..memory.predict import predict
-from ..program.build import build
+from ..plan import Plan
 from ..task import Task
+from .baking import Memory
 
-__all__ = ["bake", "choose", "measured"]
-
-Memory = Callable[[Task, Plan], int]
+__all__ = ["choose"]
 
 
 def _predicted(task: Task, plan: Plan) -> int:
@@ -62,26 +59,6 @@ def choose(task: Task, plan: Plan, budget: int, *, memory: Memory = _predicted) 
             f"no lowering of the plan fits {format_bytes(budget)}: the leanest takes {format_bytes(least)}", least
         )
     return best
-
-
-def measured(task: Task, plan: Plan) -> int:
-    """What a plan's training step takes, in a fresh process."""
-    return measure(build(task, plan, ("train_step",))).total_bytes
-
-
-def bake(task: Task, plans: Sequence[Plan], *, memory: Memory = measured) -> list[Plan]:
-    """
-    The plans of one run, with what none of them trains inside their programs, where every one takes less memory so.
-
-    Static convolutions unroll nothing, but keep a packed copy of their weights: a net of few large layers may be
-    better off without. A baked program fits no run whose frozen weights differ from the task's.
-    """
-    names = frozen_in_all(task, plans)
-    if not names:
-        return list(plans)
-    baked = [plan.bake(names) for plan in plans]
-    leaner = all(memory(task, b) <= memory(task, p) for b, p in zip(baked, plans, strict=True))
-    return baked if leaner else list(plans)
 
 
 def _unrolled(task: Task, plan: Plan) -> list[str]:

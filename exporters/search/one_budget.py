@@ -14,9 +14,9 @@ import math
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import BudgetError
-from ..importance.evidence import Evidence
 from ..importance import Scores
 from ..importance.contribution import merits
+from ..importance.evidence import Evidence
 from ..plan import Plan
 from ..space import FROZEN, Levels
 from .candidates import candidates

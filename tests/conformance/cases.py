@@ -15,8 +15,8 @@ import torch
 
 from exporters import Plan, Task, load_task
 from exporters.program.build import build
-from exporters.quiet import quiet
 from exporters.program.step import Step
+from exporters.quiet import quiet
 from exporters.zoo import TASKS
 from mobile_sdk import safetensors
 from mobile_sdk.engines.dropout import draw, generator

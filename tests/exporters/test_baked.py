@@ -9,7 +9,7 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import ExportError, Plan, Task, export
-from exporters.lowering import lower, prepare
+from exporters.lowering.lower import lower, prepare
 from exporters.plan import frozen_in_all
 from exporters.program.step import Step
 from exporters.program.tracing import trace

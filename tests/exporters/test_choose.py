@@ -10,12 +10,13 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import BudgetError, Plan, Task
-from exporters.search.lowering_choice import bake, choose
 from exporters.memory.measure import measure
 from exporters.memory.predict import predict
 from exporters.program.build import build, calls, lowered
 from exporters.program.step import Step
 from exporters.program.verify import TOLERANCE, relative_errors
+from exporters.search.baking import bake
+from exporters.search.lowering_choice import choose
 from mobile_sdk.layout import Subset
 
 

@@ -8,18 +8,18 @@ from export_tasks import task_of
 from torch import nn
 
 from exporters import Plan, Task, export, load_task
-from exporters.lowering import prepare
-from exporters.lowering.passes.forward_part import ForwardPart, find
-from exporters.lowering.marks import APART, mark
-from exporters.memory.measure import measure
 from exporters.emit.partition import Region, partition
+from exporters.emit.simplify import simplify
+from exporters.emit.xnnpack import describe, serialise
+from exporters.lowering.lower import prepare
+from exporters.lowering.marks import APART, mark
+from exporters.lowering.passes.forward_part import ForwardPart, find
+from exporters.memory.measure import measure
 from exporters.plan import frozen_in_all
 from exporters.program.build import build, lowered
-from exporters.emit.simplify import simplify
 from exporters.program.step import Step
 from exporters.program.tracing import trace
 from exporters.program.verify import TOLERANCE
-from exporters.emit.xnnpack import describe, serialise
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Subset
 

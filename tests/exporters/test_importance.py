@@ -11,12 +11,12 @@ from export_tasks import correct, per_sample
 from torch import nn
 
 from exporters import ExportError, Task
+from exporters.cache.journal import Journal
+from exporters.importance import SELECTORS, Scores, shuffled
 from exporters.importance.evidence import Evidence
 from exporters.importance.finetune import FineTuning, fine_tune
-from exporters.importance import SELECTORS, Scores, shuffled
-from exporters.cache.journal import Journal
-from exporters.space import BIAS, FROZEN, LEVELS, Space
 from exporters.processes import Workers
+from exporters.space import BIAS, FROZEN, LEVELS, Space
 
 _FEATURES = 12
 

@@ -9,8 +9,8 @@ from torch import nn
 from exporters import Plan, Task
 from exporters.errors import ExportError, TaskError
 from exporters.plan import bakeable
-from exporters.space import Space
 from exporters.program.step import Step
+from exporters.space import Space
 from mobile_sdk.layout import Subset
 
 

@@ -8,7 +8,7 @@ from export_tasks import per_sample, task_of, tiny_task
 from torch import nn
 
 from exporters import ExportError, Plan, Task, export
-from exporters.lowering import lower
+from exporters.lowering.lower import lower
 from exporters.lowering.registry import REWRITES
 from exporters.program.step import Step
 from exporters.program.tracing import trace

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters import Plan, load_task
-from exporters.memory.measure import measure
 from exporters.memory.arena import Block, arena
+from exporters.memory.measure import measure
 from exporters.memory.predict import predict
 from exporters.program.build import build
 from exporters.space import Space

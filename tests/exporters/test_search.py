@@ -15,9 +15,9 @@ from exporters.importance import Scores
 from exporters.memory.measure import measure
 from exporters.program.build import build
 from exporters.search import Measurements, Tiers, evidence_of, plan_for, plan_tiers, select
-from exporters.search.plan_files import load, save
 from exporters.search.memory_model import Costs, MemoryModel
 from exporters.search.one_budget import Search
+from exporters.search.plan_files import load, save
 from exporters.space import BIAS, FROZEN, LEVELS, WHOLE, Levels, Space
 
 

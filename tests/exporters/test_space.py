@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from exporters import Plan, Task, load_task
-from exporters.space import BIAS, FROZEN, WHOLE, Space
 from exporters.program.step import Step
+from exporters.space import BIAS, FROZEN, WHOLE, Space
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Slice
 

@@ -10,9 +10,9 @@ import torch
 from test_lowering import lowering_errors
 
 from exporters import Plan, Task, export, load_task
-from exporters.space import Space
 from exporters.program.step import Step
 from exporters.program.verify import TOLERANCE, relative_errors
+from exporters.space import Space
 from exporters.zoo import TASKS
 from mobile_sdk import load_engine
 

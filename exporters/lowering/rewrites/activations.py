@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from .elementwise import elementwise
 from ..errors import Unsupported
-from .products import sum_dim
 from ..registry import lowers
 from ..values import Value
+from .elementwise import elementwise
+from .products import sum_dim
 
 __all__: list[str] = []
 

@@ -28,12 +28,12 @@ from torch import Tensor, fx
 
 from ..choices import choice, tile_bytes
 from ..errors import Unsupported
-from .windows import Taps, Window, columns, frame, spaced, strips
 from ..kernels import crop, dense, static_convolution
-from .products import matmul, sum_rows
 from ..registry import lowers
-from .shapes import squeeze, unsqueeze
 from ..values import Value, cat, computed, reshape, slice_axis
+from .products import matmul, sum_rows
+from .shapes import squeeze, unsqueeze
+from .windows import Taps, Window, columns, frame, spaced, strips
 
 __all__ = ["TILE", "tile_limit"]
 

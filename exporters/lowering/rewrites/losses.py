@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import torch
 
-from .elementwise import elementwise
 from ..errors import Unsupported
-from .products import sum_dim
 from ..registry import lowers
 from ..values import Value, reshape
+from .elementwise import elementwise
+from .products import sum_dim
 
 __all__: list[str] = []
 

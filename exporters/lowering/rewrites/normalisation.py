@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .elementwise import elementwise
-from .products import sum_dim, sum_last, sum_rows
 from ..registry import lowers
 from ..values import Value, reshape
+from .elementwise import elementwise
+from .products import sum_dim, sum_last, sum_rows
 
 __all__: list[str] = []
 

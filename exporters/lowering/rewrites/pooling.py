@@ -17,11 +17,11 @@ from torch import Tensor
 
 from .. import kernels
 from ..errors import Unsupported
-from .windows import Taps, Window, fit, frame, spread
 from ..kernels import crop
-from .products import mean_dim
 from ..registry import lowers
 from ..values import Value, cat, reshape
+from .products import mean_dim
+from .windows import Taps, Window, fit, frame, spread
 
 __all__: list[str] = []
 

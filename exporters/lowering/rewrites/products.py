@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .elementwise import elementwise
 from ..kernels import mean_pixel
 from ..registry import lowers
 from ..values import Value, reshape
+from .elementwise import elementwise
 
 __all__ = ["matmul", "sum_last", "sum_rows"]
 

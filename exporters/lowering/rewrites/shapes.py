@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .windows import Window, dilate, fit, tap
 from ..kernels import dense
 from ..registry import lowers
 from ..values import Value, cat, computed, numbers, reshape, slice_axis
+from .windows import Window, dilate, fit, tap
 
 __all__: list[str] = []
 

@@ -1,0 +1,236 @@
+"""Walk the traced graph and apply each operator's rewrite."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..errors import ExportError
+from .choices import chosen
+from .errors import Unsupported
+from .marks import APART, MODULE, TILE
+from .passes.fold_baked import fold
+from .passes.forward_part import ForwardPart, with_descendants
+from .passes.gradient_slices import narrow
+from .registry import REWRITES
+from .rewrites import (
+    activations,
+    convolution,
+    elementwise,
+    embeddings,
+    losses,
+    normalisation,
+    pooling,
+    portable,
+    products,
+    shapes,
+)
+from .rewrites.convolution import tile_limit
+from .values import Value, cat, slice_axis
+
+FAMILIES = (
+    activations,
+    convolution,
+    elementwise,
+    embeddings,
+    losses,
+    normalisation,
+    pooling,
+    portable,
+    products,
+    shapes,
+)
+
+
+# Programs draw no random numbers; dropout reaches the graph as one of these.
+_RANDOM = ("bernoulli", "bernoulli_", "empty_like", "empty_permuted", "native_dropout", "rand", "rand_like")
+
+
+_INSTEAD = dict.fromkeys(_RANDOM, "Dropout with p=0, or the module in eval mode")
+
+
+def decompositions() -> dict[Any, Any]:
+    """What the tracer should take apart: ATen's core decompositions, except where a rewrite is better."""
+    table: dict[Any, Any] = core_aten_decompositions()
+    return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op).split(".")[0] not in _INSTEAD}
+
+
+def prepare(graph: fx.GraphModule) -> fx.GraphModule:
+    """Rewrites of a traced step that look at more than one operator; the graph itself, edited."""
+    fold(graph)
+    narrow(graph)
+    return graph
+
+
+def lower(
+    graph: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    choices: Mapping[str, str] | None = None,
+    part: ForwardPart | None = None,
+) -> fx.GraphModule:
+    """
+    Rewrite a traced step.
+
+    Args:
+        graph: traced with :func:`decompositions`, its nodes tagged with :data:`MODULE`, and prepared.
+        inputs: example inputs of the graph.
+        choices: module -> one of :data:`exporters.plan.CHOICES`.
+        part: what of it runs tile by tile.
+
+    Returns:
+        A graph of the same inputs and outputs, contiguous, in the natural axis order.
+
+    Raises:
+        ExportError: if an operator has no rewrite, with its name and its module's.
+
+    """
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        rewriter = _Rewriter(graph, choices or {}, part)
+        results = rewriter.run(*[Value(t) for t in tensors])
+        return tuple(r.natural() for r in results)
+
+    with traceback.preserve_node_meta():  # operators keep the name of their module
+        lowered = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    _share_constants(lowered.graph)
+    lowered.graph.eliminate_dead_code()
+    lowered.recompile()
+    return lowered
+
+
+def _share_constants(graph: fx.Graph) -> None:
+    """Make each constant tensor once: rewrites ask for their own ones to sum with."""
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.all_input_nodes:
+            continue
+        first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+
+
+class _Rewriter(fx.Interpreter):
+    """Runs the traced graph on values instead of tensors."""
+
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        choices: Mapping[str, str],
+        part: ForwardPart | None = None,
+        tile: int | None = None,
+    ) -> None:
+        super().__init__(graph)
+        self.tile = tile
+        self.choices = choices
+        self.part = part
+        self.extra_traceback = False  # an ExportError is one sentence for the user
+        self.inputs: list[Value] = []
+        self.tiled: dict[fx.Node, Value] | None = None
+        skipped = part.whole if part is not None else ()
+        self.tile_bytes = tile_limit(n for n in graph.graph.nodes if n not in skipped)
+        self.results = set(next(o for o in graph.graph.nodes if o.op == "output").all_input_nodes)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = self._rewritten(n)
+        if n in self.results and isinstance(result, Value):
+            result.natural()  # as it is wanted in the end, at once: else both orders are kept till then
+        return result
+
+    def _rewritten(self, n: fx.Node) -> Any:
+        custom = n.meta.get("custom", {})
+        traceback.current_meta["custom"] = custom if self.tile is None else {**custom, TILE: self.tile}
+        if self.part is not None and n in self.part.whole:
+            if self.tiled is None:
+                self.tiled = self._tiles(self.part)
+            return self.tiled.get(n)
+        if n.op != "call_function" or n.target is operator.getitem:
+            result = super().run_node(n)
+            if n.op == "placeholder":
+                self.inputs.append(result)
+            return _constant(result) if n.op == "get_attr" else result
+        target, changed = _functional(n)
+        rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
+        if rewrite is None:
+            raise ExportError(_refusal(n))
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        try:
+            with chosen(self.choices.get(_module(n), "tiled"), self.tile_bytes):
+                result = rewrite(*args, **kwargs)
+        except Unsupported as reason:
+            raise ExportError(f"{_where(n)}: {reason}") from reason
+        if changed is not None:
+            self.env[changed] = result
+        return result
+
+    def _tiles(self, part: ForwardPart) -> dict[fx.Node, Value]:
+        """The results of the forward-only part, each put together from those of its tiles."""
+        x, *others = self.inputs
+        batch = x.shape[0]
+        pieces: list[list[Value]] = []
+        whole = x.natural()
+        places = [n for n in part.graph.graph.nodes if n.op == "placeholder"]
+        samples = with_descendants(places[:1])
+        # What is made of weights alone is made once.
+        once = _Rewriter(part.graph, self.choices)
+        once.env = dict(zip(places[1:], others, strict=True))
+        for node in part.needed:
+            if node not in samples:
+                once.env[node] = once.run_node(node)
+        for number, start in enumerate(range(0, batch, part.samples)):
+            # Where it begins differs from tile to tile: outside, so that the tiles are equal.
+            traceback.current_meta["custom"] = {APART: True}
+            tile = Value(slice_axis(whole, 0, start, part.samples))
+            walk = _Rewriter(part.graph, self.choices, tile=number)
+            walk.env = {**once.env, places[0]: tile}
+            for node in part.needed:
+                if node in samples:
+                    walk.env[node] = walk.run_node(node)
+            pieces.append([walk.env[twin] for _, twin in part.results])
+        joined = {}
+        traceback.current_meta["custom"] = {}
+        for (node, _), parts in zip(part.results, zip(*pieces, strict=True), strict=True):
+            order = parts[0].order
+            joined[node] = Value(cat([p.arranged(order) for p in parts], order.index(0)), order)
+        return joined
+
+
+def _functional(node: fx.Node) -> tuple[Any, fx.Node | None]:
+    """For ``relu_(x)``: ``relu``, and the node of x, which stands for the result from now on."""
+    target, first = node.target, node.args[0] if node.args else None
+    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(first, fx.Node):
+        packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+        return getattr(packet, target._overloadname, target), first
+    return target, None
+
+
+def _constant(tensor: Tensor) -> Value:
+    value = Value(tensor)
+    value.constant = tensor
+    return value
+
+
+def _module(node: fx.Node) -> str:
+    return str(node.meta.get("custom", {}).get(MODULE, ""))
+
+
+def _where(node: fx.Node) -> str:
+    name = _module(node)
+    return f"module {name!r}" if name else "the loss or a metric"
+
+
+def _name(target: Any) -> str:
+    return str(target).removeprefix("aten.")
+
+
+def _refusal(node: fx.Node) -> str:
+    name = _name(node.target)
+    instead = _INSTEAD.get(name.split(".")[0], "another module, or add a rewrite to exporters.lowering")
+    return f"{_where(node)} needs the operator {name}, which cannot be trained on a device; use {instead}"

@@ -1,0 +1,89 @@
+"""From a task and a budget to a program that is known to be right: choose, build, verify, keep."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+
+from mobile_sdk.engines import load_engine
+from mobile_sdk.errors import ProgramError
+from mobile_sdk.manifest import Memory
+from mobile_sdk.sizes import format_bytes, parse_bytes
+
+from .cache import store as cache
+from .errors import BudgetError, ExportError
+from .memory.measure import measure
+from .plan import Plan
+from .program.build import Program, Progress, _silent, build
+from .program.step import Step
+from .program.verify import verify
+from .search import plan_for
+from .task import Task
+
+
+def export(
+    task: Task,
+    *,
+    budget: str | int | None = None,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> Program:
+    """
+    Make the program of a task.
+
+    Args:
+        task: what to learn.
+        budget: the memory that a training step may take on a device, as ``"2MB"`` or in bytes.
+        plan: what to train. Without it, the search picks the largest that fits the budget; without either,
+            everything is trained.
+        progress: called with a line of text at every stage; a search takes many seconds.
+        cached: whether what was exported, verified and measured before may be used; see :mod:`exporters.cache.store`.
+
+    Raises:
+        ExportError: if the task cannot be lowered, or the result is not right.
+        BudgetError: if no plan fits the budget, or the given one does not.
+        ValueError: if ``budget`` is not an amount of memory.
+
+    """
+    say = progress or _silent
+    start = time.perf_counter()
+    limit = 0 if budget is None else parse_bytes(budget)
+    if plan is None:
+        plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
+    program = build(task, plan, cached=cached, progress=say)
+    known = cache.key("checked", program.pte, program.graph, program.manifest.to_bytes(), *_example(task, program))
+    checked = cache.load(known) if cached else None
+    if checked is None:
+        say("verifying gradients")
+        error = _verified(program, Step(task, plan))
+        say("measuring memory")
+        footprint = measure(program)
+        measured, idle = footprint.total_bytes, footprint.idle_bytes
+        cache.store(known, json.dumps([error, measured, idle]).encode())
+    else:
+        error, measured, idle = json.loads(checked)
+    if 0 < limit < measured:
+        raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
+    memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)
+    manifest = dataclasses.replace(program.manifest, memory=memory)
+    return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
+
+
+def _example(task: Task, program: Program) -> list[bytes]:
+    """What verification starts from."""
+    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in (task.example_x, task.example_y))]
+
+
+def _verified(program: Program, step: Step) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        program.save(folder)
+        engine = load_engine(folder)
+        try:
+            return verify(engine, step)
+        except ProgramError as error:
+            raise ExportError(f"the program does not run: {error}") from error
+        finally:
+            engine.close()
