@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from mobile_sdk import safetensors
 from mobile_sdk.manifest import EXECUTORCH_VERSION
-from mobile_sdk.protocol.device import DeviceSession
+from mobile_sdk.protocol.device_session import DeviceSession
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Assign, Finished, Name, Ready, Rejected, Sha256, Welcome
 from mobile_sdk.protocol.session import FetchRequested, PeerError
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mobile_sdk.connection import is_loopback
+from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.payload import UpdateFormat
-from mobile_sdk.settings import TrainingSettings
+from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.sizes import parse_bytes
 
 from .errors import ConfigError
@@ -181,7 +181,7 @@ class PlanningSection(_Section):
 
 
 class TrainingSection(_Section):
-    """What devices do with what they get; see :class:`mobile_sdk.settings.TrainingSettings`."""
+    """What devices do with what they get; see :class:`mobile_sdk.training.settings.TrainingSettings`."""
 
     epochs: Annotated[int, Field(ge=1)] = 1
     steps: Annotated[int, Field(ge=0)] = 0

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
-from mobile_sdk.connection import Connection
-from mobile_sdk.evaluation import finite
+from mobile_sdk.net.connection import Connection
+from mobile_sdk.training.evaluation import finite
 from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import FileEntry
-from mobile_sdk.protocol.coordinator import CoordinatorSession
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Offer
 from mobile_sdk.protocol.session import Received
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock
-from mobile_sdk.files import write_durably
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.protocol.messages import Finished
 
 from .config import Config

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from mobile_sdk.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
+from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
 
 from .config import ServerSection
 from .errors import ConfigError

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mobile_sdk import safetensors
-from mobile_sdk.files import map_file
+from mobile_sdk.durable_files import map_file
 from mobile_sdk.layout import Arrays, Layout, Subset, Vector
 from mobile_sdk.payload.grid import METADATA, Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256

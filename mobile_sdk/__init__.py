@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .data import ArrayDataset, FolderDataset, SampleStore, SequenceDataset
     from .engines import load_engine
     from .errors import FtteError
-    from .policies import Policy
+    from .policy.rules import Policy
 
 # Loaded when first used: importing the SDK must cost an app next to nothing.
 _HOMES = {

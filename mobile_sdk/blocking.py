@@ -21,7 +21,7 @@ from .client import Client
 from .events import Event, RunFinished
 from .invite import Invite
 from .manifest import InputContract, Manifest
-from .visit import Listener
+from .participation.visit import Listener
 
 __all__ = ["BlockingClient"]
 

@@ -37,7 +37,7 @@ from .events import (
 )
 from .invite import Invite
 from .manifest import ENGINE_FILES
-from .policies import Policy
+from .policy.rules import Policy
 from .process import peak_rss_bytes, torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes

@@ -21,34 +21,34 @@ import numpy as np
 import numpy.typing as npt
 
 from . import safetensors
-from .backoff import delays
+from .net.backoff import delays
 from .clock import Clock, Offload, SystemClock, offload
 from .conditions import Provider, system_conditions
-from .connection import Connect, ConnectionLost, websocket
+from .net.connection import Connect, ConnectionLost, websocket
 from .data.base import Dataset, as_dataset
 from .data.check import check
 from .data.samples import SampleStore
-from .download import install_program
+from .participation.download import install_program
 from .engines import load_engine
 from .engines.base import Engine
 from .errors import ProtocolError, Refused, VersionMismatch
 from .events import Disconnected, Event, Paused, Personal, Postponed, RunFinished
-from .guard import LOOK_AGAIN_SECONDS, Guard, Stopped
+from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .invite import Invite
 from .layout import Arrays
-from .link import Link
+from .net.link import Link
 from .manifest import EXECUTORCH_VERSION, InputContract, Manifest
-from .model import Model
+from .participation.model import Model
 from .payload import UpdateFormat, encode_update
 from .payload.feedback import carried_over, left_out
-from .personal import side_by_side, to_report
-from .policies import Policy
+from .training.personal import side_by_side, to_report
+from .policy.rules import Policy
 from .process import ProcessFacts, ThisProcess
-from .protocol.device import DeviceSession
+from .protocol.device_session import DeviceSession
 from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
-from .storage import DeviceStorage, HeldModel, PendingUpdate
-from .training import Execute, TrainingResult, train_in_thread
-from .visit import ComeBack, Device, Listener, Visit
+from .storage.device_storage import DeviceStorage, HeldModel, PendingUpdate
+from .training.train import Execute, TrainingResult, train_in_thread
+from .participation.visit import ComeBack, Device, Listener, Visit
 
 __all__ = ["Client"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import safetensors
 from .errors import PayloadError
-from .files import map_file
+from .durable_files import map_file
 from .layout import Layout, Vector
 
 __all__ = ["map_weights"]

@@ -15,7 +15,7 @@ import segno
 from rich.console import Console
 from rich.table import Table
 
-from mobile_sdk.files import write_durably
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.sizes import format_bytes
 
 from ..admin.client import AdminClient

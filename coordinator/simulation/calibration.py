@@ -14,10 +14,10 @@ import numpy as np
 
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.files import write_durably
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
-from mobile_sdk.settings import TrainingSettings
+from mobile_sdk.training.settings import TrainingSettings
 
 from ..store.base import Store
 from ..tiers import Tier, unpacked_manifest, unpacked_program

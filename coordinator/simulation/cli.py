@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mobile_sdk.files import write_durably
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import ConfigError

@@ -22,14 +22,7 @@ from websockets.http11 import SERVER, USER_AGENT
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from mobile_sdk.connection import (
-    CLOSE_SECONDS,
-    SEND_SECONDS,
-    WEBSOCKET_LIMITS,
-    Connect,
-    Connection,
-    ConnectionLost,
-)
+from mobile_sdk.net.connection import CLOSE_SECONDS, SEND_SECONDS, WEBSOCKET_LIMITS, Connect, Connection, ConnectionLost
 
 from ..status import Traffic
 
@@ -138,7 +131,7 @@ class _Direction:
 
 
 class SimulatedConnection:
-    """One end of a link: a :class:`~mobile_sdk.connection.Connection`."""
+    """One end of a link: a :class:`~mobile_sdk.net.connection.Connection`."""
 
     def __init__(self, out: _Direction, count: Callable[[int], None], *, count_on_arrival: bool) -> None:
         self._out = out

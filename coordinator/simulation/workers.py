@@ -21,8 +21,8 @@ import numpy.typing as npt
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
-from mobile_sdk.settings import TrainingSettings
-from mobile_sdk.training import TrainingResult, train
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import TrainingResult, train
 
 __all__ = ["Evaluation", "Job", "Training", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
 
@@ -106,7 +106,7 @@ class Workshop:
         return self.train(job) if isinstance(job, Training) else self.evaluate(job)
 
     def train(self, job: Training) -> TrainingResult:
-        """Raises what :func:`mobile_sdk.training.train` raises."""
+        """Raises what :func:`mobile_sdk.training.train.train` raises."""
         data = ArrayDataset(self._inputs(self._x, job.samples, job.weights), self._y[job.samples])
         # Once for all steps, where they are mapped.
         weights = {name: array if array.flags.writeable else array.copy() for name, array in job.weights.items()}

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mobile_sdk.files import sync_folder
+from mobile_sdk.durable_files import sync_folder
 from mobile_sdk.manifest import FileEntry
 
 from ..errors import StoreError

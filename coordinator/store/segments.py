@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mobile_sdk.files import sync_folder
+from mobile_sdk.durable_files import sync_folder
 
 from .steps import step
 

@@ -24,7 +24,7 @@ from mobile_sdk.engines.dropout import generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import Program, set_threads
-from mobile_sdk.optimisers import SGD
+from mobile_sdk.training.optimisers import SGD
 from mobile_sdk.weights import map_weights
 
 _WARM_UP = 2

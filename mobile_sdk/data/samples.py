@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, StorageError
-from ..files import sync_folder, write_durably
+from ..durable_files import sync_folder, write_durably
 from .base import Batch
 
 __all__ = ["SampleStore"]

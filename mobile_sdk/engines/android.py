@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProgramError
-from ..files import located
+from ..durable_files import located
 from ..manifest import ANDROID_ARCHIVE, PROGRAM_FILE, Manifest, TensorSpec
 from .call import Call
-from .calling import CallingEngine
+from .calling_engine import CallingEngine
 
 __all__ = ["JAVA_SOURCES", "AndroidEngine", "bridge_class"]
 

@@ -12,7 +12,7 @@ from ..errors import ProgramError
 from ..manifest import PROGRAM_FILE, Manifest, TensorSpec
 from ..native.library import Program, TensorMeta, set_threads
 from .call import Call
-from .calling import CallingEngine
+from .calling_engine import CallingEngine
 
 __all__ = ["NativeEngine"]
 

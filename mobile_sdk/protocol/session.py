@@ -4,7 +4,7 @@ A connection's state, without I/O: the part that both sides share.
 A session is fed with frames and the time, and gives back *events* for its owner and *frames* to send
 (:meth:`Session.frames_to_send`). It knows nothing of sockets, files or the clock, so the coordinator, the
 SDK, the simulator and the tests drive the same object. Which control message is allowed when is decided
-in :mod:`~mobile_sdk.protocol.device` and :mod:`~mobile_sdk.protocol.coordinator`; this module
+in :mod:`~mobile_sdk.protocol.device_session` and :mod:`~mobile_sdk.protocol.coordinator_session`; this module
 moves artifacts, which is the same in both directions.
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import ed25519
+from ..signing import ed25519
 from .messages import Succession
 
 __all__ = ["challenge_bytes", "succeeds", "succession_bytes", "verify"]

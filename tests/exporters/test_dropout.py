@@ -17,7 +17,7 @@ from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import Manifest, TensorSpec
-from mobile_sdk.training import TrainingSettings, train
+from mobile_sdk.training.train import TrainingSettings, train
 
 
 def model(p: float = 0.4) -> nn.Module:

@@ -165,8 +165,8 @@ def test_a_parameter_without_influence_is_refused():
 def test_the_digits_task_learns_from_its_program_alone(digits_program, tmp_path):
     """Trained in the native runtime with the SDK's own loop, the digits reach 96 % of the held-out samples."""
     from mobile_sdk.data import ArrayDataset
-    from mobile_sdk.settings import TrainingSettings
-    from mobile_sdk.training import train
+    from mobile_sdk.training.settings import TrainingSettings
+    from mobile_sdk.training.train import train
 
     digits_program.save(tmp_path)
     engine = load_engine(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from mobile_sdk.ed25519 import L, P, verify
+from mobile_sdk.signing.ed25519 import L, P, verify
 
 # RFC 8032, section 7.1: public key, message, signature.
 RFC_8032 = {

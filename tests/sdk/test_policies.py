@@ -16,9 +16,9 @@ from mobile_sdk.clock import offload
 from mobile_sdk.conditions import Conditions, fixed
 from mobile_sdk.conditions.linux import LinuxConditions
 from mobile_sdk.events import Paused
-from mobile_sdk.guard import Guard, Stopped
-from mobile_sdk.policies import Policy, hold
-from mobile_sdk.storage import DeviceStorage
+from mobile_sdk.policy.guard import Guard, Stopped
+from mobile_sdk.policy.rules import Policy, hold
+from mobile_sdk.storage.device_storage import DeviceStorage
 
 GOOD = Conditions(charging=True, battery=0.9, unmetered=True, idle=True, thermal=0)
 NOON = time.mktime((2026, 5, 4, 12, 0, 0, 0, 0, -1))
@@ -177,7 +177,7 @@ def test_bytes_of_the_day_are_counted_over_links_restarts_and_jumps_of_the_clock
 def test_work_is_stopped_when_the_policy_does_not_hold_any_more(
     storage: DeviceStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobile_sdk.guard.LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("mobile_sdk.policy.guard.LOOK_AGAIN_SECONDS", 0.01)
     now = {"conditions": GOOD}
     guard = Guard(Policy(charging=True), lambda: now["conditions"], storage, HandClock(), offload)
 
@@ -219,7 +219,7 @@ with hold(Path(sys.argv[1])) as free:
 def test_one_training_at_a_time_across_processes_and_a_killed_one_lets_go(
     tmp_path: Path, storage: DeviceStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobile_sdk.guard.TURN_SECONDS", 0.01)
+    monkeypatch.setattr("mobile_sdk.policy.guard.TURN_SECONDS", 0.01)
     lock = tmp_path / "lock"
     other = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None

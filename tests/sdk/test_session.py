@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mobile_sdk.errors import ProtocolError, Refused
-from mobile_sdk.protocol.coordinator import CoordinatorSession
-from mobile_sdk.protocol.device import DeviceSession
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.device_session import DeviceSession
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     Announce,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mobile_sdk.errors import StorageError
-from mobile_sdk.storage import DeviceStorage
+from mobile_sdk.storage.device_storage import DeviceStorage
 
 
 def test_identity_survives_a_restart_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobile_sdk import safetensors
-from mobile_sdk.checkpoint import Checkpoint
+from mobile_sdk.training.checkpoint import Checkpoint
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProtocolError
-from mobile_sdk.optimisers import SGD, Adam, clip
-from mobile_sdk.settings import TrainingSettings
-from mobile_sdk.training import Cancelled, Diverged, train
+from mobile_sdk.training.optimisers import SGD, Adam, clip
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import Cancelled, Diverged, train
 
 from . import native_program as program
 
@@ -254,7 +254,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 @settings(max_examples=50)
 @given(samples=st.integers(1, 100), batch=st.integers(1, 30), steps=st.integers(0, 50), epochs=st.integers(1, 4))
 def test_steps_are_counted_as_they_are_done(samples: int, batch: int, steps: int, epochs: int) -> None:
-    from mobile_sdk.training import _rounds
+    from mobile_sdk.training.train import _rounds
 
     chosen = TrainingSettings(batch_size=batch, steps=steps, epochs=epochs)
     rounds = list(_rounds(samples, chosen, np.random.default_rng(0)))
@@ -266,7 +266,7 @@ def test_steps_are_counted_as_they_are_done(samples: int, batch: int, steps: int
 
 def test_frozen_weights_are_not_copied(engine: Any, tmp_path: Path) -> None:
     """What is not trained is read where it lies: in the mapped file."""
-    from mobile_sdk.training import _Local
+    from mobile_sdk.training.train import _Local
     from mobile_sdk.weights import map_weights
 
     _, _, _, weights = program.example()

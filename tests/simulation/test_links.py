@@ -15,7 +15,7 @@ from coordinator.server import listen
 from coordinator.simulation.links import LinkProfile, Network
 from coordinator.simulation.loop import run
 from coordinator.status import Traffic
-from mobile_sdk.connection import WEBSOCKET_LIMITS, Connection, ConnectionLost, WebSocketConnection
+from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, ConnectionLost, WebSocketConnection
 
 FRAMES: list[str | bytes] = ["", "x" * 125, "ü" * 63, "x" * 126, b"y" * 65535, b"y" * 65536, b"z" * 200_000]
 FAST = LinkProfile(up=1e9, down=1e9, latency=0.0)

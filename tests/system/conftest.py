@@ -31,7 +31,7 @@ from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
 from mobile_sdk.manifest import EXECUTORCH_VERSION, Manifest
 from mobile_sdk.payload import unpack_text
-from mobile_sdk.protocol.device import DeviceSession
+from mobile_sdk.protocol.device_session import DeviceSession
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Assign, Name, Ready, Rejected, Sha256, Welcome
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received
 

@@ -32,7 +32,7 @@ from mobile_sdk.events import (
     from_json,
     to_json,
 )
-from mobile_sdk.training import TrainingResult, train_in_thread
+from mobile_sdk.training.train import TrainingResult, train_in_thread
 
 from .conftest import Site
 

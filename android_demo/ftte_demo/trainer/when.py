@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mobile_sdk.policies import Policy
+from mobile_sdk.policy.rules import Policy
 
 __all__ = ["SWITCHES", "When"]
 

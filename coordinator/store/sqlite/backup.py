@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mobile_sdk.files import sync_folder
+from mobile_sdk.durable_files import sync_folder
 
 from ...errors import StoreError
 from ..segments import Location, Segments

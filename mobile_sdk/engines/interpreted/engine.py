@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ProgramError
-from ...files import map_file
+from ...durable_files import map_file
 from ...manifest import GRAPH_FILE, Manifest, TensorSpec
 from ..call import Call
-from ..calling import CallingEngine
+from ..calling_engine import CallingEngine
 from .blas import limited
 from .graph import Graph, MethodGraph, Node, Value, Values, loads
 from .operators import OPERATORS

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ProtocolError
+from ..errors import ProtocolError
 from .optimisers import SGD, Adam, Optimiser
 
 __all__ = ["OPTIMISERS", "TrainingSettings"]
@@ -39,7 +39,7 @@ class TrainingSettings:
         steps: optimiser steps, in place of epochs; samples are passed over as often as it takes.
         seconds: no new step begins after so long; at least one is done.
         batch_size: samples per optimiser step, made up of as many micro-batches as it takes.
-        optimiser: ``sgd``, ``adam`` or ``adamw``; see :mod:`mobile_sdk.optimisers`.
+        optimiser: ``sgd``, ``adam`` or ``adamw``; see :mod:`mobile_sdk.training.optimisers`.
         learning_rate: its step size.
         momentum: of SGD; 0 keeps no optimiser state.
         nesterov: whether SGD's momentum is Nesterov's.

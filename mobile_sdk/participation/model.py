@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import safetensors
-from .engines.base import Engine
-from .errors import NoModel, PayloadError
-from .files import map_file
-from .layout import Arrays
-from .manifest import MANIFEST_FILE, Manifest
-from .storage import DeviceStorage, HeldModel
-from .weights import map_weights
+from .. import safetensors
+from ..engines.base import Engine
+from ..errors import NoModel, PayloadError
+from ..durable_files import map_file
+from ..layout import Arrays
+from ..manifest import MANIFEST_FILE, Manifest
+from ..storage.device_storage import DeviceStorage, HeldModel
+from ..weights import map_weights
 
 __all__ = ["Model"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .data import Dataset
-from .engines.base import Engine
-from .errors import DataError
-from .layout import Arrays
+from ..data import Dataset
+from ..engines.base import Engine
+from ..errors import DataError
+from ..layout import Arrays
 
 __all__ = ["evaluate_dataset", "finite"]
 

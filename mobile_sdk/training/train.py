@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .checkpoint import Checkpoint, Keeper
-from .data import Dataset
-from .engines.base import Engine
-from .engines.dropout import generator
-from .errors import FtteError
-from .layout import Arrays, Vector
+from ..data import Dataset
+from ..engines.base import Engine
+from ..engines.dropout import generator
+from ..errors import FtteError
+from ..layout import Arrays, Vector
 from .optimisers import clip
 from .settings import TrainingSettings
 

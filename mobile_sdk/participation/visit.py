@@ -7,57 +7,28 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from .backoff import delays
-from .checkpoint import Checkpoints
-from .clock import Clock, Offload
-from .connection import ConnectionLost
-from .data.base import Dataset
+from ..net.backoff import delays
+from ..training.checkpoint import Checkpoints
+from ..clock import Clock, Offload
+from ..net.connection import ConnectionLost
+from ..data.base import Dataset
 from .download import Downloads
-from .engines.base import Engine
-from .errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
-from .evaluation import evaluate_dataset
-from .events import (
-    Announced,
-    Assigned,
-    Connected,
-    Cost,
-    Declined,
-    Disconnected,
-    Downloading,
-    Evaluating,
-    Event,
-    Merged,
-    Personal,
-    RunFinished,
-    Training,
-    UpdateAccepted,
-    UpdateRejected,
-    Uploading,
-)
-from .guard import Guard
-from .layout import Arrays
-from .link import Link
-from .payload import UpdateFormat
-from .process import ProcessFacts
-from .protocol.device import DeviceSession
-from .protocol.messages import (
-    Accepted,
-    Announce,
-    ArtifactRef,
-    Assign,
-    Difference,
-    Evaluate,
-    Finished,
-    Later,
-    Ready,
-    Rejected,
-    Welcome,
-)
-from .protocol.messages import Merged as MergedMessage
-from .protocol.session import FetchRequested, PeerError, Received, SendProgress
-from .settings import TrainingSettings
-from .storage import DeviceStorage, PendingUpdate
-from .training import Diverged, Execute, TrainingResult
+from ..engines.base import Engine
+from ..errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
+from ..training.evaluation import evaluate_dataset
+from ..events import Announced, Assigned, Connected, Cost, Declined, Disconnected, Downloading, Evaluating, Event, Merged, Personal, RunFinished, Training, UpdateAccepted, UpdateRejected, Uploading
+from ..policy.guard import Guard
+from ..layout import Arrays
+from ..net.link import Link
+from ..payload import UpdateFormat
+from ..process import ProcessFacts
+from ..protocol.device_session import DeviceSession
+from ..protocol.messages import Accepted, Announce, ArtifactRef, Assign, Difference, Evaluate, Finished, Later, Ready, Rejected, Welcome
+from ..protocol.messages import Merged as MergedMessage
+from ..protocol.session import FetchRequested, PeerError, Received, SendProgress
+from ..training.settings import TrainingSettings
+from ..storage.device_storage import DeviceStorage, PendingUpdate
+from ..training.train import Diverged, Execute, TrainingResult
 
 __all__ = ["ComeBack", "Device", "Listener", "Visit"]
 

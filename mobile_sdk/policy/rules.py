@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .conditions import Conditions
-from .sizes import format_bytes
+from ..conditions import Conditions
+from ..sizes import format_bytes
 
 __all__ = ["Policy", "hold", "usual_lock"]
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .layout import Arrays, Vector
+from ..layout import Arrays, Vector
 
 __all__ = ["SGD", "Adam", "Optimiser", "clip"]
 

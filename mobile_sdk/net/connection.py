@@ -17,8 +17,8 @@ import websockets
 from websockets.asyncio.client import connect
 from websockets.asyncio.connection import Connection as ConnectionBase
 
-from .errors import FtteError
-from .protocol.frames import MAX_FRAME_BYTES
+from ..errors import FtteError
+from ..protocol.frames import MAX_FRAME_BYTES
 
 __all__ = ["Connect", "Connection", "ConnectionLost", "WEBSOCKET_LIMITS", "is_loopback", "websocket"]
 

@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
-from .clock import Clock
+from ..clock import Clock
 from .connection import Connection
-from .errors import ProtocolError
-from .protocol.session import Event, Session
+from ..errors import ProtocolError
+from ..protocol.session import Event, Session
 
 __all__ = ["Link"]
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from .clock import Clock, Offload
-from .conditions import Provider
-from .events import Paused
-from .policies import Policy, hold, usual_lock
-from .storage import DeviceStorage
+from ..clock import Clock, Offload
+from ..conditions import Provider
+from ..events import Paused
+from .rules import Policy, hold, usual_lock
+from ..storage.device_storage import DeviceStorage
 
 __all__ = ["LOOK_AGAIN_SECONDS", "Guard", "Stopped"]
 

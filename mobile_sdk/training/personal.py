@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .data.base import Dataset
-from .engines.base import Engine
+from ..data.base import Dataset
+from ..engines.base import Engine
 from .evaluation import evaluate_dataset
-from .events import Personal
-from .layout import Arrays
+from ..events import Personal
+from ..layout import Arrays
 
 __all__ = ["side_by_side", "to_report"]
 

@@ -15,12 +15,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from . import safetensors
-from .errors import PayloadError
-from .layout import Vector
-from .protocol.messages import Assign
-from .storage import DeviceStorage
-from .version import __version__
+from .. import safetensors
+from ..errors import PayloadError
+from ..layout import Vector
+from ..protocol.messages import Assign
+from ..storage.device_storage import DeviceStorage
+from ..version import __version__
 
 __all__ = ["Checkpoint", "Checkpoints", "Keeper"]
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 class Keeper(Protocol):
-    """Where :func:`~mobile_sdk.training.train` keeps how far it went."""
+    """Where :func:`~mobile_sdk.training.train.train` keeps how far it went."""
 
     def load(self) -> Checkpoint | None:
         """Where to go on; nothing if there is nowhere."""

@@ -1,0 +1,1 @@
+"""One visit to the coordinator: assignments, downloads, training, uploads."""

@@ -1,0 +1,1 @@
+"""When a device takes part, and what stops it in the middle."""

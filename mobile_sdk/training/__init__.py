@@ -1,0 +1,1 @@
+"""Local training: settings, optimisers, checkpoints, evaluation."""
