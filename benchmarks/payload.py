@@ -50,9 +50,9 @@ from mobile_sdk import safetensors
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.training.evaluation import evaluate_dataset
 from mobile_sdk.payload import Grid, UpdateFormat, decode_update, encode_update
 from mobile_sdk.payload.feedback import carried_over, left_out
+from mobile_sdk.training.evaluation import evaluate_dataset
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import train
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.payload import UpdateFormat
-from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.sizes import parse_bytes
+from mobile_sdk.training.settings import TrainingSettings
 
 from .errors import ConfigError
 

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
-from mobile_sdk.net.connection import Connection
-from mobile_sdk.training.evaluation import finite
 from mobile_sdk.layout import Vector
+from mobile_sdk.net.connection import Connection
 from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
+from mobile_sdk.training.evaluation import finite
 
 from .buffer import BufferedUpdate
 from .config import Config

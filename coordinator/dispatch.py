@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE
+from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 from mobile_sdk.sizes import format_bytes
 

@@ -13,8 +13,8 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from mobile_sdk.errors import PayloadError
 from mobile_sdk.durable_files import map_file
+from mobile_sdk.errors import PayloadError
 from mobile_sdk.payload import make_difference
 from mobile_sdk.protocol.messages import ArtifactRef, Difference, Hex, Sha256
 

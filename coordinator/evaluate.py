@@ -9,9 +9,9 @@ from mobile_sdk import safetensors
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.training.evaluation import evaluate_dataset
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE
+from mobile_sdk.training.evaluation import evaluate_dataset
 
 __all__ = ["Evaluator", "engine_of"]
 

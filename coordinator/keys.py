@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mobile_sdk.durable_files import sync_folder, write_durably
 from mobile_sdk.protocol.messages import Hex, Succession
 from mobile_sdk.protocol.trust import succession_bytes
-from mobile_sdk.signing.verify import signed_bytes
+from mobile_sdk.signing import signed_bytes
 
 from .errors import StoreError
 

@@ -18,13 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mobile_sdk.signing import ed25519
 from mobile_sdk import safetensors
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
 from mobile_sdk.payload import Grid, pack, pack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
-from mobile_sdk.signing.verify import signed_bytes
+from mobile_sdk.signing import ed25519, signed_bytes
 
 from .config import Config, PlanningSection
 from .errors import ConfigError, StoreError

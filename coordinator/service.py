@@ -7,8 +7,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
-from mobile_sdk.net.connection import Connection, ConnectionLost
 from mobile_sdk.errors import ProtocolError
+from mobile_sdk.net.connection import Connection, ConnectionLost
 from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, decode, encode, printable
 
 from .config import Config, ServerSection

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from mobile_sdk.net.connection import Connection, ConnectionLost
-from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.durable_files import map_file
+from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.net.connection import Connection, ConnectionLost
 from mobile_sdk.net.link import Link
 from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession

@@ -23,7 +23,7 @@ _HOMES = {
     "Client": "client",
     "FolderDataset": "data",
     "FtteError": "errors",
-    "Policy": "policies",
+    "Policy": "policy.rules",
     "SampleStore": "data",
     "SequenceDataset": "data",
     "load_engine": "engines",

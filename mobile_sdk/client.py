@@ -21,34 +21,35 @@ import numpy as np
 import numpy.typing as npt
 
 from . import safetensors
-from .net.backoff import delays
 from .clock import Clock, Offload, SystemClock, offload
 from .conditions import Provider, system_conditions
-from .net.connection import Connect, ConnectionLost, websocket
-from .data.base import Dataset, as_dataset
+from .data.base import Dataset
 from .data.check import check
+from .data.convert import as_dataset
 from .data.samples import SampleStore
-from .participation.download import install_program
 from .engines import load_engine
 from .engines.base import Engine
 from .errors import ProtocolError, Refused, VersionMismatch
 from .events import Disconnected, Event, Paused, Personal, Postponed, RunFinished
-from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .invite import Invite
 from .layout import Arrays
-from .net.link import Link
 from .manifest import EXECUTORCH_VERSION, InputContract, Manifest
+from .net.backoff import delays
+from .net.connection import Connect, ConnectionLost, websocket
+from .net.link import Link
+from .participation.download import install_program
 from .participation.model import Model
+from .participation.visit import ComeBack, Device, Listener, Visit
 from .payload import UpdateFormat, encode_update
 from .payload.feedback import carried_over, left_out
-from .training.personal import side_by_side, to_report
+from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .policy.rules import Policy
 from .process import ProcessFacts, ThisProcess
 from .protocol.device_session import DeviceSession
 from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
 from .storage.device_storage import DeviceStorage, HeldModel, PendingUpdate
+from .training.personal import side_by_side, to_report
 from .training.train import Execute, TrainingResult, train_in_thread
-from .participation.visit import ComeBack, Device, Listener, Visit
 
 __all__ = ["Client"]
 

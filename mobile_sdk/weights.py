@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from . import safetensors
-from .errors import PayloadError
 from .durable_files import map_file
+from .errors import PayloadError
 from .layout import Layout, Vector
 
 __all__ = ["map_weights"]

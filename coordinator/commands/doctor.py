@@ -14,8 +14,8 @@ from cryptography import x509
 from rich.console import Console
 from rich.text import Text
 
-from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.errors import FtteError
+from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.sizes import format_bytes
 
 from ..config import Config, load_config, run_files

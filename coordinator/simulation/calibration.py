@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.durable_files import write_durably
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.training.settings import TrainingSettings

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mobile_sdk import Client
-from mobile_sdk.training.checkpoint import Keeper
 from mobile_sdk.clock import Clock
 from mobile_sdk.data import ArrayDataset, Dataset
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.events import Event, RunFinished
 from mobile_sdk.layout import Arrays
+from mobile_sdk.training.checkpoint import Keeper
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import Progress, TrainingResult
 

@@ -1,7 +1,8 @@
 """A device's own samples. They never leave the device."""
 
-from .base import ArrayDataset, Dataset, SequenceDataset, as_dataset
+from .base import ArrayDataset, Dataset, SequenceDataset
 from .check import check
+from .convert import as_dataset
 from .folder import FolderDataset
 from .load import load_dataset
 from .samples import SampleStore

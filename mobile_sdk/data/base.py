@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import DataError
 
-__all__ = ["ArrayDataset", "Batch", "Dataset", "SequenceDataset", "as_dataset"]
+__all__ = ["ArrayDataset", "Batch", "Dataset", "SequenceDataset"]
 
 Batch = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -83,31 +82,3 @@ class SequenceDataset:
             return np.stack([np.asarray(x) for x, _ in picked]), np.stack([np.asarray(y) for _, y in picked])
         except ValueError as error:
             raise DataError(f"the samples {indices.tolist()} differ in shape: {error}") from error
-
-
-def as_dataset(source: Any) -> Dataset:
-    """
-    Whatever an app has its samples in, as a dataset.
-
-    Args:
-        source: a :class:`Dataset`; a pair of arrays ``(x, y)``; a sequence of pairs ``(x, y)``; or the path of a folder
-            of ``.npz`` or ``.npy`` files (see :class:`~mobile_sdk.data.folder.FolderDataset`).
-
-    Raises:
-        DataError: if it is none of these.
-
-    """
-    if isinstance(source, Dataset):
-        return source
-    if isinstance(source, str | Path):
-        from .folder import FolderDataset
-
-        return FolderDataset(source)
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, np.ndarray) for part in source):
-        return ArrayDataset(*source)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return SequenceDataset(source)
-    raise DataError(
-        f"{type(source).__name__} is no dataset: give arrays (x, y), a sequence of pairs (x, y), a folder, "
-        "or an object with __len__ and batch"
-    )

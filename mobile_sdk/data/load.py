@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .base import ArrayDataset, Dataset, as_dataset
+from .base import ArrayDataset, Dataset
+from .convert import as_dataset
 from .folder import FolderDataset
 
 __all__ = ["load_dataset"]

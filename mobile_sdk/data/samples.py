@@ -29,8 +29,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, StorageError
 from ..durable_files import sync_folder, write_durably
+from ..errors import DataError, StorageError
 from .base import Batch
 
 __all__ = ["SampleStore"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import ProgramError
 from ..manifest import ENGINE_FILES, MANIFEST_FILE, Manifest
-from ..signing.verify import check_files, check_runtime
+from ..signing import check_files, check_runtime
 from .base import Engine
 
 __all__ = ["Engine", "load_engine"]
@@ -17,7 +17,7 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
     Load the program in a local folder.
 
     Its files must be what the manifest says; the signature is not asked for, since the folder is the
-    caller's own. What a coordinator sends goes through :func:`mobile_sdk.signing.verify.verify_program` instead.
+    caller's own. What a coordinator sends goes through :func:`mobile_sdk.signing.verify_program` instead.
 
     Args:
         folder: holds ``manifest.json`` and the files that it lists.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ProgramError
 from ..durable_files import located
+from ..errors import ProgramError
 from ..manifest import ANDROID_ARCHIVE, PROGRAM_FILE, Manifest, TensorSpec
 from .call import Call
 from .calling_engine import CallingEngine

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
 from ..clock import Clock
-from .connection import Connection
 from ..errors import ProtocolError
 from ..protocol.session import Event, Session
+from .connection import Connection
 
 __all__ = ["Link"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ..clock import Offload
 from ..errors import PayloadError, ProgramRejected, ProtocolError
-from ..net.link import Link
 from ..manifest import ENGINE_FILES, MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from ..net.link import Link
 from ..payload import unpack, unpack_text
 from ..protocol.device_session import DeviceSession
 from ..protocol.messages import ArtifactRef, Assign, Evaluate
 from ..protocol.session import Received
-from ..signing.verify import check_signature, verify_program
+from ..signing import check_signature, verify_program
 from ..storage.device_storage import DeviceStorage
 
 __all__ = ["Downloads", "install_program"]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import safetensors
+from ..durable_files import map_file
 from ..engines.base import Engine
 from ..errors import NoModel, PayloadError
-from ..durable_files import map_file
 from ..layout import Arrays
 from ..manifest import MANIFEST_FILE, Manifest
 from ..storage.device_storage import DeviceStorage, HeldModel

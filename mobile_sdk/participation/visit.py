@@ -7,28 +7,57 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from ..net.backoff import delays
-from ..training.checkpoint import Checkpoints
 from ..clock import Clock, Offload
-from ..net.connection import ConnectionLost
 from ..data.base import Dataset
-from .download import Downloads
 from ..engines.base import Engine
 from ..errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
-from ..training.evaluation import evaluate_dataset
-from ..events import Announced, Assigned, Connected, Cost, Declined, Disconnected, Downloading, Evaluating, Event, Merged, Personal, RunFinished, Training, UpdateAccepted, UpdateRejected, Uploading
-from ..policy.guard import Guard
+from ..events import (
+    Announced,
+    Assigned,
+    Connected,
+    Cost,
+    Declined,
+    Disconnected,
+    Downloading,
+    Evaluating,
+    Event,
+    Merged,
+    Personal,
+    RunFinished,
+    Training,
+    UpdateAccepted,
+    UpdateRejected,
+    Uploading,
+)
 from ..layout import Arrays
+from ..net.backoff import delays
+from ..net.connection import ConnectionLost
 from ..net.link import Link
 from ..payload import UpdateFormat
+from ..policy.guard import Guard
 from ..process import ProcessFacts
 from ..protocol.device_session import DeviceSession
-from ..protocol.messages import Accepted, Announce, ArtifactRef, Assign, Difference, Evaluate, Finished, Later, Ready, Rejected, Welcome
+from ..protocol.messages import (
+    Accepted,
+    Announce,
+    ArtifactRef,
+    Assign,
+    Difference,
+    Evaluate,
+    Finished,
+    Later,
+    Ready,
+    Rejected,
+    Welcome,
+)
 from ..protocol.messages import Merged as MergedMessage
 from ..protocol.session import FetchRequested, PeerError, Received, SendProgress
-from ..training.settings import TrainingSettings
 from ..storage.device_storage import DeviceStorage, PendingUpdate
+from ..training.checkpoint import Checkpoints
+from ..training.evaluation import evaluate_dataset
+from ..training.settings import TrainingSettings
 from ..training.train import Diverged, Execute, TrainingResult
+from .download import Downloads
 
 __all__ = ["ComeBack", "Device", "Listener", "Visit"]
 

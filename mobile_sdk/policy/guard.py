@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 from ..clock import Clock, Offload
 from ..conditions import Provider
 from ..events import Paused
-from .rules import Policy, hold, usual_lock
 from ..storage.device_storage import DeviceStorage
+from .rules import Policy, hold, usual_lock
 
 __all__ = ["LOOK_AGAIN_SECONDS", "Guard", "Stopped"]
 

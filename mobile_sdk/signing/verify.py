@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import ed25519
 from ..errors import ProgramRejected
 from ..manifest import ENGINE_FILES, EXECUTORCH_VERSION, PROGRAM_FILE, FileEntry, Manifest
+from . import ed25519
 
 __all__ = ["check_files", "check_runtime", "check_signature", "signed_bytes", "verify_program"]
 

@@ -28,8 +28,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import PayloadError, StorageError
 from ..durable_files import map_file, sync_folder, write_durably
+from ..errors import PayloadError, StorageError
 from ..payload import apply_difference
 from ..protocol.auth import SECRET_BYTES
 from ..protocol.messages import ArtifactRef, Sha256, is_name

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..data.base import Dataset
 from ..engines.base import Engine
-from .evaluation import evaluate_dataset
 from ..events import Personal
 from ..layout import Arrays
+from .evaluation import evaluate_dataset
 
 __all__ = ["side_by_side", "to_report"]
 

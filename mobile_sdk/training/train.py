@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoint import Checkpoint, Keeper
 from ..data import Dataset
 from ..engines.base import Engine
 from ..engines.dropout import generator
 from ..errors import FtteError
 from ..layout import Arrays, Vector
+from .checkpoint import Checkpoint, Keeper
 from .optimisers import clip
 from .settings import TrainingSettings
 

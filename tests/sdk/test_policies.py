@@ -209,7 +209,7 @@ def test_work_is_stopped_when_the_policy_does_not_hold_any_more(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mobile_sdk.policies import hold
+from mobile_sdk.policy.rules import hold
 with hold(Path(sys.argv[1])) as free:
     print(free, flush=True)
     time.sleep(60)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mobile_sdk.errors import LayoutError, ProgramError, ProgramRejected
 from mobile_sdk.layout import Layout, Parameter, Subset
 from mobile_sdk.manifest import FileEntry, InputContract, Manifest, Memory
-from mobile_sdk.signing.verify import signed_bytes, verify_program
+from mobile_sdk.signing import signed_bytes, verify_program
 
 LAYOUT = Layout([Parameter("w", (2,))])
 CONTENT = {"program.pte": b"a program", "labels.txt": b"cat\ndog\n"}

@@ -22,7 +22,7 @@ Path(sys.argv[2]).write_text(str(os.getpid()))  # from here on, everything count
 
 import numpy as np
 from mobile_sdk import Client, load_engine, safetensors
-from mobile_sdk.optimisers import SGD
+from mobile_sdk.training.optimisers import SGD
 from mobile_sdk.weights import map_weights
 
 folder = Path(sys.argv[1])

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobile_sdk import safetensors
-from mobile_sdk.training.checkpoint import Checkpoint
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProtocolError
+from mobile_sdk.training.checkpoint import Checkpoint
 from mobile_sdk.training.optimisers import SGD, Adam, clip
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import Cancelled, Diverged, train

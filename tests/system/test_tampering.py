@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from coordinator.keys import RunKey
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, Manifest
 from mobile_sdk.payload import pack, unpack, unpack_text
-from mobile_sdk.signing.verify import signed_bytes
+from mobile_sdk.signing import signed_bytes
 
 from .conftest import Process, Site
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ProgramError
 from ...durable_files import map_file
+from ...errors import ProgramError
 from ...manifest import GRAPH_FILE, Manifest, TensorSpec
 from ..call import Call
 from ..calling_engine import CallingEngine

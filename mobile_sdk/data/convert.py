@@ -1,0 +1,38 @@
+"""Whatever an app has its samples in, as a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .base import ArrayDataset, Dataset, SequenceDataset
+from .folder import FolderDataset
+
+
+def as_dataset(source: Any) -> Dataset:
+    """
+    Whatever an app has its samples in, as a dataset.
+
+    Args:
+        source: a :class:`Dataset`; a pair of arrays ``(x, y)``; a sequence of pairs ``(x, y)``; or the path of a folder
+            of ``.npz`` or ``.npy`` files (see :class:`~mobile_sdk.data.folder.FolderDataset`).
+
+    Raises:
+        DataError: if it is none of these.
+
+    """
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, str | Path):
+        return FolderDataset(source)
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, np.ndarray) for part in source):
+        return ArrayDataset(*source)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return SequenceDataset(source)
+    raise DataError(
+        f"{type(source).__name__} is no dataset: give arrays (x, y), a sequence of pairs (x, y), a folder, "
+        "or an object with __len__ and batch"
+    )
