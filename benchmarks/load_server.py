@@ -24,16 +24,16 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from coordinator.cli.event_loop import run
 from coordinator.config import Config, parse_config
-from coordinator.coordinator import Coordinator
-from coordinator.eventloop import run
-from coordinator.keys import RunKey
-from coordinator.server import listen
-from coordinator.store.base import RunRecord, TierRecord, VersionRecord
+from coordinator.loop.coordinator import Coordinator
+from coordinator.net.listener import listen
+from coordinator.programs.run_key import RunKey
+from coordinator.programs.tiers import load_tiers
+from coordinator.store.interface import RunRecord, TierRecord, VersionRecord
 from coordinator.store.segments import SEGMENT_BYTES
 from coordinator.store.sqlite import SqliteStore
-from coordinator.tiers import load_tiers
-from coordinator.versions import put_weights
+from coordinator.versions.history import put_weights
 from mobile_sdk.layout import Layout, Parameter, Subset, Vector
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, InputContract, Manifest, Memory
 from mobile_sdk.payload import Grid

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from coordinator.simulation.scenario import parse_scenario
 from coordinator.simulation.simulate import simulate
+from coordinator.simulation.world.scenario import parse_scenario
 
 __all__ = ["Paper", "Run", "grid"]
 

@@ -37,11 +37,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from coordinator.config import parse_config
-from coordinator.keys import RunKey
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.regions import Region
 from coordinator.merge.rules import combine
-from coordinator.planning import begin_or_resume
+from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.run_key import RunKey
 from coordinator.store.sqlite import SqliteStore
 from exporters import export, load_task
 from exporters.quiet import quiet

@@ -33,9 +33,9 @@ import torch
 
 from benchmarks import cifar10
 from benchmarks.paper_task import part, pretrained, task_of
-from coordinator.simulation.scenario import parse_scenario
 from coordinator.simulation.simulate import drawn, simulate
-from coordinator.simulation.sources import load_samples
+from coordinator.simulation.world.samples import load_samples
+from coordinator.simulation.world.scenario import parse_scenario
 
 PROGRAMS = Path(__file__).parent / "peer_programs"
 FLOWER = "flwr[simulation]==1.42.0"

@@ -37,11 +37,11 @@ from rich.console import Console
 
 from benchmarks import paper_task
 from benchmarks.processor_quota import limited_group
-from coordinator.serve import Serving, serving
-from coordinator.simulation.fleet import Profile
-from coordinator.simulation.scenario import Scenario, parse_scenario
+from coordinator.app import Serving, serving
 from coordinator.simulation.simulate import drawn, simulate
-from coordinator.simulation.sources import load_samples
+from coordinator.simulation.world.fleet import Profile
+from coordinator.simulation.world.samples import load_samples
+from coordinator.simulation.world.scenario import Scenario, parse_scenario
 from exporters import Task
 
 RESULTS = Path(__file__).parent / "results"

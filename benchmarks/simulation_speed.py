@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.simulation import prefix
-from coordinator.simulation.scenario import Scenario, parse_scenario
+from coordinator.simulation.compute import frozen_prefix as prefix
 from coordinator.simulation.simulate import simulate
+from coordinator.simulation.world.scenario import Scenario, parse_scenario
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = 20_000
@@ -92,7 +92,7 @@ def measured(world: Scenario, plans: Path, *, undivided: bool = False) -> dict[s
 
 
 def _leave_undivided() -> None:
-    """Compute frozen layers in every step, as without :mod:`coordinator.simulation.prefix`."""
+    """Compute frozen layers in every step, as without :mod:`coordinator.simulation.compute.frozen_prefix`."""
     prefix.behind = lambda task, *_: (None, task)
 
 

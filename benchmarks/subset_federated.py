@@ -30,8 +30,8 @@ from benchmarks.ftte_paper import _Runner, _tune
 from benchmarks.paper_report import final_accuracy
 from benchmarks.paper_runs import SCENARIO, Paper, Run, grid, merged
 from benchmarks.server_load import RESULTS, machine
-from coordinator.simulation.scenario import parse_scenario
 from coordinator.simulation.simulate import simulate
+from coordinator.simulation.world.scenario import parse_scenario
 from exporters import Plan, Task
 from exporters.memory.measure import measure
 from exporters.program.build import build

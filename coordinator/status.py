@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from .store.base import Phase
+from .store.interface import Phase
 
 __all__ = ["DeviceState", "DeviceStatus", "RunStatus", "Traffic"]
 

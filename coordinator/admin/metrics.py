@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..gate import Gate
-from ..service import Service
+from ..net.admission import Gate
+from ..runs.service import Service
 
 __all__ = ["metrics_text"]
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import load_config
 from ..errors import ConfigError, NotFoundError
-from ..operations import Operations
-from ..service import Service
+from ..runs.service import Service
 from .files import OPERATOR_HEADER
+from .operations import Operations
 
 __all__ = ["Api"]
 

@@ -17,8 +17,8 @@ from mobile_sdk.errors import FtteError
 
 from ..config import AdminSection
 from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
-from ..gate import Gate
-from ..service import Service
+from ..net.admission import Gate
+from ..runs.service import Service
 from .files import SOCKET_FILE, TOKEN_FILE, URL_FILE
 from .metrics import metrics_text
 from .routes import Api

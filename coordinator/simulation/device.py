@@ -22,12 +22,12 @@ from mobile_sdk.training.checkpoint import Keeper
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import Progress, TrainingResult
 
-from .calibration import Timing
-from .fleet import Delay, Profile
-from .links import Network
-from .loop import offload
-from .pool import Pool
-from .workers import Training
+from .compute.pool import Pool
+from .compute.step_times import Timing
+from .compute.workshop import Training
+from .virtual_time import offload
+from .world.fleet import Delay, Profile
+from .world.links import Network
 
 __all__ = ["Device", "World"]
 

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..run import Run
+from ..run_state import Run
 from ..status import Traffic
 from .device import Device
 

@@ -30,24 +30,24 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 
 from ..config import Config
-from ..coordinator import Coordinator
-from ..keys import RunKey
-from ..planning import begin_or_resume
-from ..store.base import Store
+from ..loop.coordinator import Coordinator
+from ..programs.begin import begin_or_resume
+from ..programs.run_key import RunKey
+from ..programs.tiers import Tier, unpacked_manifest
+from ..store.interface import Store
 from ..store.sqlite import SqliteStore
-from ..tiers import Tier, unpacked_manifest
-from .calibration import Timing, calibrate
+from .compute.pool import Pool, local_pool, ray_pool
+from .compute.step_times import Timing, calibrate
+from .compute.workshop import Evaluation, Workshop, WorkshopFiles
 from .device import Device, World
-from .files import enough_files
-from .fleet import Delay, Profile, draw_fleet
-from .links import Network
-from .loop import START, VirtualClock, offload, run
-from .pool import Pool, local_pool, ray_pool
+from .open_files import enough_files
 from .result import Point, summarise
-from .scenario import Scenario
-from .sources import Samples, load_samples
-from .split import split
-from .workers import Evaluation, Workshop, WorkshopFiles
+from .virtual_time import START, VirtualClock, offload, run
+from .world.fleet import Delay, Profile, draw_fleet
+from .world.links import Network
+from .world.samples import Samples, load_samples
+from .world.scenario import Scenario
+from .world.split import split
 
 __all__ = ["drawn", "simulate"]
 
@@ -67,7 +67,7 @@ def simulate(
     Simulate a scenario.
 
     Args:
-        scenario: from :func:`~coordinator.simulation.scenario.load_scenario`.
+        scenario: from :func:`~coordinator.simulation.world.scenario.load_scenario`.
         workers: processes that train; by default one for each processor, 0 to train in this one.
         ray: address of a Ray cluster that trains instead.
         plans: folder that keeps the planned programs for later simulations of the same task and budgets.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mobile_sdk.durable_files import sync_folder
 
-from .steps import step
+from .crash_points import step
 
 __all__ = ["Location", "Segments"]
 

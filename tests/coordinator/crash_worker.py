@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.config import RetentionSection
-from coordinator.retention import prune
-from coordinator.store.base import MergedUpdate, RunRecord, Store, TierRecord, UpdateRecord, VersionRecord
+from coordinator.store.interface import MergedUpdate, RunRecord, Store, TierRecord, UpdateRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
+from coordinator.versions.retention import prune
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.cli import main
+from coordinator.cli.main import main
 from coordinator.errors import StoreError
 from coordinator.store.sqlite import SqliteStore, backup, restore
 

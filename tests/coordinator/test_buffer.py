@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 
-from coordinator.buffer import Buffer, BufferedUpdate
-from coordinator.store.base import UpdateRecord
+from coordinator.store.interface import UpdateRecord
+from coordinator.updates.buffer import Buffer, BufferedUpdate
 from mobile_sdk.manifest import FileEntry
 
 

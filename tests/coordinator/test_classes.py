@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.classes import device_classes
+from coordinator.reports.device_classes import device_classes
 from coordinator.status import DeviceStatus
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from coordinator.config import Config, parse_config
+from coordinator.loop.merging import merger
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.regions import Region
-from coordinator.merging import merger
 
 DOCS = Path(__file__).parents[2] / "docs"
 BASE = {"run": {"name": "digits", "task": "tasks:digits"}, "budgets": {"all": "1MB"}}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator import downlink
-from coordinator.downlink import Downlink
 from coordinator.errors import StoreError
+from coordinator.versions import differences as downlink
+from coordinator.versions.differences import Downlink
 from mobile_sdk import safetensors
 from mobile_sdk.payload import Grid, apply_difference
 from mobile_sdk.payload.grid import METADATA

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from coordinator.eventloop import run
+from coordinator.cli.event_loop import run
 
 
 async def loop_module() -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from coordinator.config import EvaluationSection
-from coordinator.federated import FederatedEvaluation
-from coordinator.store.base import VersionRecord
+from coordinator.evaluation.federated import FederatedEvaluation
+from coordinator.store.interface import VersionRecord
 from mobile_sdk.errors import Refused
 
 FLEET = [f"d{number}" for number in range(20)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.gate import BURST_SECONDS, Gate, Rate
+from coordinator.net.admission import BURST_SECONDS, Gate, Rate
 
 
 def test_silent_connections_hold_only_the_places_of_silent_ones() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.keys import RunKey
+from coordinator.programs.run_key import RunKey
 from mobile_sdk.protocol.trust import succeeds, verify
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator.store.crash_points import STEPS
 from coordinator.store.sqlite import SqliteStore
-from coordinator.store.steps import STEPS
 
 from .crash_worker import SIZE, content, values
 

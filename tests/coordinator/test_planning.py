@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from coordinator.config import Config, parse_config
-from coordinator.downlink import Downlink
 from coordinator.errors import StoreError
-from coordinator.keys import RunKey
-from coordinator.planning import begin_or_resume
+from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.run_key import RunKey
+from coordinator.programs.tiers import Tier
 from coordinator.store.sqlite import SqliteStore
-from coordinator.tiers import Tier
+from coordinator.versions.differences import Downlink
 from mobile_sdk import safetensors
 from mobile_sdk.protocol.messages import ArtifactRef
 

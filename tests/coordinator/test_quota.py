@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.quota import DAY_SECONDS, Quota
+from coordinator.scheduling.quota import DAY_SECONDS, Quota
 from coordinator.status import DeviceStatus, Traffic
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import RetentionSection
-from coordinator.retention import prune
-from coordinator.store.base import RunRecord, TierRecord, VersionRecord
+from coordinator.store.interface import RunRecord, TierRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
+from coordinator.versions.retention import prune
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 DAY = 86_400.0

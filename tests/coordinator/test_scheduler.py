@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.config import SchedulingSection
-from coordinator.scheduler import Postpone, Scheduler, ranges
+from coordinator.scheduling.scheduler import Postpone, Scheduler, ranges
 
 
 def tier(name: str, positions: list[int]) -> Any:

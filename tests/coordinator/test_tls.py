@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.config import ServerSection
 from coordinator.errors import ConfigError
-from coordinator.tls import certificate_fingerprint, make_certificate, server_context
+from coordinator.net.tls import certificate_fingerprint, make_certificate, server_context
 
 
 def test_a_certificate_that_was_made_can_be_served_and_trusted(tmp_path: Path) -> None:

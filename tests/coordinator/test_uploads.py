@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import uploads
-from coordinator.uploads import Uploads
+from coordinator.updates import partial_uploads as uploads
+from coordinator.updates.partial_uploads import Uploads
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 REF = ArtifactRef(Sha256("ab" * 32), 3000)

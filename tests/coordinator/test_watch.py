@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.config import EvaluationSection
-from coordinator.store.base import VersionRecord
-from coordinator.watch import Watch
+from coordinator.evaluation.metric_watch import Watch
+from coordinator.store.interface import VersionRecord
 
 
 def version(number: int, accuracy: float | None, parent: int | None = None, kind: Any = "merge") -> VersionRecord:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from coordinator.simulation.files import enough_files
-from coordinator.simulation.scenario import load_scenario
+from coordinator.simulation.open_files import enough_files
+from coordinator.simulation.world.scenario import load_scenario
 
 DIGITS = Path(__file__).parents[2] / "scenarios" / "digits.toml"
 

@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from coordinator.config import ServerSection
-from coordinator.server import listen
-from coordinator.simulation.links import LinkProfile, Network
-from coordinator.simulation.loop import run
+from coordinator.net.listener import listen
+from coordinator.simulation.virtual_time import run
+from coordinator.simulation.world.links import LinkProfile, Network
 from coordinator.status import Traffic
 from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, ConnectionLost, WebSocketConnection
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from coordinator.simulation.loop import START, Stalled, VirtualClock, offload, run
+from coordinator.simulation.virtual_time import START, Stalled, VirtualClock, offload, run
 
 
 def test_a_year_of_waiting_takes_no_time() -> None:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import coordinator.simulation.prefix as prefix_module
-from coordinator.simulation.prefix import FrozenPrefix, behind
-from coordinator.simulation.torch_engine import TorchEngine
-from coordinator.simulation.workers import Evaluation, Training, Workshop, WorkshopFiles
+import coordinator.simulation.compute.frozen_prefix as prefix_module
+from coordinator.simulation.compute.frozen_prefix import FrozenPrefix, behind
+from coordinator.simulation.compute.torch_engine import TorchEngine
+from coordinator.simulation.compute.workshop import Evaluation, Training, Workshop, WorkshopFiles
 from exporters import Plan, Task, export
 from exporters.zoo.convnets import lenet
 from mobile_sdk.data import ArrayDataset

@@ -44,8 +44,8 @@ def test_a_cluster_gives_what_local_workers_give(address: str, tmp_path: Path) -
 
 def test_without_ray_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is an extra."""
-    from coordinator.simulation.pool import ray_pool
-    from coordinator.simulation.workers import WorkshopFiles
+    from coordinator.simulation.compute.pool import ray_pool
+    from coordinator.simulation.compute.workshop import WorkshopFiles
 
     monkeypatch.setitem(sys.modules, "ray", None)
     files = WorkshopFiles("a:b", {}, tmp_path / "x.npy", tmp_path / "y.npy")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.cli import main
-from coordinator.simulation.scenario import Scenario, parse_scenario
+from coordinator.cli.main import main
 from coordinator.simulation.simulate import simulate
+from coordinator.simulation.world.scenario import Scenario, parse_scenario
 
 DIGITS = Path(__file__).parents[2] / "scenarios" / "digits.toml"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from coordinator.errors import ConfigError
-from coordinator.simulation.fleet import DAY, Delay, draw_fleet
-from coordinator.simulation.scenario import DataSection, StragglerSection, parse_scenario
-from coordinator.simulation.split import split
+from coordinator.simulation.world.fleet import DAY, Delay, draw_fleet
+from coordinator.simulation.world.scenario import DataSection, StragglerSection, parse_scenario
+from coordinator.simulation.world.split import split
 
 DIGITS = tomllib.loads((Path(__file__).parents[2] / "scenarios" / "digits.toml").read_text())
 LABELS = np.repeat(np.arange(10), 100)

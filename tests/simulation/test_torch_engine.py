@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from coordinator.config import parse_config
-from coordinator.keys import RunKey
-from coordinator.planning import begin_or_resume
-from coordinator.simulation.torch_engine import TorchEngine
-from coordinator.simulation.workers import Workshop, WorkshopFiles
+from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.run_key import RunKey
+from coordinator.programs.tiers import unpacked_manifest, unpacked_program
+from coordinator.simulation.compute.torch_engine import TorchEngine
+from coordinator.simulation.compute.workshop import Workshop, WorkshopFiles
 from coordinator.store.sqlite import SqliteStore
-from coordinator.tiers import unpacked_manifest, unpacked_program
 from exporters import Plan, export
 from exporters.zoo.digits import task
 from exporters.zoo.digits_data import training

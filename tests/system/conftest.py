@@ -25,8 +25,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from coordinator.config import parse_config
-from coordinator.keys import RunKey
-from coordinator.planning import begin_or_resume
+from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.run_key import RunKey
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
 from mobile_sdk.manifest import EXECUTORCH_VERSION, Manifest

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
-from coordinator.tls import make_certificate
+from coordinator.net.tls import make_certificate
 from mobile_sdk import Client
 from mobile_sdk.data import load_dataset
 from mobile_sdk.errors import Refused

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import parse_config
-from coordinator.keys import RunKey
-from coordinator.planning import begin_or_resume
+from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.run_key import RunKey
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from coordinator.config import Config, parse_config
-from coordinator.keys import RunKey
-from coordinator.run import Run
-from coordinator.store.base import UpdateRecord
+from coordinator.programs.run_key import RunKey
+from coordinator.programs.tiers import Tier, load_tiers
+from coordinator.run_state import Run
+from coordinator.store.interface import UpdateRecord
 from coordinator.store.sqlite import SqliteStore
-from coordinator.tiers import Tier, load_tiers
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock, offload
 from mobile_sdk.manifest import FileEntry

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from coordinator.keys import RunKey
+from coordinator.programs.run_key import RunKey
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, Manifest
 from mobile_sdk.payload import pack, unpack, unpack_text
 from mobile_sdk.signing import signed_bytes

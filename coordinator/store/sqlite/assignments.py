@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import StoreError
-from ..base import AssignmentRecord, AssignmentRequest
-from ..steps import step
+from ..crash_points import step
+from ..interface import AssignmentRecord, AssignmentRequest
 from .database import Database
 
 __all__ = ["AssignmentTable", "assignment_number"]
 
 
 class AssignmentTable:
-    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
 
     _database: Database
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import StoreError
-from ..base import AuditEntry, DeviceRecord, Enrolment, TokenRecord
+from ..interface import AuditEntry, DeviceRecord, Enrolment, TokenRecord
 from .database import Database
 
 __all__ = ["DeviceTables", "write_audit"]
 
 
 class DeviceTables:
-    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
 
     _database: Database
 

@@ -17,8 +17,8 @@ from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
-from ..base import Phase, RunRecord, TierRecord, VersionRecord
-from ..files import ContentFiles
+from ..content_files import ContentFiles
+from ..interface import Phase, RunRecord, TierRecord, VersionRecord
 from ..segments import Location, Segments
 from .assignments import AssignmentTable
 from .backup import backup_runs
@@ -32,7 +32,7 @@ __all__ = ["SqliteStore", "lock_folder"]
 
 class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
     """
-    The :class:`~coordinator.store.base.Store` of one machine.
+    The :class:`~coordinator.store.interface.Store` of one machine.
 
     Args:
         folder: the state directory; created if missing, readable by its owner alone. State of an earlier

@@ -12,9 +12,9 @@ from pathlib import Path
 from mobile_sdk.manifest import FileEntry
 
 from ...errors import StoreError
-from ..base import DiscardedUpdate, MergedUpdate, UpdateRecord
+from ..crash_points import step
+from ..interface import DiscardedUpdate, MergedUpdate, UpdateRecord
 from ..segments import Location, Segments
-from ..steps import step
 from .assignments import assignment_number
 from .backup import backup_runs, remove_leftovers
 from .database import Database, available
@@ -26,7 +26,7 @@ _WAITING = "merged_into IS NULL AND discarded IS NULL"
 
 
 class UpdateTable:
-    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
 
     _database: Database
     _segments: Segments

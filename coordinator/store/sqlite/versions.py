@@ -12,9 +12,9 @@ from typing import Any
 from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
-from ..base import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..crash_points import step
+from ..interface import DiscardedUpdate, MergedUpdate, VersionRecord
 from ..segments import Location
-from ..steps import step
 from .assignments import assignment_number
 from .database import Database
 from .devices import write_audit
@@ -24,7 +24,7 @@ __all__ = ["VersionTable", "insert_version"]
 
 
 class VersionTable:
-    """That part of the store; see :class:`~coordinator.store.base.Store`."""
+    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
 
     _database: Database
     _unnamed: set[str]

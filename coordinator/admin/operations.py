@@ -1,0 +1,252 @@
+"""What an operator can do to a run: tokens, invites, devices, keys, weights. Every change is in the audit log."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+from typing import Any
+
+from mobile_sdk import safetensors
+from mobile_sdk.invite import Invite
+
+from ..errors import ConflictError, NotFoundError
+from ..net.tls import certificate_fingerprint
+from ..programs.begin import sign_tiers
+from ..reports.device_classes import device_classes
+from ..runs.served_run import Running
+from ..status import DeviceStatus
+from ..store.interface import DeviceRecord, TokenRecord, VersionRecord
+
+__all__ = ["Operations"]
+
+# A token has so many random bytes; its name is for people and says nothing about it.
+TOKEN_BYTES = 18
+TOKEN_ID_BYTES = 4
+
+
+class Operations:
+    """
+    Operations on one run.
+
+    Args:
+        running: the run.
+        by: who asks, for the audit log.
+
+    """
+
+    def __init__(self, running: Running, by: str) -> None:
+        self._running = running
+        self._run = running.coordinator.state
+        self._store = running.store
+        self._offload = self._run.offload
+        self._by = by
+
+    # The run.
+
+    def overview(self) -> dict[str, Any]:
+        """The run in a few numbers."""
+        status = self._run.status()
+        scheduler = self._running.coordinator.dispatcher.scheduler
+        return {
+            "name": status.name,
+            "task": self._run.config.run.task,
+            "phase": status.phase,
+            "reason": status.reason,
+            "version": status.version,
+            "metrics": dict(status.metrics),
+            "best": self._running.coordinator.watch.best,
+            "buffered": status.buffered,
+            "capacity": status.capacity,
+            "merged": status.merged,
+            "devices": len(status.devices),
+            "connected": sum(device.state != "offline" for device in status.devices),
+            "working": len(scheduler.working),
+            "waiting": len(scheduler.waiting),
+            "key": self._run.key.public,
+            "classes": device_classes(status.devices),
+            "federated": [dataclasses.asdict(result) for result in self._run.federated.results[-1:]],
+        }
+
+    async def start(self) -> None:
+        """Give out work: the first time, or again."""
+        resumed = self._run.phase
+        await self._running.coordinator.set_phase("running", f"started by {self._by}", by=self._by)
+        if resumed == "finished":
+            await self._running.ended()  # its summary may still be being written
+            self._running.start()
+
+    async def pause(self) -> None:
+        """Give no work out, and merge nothing; what devices hand in is taken."""
+        await self._running.coordinator.set_phase("paused", f"paused by {self._by}", by=self._by)
+
+    async def drain(self) -> None:
+        """Give no work out, merge what comes in, and pause when nobody works any more."""
+        await self._running.coordinator.set_phase("draining", f"drained by {self._by}", by=self._by)
+
+    async def finish(self) -> None:
+        """End the run now."""
+        await self._running.coordinator.set_phase("finished", f"finished by {self._by}", by=self._by)
+
+    async def roll_back(self, to: int, why: str) -> dict[str, Any]:
+        """Go on from an older version."""
+        record = await self._running.coordinator.roll_back(to, why or f"rolled back by {self._by}", by=self._by)
+        return _version(record)
+
+    # Versions.
+
+    async def versions(self) -> list[dict[str, Any]]:
+        """Every version, oldest first."""
+        best, line = self._running.coordinator.watch.best, self._run.versions
+        records = await self._offload(self._store.versions)
+        return [
+            _version(record) | {"best": record.version == best, "current_line": line.is_ancestor(record.version)}
+            for record in records
+        ]
+
+    async def weights(self, number: int | None) -> tuple[int, bytes]:
+        """A version's number and its weights as a safetensors file; the best version by default, else the newest."""
+        wanted = number if number is not None else self._running.coordinator.watch.best
+        newest = self._run.versions.newest
+
+        def load() -> tuple[int, bytes]:
+            record = newest if wanted in (None, newest.version) else self._store.version(wanted)
+            vector = self._run.versions.load(record)
+            content = safetensors.dumps(
+                self._run.layout.views(vector),
+                {"run": self._run.config.run.name, "version": str(record.version)},
+            )
+            details = {"version": record.version, "sha256": hashlib.sha256(content).hexdigest()}
+            self._store.audit(self._run.clock.wall(), self._by, "exported", "weights", details)
+            return record.version, content
+
+        result: tuple[int, bytes] = await self._offload(load)
+        return result
+
+    # Devices.
+
+    async def devices(self) -> list[dict[str, Any]]:
+        """The registry, with what goes on just now."""
+        records = await self._offload(self._store.devices)
+        merged = sum(record.updates for record in records) or 1
+        return [_device(record, self._run.device(record.id), record.updates / merged) for record in records]
+
+    async def revoke(self, device: str) -> None:
+        """The device may not come back. What it has contributed stays."""
+        if not await self._offload(lambda: self._store.revoke(device, self._run.clock.wall(), by=self._by)):
+            raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
+        await self._running.coordinator.expel(device)
+
+    async def withdraw(self, device: str) -> int:
+        """Delete all that is known of a device; how many of its updates were stopped."""
+        async with self._running.coordinator.idle():
+            stopped = await self._offload(lambda: self._store.withdraw(device, self._run.clock.wall(), by=self._by))
+            if stopped is None:
+                raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
+            gone = set(stopped)
+            self._run.buffer.remove([u for u in self._run.buffer.all() if u.record.assignment in gone])
+        await self._running.coordinator.expel(device)
+        self._run.forget(device)
+        return len(gone)
+
+    # Tokens and invites.
+
+    async def tokens(self) -> list[dict[str, Any]]:
+        """Every token, without its secret part, which nobody knows but who was given it."""
+        return [_token(record) for record in await self._offload(self._store.tokens)]
+
+    async def create_token(self, uses: int | None, seconds: float | None, note: str) -> tuple[str, dict[str, Any]]:
+        """
+        A new token, and its record.
+
+        Args:
+            uses: devices that may enrol with it; none for any number.
+            seconds: how long it is good for; none for ever.
+            note: for whom.
+
+        """
+        token, now = secrets.token_urlsafe(TOKEN_BYTES), self._run.clock.wall()
+        record = TokenRecord(
+            id=secrets.token_hex(TOKEN_ID_BYTES),
+            digest=hashlib.sha256(token.encode()).hexdigest(),
+            uses_left=uses,
+            expires_at=None if seconds is None else now + seconds,
+            created_at=now,
+            note=note,
+        )
+        await self._offload(lambda: self._store.add_token(record, by=self._by))
+        return token, _token(record)
+
+    async def revoke_token(self, token: str) -> None:
+        """Nobody enrols with it any more; who has enrolled with it stays."""
+        if not await self._offload(lambda: self._store.revoke_token(token, self._run.clock.wall(), by=self._by)):
+            raise NotFoundError(f"there is no token {token!r}: see `ftte tokens`")
+
+    def invite(self, url: str, token: str) -> str:
+        """The link for a token, where the service is reached at ``url``."""
+        server, fingerprint = self._run.config.server, ""
+        if server.certificate is not None and url.startswith("wss://") and server.public_url is None:
+            digest, self_signed = certificate_fingerprint(server.certificate)
+            fingerprint = digest if self_signed else ""
+        return str(Invite(url, self._run.config.run.name, self._run.key.public, token, fingerprint))
+
+    # Keys.
+
+    async def rotate_key(self) -> str:
+        """
+        A new key for the run, signed by the old one, which signs all programs again.
+
+        Connected devices are sent away and follow when they come back.
+        """
+        run, coordinator = self._run, self._running.coordinator
+        if run.phase == "finished":
+            raise ConflictError("the run has finished: its key has nothing more to sign")
+
+        def rotate() -> None:
+            key = run.key.rotated(run.config.run.state / "run.key", run.config.run.name)
+            sign_tiers(self._store, key)
+            details = {"key": key.public, "previous": run.key.public}
+            self._store.audit(run.clock.wall(), self._by, "rotated", "key", details)
+            run.use_key(key)
+
+        async with coordinator.idle():
+            await self._offload(rotate)
+        await coordinator.dismiss("unavailable", "the run has a new key")
+        return run.key.public
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """The audit log, checked."""
+        return [dataclasses.asdict(entry) for entry in await self._offload(self._store.audit_log)]
+
+
+def _version(record: VersionRecord) -> dict[str, Any]:
+    return {
+        "version": record.version,
+        "parent": record.parent,
+        "kind": record.kind,
+        "metrics": dict(record.metrics),
+        "created_at": record.created_at,
+        "pruned": record.pruned,
+    }
+
+
+def _token(record: TokenRecord) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(record).items() if name != "digest"}
+
+
+def _device(record: DeviceRecord, status: DeviceStatus, share: float) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "state": "revoked" if record.revoked_at is not None else status.state,
+        "tier": status.tier or record.tier,
+        "updates": status.updates,
+        "contribution": round(share, 4),
+        "failures": max(record.failures, status.failures),
+        "bytes_up": status.bytes_up,
+        "bytes_down": status.bytes_down,
+        "enrolled_at": record.enrolled_at,
+        "last_seen": record.last_seen,
+        "revoked_at": record.revoked_at,
+        "token": record.token,
+        "profile": dict(record.profile),
+    }

@@ -1,0 +1,106 @@
+"""Runs from their files to their summaries: what ``ftte serve`` and ``ftte demo`` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from .admin.server import administered
+from .config import Config, ServerSection
+from .errors import ConfigError
+from .net.admission import Gate
+from .net.listener import listen
+from .reports.live import live
+from .runs.served_run import Running
+from .runs.service import Service
+
+__all__ = ["Serving", "serving"]
+
+# How long devices have to hear of the end before the server closes.
+FAREWELL_SECONDS = 10.0
+
+
+class Serving:
+    """
+    A service that listens.
+
+    ``url`` is where devices connect, ``service`` holds the runs.
+    """
+
+    def __init__(self, service: Service, console: Console) -> None:
+        self.service = service
+        self.url = service.url
+        self._console = console
+
+    @property
+    def only(self) -> Running:
+        """The run, where there is but one."""
+        (running,) = self.service.runs.values()
+        return running
+
+    async def run(self) -> list[dict[str, Any]]:
+        """Show the runs until all have ended; their summaries, as in their ``summary.json``."""
+        runs = list(self.service.runs.values())
+        async with live(self._console, lambda: [running.coordinator.status() for running in runs]):
+            await asyncio.gather(*(running.ended() for running in runs))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await asyncio.gather(*(running.coordinator.drained() for running in runs))
+        summaries = [running.summary() for running in runs]
+        for running, summary in zip(runs, summaries, strict=True):
+            running.save(summary)
+        return summaries
+
+    async def stay(self) -> None:
+        """Show the runs until the process is told to end, whatever becomes of them."""
+        async with live(self._console, lambda: [r.coordinator.status() for r in self.service.runs.values()]):
+            await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def serving(configs: Sequence[Config], console: Console, *, admin: bool = True) -> AsyncIterator[Serving]:
+    """
+    Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
+
+    Args:
+        configs: the run files. Their ``[server]`` and ``[admin]`` must agree where more than one has them.
+        console: where progress is shown.
+        admin: whether operators can connect.
+
+    Raises:
+        CoordinatorError: if a run file or a state directory cannot be used.
+        ExportError: if a program cannot be made.
+
+    """
+    section = _shared(configs)
+    service = Service(section)
+    gate = Gate(section.connections, section.handshakes, section.handshakes_per_address)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(service.close)
+        with console.status("planning programs ...") as status:
+
+            def progress(text: str) -> None:
+                status.update(text) if console.is_terminal else console.print(text, highlight=False)
+
+            for config in configs:
+                await service.create(config, progress)
+        service.url = await stack.enter_async_context(listen(service, section, gate))
+        # Left in the opposite order: operators start nothing new, then devices are dismissed, then the port closes.
+        stack.push_async_callback(service.close)
+        if admin:
+            await stack.enter_async_context(administered(service, gate, configs[0].admin))
+        yield Serving(service, console)
+
+
+def _shared(configs: Sequence[Config]) -> ServerSection:
+    """The one [server] of all run files."""
+    given = [config.server for config in configs if config.server != ServerSection()]
+    if any(section != given[0] for section in given):
+        raise ConfigError(
+            "the run files have different [server] tables: write it into one of them, or the same into all"
+        )
+    return given[0] if given else ServerSection()

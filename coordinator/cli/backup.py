@@ -1,0 +1,53 @@
+"""``ftte backup`` and ``ftte restore``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mobile_sdk.clock import SystemClock
+from mobile_sdk.sizes import format_bytes
+
+__all__ = ["add_backup_commands"]
+
+
+def add_backup_commands(commands: Any) -> None:
+    """Add both to the subparsers of ``ftte``."""
+    saving = commands.add_parser("backup", help="save a run's state, also while it is served")
+    saving.add_argument("run", type=Path, metavar="RUN.toml", help="the run file, or the state directory")
+    saving.add_argument("archive", type=Path, metavar="ARCHIVE.tar", help="what to write; it holds keys and secrets")
+    saving.set_defaults(handler=_backup)
+    bringing = commands.add_parser("restore", help="make a run's state from a backup")
+    bringing.add_argument("archive", type=Path, metavar="ARCHIVE.tar", help="what `ftte backup` wrote")
+    bringing.add_argument("run", type=Path, metavar="RUN.toml", help="the run file, or the state directory to make")
+    bringing.set_defaults(handler=_restore)
+
+
+def _backup(options: argparse.Namespace, console: Console) -> int:
+    from ..store.sqlite import backup
+
+    state = _state(options.run)
+    with console.status(f"saving {state} ..."):
+        size = backup(state, options.archive)
+    console.print(f"{options.archive} holds {state}: {format_bytes(size)}", highlight=False)
+    return 0
+
+
+def _restore(options: argparse.Namespace, console: Console) -> int:
+    from ..store.sqlite import restore
+
+    state = _state(options.run)
+    with console.status(f"restoring {state} ..."):
+        restore(options.archive, state, SystemClock().wall(), by=getpass.getuser())
+    console.print(f"{state} is as it was in {options.archive}", highlight=False)
+    return 0
+
+
+def _state(path: Path) -> Path:
+    from ..config import load_config
+
+    return load_config(path).run.state if path.suffix == ".toml" else path

@@ -1,0 +1,112 @@
+"""``ftte serve``, and ``ftte certificate`` for its TLS."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..app import Serving
+    from ..config import Config
+
+# What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
+
+__all__ = ["add_serving_commands"]
+
+
+def add_serving_commands(commands: Any) -> None:
+    """Register them."""
+    serve = commands.add_parser("serve", help="coordinate runs until they have ended")
+    serve.add_argument(
+        "files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder: every .toml file in it"
+    )
+    serve.add_argument("--stay", action="store_true", help="go on when all runs have ended: they tell devices so")
+    serve.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
+    serve.set_defaults(handler=_serve)
+
+    certificate = commands.add_parser("certificate", help="make a self-signed certificate, for a pilot")
+    certificate.add_argument(
+        "names", nargs="+", metavar="NAME", help="host names and addresses that devices connect to"
+    )
+    certificate.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    certificate.set_defaults(handler=_certificate)
+
+
+def _serve(options: argparse.Namespace, console: Console) -> int:
+    from ..config import load_config, run_files
+    from .event_loop import run
+
+    configs = [load_config(file) for file in run_files(options.files)]
+    return run(_until_ended(configs, console, stay=options.stay))
+
+
+async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:
+    from ..app import serving
+
+    task = asyncio.current_task()
+    if task is not None:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, _stop_once(task))
+    async with serving(configs, console) as server:
+        for running in server.service.runs.values():
+            config, key = running.config, running.coordinator.state.key.public
+            run, token = config.run.name, " --token TOKEN" if server.service.section.needs_token else ""
+            console.print(f"The run {run} waits for devices on {server.url}. Join it with", highlight=False)
+            join = f"ftte-device join {server.url} --run {run} --key {key}{token} --data MODULE:CALLABLE"
+            console.print(f"  {join}", highlight=False, soft_wrap=True)
+        try:
+            await _serve_until(server, console, stay)
+        except asyncio.CancelledError:
+            for running in server.service.runs.values():
+                status = running.coordinator.status()
+                console.print(f"Stopping {status.name} at version {status.version}.", highlight=False)
+            console.print("The same command goes on from there.", highlight=False)
+            raise
+    return 0
+
+
+async def _serve_until(server: Serving, console: Console, stay: bool) -> None:
+    if stay:
+        await server.stay()
+        return
+    from ..reports.summary import show
+
+    runs = list(server.service.runs.values())
+    for running, summary in zip(runs, await server.run(), strict=True):
+        if len(runs) > 1:
+            console.rule(running.name)
+        console.print(show(summary))
+        console.print(f"summary and weights are in {running.config.run.state}", highlight=False)
+
+
+def _stop_once(task: asyncio.Task[Any]) -> Any:
+    """The first signal drains, and further ones do not cut that short: it is bounded by drain_seconds."""
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            task.cancel()
+
+    return stop
+
+
+def _certificate(options: argparse.Namespace, console: Console) -> int:
+    from ..net.tls import make_certificate
+
+    certificate, key = options.out / "certificate.pem", options.out / "private_key.pem"
+    fingerprint = make_certificate(options.names, certificate, key)
+    console.print(f"{certificate} for {', '.join(options.names)}, and {key}, which stays secret", highlight=False)
+    console.print(f"SHA-256 {fingerprint}; `ftte invite` puts it into the link", highlight=False, soft_wrap=True)
+    console.print(
+        f'In the run file:\n[server]\ncertificate = "{certificate}"\nprivate_key = "{key}"',
+        highlight=False,
+        markup=False,
+    )
+    return 0

@@ -1,0 +1,104 @@
+"""``ftte simulate``: what a run would be like, before there is one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mobile_sdk.durable_files import write_durably
+from mobile_sdk.sizes import format_bytes
+
+from ..errors import ConfigError
+
+__all__ = ["add_simulate_command"]
+
+
+def add_simulate_command(commands: Any) -> None:
+    """Add the command to ``ftte``'s."""
+    parser = commands.add_parser("simulate", help="predict how a run will go: real training, virtual time")
+    parser.add_argument("file", type=Path, metavar="SCENARIO.toml", help="the scenario: a run file and its fleet")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON (default: print it only)")
+    parser.add_argument("--seed", type=int, metavar="N", help="instead of the scenario's")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that train (default: one per processor)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster instead (needs ftte[ray])")
+    parser.add_argument("--plans", type=Path, metavar="DIR", help="keep planned programs here, for the next simulation")
+    parser.set_defaults(handler=_simulate)
+
+
+def _simulate(options: argparse.Namespace, console: Console) -> int:
+    # Here, so that no other command has to wait for it; the last needs torch.
+    from ..simulation.simulate import simulate
+    from ..simulation.world.scenario import load_scenario
+    from .simulation_progress import Display
+
+    if options.workers is not None and options.workers < 0:
+        raise ConfigError(f"--workers is {options.workers}; it must be at least 0")
+    scenario = load_scenario(options.file)
+    if options.seed is not None:
+        if options.seed < 0:
+            raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
+        scenario = scenario.with_seed(options.seed)
+    if not options.verbose:  # that the last updates of every run come too late is no news
+        logging.getLogger("coordinator.sessions.device_connection").setLevel(logging.ERROR)
+    with Display(console, scenario) as display:
+        result = simulate(
+            scenario,
+            workers=options.workers,
+            ray=options.ray,
+            plans=options.plans,
+            say=display.say,
+            progress=display.progress,
+        )
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(options.out, json.dumps(result, indent=1).encode() + b"\n")
+    _show(result, console)
+    return 0
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    """The result for people: how long, how good, and what it costs each device."""
+    last, machine = result["curve"][-1], result["machine"]
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in last["metrics"].items())
+    console.print(f"The run would end after {duration(result['seconds'])}: {result['ended']}.", highlight=False)
+    console.print(f"{result['versions']} versions from {result['trips']} updates; {metrics}", highlight=False)
+    console.print(
+        f"{format_bytes(result['bytes_up'])} up and {format_bytes(result['bytes_down'])} down over all devices; "
+        f"{format_bytes(result['repeated_bytes'])} were lost on the way and sent again",
+        highlight=False,
+    )
+    table = Table("class", title="What it costs each device, on average", title_justify="left", box=None)
+    for name in ("devices", "took part", "updates", "up", "down", "computing"):
+        table.add_column(name, justify="right")
+    for name, group in result["classes"].items():
+        table.add_row(
+            name,
+            str(group["devices"]),
+            str(group["took_part"]),
+            f"{group['updates_each']:.1f}",
+            format_bytes(round(group["bytes_up_each"])),
+            format_bytes(round(group["bytes_down_each"])),
+            duration(group["compute_seconds_each"]),
+        )
+    console.print(table)
+    console.print(
+        f"Simulated in {machine['seconds']:.1f} s: {machine['trips_per_second']:.1f} trips per second, "
+        f"peak memory {format_bytes(machine['peak_rss_bytes'])} and the workers'.",
+        highlight=False,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Virtual time for people."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return time.strftime("%H:%M h", time.gmtime(seconds)) if seconds < 86400 else f"{seconds / 86400:.2f} days"

@@ -1,0 +1,116 @@
+"""
+Central evaluation in a process of its own.
+
+A large model keeps a processor busy for seconds. In a thread, that would hold Python's lock again and again and
+delay every device; in a process of low priority it delays nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import numpy as np
+
+from mobile_sdk.layout import Vector
+
+__all__ = ["EvaluationProcess"]
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 5.0
+
+
+class EvaluationProcess:
+    """
+    Evaluates weight vectors; call it from a worker thread.
+
+    Args:
+        manifest: of a program of the run.
+        program: its ``.pte``.
+        samples: safetensors file with ``x`` and ``y``.
+
+    """
+
+    def __init__(self, manifest: bytes, program: bytes, samples: bytes) -> None:
+        self._arguments = (manifest, program, samples)
+        self._lock = threading.Lock()
+        self._running: tuple[BaseProcess, Connection] | None = None
+
+    def __call__(self, vector: Vector) -> dict[str, float]:
+        """Mean loss and metrics of a weight vector; nothing if evaluation fails, which a run survives."""
+        with self._lock:
+            for _ in range(2):  # whoever ran out of memory once may not the second time
+                try:
+                    return self._ask(vector)
+                except (EOFError, OSError) as error:
+                    log.error("the evaluation process has died: %r", error)
+                    self._end()
+        log.error("this version has no metrics: evaluation failed twice")
+        return {}
+
+    def start(self) -> None:
+        """Let the process load meanwhile, so that the first call does not wait for it."""
+        with self._lock:
+            if self._running is None:
+                self._running = self._start()
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, vector: Vector) -> dict[str, float]:
+        if self._running is None:
+            self._running = self._start()
+        _, pipe = self._running
+        pipe.send_bytes(np.ascontiguousarray(vector).data)
+        answer: dict[str, float] | str = pipe.recv()
+        if isinstance(answer, str):
+            log.error("evaluation failed: %s", answer)
+            return {}
+        return answer
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")  # threads do not survive a fork
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *self._arguments), name="ftte-evaluation", daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def _end(self) -> None:
+        if self._running is None:
+            return
+        process, pipe = self._running
+        self._running = None
+        pipe.close()  # it ends when nobody can ask any more
+        process.join(CLOSE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _serve(pipe: Connection, manifest: bytes, program: bytes, samples: bytes) -> None:
+    """In the process: answer until the pipe closes."""
+    from .central import Evaluator, engine_of
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)  # the coordinator decides when it ends
+    os.nice(5)
+    evaluator: Any = Evaluator(engine_of(manifest, program), samples)
+    with contextlib.suppress(EOFError):
+        while True:
+            vector = np.frombuffer(pipe.recv_bytes(), np.float32)
+            try:
+                answer: dict[str, float] | str = evaluator(vector)
+            except Exception as error:
+                answer = f"{type(error).__name__}: {error}"
+            pipe.send(answer)

@@ -1,0 +1,110 @@
+"""What the metrics say of a run: which version is the best, whether it still gets better, whether a merge has hurt."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from ..config import EvaluationSection
+from ..store.interface import VersionRecord
+
+__all__ = ["Watch"]
+
+# After so many rollbacks in a row something is wrong that another merge will not mend.
+MAX_ROLLBACKS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    version: int
+    value: float
+
+
+class Watch:
+    """
+    Follows one metric over the versions.
+
+    Args:
+        section: which metric, and what is done about it.
+        versions: those that there are, oldest first.
+
+    """
+
+    def __init__(self, section: EvaluationSection, versions: Iterable[VersionRecord]) -> None:
+        self._section = section
+        self._best: _Best | None = None
+        self._values: dict[int, float] = {}
+        self._merges_since_best = 0
+        self._rollbacks = 0
+        for version in versions:
+            self.see(version)
+
+    @property
+    def best(self) -> int | None:
+        """The version with the best metric, the oldest of equals; none if there is no such metric."""
+        return None if self._best is None else self._best.version
+
+    @property
+    def merges_since_best(self) -> int:
+        """Merges that brought nothing better."""
+        return self._merges_since_best
+
+    def see(self, version: VersionRecord) -> None:
+        """There is a new version."""
+        value = self._value(version)
+        if version.kind == "rollback":
+            self._rollbacks += 1
+        else:
+            self._merges_since_best += 1
+            if self.harm(version) is None:
+                self._rollbacks = 0
+        if value is None:
+            return
+        self._values[version.version] = value
+        if version.kind != "rollback" and (self._best is None or value > self._best.value):
+            self._best = _Best(version.version, value)
+            self._merges_since_best = 0
+
+    def exhausted(self) -> str | None:
+        """Why the run should end, if it does not get better any more."""
+        if self._best is None or not 0 < self._section.patience <= self._merges_since_best:
+            return None
+        return (
+            f"{self._section.metric} has not become better than {self._shown(self._best.value)} of version "
+            f"{self._best.version} for {self._merges_since_best} versions"
+        )
+
+    def harm(self, version: VersionRecord) -> str | None:
+        """Why a version should be rolled back, if its merge has hurt."""
+        if self._section.guard is None or version.kind != "merge":
+            return None
+        before = self._values.get(version.parent)
+        if before is None:
+            return None
+        value = self._value(version)
+        if value is not None and before - value <= self._section.guard:
+            return None
+        now = "no number" if value is None else self._shown(value)
+        return (
+            f"{self._section.metric} went from {self._shown(before)} to {now} with version {version.version}; "
+            f"{self._section.guard:g} is allowed"
+        )
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether rolling back does not help any more."""
+        return self._rollbacks >= MAX_ROLLBACKS
+
+    def give_up(self) -> None:
+        """The operator is called; counting begins anew."""
+        self._rollbacks = 0
+
+    def _value(self, version: VersionRecord) -> float | None:
+        """Larger is better."""
+        value = version.metrics.get(self._section.metric)
+        if value is None:
+            return None
+        return -value if self._section.minimise else value
+
+    def _shown(self, value: float) -> str:
+        return f"{-value if self._section.minimise else value:.4f}"

@@ -1,0 +1,432 @@
+"""
+The buffered asynchronous loop.
+
+Devices come and go, each served by its own session; whenever the buffer is full, its updates are
+merged into the next version, which is evaluated, written down, and announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from mobile_sdk.clock import Clock, Offload, SystemClock, offload
+from mobile_sdk.layout import Vector
+from mobile_sdk.net.connection import Connection
+from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
+from mobile_sdk.training.evaluation import finite
+
+from ..config import Config
+from ..errors import ConflictError, StoreUnavailable
+from ..evaluation.metric_watch import Watch
+from ..programs.run_key import RunKey
+from ..programs.tiers import Tier
+from ..run_state import Run
+from ..scheduling.dispatcher import Dispatcher
+from ..sessions.device_connection import DeviceSession
+from ..status import RunStatus, Traffic
+from ..store.interface import DiscardedUpdate, MergedUpdate, Phase, Store, VersionRecord
+from ..updates.buffer import BufferedUpdate
+from ..versions.retention import prune
+from .merging import Merging
+
+__all__ = ["Coordinator"]
+
+log = logging.getLogger(__name__)
+
+# How long to wait before a merge that could not be written is tried again.
+RETRY_SECONDS = 5.0
+
+# Old versions are looked for so often at the most.
+PRUNE_SECONDS = 1.0
+
+# Announcements to all devices together: a large fleet hears of the newest version a little later, not of each.
+ANNOUNCEMENTS_PER_SECOND = 250
+
+# From which phases a run can get into one. A finished run can be taken up again.
+BEFORE: Mapping[Phase, Sequence[Phase]] = {
+    "created": (),
+    "running": ("created", "paused", "draining", "finished"),
+    "paused": ("running", "draining"),
+    "draining": ("running", "paused"),
+    "finished": ("created", "running", "paused", "draining"),
+}
+
+Evaluate = Callable[[Vector], Mapping[str, float]]
+
+
+class Coordinator:
+    """
+    One run: serves devices and merges their updates.
+
+    Args:
+        config: the run file.
+        store: the run's durable state, begun.
+        key: the run's key.
+        tiers: the run's programs.
+        evaluate: central evaluation of a weight vector; none: versions have no metrics.
+        clock: where the time comes from.
+        offload: runs what must not block the event loop.
+
+    ``state`` is the run in memory, ``dispatcher`` who gives out its work, ``watch`` what its metrics say.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        key: RunKey,
+        tiers: Sequence[Tier],
+        evaluate: Evaluate | None,
+        *,
+        clock: Clock | None = None,
+        offload: Offload = offload,
+    ) -> None:
+        clock = clock or SystemClock()
+        self.state = Run(config, store, key, tiers, clock=clock, offload=offload)
+        self.dispatcher = Dispatcher(self.state, self._woken)
+        self.watch = Watch(config.evaluation, store.versions())
+        self._config = config
+        self._evaluate = evaluate
+        self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
+        self._merging = Merging(config.merge, tiers, self.state.versions)
+        self._sessions: dict[str, DeviceSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._left = asyncio.Event()
+        self._announced_at = -math.inf
+        self._announcing: asyncio.TimerHandle | None = None
+        self._pruned_at = -math.inf
+
+    def status(self) -> RunStatus:
+        """One look at the run."""
+        return self.state.status()
+
+    async def serve(
+        self, connection: Connection, traffic: Traffic | None = None, proven: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve one device until it leaves; ``proven`` is called when it has proved who it is."""
+        session = DeviceSession(self.state, connection, traffic or Traffic(), self, proven)
+        try:
+            await session.serve()
+        finally:
+            if self._sessions.get(session.device) is session:
+                del self._sessions[session.device]
+                self.dispatcher.left(session.device)
+                self.state.federated.lost(session.device)
+            try:
+                await session.leave()
+            except StoreUnavailable as error:
+                log.error("the traffic of %s is not counted: %s", session.device, error)
+            finally:
+                self._left.set()
+
+    def greet(self, session: DeviceSession) -> None:
+        """A device proved itself; an older connection of the same device is closed."""
+        older = self._sessions.get(session.device)
+        self._sessions[session.device] = session
+        self.dispatcher.came(session.device)
+        if older is not None:
+            # In the background: the old link may be stuck.
+            self._background(older.replace())
+
+    async def run(self) -> Finished:
+        """
+        Merge until the run has ended; devices are told of each version and of the end.
+
+        Returns:
+            The end as it was announced.
+
+        """
+        state = self.state
+        if state.phase == "created" and not self._config.run.hold:
+            await self.set_phase("running", "started", by="coordinator")
+        while (reason := await self._ended()) is None:
+            self._changed.clear()
+            drained = state.phase == "draining" and not self.dispatcher.scheduler.working
+            updates = self._rest() if drained else await self._gather()
+            if updates:
+                await self._merge_or_wait(updates)
+            elif drained:
+                await self.set_phase("paused", "drained", by="coordinator")
+        try:
+            async with self._writing:
+                await self._prune(now=True)
+        except StoreUnavailable as error:
+            log.error("old versions keep their files for now: %s", error)
+        if state.phase != "finished":
+            await self.set_phase("finished", reason, by="coordinator")
+        finished = state.finish(reason, state.versions.newest.metrics)
+        self._push(finished)
+        return finished
+
+    async def _ended(self) -> str | None:
+        """Why the run has ended, if it has."""
+        if self.state.phase == "finished":
+            return self.state.reason
+        remaining = await self._remaining()
+        if remaining is not None and remaining <= 0:
+            return f"{self._config.stop.seconds:g} s are over"
+        return self._reached()
+
+    async def _remaining(self) -> float | None:
+        """Seconds until the run's time is over; none if it has no limit."""
+        limit, now = self._config.stop.seconds, self.state.clock.wall()
+        if limit is None or self.state.phase == "created":
+            return None
+        return float(await self.state.offload(self.state.store.started_at, now)) + limit - now
+
+    def _rest(self) -> list[BufferedUpdate]:
+        """What a drained run can merge still."""
+        buffer = self.state.buffer
+        return buffer.oldest() if buffer.is_full else buffer.remainder()
+
+    async def _gather(self) -> list[BufferedUpdate]:
+        """
+        Wait for updates to merge; none if something else has to be looked at first.
+
+        That is a full buffer. When the devices that there are cannot fill it, what has come is merged
+        after a while.
+        """
+        state, buffer = self.state, self.state.buffer
+        idle = state.phase in ("created", "paused")
+        arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self._remaining()
+        limits = [seconds for seconds in (None if idle or flush == 0 else flush, remaining) if seconds is not None]
+        waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._changed.wait())}
+        if not idle:
+            waits.add(asyncio.create_task(buffer.filled()))
+        try:
+            done, _ = await asyncio.wait(
+                waits, timeout=max(min(limits), 0.0) if limits else None, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if idle or self._changed.is_set():
+            return []
+        if buffer.is_full:
+            return buffer.oldest()
+        flushed = not done and flush > 0 and buffer.arrivals == arrivals and (remaining is None or remaining > flush)
+        rest = buffer.remainder() if flushed else []
+        if rest:
+            log.info("merging %d of %d updates: no other came for %g s", len(rest), buffer.capacity, flush)
+        return rest
+
+    def _woken(self) -> None:
+        """A device is done with its work: what a draining run waits for."""
+        self._left.set()
+        if self.state.phase == "draining":
+            self._changed.set()
+
+    # What an operator, or the run itself, decides.
+
+    async def set_phase(self, phase: Phase, reason: str, *, by: str) -> None:
+        """
+        Bring the run into another phase of its life; durable when this returns.
+
+        Raises:
+            ConflictError: if there is no way from its phase to that one.
+
+        """
+        state = self.state
+        if state.phase not in BEFORE[phase]:
+            raise ConflictError(f"the run is {state.phase}: it cannot become {phase}")
+        await state.offload(lambda: state.store.set_phase(phase, reason, state.clock.wall(), by=by))
+        state.finished = None
+        state.buffer.open()
+        state.phase, state.reason = phase, reason
+        log.info("the run is %s: %s", phase, reason)
+        if phase == "running":
+            self.dispatcher.dispatch()
+        else:
+            self.dispatcher.disperse(f"the run is {phase}")
+        self._changed.set()
+
+    async def roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
+        """
+        Go on from an older version: a new one repeats it, and what was based on versions in between is void.
+
+        Raises:
+            ConflictError: if ``to`` is no ancestor of the newest version.
+            StoreError: if its weights were pruned.
+
+        """
+        async with self._writing:
+            return await self._roll_back(to, why, by=by)
+
+    async def _roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
+        run = self.state
+        newest = run.versions.newest.version
+        if not run.versions.is_ancestor(to) or to == newest:
+            raise ConflictError(f"version {to} is no ancestor of version {newest}: see `ftte versions`")
+        void = [u for u in run.buffer.all() if not run.versions.is_ancestor(u.record.version, of=to)]
+        lost = [a for a in self.dispatcher.open if not run.versions.is_ancestor(a.version, of=to)]
+        record: VersionRecord = await run.offload(
+            lambda: run.versions.roll_back(
+                to,
+                [DiscardedUpdate(update.record.assignment, "rolled-back") for update in void],
+                [assignment.id for assignment in lost],
+                run.clock.wall(),
+                by=by,
+                why=why,
+            )
+        )
+        run.buffer.remove(void)
+        log.warning("rolled back to version %d, which is version %d now: %s", to, record.version, why)
+        self._published(record)
+        self.dispatcher.void([assignment.device for assignment in lost])
+        return record
+
+    async def expel(self, device: str) -> None:
+        """A device was revoked or withdrawn: its connection ends, and its place is free."""
+        self.dispatcher.void([device])
+        self.state.federated.lost(device)
+        session = self._sessions.get(device)
+        if session is not None:
+            await session.fail("revoked", "the operator has revoked this device")
+        await self.state.offload(self.state.uploads.forget, device)
+
+    async def settled(self) -> None:
+        """Wait until no update is on its way."""
+        while any(device.state == "uploading" for device in self.state.status().devices):
+            self._left.clear()
+            await self._left.wait()
+
+    @contextlib.asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """While the context lasts no version is made; one that has begun is finished first."""
+        async with self._writing:
+            yield
+
+    async def dismiss(self, code: str, message: str) -> None:
+        """End every connection; what is on its way up or down goes on when the devices come back."""
+        await asyncio.gather(*(session.fail(code, message) for session in list(self._sessions.values())))
+
+    def close(self) -> None:
+        """Stop what would go on by itself."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+        self.dispatcher.close()
+
+    async def drained(self) -> None:
+        """Wait until every device has left; they do when they hear that the run has ended."""
+        while self._sessions:
+            self._left.clear()
+            await self._left.wait()
+
+    async def _merge_or_wait(self, updates: list[BufferedUpdate]) -> None:
+        """Merge; where the state directory cannot be written, say so and leave the buffer as it is."""
+        try:
+            await self._merge(updates)
+        except StoreUnavailable as error:
+            log.error("version %d waits: %s", self.state.versions.newest.version + 1, error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _reached(self) -> str | None:
+        """Why the run has ended, if it has."""
+        stop, newest = self._config.stop, self.state.versions.newest
+        accuracy = newest.metrics.get("accuracy", 0.0)
+        if stop.accuracy is not None and accuracy >= stop.accuracy:
+            return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"
+        if stop.versions is not None and self.state.versions.merges >= stop.versions:
+            return f"version {newest.version} has reached the limit of {stop.versions}"
+        return self.watch.exhausted()
+
+    async def _merge(self, updates: list[BufferedUpdate]) -> None:
+        async with self._writing:
+            # Time went on while they waited, and a rollback may have come between.
+            void = self._merging.void(updates)
+            if void:
+                discarded = [DiscardedUpdate(update.record.assignment, reason) for update, reason in void]
+                await self.state.offload(self.state.store.discard, discarded)
+                self.state.buffer.remove([update for update, _ in void])
+                return
+            record = await self._merge_next(updates)
+            harm = self.watch.harm(record)
+            if harm is not None:
+                await self._roll_back(record.parent, harm, by="coordinator")
+            await self._prune()
+        if harm is not None and self.watch.hopeless:
+            self.watch.give_up()
+            await self.set_phase("paused", f"rolling back did not help: {harm}", by="coordinator")
+
+    async def _prune(self, *, now: bool = False) -> None:
+        """Remove what is too old; not at every version, where they follow each other fast."""
+        run = self.state
+        if not now and run.clock.monotonic() < self._pruned_at + PRUNE_SECONDS:
+            return
+        self._pruned_at = run.clock.monotonic()
+        pruned = await run.offload(prune, run.store, self._config.retention, self.watch.best, run.clock.wall())
+        if pruned:
+            run.versions.forget(pruned)
+            log.info("the weights of %d older versions are removed", len(pruned))
+
+    async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
+        run = self.state
+        result = await run.offload(self._merging.merge, updates)
+        vector = run.versions.with_trained(result.weights)
+        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
+        merged = [
+            MergedUpdate(update.record.assignment, tau, result.counted[update.record.assignment])
+            for update in updates
+            if update.record.assignment not in result.outliers
+            for tau in (run.versions.staleness(update.record.version),)
+        ]
+        discarded = [DiscardedUpdate(assignment, "outlier") for assignment in sorted(result.outliers)]
+        record: VersionRecord = await run.offload(
+            run.versions.commit, vector, result.state, metrics, merged, discarded, run.clock.wall()
+        )
+        run.buffer.remove(updates)
+        run.merged(merged)
+        log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        fates = {fate.assignment: fate for fate in merged}
+        for update in updates:
+            session = self._sessions.get(update.record.device)
+            fate = fates.get(update.record.assignment)
+            if session is not None and fate is not None:
+                told = Merged(Name(fate.assignment), record.version, fate.staleness, fate.weight)
+                self._background(session.tell(told))
+        self._published(record)
+        return record
+
+    def _published(self, record: VersionRecord) -> None:
+        """There is a new version: everybody hears of it, and who has waited for it gets it."""
+        self.state.published(record)
+        self.watch.see(record)
+        self.state.federated.begin(record, list(self._sessions))
+        self._announce()
+        self.dispatcher.dispatch()
+
+    def _announce(self) -> None:
+        """Tell of the newest version; with many devices and many versions, not of every one."""
+        loop = asyncio.get_running_loop()
+        if self._announcing is not None:
+            return  # it will tell of this one
+        wait = self._announced_at + len(self._sessions) / ANNOUNCEMENTS_PER_SECOND - loop.time()
+        if wait > 0:
+            self._announcing = loop.call_later(wait, self._announce_now)
+        else:
+            self._announce_now()
+
+    def _announce_now(self) -> None:
+        self._announcing = None
+        self._announced_at = asyncio.get_running_loop().time()
+        newest = self.state.versions.newest
+        self._push(Announce(newest.version, newest.metrics))
+
+    def _push(self, message: Announce | Finished) -> None:
+        """Tell every device, without waiting for any."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            self._announcing = None
+        for session in self._sessions.values():
+            self._background(session.push(message))
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,108 @@
+"""From the run file and the buffer to a merge: what connects the arithmetic of ``merge`` to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..config import MergeSection, OptimiserSection, StalenessSection
+from ..merge.contribution import Contribution
+from ..merge.merger import Merged, Merger
+from ..merge.optimisers import Adam, Momentum, ServerOptimiser, Sgd
+from ..merge.regions import Region
+from ..merge.staleness import AgeVariance, Constant, Distance, Exponential, Hinge, Polynomial, StalenessPolicy
+from ..programs.tiers import Tier
+from ..updates.buffer import BufferedUpdate
+from ..versions.history import Versions
+
+__all__ = ["Merging", "merger", "staleness_policy"]
+
+
+class Merging:
+    """
+    The merges of one run.
+
+    Args:
+        section: what the operator decided.
+        tiers: the run's programs.
+        versions: of the run; gives the weights to merge into.
+
+    """
+
+    def __init__(self, section: MergeSection, tiers: Sequence[Tier], versions: Versions) -> None:
+        self._merger = merger(section)
+        self._versions = versions
+        self._regions = {tier.name: Region(tier.positions).within(versions.trained) for tier in tiers}
+        self._maximum = section.staleness.maximum
+
+    def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
+        """Accepted updates that cannot be merged any more, and why: time went on while they waited."""
+        reasons = [(update, self._void(update.record.version)) for update in updates]
+        return [(update, reason) for update, reason in reasons if reason is not None]
+
+    def _void(self, base: int) -> str | None:
+        versions = self._versions
+        if not versions.is_ancestor(base):
+            return "rolled-back"
+        too_old = self._maximum is not None and versions.staleness(base) > self._maximum
+        if too_old or (self._merger.needs_base and not versions.has_weights(base)):
+            return "stale"
+        return None
+
+    def merge(self, updates: Sequence[BufferedUpdate]) -> Merged:
+        """The next trained vector. Blocks: it is to be offloaded."""
+        contributions = [
+            Contribution(
+                id=update.record.assignment,
+                region=self._regions[update.record.tier],
+                delta=update.delta,
+                examples=float(update.record.report["samples"]),
+                staleness=self._versions.staleness(update.record.version),
+                base=update.record.version,
+                device=update.record.device,
+            )
+            for update in updates
+        ]
+        versions = self._versions
+        return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
+
+
+def merger(section: MergeSection) -> Merger:
+    """What a run file says of merging."""
+    return Merger(
+        policy=staleness_policy(section.staleness),
+        rule=section.rule,
+        min_holders=section.min_holders,
+        min_contributors=section.min_contributors_per_coordinate,
+        optimiser=server_optimiser(section.optimiser, section.learning_rate),
+        clip_norm=section.clip_norm,
+        outlier_factor=section.outlier_factor,
+        difference=section.difference,
+    )
+
+
+def server_optimiser(section: OptimiserSection, learning_rate: float) -> ServerOptimiser:
+    """The server optimiser that a run file names."""
+    match section.kind:
+        case "sgd":
+            return Sgd(learning_rate)
+        case "momentum":
+            return Momentum(learning_rate, section.momentum, section.correct)
+        case "adam":
+            return Adam(learning_rate, section.momentum, section.beta2, section.epsilon, section.correct)
+
+
+def staleness_policy(section: StalenessSection) -> StalenessPolicy:
+    """The policy that a run file names."""
+    match section.policy:
+        case "constant":
+            return Constant()
+        case "polynomial":
+            return Polynomial(section.exponent)
+        case "hinge":
+            return Hinge(section.slope, section.threshold)
+        case "exponential":
+            return Exponential(section.rate)
+        case "age_variance":
+            return AgeVariance(section.exponent, section.beta)
+        case "distance":
+            return Distance(section.scale)

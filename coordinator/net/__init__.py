@@ -1,0 +1,1 @@
+"""Sockets: listening, TLS, limits on connections, coalesced writes, counted traffic."""

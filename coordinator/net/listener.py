@@ -1,0 +1,114 @@
+"""The coordinator on a real socket: WebSockets with limits, keepalive, TLS and byte counts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol, cast
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
+
+from ..config import ServerSection
+from ..errors import ConfigError
+from ..status import Traffic
+from .admission import Gate
+from .coalescing import gathered
+from .tls import server_context
+
+__all__ = ["Host", "listen"]
+
+# A fifth of the interpreter's own: how long a thread may go on while the event loop has something to do.
+SWITCH_SECONDS = 0.001
+
+# A peer has so long for TLS, and again for the WebSocket handshake.
+OPEN_SECONDS = 10.0
+
+
+class Host(Protocol):
+    """Serves connections: a :class:`~coordinator.runs.service.Service`, or one coordinator."""
+
+    async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
+        """Serve one connection until it ends; ``proven`` is called when its device has proved who it is."""
+        ...
+
+
+class _Door(ServerConnection):
+    """Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included."""
+
+    def __init__(self, *args: Any, gate: Gate, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.traffic = Traffic()
+        self._gate = gate
+        self._address = ""
+        self._entered = False
+        self._proven = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        self._entered = self._gate.enter(self._address)
+        super().connection_made(gathered(stream, self.traffic))
+        if not self._entered:
+            stream.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._entered:
+            self._gate.leave(self._address, proven=self._proven)
+            self._entered = False
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self.traffic.up += len(data)
+        super().data_received(data)
+
+    def prove(self) -> None:
+        """The device has proved who it is."""
+        if self._entered and not self._proven:
+            self._proven = True
+            self._gate.prove(self._address)
+
+
+@contextlib.asynccontextmanager
+async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -> AsyncIterator[str]:
+    """
+    Serve devices for as long as the context lasts; gives the address that they join.
+
+    Raises:
+        ConfigError: if the address cannot be listened on, or the certificate cannot be used.
+
+    """
+    gate = gate or Gate(section.connections, section.handshakes, section.handshakes_per_address)
+
+    async def handle(socket: ServerConnection) -> None:
+        if not isinstance(socket, _Door):
+            raise TypeError(f"the server made {socket!r}")
+        await host.serve(WebSocketConnection(socket), socket.traffic, socket.prove)
+
+    # Merges and writes run in threads: whoever waits for the interpreter in the event loop is not to wait long.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    tls = server_context(section)
+    limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})
+    try:
+        server = await serve(
+            handle,
+            section.host,
+            section.port,
+            ssl=tls,
+            create_connection=functools.partial(_Door, gate=gate),  # type: ignore[arg-type]
+            origins=[None],  # devices send none; a web page that somebody opens here must not join
+            open_timeout=OPEN_SECONDS,
+            **limits,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {section.host}:{section.port}: {error.strerror}; is another coordinator running?"
+        ) from error
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        host_name = f"[{section.host}]" if ":" in section.host else section.host
+        yield f"{'wss' if tls else 'ws'}://{host_name}:{port}"

@@ -1,0 +1,108 @@
+"""TLS for the device port: the operator's certificate, or a self-signed one for a pilot."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import ipaddress
+import os
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ..config import ServerSection
+from ..errors import ConfigError
+
+__all__ = ["certificate_fingerprint", "make_certificate", "server_context"]
+
+# Long enough for a pilot; short enough that nobody keeps it for years.
+DAYS = 397
+
+
+def server_context(section: ServerSection) -> ssl.SSLContext | None:
+    """
+    The device port's TLS context; none where the run file names no certificate.
+
+    Raises:
+        ConfigError: if certificate and key cannot be used.
+
+    """
+    if section.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(section.certificate, section.private_key)
+    except OSError as error:
+        raise ConfigError(f"cannot use the certificate {section.certificate} with its private key: {error}") from error
+    return context
+
+
+def certificate_fingerprint(path: Path) -> tuple[str, bool]:
+    """
+    SHA-256 (hex) of the first certificate in a PEM file, and whether it has signed itself.
+
+    Raises:
+        ConfigError: if the file holds no certificate.
+
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read a certificate from {path}: {error}") from error
+    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+    return digest, certificate.issuer == certificate.subject
+
+
+def make_certificate(names: Sequence[str], certificate: Path, private_key: Path) -> str:
+    """
+    A self-signed certificate for ``names`` (host names and IP addresses), with its key readable by its owner alone.
+
+    Returns:
+        Its SHA-256, hex, as an invite carries it.
+
+    Raises:
+        ConfigError: if a file is there already or cannot be written, or there is no name.
+
+    """
+    if not names:
+        raise ConfigError("a certificate needs a name: give the host name or address that devices connect to")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # phones' clocks are not always right
+        .not_valid_after(now + datetime.timedelta(days=DAYS))
+        .add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    _write_new(private_key, pem, 0o600)
+    _write_new(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    return hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def _name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error

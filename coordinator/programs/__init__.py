@@ -1,0 +1,1 @@
+"""The programs of a run: made, signed, kept, and chosen for a device."""

@@ -1,0 +1,164 @@
+"""What a run came to: ``summary.json``, and the same for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mobile_sdk.sizes import format_bytes
+
+from ..run_state import Run
+from ..status import DeviceStatus
+from .device_classes import device_classes
+
+__all__ = ["show", "summarise"]
+
+
+def summarise(run: Run, *, wall_seconds: float) -> dict[str, Any]:
+    """
+    The summary of a run as JSON values.
+
+    ``dense_bytes`` is what the same trips would have moved as float32 of the whole model: all of it
+    down and all of it up per accepted update. Memory is in bytes and measured as in the manifest.
+    """
+    status = run.status()
+    dense = 2 * run.layout.nbytes
+    devices = [_device(run, device, dense) for device in status.devices]
+    return {
+        "run": status.name,
+        "accuracy": status.metrics.get("accuracy"),
+        "initial_accuracy": run.store.versions()[0].metrics.get("accuracy"),
+        "metrics": dict(status.metrics),
+        **_personal(status.devices),
+        "versions": status.version,
+        "updates_merged": status.merged,
+        "updates_buffered": status.buffered,
+        "wall_seconds": round(wall_seconds, 3),
+        "parameters": run.layout.size,
+        "dense_bytes": sum(device["dense_bytes"] for device in devices),
+        "bytes_up": sum(device["bytes_up"] for device in devices),
+        "bytes_down": sum(device["bytes_down"] for device in devices),
+        "staleness": {str(tau): count for tau, count in status.staleness.items()},
+        "tiers": [
+            {
+                "name": tier.name,
+                "budget_bytes": tier.manifest.memory.budget_bytes,
+                "planned_bytes": tier.manifest.memory.planned_bytes,
+                "measured_bytes": tier.manifest.memory.measured_bytes,
+                "trained_parameters": len(tier.positions),
+                "program_bytes": tier.record.program.size,
+                "micro_batch": tier.manifest.micro_batch,
+            }
+            for tier in run.tiers
+        ],
+        "devices": devices,
+        "classes": device_classes(status.devices),
+        "federated": [dataclasses.asdict(result) for result in run.federated.results],
+    }
+
+
+def _personal(devices: Sequence[DeviceStatus]) -> dict[str, Any]:
+    """
+    Global and personal metrics side by side, where the task has parameters that stay on devices.
+
+    Means over the samples of all devices, as each reported with its last update.
+    """
+    said = [
+        (device.report.get("samples", 0), device.report["global_metrics"], device.report["personal_metrics"])
+        for device in devices
+        if "personal_metrics" in device.report and "global_metrics" in device.report
+    ]
+    total = sum(samples for samples, _, _ in said)
+    if not total:
+        return {}
+    names = set.intersection(*(set(together) & set(alone) for _, together, alone in said))
+    return {
+        "on_devices": {
+            name: {
+                "global": sum(samples * together[name] for samples, together, _ in said) / total,
+                "personal": sum(samples * alone[name] for samples, _, alone in said) / total,
+            }
+            for name in sorted(names)
+        }
+    }
+
+
+def _device(run: Run, device: DeviceStatus, dense: int) -> dict[str, Any]:
+    memory = run.tier(device.tier).manifest.memory if device.tier else None
+    return {
+        "id": device.id,
+        "tier": device.tier,
+        "budget_bytes": memory.budget_bytes if memory else None,
+        "planned_bytes": memory.planned_bytes if memory else None,
+        "measured_bytes": memory.measured_bytes if memory else None,
+        "peak_rss_bytes": device.peak_rss_bytes,
+        "torch_loaded": device.torch_loaded,
+        "samples": device.samples,
+        "updates": device.updates,
+        "bytes_up": device.bytes_up,
+        "bytes_down": device.bytes_down,
+        "dense_bytes": dense * device.updates,
+    }
+
+
+def show(summary: dict[str, Any]) -> RenderableType:
+    """A summary for a terminal."""
+    moved = summary["bytes_up"] + summary["bytes_down"]
+    lines = [
+        f"The run has ended: {summary['ended']}.",
+        f"{summary['versions']} versions from {summary['updates_merged']} updates in {summary['wall_seconds']:.1f} s",
+    ]
+    if summary["accuracy"] is not None:
+        lines.append(f"accuracy {summary['initial_accuracy']:.4f} at version 0, {summary['accuracy']:.4f} at the end")
+    for name, both in summary.get("on_devices", {}).items():
+        lines.append(
+            f"{name} on the devices' own samples: {both['global']:.4f} global, {both['personal']:.4f} personal"
+        )
+    if summary["dense_bytes"]:
+        lines.append(
+            f"{format_bytes(summary['bytes_up'])} up and {format_bytes(summary['bytes_down'])} down; "
+            f"a dense float32 exchange: {format_bytes(summary['dense_bytes'])} ({moved / summary['dense_bytes']:.0%})"
+        )
+    staleness = ", ".join(f"{tau}: {count}" for tau, count in summary["staleness"].items())
+    lines.append(f"merged updates by staleness  {staleness or 'none'}")
+    return Group(*(Text(line) for line in lines), _tiers(summary), _devices(summary))
+
+
+def _tiers(summary: dict[str, Any]) -> Table:
+    table = Table("tier", title="Tiers", title_justify="left", box=None, pad_edge=False)
+    for name in ("budget", "planned", "measured", "trains", "program"):
+        table.add_column(name, justify="right")
+    for tier in summary["tiers"]:
+        table.add_row(
+            tier["name"],
+            format_bytes(tier["budget_bytes"]),
+            format_bytes(tier["planned_bytes"]),
+            format_bytes(tier["measured_bytes"]),
+            f"{tier['trained_parameters'] / summary['parameters']:.0%}",
+            format_bytes(tier["program_bytes"]),
+        )
+    return table
+
+
+def _devices(summary: dict[str, Any]) -> Table:
+    table = Table("device", "tier", title="Devices", title_justify="left", box=None, pad_edge=False)
+    for name in ("samples", "updates", "up", "down", "dense", "peak RSS"):
+        table.add_column(name, justify="right")
+    for device in summary["devices"]:
+        peak = device["peak_rss_bytes"]
+        table.add_row(
+            device["id"],
+            device["tier"],
+            str(device["samples"] or "-"),
+            str(device["updates"]),
+            format_bytes(device["bytes_up"]),
+            format_bytes(device["bytes_down"]),
+            format_bytes(device["dense_bytes"]),
+            format_bytes(peak) + (" (torch!)" if device["torch_loaded"] else "") if peak else "-",
+        )
+    return table

@@ -1,0 +1,132 @@
+"""One run, opened: its state directory, its programs, its evaluation, and the coordinator on top of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from mobile_sdk import safetensors
+from mobile_sdk.clock import SystemClock
+from mobile_sdk.durable_files import write_durably
+from mobile_sdk.protocol.messages import Finished
+
+from ..config import Config
+from ..evaluation.central_process import EvaluationProcess
+from ..loop.coordinator import Coordinator
+from ..programs.begin import Progress, begin_or_resume, load_evaluator
+from ..programs.run_key import RunKey
+from ..reports.summary import summarise
+from ..store.interface import Store
+from ..store.sqlite import SqliteStore
+
+__all__ = ["Running", "open_run"]
+
+log = logging.getLogger(__name__)
+
+
+class Running:
+    """
+    A run that is served.
+
+    ``coordinator`` is the run at work, ``finished`` how it ended, once it has.
+    """
+
+    def __init__(self, config: Config, store: Store, coordinator: Coordinator, evaluate: EvaluationProcess | None):
+        self.config = config
+        self.store = store
+        self.coordinator = coordinator
+        self.finished: Finished | None = None
+        self._evaluate = evaluate
+        self._clock = SystemClock()
+        self._began = self._clock.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run has stopped by an error."""
+        return self._task is not None and self._task.done() and self.finished is None
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.config.run.name
+
+    def start(self) -> None:
+        """Merge from now on, until the run has ended; again, if it was taken up after that."""
+        if self._task is None or self._task.done():
+            self._ended.clear()
+            self.finished = None
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            self.finished = await self.coordinator.run()
+            await asyncio.to_thread(self.save, self.summary())
+        except Exception:
+            log.exception("the run %s has stopped", self.name)
+            raise
+        finally:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait for the end of the run; raises what went wrong."""
+        await self._ended.wait()
+        if self._task is not None:
+            await self._task
+
+    def summary(self) -> dict[str, Any]:
+        """The run's summary as JSON values."""
+        seconds = self._clock.monotonic() - self._began
+        reason = self.finished.reason if self.finished else self.coordinator.state.reason
+        return {"ended": reason, **summarise(self.coordinator.state, wall_seconds=seconds)}
+
+    def save(self, summary: dict[str, Any]) -> None:
+        """Write ``summary.json`` and the newest weights, ``weights.safetensors``, into the state directory."""
+        run, folder = self.coordinator.state, self.config.run.state
+        weights = safetensors.dumps(
+            run.layout.views(run.versions.vector), {"version": str(run.versions.newest.version)}
+        )
+        write_durably(folder / "weights.safetensors", weights)
+        write_durably(folder / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
+
+    async def close(self) -> None:
+        """Let the merge that is under way end, and give the state directory back."""
+        async with self.coordinator.idle():
+            if self._task is not None:
+                self._task.cancel()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        self.coordinator.close()
+        if self._evaluate is not None:
+            await asyncio.to_thread(self._evaluate.close)
+        self.store.close()
+
+
+def open_run(config: Config, progress: Progress) -> Running:
+    """
+    Open a state directory, and plan the run's programs if that was not done yet. Blocks, for a minute if it plans.
+
+    Args:
+        config: the run file.
+        progress: called with a sentence as planning goes on.
+
+    Raises:
+        CoordinatorError: if the run file or the state directory cannot be used.
+        ExportError: if a program cannot be made.
+
+    """
+    store = SqliteStore(config.run.state)
+    try:
+        key = RunKey.load_or_create(config.run.state / "run.key")
+        tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
+        # The largest tier was planned for the least memory pressure; every tier evaluates alike.
+        evaluate = load_evaluator(store, tiers[-1])
+        if evaluate is not None:
+            evaluate.start()
+        return Running(config, store, Coordinator(config, store, key, tiers, evaluate), evaluate)
+    except BaseException:
+        store.close()
+        raise

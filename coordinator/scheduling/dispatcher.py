@@ -1,0 +1,343 @@
+"""From a device's wish for work to an assignment: the scheduler's decisions, carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from mobile_sdk.errors import Refused
+from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE
+from mobile_sdk.net.connection import ConnectionLost
+from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
+from mobile_sdk.sizes import format_bytes
+
+from ..errors import StoreError, StoreUnavailable
+from ..programs.tiers import Tier, choose_tier
+from ..run_state import Run
+from ..store.interface import AssignmentRecord, AssignmentRequest
+from .scheduler import Postpone, Scheduler
+
+__all__ = ["Applicant", "Dispatcher"]
+
+log = logging.getLogger(__name__)
+
+# Versions that an assignment may lag behind and still be given again.
+LONGEST_RESUME = 20
+
+
+class Applicant(Protocol):
+    """A device's session, as far as work is concerned. Every method raises :exc:`ConnectionLost` if it is gone."""
+
+    device: str
+
+    async def assign(self, message: Assign, tier: Tier) -> None:
+        """Give it work."""
+        ...
+
+    async def evaluate(self, message: Evaluate, tier: Tier) -> None:
+        """Ask it for metrics."""
+        ...
+
+    async def postpone(self, seconds: float, reason: str) -> None:
+        """Send it away."""
+        ...
+
+    async def fail(self, code: str, message: str) -> None:
+        """Tell it what is wrong, and close."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Grant:
+    applicant: Applicant
+    tier: Tier
+    version: int
+
+
+class Dispatcher:
+    """
+    Gives out the work of one run.
+
+    Args:
+        run: the run. Its store may hold assignments from before a restart: their devices have time to come back.
+        woken: called when a place has become free.
+
+    """
+
+    def __init__(self, run: Run, woken: Callable[[], None] = lambda: None) -> None:
+        self._run = run
+        self._woken = woken
+        self.scheduler = Scheduler(
+            run.config.scheduling,
+            run.tiers,
+            buffered=lambda: run.buffer.tiers,
+            contribution=lambda device: run.device(device).updates,
+        )
+        self._settings = run.config.training.settings.to_json()
+        self._packing = run.config.payload.packing.to_json()
+        self._open: dict[str, AssignmentRecord] = {}
+        self._waiting: dict[str, tuple[Applicant, Tier]] = {}
+        self._granted: list[_Grant] = []
+        self._giver: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = ""
+        now = run.clock.monotonic()
+        for record in run.store.open_assignments():
+            self._open[record.device] = record
+            self.scheduler.begin(record.device, record.tier, record.version, now)
+            self.scheduler.left(record.device, now)
+
+    # What devices do.
+
+    async def ask(self, applicant: Applicant, ready: Ready) -> None:
+        """
+        A device wants work: it gets some, waits for its turn, or is sent away.
+
+        Raises:
+            Refused: if nothing fits the device.
+
+        """
+        run, device = self._run, applicant.device
+        tier = pick_tier(run.tiers, ready)
+        if self._stopped:
+            await applicant.postpone(run.config.scheduling.retry_seconds, self._stopped)
+            return
+        if run.phase == "finished":
+            return  # the end is announced to everybody in a moment: who leaves before may not hear of it
+        if run.phase != "running":
+            await applicant.postpone(run.config.scheduling.retry_seconds, f"the run is {run.phase}")
+            return
+        over = run.quota.seconds(device, run.device(device), run.clock.wall())
+        if over > 0:
+            await applicant.postpone(over, "the device has moved as many bytes as it may in a day")
+            return
+        if run.federated.wants(device):
+            await applicant.evaluate(self._evaluation(device, tier), tier)
+            return
+        self.scheduler.came(device)
+        answer = self.scheduler.ask(device, tier.name, run.clock.monotonic())
+        if isinstance(answer, Postpone):
+            await applicant.postpone(answer.seconds, answer.reason)
+            return
+        self._waiting[device] = (applicant, tier)
+        self.dispatch()
+
+    def ended(self, device: str) -> None:
+        """The device's assignment is handed in, refused or given back."""
+        self._open.pop(device, None)
+        self.scheduler.end(device, self._run.clock.monotonic())
+        self.dispatch()
+        self._woken()
+
+    def came(self, device: str) -> None:
+        """The device is connected."""
+        self.scheduler.came(device)
+        self._arm()
+
+    def left(self, device: str) -> None:
+        """The device's connection is gone."""
+        self._waiting.pop(device, None)
+        self.scheduler.left(device, self._run.clock.monotonic())
+        self._arm(again=True)
+        self.dispatch()
+
+    # What the run does.
+
+    def dispatch(self) -> None:
+        """Give work to whoever waits, as far as there are places; to be called whenever something has changed."""
+        if self._run.phase == "running" and not self._stopped:
+            version = self._run.versions.newest.version
+            while (device := self.scheduler.choose(version)) is not None:
+                applicant, tier = self._waiting.pop(device)
+                self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
+                self._granted.append(_Grant(applicant, tier, version))
+        if self._granted and (self._giver is None or self._giver.done()):
+            self._giver = asyncio.create_task(self._give())
+        self._arm()
+
+    def disperse(self, reason: str) -> None:
+        """Send everybody away who waits."""
+        seconds = self._run.config.scheduling.retry_seconds
+        for device in self.scheduler.disperse():
+            applicant, _ = self._waiting.pop(device)
+            self._background(applicant.postpone(seconds, reason))
+
+    def stop(self, reason: str) -> None:
+        """Give no work out any more: the process is about to end."""
+        self._stopped = reason
+        self.disperse(reason)
+
+    def void(self, devices: Sequence[str]) -> None:
+        """What these devices train has become void, or they will not come back."""
+        for device in devices:
+            self._open.pop(device, None)
+            self.scheduler.forget(device)
+        self.dispatch()
+
+    def assignment(self, device: str) -> AssignmentRecord | None:
+        """What a device is at work on."""
+        return self._open.get(device)
+
+    @property
+    def open(self) -> Sequence[AssignmentRecord]:
+        """Assignments that were not answered yet."""
+        return list(self._open.values())
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # How it is done.
+
+    async def _give(self) -> None:
+        """Write assignments down, all that came meanwhile at once, and tell their devices."""
+        while self._granted:
+            group, self._granted = self._granted, []
+            fresh = [grant for grant in group if not self._resumes(grant)]
+            run = self._run
+            now = run.clock.wall()
+            deadline = now + run.config.scheduling.deadline_seconds
+            requests = [
+                AssignmentRequest(grant.applicant.device, grant.version, grant.tier.name, now, deadline)
+                for grant in fresh
+            ]
+            try:
+                records = await run.offload(run.store.assign_all, requests) if requests else []
+            except StoreError as error:
+                log.error("%d devices have to wait: %s", len(group), error)
+                for grant in group:
+                    self.scheduler.end(grant.applicant.device, run.clock.monotonic())
+                    self._background(grant.applicant.fail("unavailable", "the coordinator cannot write to its disk"))
+                continue
+            for record in records:
+                self._open[record.device] = record
+            for grant in group:
+                self._background(self._tell(grant))
+
+    async def _tell(self, grant: _Grant) -> None:
+        run, record = self._run, self._open.get(grant.applicant.device)
+        if record is None:  # rolled back or withdrawn in this very moment
+            await grant.applicant.fail("unavailable", "the assignment became void: come again")
+            return
+        version = run.recent(record.version) or await run.offload(run.store.version, record.version)
+        tier = grant.tier
+        await grant.applicant.assign(
+            Assign(
+                assignment=Name(record.id),
+                version=version.version,
+                manifest=tier.record.manifest,
+                signature=Hex(tier.record.signature),
+                program=tier.program,
+                weights=run.versions.sent(version),
+                settings=self._settings,
+                seed=record.number,
+                payload=self._packing,
+            ),
+            tier,
+        )
+
+    def _resumes(self, grant: _Grant) -> bool:
+        """
+        Whether a device that comes back with its work undone goes on with it.
+
+        It does while that is not too stale, so that what it has downloaded stays good: on a link that keeps
+        breaking, newer weights would never arrive whole.
+        """
+        record = self._open.get(grant.applicant.device)
+        if record is None or record.tier != grant.tier.name or not self._run.versions.is_ancestor(record.version):
+            return False
+        limit = self._run.config.merge.staleness.maximum
+        patience = LONGEST_RESUME if limit is None else min(limit, LONGEST_RESUME)
+        return self._run.versions.staleness(record.version) <= patience
+
+    def _evaluation(self, device: str, tier: Tier) -> Evaluate:
+        evaluation, version = self._run.federated.ask(device)
+        return Evaluate(
+            evaluation=Name(evaluation),
+            version=version.version,
+            manifest=tier.record.manifest,
+            signature=Hex(tier.record.signature),
+            program=tier.program,
+            weights=self._run.versions.sent(version),
+        )
+
+    def _arm(self, *, again: bool = False) -> None:
+        """
+        Wake up when the next place becomes free because somebody is late.
+
+        Looking for that moment takes a look at every task, so a timer that is set is left, unless it may be too late.
+        """
+        if self._timer is not None:
+            if not again:
+                return
+            self._timer.cancel()
+            self._timer = None
+        expiry = self.scheduler.next_expiry()
+        if expiry is not None:
+            wait = max(expiry - self._run.clock.monotonic(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        for task in self.scheduler.expire(self._run.clock.monotonic()):
+            log.warning("%s has not handed version %d in: its place is given to another", task.device, task.version)
+            self._run.device(task.device).failures += 1
+            self._background(self._count_failure(task.device))
+        self.dispatch()
+        self._woken()
+
+    async def _count_failure(self, device: str) -> None:
+        await self._run.offload(self._run.store.add_failure, device)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except ConnectionLost as error:
+        log.debug("a device left before it heard: %s", error)
+    except StoreUnavailable as error:
+        log.error("%s", error)
+    except Exception:
+        log.exception("giving work out failed")
+
+
+def pick_tier(tiers: Sequence[Tier], ready: Ready) -> Tier:
+    """
+    The program for a device.
+
+    Raises:
+        Refused: if nothing fits it.
+
+    """
+    tier = choose_tier(tiers, ready.budget)
+    if tier is None:
+        least = tiers[0]
+        raise Refused(
+            "budget",
+            f"the budget of {format_bytes(ready.budget)} is too small: the smallest tier, {least.name}, "
+            f"needs {format_bytes(least.needs_bytes)}",
+        )
+    if ENGINE_FILES.get(ready.engine) != GRAPH_FILE and ready.executorch != tier.manifest.executorch:
+        raise Refused(
+            "runtime",
+            f"the device runs ExecuTorch {ready.executorch}, the programs need {tier.manifest.executorch}: "
+            f"install the SDK that belongs to this coordinator",
+        )
+    serving = tier.serving(ready.engine)
+    if serving is None:
+        raise Refused(
+            "engine",
+            f"the run's programs were made by an exporter that wrote nothing for the engine {ready.engine!r}: "
+            "begin the run anew",
+        )
+    return serving

@@ -1,0 +1,33 @@
+"""How many bytes a device may move in a day."""
+
+from __future__ import annotations
+
+from ..status import DeviceStatus
+
+__all__ = ["Quota"]
+
+DAY_SECONDS = 86_400.0
+
+
+class Quota:
+    """
+    A limit per device and day, both directions together. The day of a device begins when it first comes.
+
+    Args:
+        bytes_per_day: the limit; none for no limit.
+
+    """
+
+    def __init__(self, bytes_per_day: int | None) -> None:
+        self._limit = bytes_per_day
+        self._days: dict[str, tuple[float, int]] = {}  # device -> (start of its day, bytes moved before that)
+
+    def seconds(self, device: str, status: DeviceStatus, now: float) -> float:
+        """How long a device has to stay away: 0 while it is within its limit, else until its day is over."""
+        if self._limit is None:
+            return 0.0
+        moved = status.bytes_up + status.bytes_down
+        began, before = self._days.setdefault(device, (now, moved))
+        if now - began >= DAY_SECONDS:
+            began, before = self._days[device] = (now, moved)
+        return began + DAY_SECONDS - now if moved - before >= self._limit else 0.0

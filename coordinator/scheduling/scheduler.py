@@ -1,0 +1,255 @@
+"""
+Who trains next, and who waits: the decisions, without I/O.
+
+Fast devices come often and slow ones rarely. So that both have their share, whoever has contributed least goes
+first among those who wait; and before that, whoever trains a range of the weights that too few tasks at work train.
+A task is counted as at work until it is handed in, given back, overdue, or its device has been away for too long: then
+its place goes to another. What such a device hands in late is taken all the same if it is not too stale.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..config import SchedulingSection
+from ..programs.tiers import Tier
+
+__all__ = ["Postpone", "Scheduler", "Task", "Wait"]
+
+# Nobody is sent away for longer: the fleet may have shrunk meanwhile.
+LONGEST_RETRY_SECONDS = 3_600.0
+
+# How much a task's duration counts in the running mean of durations.
+MEMORY = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A device at work. Times are monotonic; ``gone_at`` says since when its device is not connected."""
+
+    device: str
+    tier: str
+    version: int
+    since: float
+    deadline: float
+    gone_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Wait:
+    """A device that waits, connected, for its turn."""
+
+    device: str
+    tier: str
+    since: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Postpone:
+    """A device is sent away for so many seconds."""
+
+    seconds: float
+    reason: str
+
+
+class Scheduler:
+    """
+    Places at work and the waiting room.
+
+    Args:
+        section: the operator's limits.
+        tiers: the run's programs.
+        buffered: how many updates of each tier wait to be merged.
+        contribution: how much a device has contributed so far.
+
+    """
+
+    def __init__(
+        self,
+        section: SchedulingSection,
+        tiers: Sequence[Tier],
+        *,
+        buffered: Callable[[], Mapping[str, int]] = dict,
+        contribution: Callable[[str], float] = lambda device: 0.0,
+    ) -> None:
+        self._section = section
+        self._ranges = ranges(tiers)
+        self._buffered = buffered
+        self._contribution = contribution
+        self._working: dict[str, Task] = {}
+        self._tiers: collections.Counter[str] = collections.Counter()  # of those at work
+        self._waiting: dict[str, Wait] = {}
+        # The waiting room by tier, whoever has contributed least first; with entries of some who wait no more.
+        self._queues: dict[str, list[tuple[float, float, int, Wait]]] = collections.defaultdict(list)
+        self._asked = itertools.count()
+        self._trained: dict[str, int] = {}
+        self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
+        self._seconds = section.retry_seconds
+        self.overdue = 0
+
+    @property
+    def working(self) -> Mapping[str, Task]:
+        """Tasks at work, by device."""
+        return self._working
+
+    @property
+    def waiting(self) -> Mapping[str, Wait]:
+        """Devices that wait connected."""
+        return self._waiting
+
+    def ask(self, device: str, tier: str, now: float) -> Postpone | None:
+        """A device wants work: it waits for :meth:`choose` to pick it, or is sent away."""
+        needed = self._missing(tier) > 0
+        if device not in self._working and len(self._waiting) >= self._section.waiting and not needed and self._full():
+            return Postpone(self.retry_seconds(), "there are more devices than work just now")
+        wait = Wait(device, tier, now)
+        self._waiting[device] = wait
+        heapq.heappush(self._queues[tier], (self._contribution(device), now, next(self._asked), wait))
+        return None
+
+    def choose(self, version: int) -> str | None:
+        """The next device to get work of ``version``, if there is a place for one; it does not wait any more."""
+        # With thousands who wait, only those are looked at who may be next.
+        of, cohort = self._cohort
+        known = self._working.keys() | cohort if of == version else self._working.keys()
+        able = [self._waiting[device] for device in self._waiting.keys() & known if self._may(device, version)]
+        if not self._full() and not (of == version and 0 < self._section.cohort <= len(cohort)):
+            firsts = [self._first(queue, version) for queue in self._queues.values()]
+            able += [wait for wait in firsts if wait is not None]
+        if not able:
+            return None
+        missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
+        best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
+        del self._waiting[best.device]
+        return best.device
+
+    def _first(self, queue: list[tuple[float, float, int, Wait]], version: int) -> Wait | None:
+        """The first in a queue who may train ``version``."""
+        aside = []
+        first = None
+        while queue and first is None:
+            wait = queue[0][3]
+            if self._waiting.get(wait.device) is not wait:
+                heapq.heappop(queue)
+            elif self._may(wait.device, version):
+                first = wait
+            else:
+                aside.append(heapq.heappop(queue))
+        for entry in aside:
+            heapq.heappush(queue, entry)
+        return first
+
+    def begin(self, device: str, tier: str, version: int, now: float) -> None:
+        """A device got work."""
+        self._trained[device] = version
+        if self._cohort[0] != version:
+            self._cohort = version, set()
+        self._cohort[1].add(device)
+        self._remove(device)
+        self._working[device] = Task(device, tier, version, now, now + self._section.deadline_seconds)
+        self._tiers[tier] += 1
+
+    def end(self, device: str, now: float) -> None:
+        """Its task is handed in or given back: the place is free."""
+        task = self._remove(device)
+        if task is not None:
+            self._seconds += MEMORY * (now - task.since - self._seconds)
+
+    def forget(self, device: str) -> None:
+        """The device will not come back, or what it has trained is void: it has no place and may train anything."""
+        self._waiting.pop(device, None)
+        self._remove(device)
+        self._trained.pop(device, None)
+        self._cohort[1].discard(device)
+
+    def left(self, device: str, now: float) -> None:
+        """The device's connection is gone; its task may go on."""
+        self._waiting.pop(device, None)
+        self._change(device, gone_at=now)
+
+    def came(self, device: str) -> None:
+        """The device is connected."""
+        self._change(device, gone_at=None)
+
+    def expire(self, now: float) -> list[Task]:
+        """Tasks whose places are given to others."""
+        late = [task for task in self._working.values() if self._ends(task) <= now]
+        for task in late:
+            self._remove(task.device)
+            self._cohort[1].discard(task.device)
+        self.overdue += len(late)
+        return late
+
+    def next_expiry(self) -> float | None:
+        """When :meth:`expire` will have something to do."""
+        return min((self._ends(task) for task in self._working.values()), default=None)
+
+    def disperse(self) -> list[str]:
+        """Empty the waiting room; who was in it."""
+        devices = list(self._waiting)
+        self._waiting.clear()
+        return devices
+
+    def retry_seconds(self) -> float:
+        """When it is worth coming back: about the time until those who wait have had their turn."""
+        places = max(self._section.concurrency, 1)
+        estimate = self._seconds * (len(self._waiting) + 1) / places
+        return min(max(estimate, self._section.retry_seconds), LONGEST_RETRY_SECONDS)
+
+    def _remove(self, device: str) -> Task | None:
+        task = self._working.pop(device, None)
+        if task is not None:
+            self._tiers[task.tier] -= 1
+        return task
+
+    def _full(self) -> bool:
+        return 0 < self._section.concurrency <= len(self._working)
+
+    def _may(self, device: str, version: int) -> bool:
+        if device in self._working:
+            return True  # it comes back with its work undone, and keeps its place
+        if not self._section.repeat and self._trained.get(device) == version:
+            return False
+        return not self._full() and not self._complete(device, version)
+
+    def _complete(self, device: str, version: int) -> bool:
+        """Whether as many others as may have trained the version or are at it."""
+        of, cohort = self._cohort
+        return of == version and device not in cohort and 0 < self._section.cohort <= len(cohort)
+
+    def _missing(self, tier: str) -> int:
+        """How many ranges of the weights that ``tier`` trains too few tasks train."""
+        buffered = self._buffered()
+        return sum(
+            tier in holders
+            and sum(self._tiers[name] + buffered.get(name, 0) for name in holders) < self._section.coverage
+            for holders in self._ranges
+        )
+
+    def _change(self, device: str, gone_at: float | None) -> None:
+        task = self._working.get(device)
+        if task is not None:
+            self._working[device] = dataclasses.replace(task, gone_at=gone_at)
+
+    def _ends(self, task: Task) -> float:
+        if task.gone_at is None:
+            return task.deadline
+        return min(task.deadline, task.gone_at + self._section.liveness_seconds)
+
+
+def ranges(tiers: Sequence[Tier]) -> list[frozenset[str]]:
+    """For each range of the weights that the same tiers train: those tiers."""
+    holders: list[tuple[str, ...]] = [()]
+    held = np.zeros(tiers[0].manifest.layout.size, np.int64)  # for each coordinate, an index into holders
+    for tier in tiers:
+        before = held[tier.positions]
+        for index in np.unique(before).tolist():
+            holders.append((*holders[index], tier.name))
+            held[tier.positions[before == index]] = len(holders) - 1
+    return [frozenset(holders[index]) for index in np.unique(held).tolist() if holders[index]]

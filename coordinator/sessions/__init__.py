@@ -1,0 +1,1 @@
+"""One device's connection: enrolment, downloads, the upload of an update."""

@@ -1,0 +1,342 @@
+"""One device, our side: its connection from hello to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from mobile_sdk.durable_files import map_file
+from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.net.connection import Connection, ConnectionLost
+from mobile_sdk.net.link import Link
+from mobile_sdk.protocol.auth import SECRET_BYTES
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.messages import (
+    Announce,
+    Assign,
+    Decline,
+    Difference,
+    Enrol,
+    Evaluate,
+    Evaluated,
+    Finished,
+    Hello,
+    Merged,
+    Offer,
+    Proof,
+    Ready,
+)
+from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
+
+from ..errors import StoreUnavailable
+from ..net.admission import Rate
+from ..programs.tiers import Tier
+from ..run_state import Run
+from ..scheduling.dispatcher import Dispatcher
+from ..status import DeviceStatus, Traffic
+from .update_upload import Handover
+
+__all__ = ["DeviceSession", "Host"]
+
+log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What a session needs of the coordinator that it belongs to."""
+
+    dispatcher: Dispatcher
+
+    def greet(self, session: DeviceSession) -> None:
+        """The device of this session has proved who it is."""
+        ...
+
+
+class DeviceSession:
+    """
+    Serves one connection.
+
+    Args:
+        run: what all sessions share.
+        connection: the link to the device.
+        traffic: counts its bytes.
+        host: the coordinator.
+        proven: called once the device has proved who it is.
+
+    """
+
+    def __init__(
+        self, run: Run, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
+    ) -> None:
+        self.device = ""
+        self._run = run
+        self._traffic = traffic
+        self._host = host
+        self._proven = proven
+        self._session = CoordinatorSession(
+            run=run.config.run.name,
+            key=run.key.public,
+            sign=run.key.sign_challenge,
+            succession=run.key.succession,
+        )
+        self._link = Link(connection, self._session, run.clock)
+        self._status = DeviceStatus("")
+        self._fetchable: set[str] = set()
+        self._fetching: set[str] = set()
+        self._holds: tuple[str, ...] = ()
+        self._differences: dict[str, bytes] = {}
+        self._handover: Handover | None = None
+        self._revoked = False
+        self._dismissed = False
+        self._profile: dict[str, object] | None = None
+        self._rate = Rate(run.config.limits.messages_per_second)
+        self._news: Announce | Finished | None = None
+        self._pushing = False
+
+    async def serve(self) -> None:
+        """Until the device leaves. Whatever goes wrong ends this connection only."""
+        await self._guarded(self._serve())
+
+    async def _serve(self) -> None:
+        async with asyncio.timeout(self._run.config.server.handshake_seconds) as limit:
+            async for event in self._link.events():
+                if not self._rate.take(self._link.now()):
+                    rate = self._run.config.limits.messages_per_second
+                    raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
+                await self._handle(event)
+                await self._link.flush()
+                if self.device:
+                    limit.reschedule(None)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Do something for the device; what goes wrong is told to it and ends its connection."""
+        try:
+            await work
+        except ConnectionLost as error:
+            log.debug("%s left: %s", self.device or "a device", error)
+        except ProtocolError as error:
+            if not self._dismissed:  # else it had not heard that it is over
+                log.warning("%s broke the protocol: %s", self.device or "a device", error)
+        except Refused as error:
+            log.warning("%s was refused: %s", self.device or "a device", error)
+            await self.fail(error.code, error.message)
+        except TimeoutError:
+            seconds = self._run.config.server.handshake_seconds
+            await self.fail("unavailable", f"the handshake took more than {seconds:g} s: try again")
+        except StoreUnavailable as error:
+            # Nothing was acknowledged: the device keeps its update and comes again.
+            log.error("%s has to wait: %s", self.device or "a device", error)
+            await self.fail("unavailable", "the coordinator cannot write to its disk: try again later")
+        except Exception:
+            log.exception("serving %s failed", self.device or "a device")
+            await self.fail("unavailable", "the coordinator has a problem of its own: try again later")
+
+    # What the dispatcher has for the device.
+
+    async def assign(self, message: Assign, tier: Tier) -> None:
+        """Give the device work."""
+        message = dataclasses.replace(message, differences=await self._allow(message, tier))
+        self._status.state = "training"
+        self._session.assign(message)
+        await self._link.flush()
+
+    async def evaluate(self, message: Evaluate, tier: Tier) -> None:
+        """Ask the device for metrics on its own samples."""
+        message = dataclasses.replace(message, differences=await self._allow(message, tier))
+        self._status.state = "evaluating"
+        self._session.evaluate(message)
+        await self._link.flush()
+
+    async def postpone(self, seconds: float, reason: str) -> None:
+        """Send the device away for a while."""
+        self._status.state = "idle"
+        self._session.later(seconds, reason)
+        await self._link.flush()
+
+    async def _allow(self, message: Assign | Evaluate, tier: Tier) -> tuple[Difference, ...]:
+        """What the device may fetch from now on, and the shorter ways that there are to it."""
+        ways: Mapping[Difference, bytes] = {}
+        if self._run.config.payload.differences:
+            downlink, wanted = self._run.downlink, (self._holds, message.weights)
+            known = downlink.known(*wanted)
+            ways = await self._run.offload(downlink.differences, *wanted) if known is None else known
+        self._differences = {way.artifact.sha256: content for way, content in ways.items()}
+        self._fetchable = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
+        self._fetchable |= set(self._differences)
+        self._fetching.clear()
+        self._status.tier = tier.name
+        return tuple(ways)
+
+    async def push(self, message: Announce | Finished) -> None:
+        """Tell the device of a new version, or of the end."""
+        self._news = message
+        if self._pushing:  # a slow link: only the newest is worth sending when it is its turn
+            return
+        self._pushing = True
+        try:
+            while self._news is not None:
+                news, self._news = self._news, None
+                self._session.announce(news)
+                await self._link.flush()
+        except ConnectionLost:
+            log.debug("%s left before it heard of version %d", self.device, message.version)
+        finally:
+            self._pushing = False
+
+    async def tell(self, message: Merged) -> None:
+        """Tell the device what became of its update."""
+        self._session.announce(message)
+        try:
+            await self._link.flush()
+        except ConnectionLost:
+            log.debug("%s left before it heard of %s", self.device, message.assignment)
+
+    async def replace(self) -> None:
+        """The device has a newer connection; this one is of no use any more."""
+        await self.fail("replaced", "the device has connected again")
+
+    async def leave(self) -> None:
+        """Settle the accounts after the connection has ended."""
+        if self.device:
+            self._status.earlier.up += self._traffic.up
+            self._status.earlier.down += self._traffic.down
+            if self._status.current is self._traffic:
+                self._status.current = Traffic()
+                self._status.state = "offline"
+            store = self._run.store
+            if self._handover is not None:
+                await self._handover.leave()
+            await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
+            await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
+
+    async def fail(self, code: str, message: str) -> None:
+        """Tell the device what is wrong, and close."""
+        self._dismissed = True
+        if code == "revoked" and self._handover is not None:
+            self._handover.forget()
+        try:
+            await self._link.fail(code, message)
+        except ConnectionLost:
+            log.debug("%s left before it heard: %s", self.device or "a device", message)
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case Hello():
+                await self._greeted(event)
+            case Enrol():
+                await self._enrol(event)
+            case Proof():
+                self._prove(event)
+                self._proven()
+                self._host.greet(self)
+            case Ready():
+                await self._ready(event)
+            case FetchRequested():
+                await self._send(event)
+            case SendProgress():
+                if event.sent == event.size:
+                    self._fetching.discard(event.sha256)
+                    if not self._fetching and self._status.state == "downloading":
+                        self._status.state = "training"
+            case Offer() if self._handover is not None:
+                await self._handover.offered(event)
+            case Received() if self._handover is not None:
+                await self._handover.received(event)
+            case Decline():
+                log.warning("%s gave %s back: %s", self.device, event.assignment, event.message)
+                if event.code == "evaluation":
+                    self._run.federated.lost(self.device)
+                elif self._handover is not None:
+                    await self._handover.failed(event.assignment)
+            case Evaluated():
+                self._evaluated(event)
+            case PeerError():
+                log.warning("%s reports: %s [%s]", self.device or "a device", event.message, event.code)
+            case _:
+                raise ProtocolError(f"{type(event).__name__} is not for a coordinator")
+
+    async def _greeted(self, message: Hello) -> None:
+        store = self._run.store
+
+        def look_up() -> tuple[bytes | None, bool]:
+            record = store.device(message.device)
+            return store.secret(message.device), record is not None and record.revoked_at is not None
+
+        secret, self._revoked = await self._run.offload(look_up)
+        self._session.challenge(secret)
+
+    async def _enrol(self, message: Enrol) -> None:
+        server, given = self._run.config.server, message.token.encode()
+        digest = None
+        if not (server.token and hmac.compare_digest(server.token.encode(), given)) and (server.needs_token or given):
+            digest = hashlib.sha256(given).hexdigest()  # one that `ftte invite` made; only its hash is kept
+        secret = bytes.fromhex(message.secret)
+        if len(secret) != SECRET_BYTES:
+            raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        device = self._session.device
+        run = self._run
+        match await run.offload(lambda: run.store.enrol(device, secret, run.clock.wall(), token=digest)):
+            case "taken":
+                raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
+            case "token":
+                raise Refused(
+                    "enrolment", "the enrolment token is wrong, used up, or has run out: ask the operator for a new one"
+                )
+            case "revoked":
+                raise Refused("revoked", "the operator has revoked this device")
+        self._session.enrolled(secret)
+
+    def _prove(self, message: Proof) -> None:
+        if not self._session.prove(message, self._run.versions.newest.version):
+            raise Refused("auth", f"{self._session.device} could not prove that it is the device that enrolled")
+        if self._revoked:  # said to the device itself only
+            raise Refused("revoked", "the operator has revoked this device")
+        self.device = self._session.device
+        self._status = self._run.device(self.device)
+        self._status.current = self._traffic
+        self._status.state = "idle"
+        self._handover = Handover(
+            self._run, self._session, self._host.dispatcher, self.device, self._status, self._link.now
+        )
+
+    async def _ready(self, message: Ready) -> None:
+        self._status.samples = message.samples
+        self._status.peak_rss_bytes = message.peak_rss_bytes
+        self._status.torch_loaded = message.torch_loaded
+        self._status.engine = message.engine
+        self._holds = message.holds
+        self._profile = {
+            "engine": message.engine,
+            "executorch": message.executorch,
+            "budget": message.budget,
+            "samples": message.samples,
+        }
+        if self._run.finished is not None:
+            self._session.announce(self._run.finished)
+            return
+        self._status.state = "waiting"
+        await self._host.dispatcher.ask(self, message)
+
+    def _evaluated(self, message: Evaluated) -> None:
+        self._status.state = "idle"
+        result = self._run.federated.answer(
+            self.device, message.evaluation, self._status.tier, message.samples, message.metrics
+        )
+        if result is not None:
+            numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+            log.info("version %d on %d devices' own samples: %s", result.version, result.devices, numbers)
+
+    async def _send(self, event: FetchRequested) -> None:
+        if event.sha256 not in self._fetchable:
+            raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
+        self._fetching.add(event.sha256)
+        self._status.state = "downloading"
+        if (difference := self._differences.get(event.sha256)) is not None:
+            content = memoryview(difference)
+        else:
+            content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
+        self._session.send_artifact(event.sha256, content, event.offset, self._link.now())

@@ -1,0 +1,225 @@
+"""What one device hands in, from its offer to the acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.layout import Vector
+from mobile_sdk.manifest import FileEntry
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.messages import Offer
+from mobile_sdk.protocol.session import Received
+
+from ..errors import UpdateRefused
+from ..programs.tiers import Tier
+from ..run_state import Run
+from ..scheduling.dispatcher import Dispatcher
+from ..status import DeviceStatus
+from ..store.interface import AssignmentRecord, UpdateRecord
+from ..updates.partial_uploads import Upload
+from ..updates.validation import check_offer, parse_update, plain_report
+
+__all__ = ["Handover"]
+
+# How long an offer may wait for room in the buffer; after that the device keeps its update and comes again.
+ROOM_SECONDS = 60.0
+
+# Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
+SMALL_BYTES = 65_536
+
+log = logging.getLogger(__name__)
+
+
+class Handover:
+    """
+    Updates of one connection's device, one at a time.
+
+    Args:
+        run: what all sessions share.
+        session: the device's, to answer it.
+        dispatcher: knows what the device is at work on.
+        device: its name, proved.
+        status: what is shown of it.
+        now: a monotonic time in seconds.
+
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        session: CoordinatorSession,
+        dispatcher: Dispatcher,
+        device: str,
+        status: DeviceStatus,
+        now: Callable[[], float],
+    ) -> None:
+        self._run = run
+        self._session = session
+        self._dispatcher = dispatcher
+        self._device = device
+        self._status = status
+        self._now = now
+        self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
+        self._upload: Upload | None = None
+
+    async def leave(self) -> None:
+        """The connection is gone: what has come of an update is kept for the next one."""
+        if self._upload is not None:
+            try:
+                await self._run.offload(self._upload.spool, self._now())
+            finally:
+                self._upload.release()
+
+    def forget(self) -> None:
+        """Nothing is to be left of what has come."""
+        if self._upload is not None:
+            self._upload.release()
+            self._upload = None
+
+    async def offered(self, offer: Offer) -> None:
+        """Take a new update, acknowledge a known one, or say why not."""
+        if self._upload is not None:
+            raise ProtocolError("an update was offered while another is on its way")
+        run = self._run
+        record = self._dispatcher.assignment(self._device)
+        if record is None or record.id != offer.assignment:
+            # Not what it is at work on: handed in before, given back, overdue, or made up.
+            record, known = await run.offload(self._look_up, offer.assignment)
+            if known:
+                staleness = run.versions.staleness(known.version)
+                self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
+                return
+        await self._room()
+        staleness = run.versions.staleness(record.version) if record is not None else 0
+        tier = run.tier(record.tier) if record is not None else None
+        try:
+            if run.finished is not None:
+                raise UpdateRefused("finished", "the run has ended")
+            mine = record is not None and record.device == self._device
+            if mine and record is not None and not run.versions.is_ancestor(record.version):
+                raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
+            accepted = check_offer(offer, record, self._device, tier, staleness, run.config.merge.staleness.maximum)
+        except UpdateRefused as error:
+            await self._reject(offer, error)
+            return
+        self._offer = (offer, *accepted)
+        self._status.state = "uploading"
+        self._upload = run.uploads.begin(self._device, offer.artifact, self._now())
+        if offer.follows:
+            await self._drop(self._upload)  # what was here of it before: it comes whole
+        elif self._upload.size == offer.artifact.size:
+            await self._complete()
+        else:
+            self._session.fetch(offer.artifact, self._upload.size)
+
+    def _look_up(self, assignment: str) -> tuple[AssignmentRecord | None, AssignmentRecord | None]:
+        """An assignment, and once more if it is this device's and its update was accepted. Blocks."""
+        store = self._run.store
+        record = store.assignment(assignment)
+        known = record is not None and record.device == self._device and store.is_accepted(assignment)
+        return record, record if known else None
+
+    async def received(self, event: Received) -> None:
+        chunk, upload = event.chunk, self._upload
+        if upload is None:
+            raise ProtocolError("a chunk came of an upload that was not offered")
+        upload.append(chunk.data)
+        if upload.should_spool(self._now()):
+            await self._run.offload(upload.spool, self._now())
+        if event.last:
+            await self._complete()  # whose answer acknowledges the last chunk
+        else:
+            self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
+
+    async def _room(self, *, reserve: bool = False) -> None:
+        """Wait until an update may come into the buffer, or send the device away."""
+        buffer = self._run.buffer
+        if buffer.has_room(self._device, reserve=reserve):
+            await buffer.room(self._device, reserve=reserve)
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await buffer.room(self._device, reserve=reserve)
+        except TimeoutError:
+            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
+
+    async def _drop(self, upload: Upload) -> None:
+        """Nothing is to be left of an upload here."""
+        if upload.on_disk:
+            await self._run.offload(upload.drop)
+        else:
+            upload.drop()
+
+    async def _complete(self) -> None:
+        """All bytes are here: as soon as there is a place in the buffer, take the update in."""
+        await self._room(reserve=True)
+        try:
+            await self._take_in()
+        finally:
+            self._run.buffer.release(self._device)
+
+    async def _take_in(self) -> None:
+        """Validate an update, write it down, acknowledge it."""
+        if self._offer is None or self._upload is None:
+            raise ProtocolError("an upload ended that was not offered")
+        (offer, assignment, tier), upload = self._offer, self._upload
+        run = self._run
+        try:
+            if upload.size <= SMALL_BYTES and not upload.on_disk:
+                content, delta = checked(upload, tier)  # sooner done than handed to a thread
+            else:
+                content, delta = await run.offload(checked, upload, tier)
+        except UpdateRefused as error:
+            torn = upload.resumed and error.code == "payload"
+            await self._drop(upload)
+            if torn:
+                # The part that was here may have been torn by a crash of ours; the device's copy is whole.
+                self._session.fetch(offer.artifact, 0)
+                return
+            self._offer = self._upload = None
+            await self._reject(offer, error)
+            return
+        record = UpdateRecord(
+            assignment=offer.assignment,
+            device=self._device,
+            version=assignment.version,
+            tier=tier.name,
+            artifact=FileEntry(offer.artifact.sha256, len(content)),
+            report=plain_report(offer.report),
+            received_at=run.clock.wall(),
+        )
+        new = await run.intake.accept(record, content, delta)
+        await self._drop(upload)
+        self._offer = self._upload = None
+        self._status.state = "idle"
+        self._dispatcher.ended(self._device)
+        self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
+
+    async def _reject(self, offer: Offer, error: UpdateRefused) -> None:
+        log.warning("the update of %s by %s was refused: %s [%s]", offer.assignment, self._device, error, error.code)
+        await self.failed(offer.assignment)
+        self._session.reject(offer.assignment, error.code, str(error))
+
+    async def failed(self, assignment: str) -> None:
+        """Nothing will come of it; the device's next request gets another."""
+        store = self._run.store
+
+        def write_down() -> None:
+            record = store.assignment(assignment)
+            if record is not None and record.device == self._device:
+                store.close_assignment(assignment)
+            store.add_failure(self._device)
+
+        await self._run.offload(write_down)
+        self._status.failures += 1
+        self._status.state = "idle"
+        self._dispatcher.ended(self._device)
+
+
+def checked(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
+    """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
+    content = upload.content()
+    return content, parse_update(content, upload.ref.sha256, tier)

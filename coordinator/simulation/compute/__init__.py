@@ -1,0 +1,1 @@
+"""How simulated devices train: processes, engines, and the time that steps take."""

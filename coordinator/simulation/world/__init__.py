@@ -1,0 +1,1 @@
+"""What is simulated: the scenario, its fleet, their samples and links."""

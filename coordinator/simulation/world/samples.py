@@ -1,0 +1,49 @@
+"""The training samples of a scenario, as files that every worker maps."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import ConfigError
+
+__all__ = ["Samples", "load_samples"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """``x`` (n, ...) and ``y`` (n, ...), mapped from the files; ``writers`` (n,) where the source names them."""
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
+    writers: npt.NDArray[np.int64] | None
+    x_path: Path
+    y_path: Path
+
+
+def load_samples(source: str, folder: Path) -> Samples:
+    """
+    Call ``package.module:function`` and keep what it gives in ``folder``.
+
+    Raises:
+        ConfigError: if there is no such function, or it gives anything but arrays of equal length.
+
+    """
+    module, _, name = source.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot load data.source {source!r}: {error}") from error
+    result = function()
+    if not isinstance(result, tuple) or len(result) not in (2, 3) or len({len(array) for array in result}) != 1:
+        raise ConfigError(f"data.source {source!r} must give (x, y) or (x, y, writer), arrays of equal length")
+    x_path, y_path = folder / "x.npy", folder / "y.npy"
+    np.save(x_path, result[0])
+    np.save(y_path, result[1])
+    writers = np.asarray(result[2], np.int64) if len(result) == 3 else None
+    return Samples(np.load(x_path, mmap_mode="r"), np.load(y_path, mmap_mode="r"), writers, x_path, y_path)

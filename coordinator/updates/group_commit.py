@@ -1,0 +1,71 @@
+"""
+From a valid update to an acknowledged one.
+
+Updates that come while others are being written are written together: one folder sync and one
+transaction for all of them (group commit), so that many devices cost little more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mobile_sdk.clock import Offload
+from mobile_sdk.layout import Vector
+
+from ..store.interface import Store, UpdateRecord
+from .buffer import BufferedUpdate
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """
+    Writes updates down, then puts them into the buffer.
+
+    Args:
+        store: where they are written.
+        deliver: called with each new update once it is durable, in the event loop.
+        offload: runs the store's blocking calls.
+
+    """
+
+    def __init__(self, store: Store, deliver: Callable[[BufferedUpdate], None], offload: Offload) -> None:
+        self._store = store
+        self._deliver = deliver
+        self._offload = offload
+        self._waiting: list[tuple[UpdateRecord, bytes | memoryview, Vector, asyncio.Future[bool]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
+        """
+        Write an update down.
+
+        Returns:
+            Whether it is new; false if this update was accepted before. Either way it is durable.
+
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((record, content, delta, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        return await future
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                new = await self._offload(self._store.accept, [(record, content) for record, content, _, _ in group])
+            except Exception as error:
+                # A full disk, say: nobody is acknowledged, every device keeps its update and tries again.
+                for _, _, _, future in group:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for record, _, delta, future in group:
+                fresh = record.assignment in new
+                new.discard(record.assignment)
+                if fresh:
+                    self._deliver(BufferedUpdate(record, delta))
+                if not future.done():
+                    future.set_result(fresh)

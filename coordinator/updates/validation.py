@@ -1,0 +1,138 @@
+"""Is an update what it claims to be? Decided before anything is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mobile_sdk import safetensors
+from mobile_sdk.errors import PayloadError
+from mobile_sdk.layout import Vector
+from mobile_sdk.payload import decode_update
+from mobile_sdk.protocol.messages import Offer
+
+from ..errors import UpdateRefused
+from ..programs.tiers import Tier
+from ..store.interface import AssignmentRecord
+
+__all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update", "plain_report"]
+
+# What a safetensors header of a reasonable model takes; the arrays themselves are counted exactly.
+MAX_HEADER_BYTES = 100_000
+
+# An element beyond this is no training step; summed, such elements could overflow the weights.
+MAX_MAGNITUDE = 1e6
+
+# More metrics than a task has are somebody's attempt to fill the database.
+MAX_METRICS = 64
+
+# An example weight beyond this is a mistake or an attack on the average.
+MAX_SAMPLES = 100_000_000
+
+
+def check_offer(
+    offer: Offer,
+    assignment: AssignmentRecord | None,
+    device: str,
+    tier: Tier | None,
+    staleness: int,
+    maximum: int | None,
+) -> tuple[AssignmentRecord, Tier]:
+    """
+    Whether an update of this description can be taken at all.
+
+    Args:
+        offer: what the device announced.
+        assignment: the assignment that it names, if there is one.
+        device: who offers it.
+        tier: the assignment's tier.
+        staleness: versions merged since the one that it was trained from.
+        maximum: the run's limit of staleness, or none.
+
+    Returns:
+        The assignment and the tier that the update answers.
+
+    Raises:
+        UpdateRefused: with a code and a sentence for the device.
+
+    """
+    if assignment is None or assignment.device != device or tier is None:
+        raise UpdateRefused("unknown-assignment", f"{offer.assignment} was never given to this device")
+    if not assignment.open:
+        raise UpdateRefused("unknown-assignment", f"{offer.assignment} was given back or replaced")
+    if offer.report.get("version") != assignment.version:
+        raise UpdateRefused(
+            "unknown-version",
+            f"the update was trained from version {offer.report.get('version')!r}; "
+            f"{offer.assignment} is for version {assignment.version}",
+        )
+    samples = offer.report.get("samples")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
+        raise UpdateRefused("report", f"the update counts {samples!r} samples; it must be 1 to {MAX_SAMPLES}")
+    if maximum is not None and staleness > maximum:
+        raise UpdateRefused("stale", f"the update is {staleness} versions old; this run takes {maximum} at the most")
+    if offer.artifact.encoding != "identity":
+        raise UpdateRefused("payload", f"updates are not packed; this one is {offer.artifact.encoding}")
+    most = tier.update_bytes + MAX_HEADER_BYTES  # every packing is shorter than float32
+    if offer.artifact.size > most:
+        raise UpdateRefused(
+            "size", f"the update has {offer.artifact.size} bytes; the tier {tier.name} takes at most {most}"
+        )
+    return assignment, tier
+
+
+def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector:
+    """
+    The update's elements in the order of ``tier.positions``, float32.
+
+    Raises:
+        UpdateRefused: if the bytes are not what was announced, or no update of the tier's subset in a packing that
+            :mod:`mobile_sdk.payload` knows, finite and of a sane magnitude.
+
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UpdateRefused("payload", "the update came with another hash than was announced: send it again")
+    try:
+        decoded = dict(decode_update(*safetensors.loads(content), tier.manifest.subset))
+    except PayloadError as error:
+        raise UpdateRefused("payload", f"not an update of the tier {tier.name}: {error}") from error
+    parts = [array.reshape(-1) for array in decoded.values()]
+    for name, part in zip(decoded, parts, strict=True):
+        if not len(part):
+            continue
+        # Neither makes a copy, and both are not a number if any element is.
+        largest = max(float(part.max()), -float(part.min()))
+        if not math.isfinite(largest):
+            raise UpdateRefused("not-finite", f"{name!r} holds values that are infinite or not a number")
+        if largest > MAX_MAGNITUDE:
+            raise UpdateRefused("magnitude", f"{name!r} holds values beyond {MAX_MAGNITUDE:g}")
+    if not parts:
+        return np.empty(0, np.float32)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report's known numbers; anything else that a device says is not kept."""
+    known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds")
+    plain: dict[str, Any] = {name: report[name] for name in known if _is_number(report.get(name))}
+    plain["metrics"] = _numbers(report.get("metrics"))
+    # Where the task has parameters that stay on devices: both models on the device's own samples.
+    for name in ("global_metrics", "personal_metrics"):
+        if name in report:
+            plain[name] = _numbers(report[name])
+    return plain
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    if not isinstance(values, dict) or len(values) > MAX_METRICS:
+        return {}
+    return {name: v for name, v in values.items() if _is_number(v) and len(name) <= 64 and name.isprintable()}
+
+
+def _is_number(value: Any) -> bool:
+    # The comparison holds for no NaN and no infinity, and takes integers of any length.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63

@@ -1,0 +1,119 @@
+"""
+Shorter ways to a version, for devices that hold another one.
+
+What a device holds it says itself, whenever it asks for work; nothing is remembered of it here. Differences are kept in
+memory for as long as there is room, since many devices come from the same version.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from mobile_sdk.durable_files import map_file
+from mobile_sdk.errors import PayloadError
+from mobile_sdk.payload import make_difference
+from mobile_sdk.protocol.messages import ArtifactRef, Difference, Hex, Sha256
+
+from ..errors import StoreError
+from ..store.interface import Store
+
+__all__ = ["Downlink"]
+
+# Packed differences in memory, for all devices together.
+MOST_BYTES = 64_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class _Packed:
+    """A difference as it is sent."""
+
+    artifact: ArtifactRef
+    content: bytes
+
+
+class Downlink:
+    """
+    Differences between the files of published versions.
+
+    Args:
+        store: where the files are.
+
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: collections.OrderedDict[tuple[str, str], _Packed | None] = collections.OrderedDict()
+        self._bytes = 0
+        self._looking = threading.Lock()  # held for no longer than a look takes
+        self._making = threading.Lock()  # who comes second finds what the first has made
+
+    def known(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> Mapping[Difference, bytes] | None:
+        """What :meth:`differences` gives, if all of it has been made before; does not block."""
+        try:
+            return _shortest(holds, weights, self._look)
+        except KeyError:
+            return None
+
+    def differences(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> Mapping[Difference, bytes]:
+        """
+        The shortest ways to the files of a version, with their content; none where the file itself is shorter.
+
+        Blocks.
+
+        Args:
+            holds: the files that the device has.
+            weights: the files that it shall have.
+
+        """
+        with self._making:
+            return _shortest(holds, weights, self._between)
+
+    def _look(self, base: str, target: str) -> _Packed | None:
+        with self._looking:
+            self._known.move_to_end((base, target))
+            return self._known[base, target]
+
+    def _between(self, base: str, target: str) -> _Packed | None:
+        try:
+            return self._look(base, target)
+        except KeyError:
+            content = self._make(base, target)
+        packed = None
+        if content:
+            packed = _Packed(ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content)), content)
+        with self._looking:
+            self._known[base, target] = packed
+            self._bytes += len(content or b"")
+            while self._bytes > MOST_BYTES and len(self._known) > 1:
+                _, oldest = self._known.popitem(last=False)
+                self._bytes -= 0 if oldest is None else len(oldest.content)
+        return packed
+
+    def _make(self, base: str, target: str) -> bytes | None:
+        try:
+            old = map_file(self._store.artifact(base)) if base else None
+            return make_difference(old, map_file(self._store.artifact(target)))
+        except (StoreError, PayloadError, OSError, ValueError):  # pruned, or never one of ours
+            return None
+
+
+def _shortest(
+    holds: Sequence[str], weights: Sequence[ArtifactRef], between: Callable[[str, str], _Packed | None]
+) -> dict[Difference, bytes]:
+    """The shortest ways to ``weights``, of those that ``between`` gives from a file to another, or from nothing."""
+    found = {}
+    for ref in weights:
+        if ref.sha256 in holds:
+            continue
+        ways = [(base, way) for base in holds if (way := between(base, ref.sha256))]
+        if not ways:
+            ways = [("", way) for way in (between("", ref.sha256),) if way]
+        if ways:
+            base, way = min(ways, key=lambda found: found[1].artifact.size)
+            if way.artifact.size < ref.size:
+                found[Difference(Sha256(ref.sha256), Hex(base), way.artifact)] = way.content
+    return found

@@ -1,0 +1,274 @@
+"""
+The weights over time.
+
+A version is published as safetensors files that overlay each other: one with what no tier ever
+trains, which never changes and travels once, and one with the rest. The latter lies on a grid
+(:mod:`mobile_sdk.payload.grid`), so that devices can be sent differences; the exact weights, which merging goes on
+from, are the coordinator's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from mobile_sdk import safetensors
+from mobile_sdk.durable_files import map_file
+from mobile_sdk.layout import Arrays, Layout, Subset, Vector
+from mobile_sdk.payload.grid import METADATA, Grid
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+from mobile_sdk.weights import map_weights
+
+from ..errors import StoreError
+from ..merge.merger import trained_region
+from ..merge.optimisers import State
+from ..merge.regions import Region
+from ..store.interface import DiscardedUpdate, MergedUpdate, Store, VersionRecord
+
+__all__ = ["PutWeights", "Versions", "put_weights", "trained_part"]
+
+# The name of the optimiser's state among what the coordinator alone needs of a version.
+OPTIMISER = "optimiser"
+
+# Earlier versions that are kept in memory, for staleness by distance.
+CACHED = 4
+
+
+# The name of the exact weights among a version's private files.
+MASTER = "master"
+
+
+@dataclasses.dataclass(frozen=True)
+class PutWeights:
+    """The files of a version: what devices get, and what they do not."""
+
+    weights: tuple[ArtifactRef, ...]
+    private: Mapping[str, ArtifactRef]
+
+
+def put_weights(
+    store: Store,
+    layout: Layout,
+    subsets: Iterable[Subset],
+    vector: Vector,
+    grid: Grid | None,
+    inside: Collection[str] = (),
+    frozen_grid: Grid | None = None,
+) -> PutWeights:
+    """
+    Write a weight vector as the files of a version; what did not change is there already.
+
+    What is ``inside`` all programs is a file of its own, which no device needs. So are frozen weights that lie on
+    ``frozen_grid``: devices can be sent their integers.
+    """
+    views = layout.views(vector)
+    trained = trained_part(subsets, views)
+    frozen = {name: view for name, view in views.items() if name not in trained}
+    held = {name: view for name, view in frozen.items() if name in inside}
+    sent = {name: view for name, view in frozen.items() if name not in inside}
+    coarse = {name for name, _ in frozen_grid.shapes} if frozen_grid is not None else set()
+    exact = {name: view for name, view in sent.items() if name not in coarse}
+    contents = [safetensors.dumps(part) for part in (held, exact) if part]
+    if frozen_grid is not None:
+        parts = {name: sent[name] for name, _ in frozen_grid.shapes}
+        contents.append(safetensors.dumps(parts, {METADATA: frozen_grid.to_text()}))
+    refs = _put(store, *contents)
+    return _put_trained(store, refs, trained, grid, {})
+
+
+def _put_trained(
+    store: Store, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
+) -> PutWeights:
+    """Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync."""
+    parts = {"": safetensors.dumps(trained)}
+    if grid is not None:
+        published = {name: grid.snap(name, view) for name, view in trained.items()}
+        parts = {"": safetensors.dumps(published, {METADATA: grid.to_text()}), MASTER: parts[""]}
+    if state:
+        parts[OPTIMISER] = safetensors.dumps(dict(state))
+    refs = dict(zip(parts, _put(store, *parts.values()), strict=True))
+    return PutWeights((*frozen, refs.pop("")), refs)
+
+
+def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
+    """The parameters that some tier trains, in layout order."""
+    names = {name for subset in subsets for name in subset}
+    return {name: view for name, view in views.items() if name in names}
+
+
+def _put(store: Store, *contents: bytes) -> list[ArtifactRef]:
+    return [ArtifactRef(Sha256(entry.sha256), entry.size) for entry in store.put(*contents)]
+
+
+class Versions:
+    """
+    The newest version, and how the next one is made durable.
+
+    ``trained`` is the region of the weight vector that some tier trains; merging knows nothing else of it. ``merges``
+    counts them all, those that were rolled back as well: numbers of versions may have gaps.
+
+    Args:
+        store: where versions are kept.
+        layout: of the weight vector.
+        subsets: of all tiers.
+        inside: names of frozen weights that all tiers' programs have inside.
+
+    """
+
+    def __init__(self, store: Store, layout: Layout, subsets: Sequence[Subset], inside: Collection[str] = ()) -> None:
+        self._store = store
+        self._inside = frozenset(inside)
+        self._held: dict[str, bool] = {}
+        self._layout = layout
+        self._subsets = subsets
+        self.trained = trained_region([Region(subset.positions()) for subset in subsets])
+        self._parents: dict[int, int] = {}
+        self._depths = {-1: -1}  # merges since version 0; a rollback is none
+        self._pruned: set[int] = set()
+        self.merges = 0
+        for record in store.versions():
+            self._place(record)
+            if record.pruned:
+                self._pruned.add(record.version)
+        self.newest = store.latest()
+        self._line = self._ancestors(self.newest.version)
+        self.grid = self._grid(self.newest)
+        self.vector = self.load(self.newest)
+        self.state = self._load_state(self.newest)
+        self._cached: dict[int, Vector] = {}
+
+    def load(self, record: VersionRecord) -> Vector:
+        """
+        The exact weights of a version. Blocks.
+
+        Raises:
+            StoreError: if its files are damaged, or were pruned.
+
+        """
+        if record.pruned:
+            raise StoreError(f"the weights of version {record.version} were pruned: choose a version that is kept")
+        refs = [*record.weights, *(ref for name, ref in record.private.items() if name == MASTER)]
+        paths = [self._store.verified(ref.sha256) for ref in refs]
+        return self._layout.flatten(map_weights(self._layout, paths))
+
+    def sent(self, record: VersionRecord) -> tuple[ArtifactRef, ...]:
+        """The files of a version that devices need: not those of weights that their programs have inside. Blocks."""
+        if not self._inside:
+            return record.weights
+        *frozen, trained = record.weights  # what is frozen is the same files in every version
+        for ref in frozen:
+            if ref.sha256 not in self._held:
+                names = safetensors.loads(map_file(self._store.artifact(ref.sha256)))[0].keys()
+                self._held[ref.sha256] = names <= self._inside
+        return (*(ref for ref in frozen if not self._held[ref.sha256]), trained)
+
+    def at(self, version: int) -> Vector:
+        """The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does."""
+        if version not in self._cached:
+            while len(self._cached) >= CACHED:
+                del self._cached[next(iter(self._cached))]
+            self._cached[version] = self.trained.gather(self.load(self._store.version(version)))
+        return self._cached[version]
+
+    def has_weights(self, version: int) -> bool:
+        """Whether the files of a version are still here."""
+        return version not in self._pruned
+
+    def forget(self, pruned: Iterable[int]) -> None:
+        """Versions have lost their files."""
+        self._pruned.update(pruned)
+
+    def with_trained(self, trained: Vector) -> Vector:
+        """The whole weight vector, with new values where tiers train."""
+        vector = self.vector.copy()
+        self.trained.scatter(trained, vector)
+        return vector
+
+    def _grid(self, record: VersionRecord) -> Grid | None:
+        """The grid that a version was published on, if it was: it stays the same for the whole run."""
+        return Grid.in_file(*safetensors.loads(map_file(self._store.artifact(record.weights[-1].sha256))))
+
+    def commit(
+        self,
+        vector: Vector,
+        state: State,
+        metrics: Mapping[str, float],
+        merged: Sequence[MergedUpdate],
+        discarded: Sequence[DiscardedUpdate],
+        created_at: float,
+    ) -> VersionRecord:
+        """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
+        trained = trained_part(self._subsets, self._layout.views(vector))
+        put = _put_trained(self._store, self.newest.weights[:-1], trained, self.grid, state)
+        number = self._store.next_number()
+        record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
+        self._store.commit(record, merged, discarded)
+        self._advance(record, vector, state)
+        return record
+
+    def roll_back(
+        self,
+        to: int,
+        discarded: Sequence[DiscardedUpdate],
+        closed: Sequence[str],
+        created_at: float,
+        *,
+        by: str,
+        why: str,
+    ) -> VersionRecord:
+        """
+        Make a version that repeats version ``to``, its parent. Blocks; durable when it returns.
+
+        Args:
+            to: the version to go back to.
+            discarded: accepted updates that are based on versions in between.
+            closed: open assignments that are.
+            created_at: wall time.
+            by: who wants it, and
+            why: for the audit log.
+
+        Raises:
+            StoreError: if there is no such version, or its weights were pruned.
+
+        """
+        target = self._store.version(to)
+        vector = self.load(target)
+        record = dataclasses.replace(
+            target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
+        )
+        self._store.rollback(record, discarded, closed, by=by, why=why)
+        self._advance(record, vector, self._load_state(record))
+        return record
+
+    def _load_state(self, record: VersionRecord) -> State:
+        ref = record.private.get(OPTIMISER)
+        if ref is None:
+            return {}
+        arrays, _ = safetensors.loads(self._store.verified(ref.sha256).read_bytes())
+        return arrays
+
+    def staleness(self, version: int) -> int:
+        """Versions merged since ``version``, an ancestor of the newest or the newest itself."""
+        return self._depths[self.newest.version] - self._depths.get(version, -1)
+
+    def is_ancestor(self, version: int, of: int | None = None) -> bool:
+        """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
+        return version in (self._line if of is None else self._ancestors(of))
+
+    def _advance(self, record: VersionRecord, vector: Vector, state: State) -> None:
+        self._place(record)
+        self._line = self._ancestors(record.version) if record.kind == "rollback" else self._line
+        self._line.add(record.version)
+        self.newest, self.vector, self.state = record, vector, state
+
+    def _place(self, record: VersionRecord) -> None:
+        self.merges += record.kind == "merge"
+        self._parents[record.version] = record.parent
+        self._depths[record.version] = self._depths[record.parent] + (record.kind != "rollback")
+
+    def _ancestors(self, version: int) -> set[int]:
+        line = set()
+        while version >= 0:
+            line.add(version)
+            version = self._parents.get(version, -1)
+        return line
