@@ -30,10 +30,10 @@ from coordinator.loop.coordinator import Coordinator
 from coordinator.net.listener import listen
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import load_tiers
-from coordinator.store.interface import RunRecord, TierRecord, VersionRecord
+from coordinator.store.records import RunRecord, TierRecord, VersionRecord
 from coordinator.store.segments import SEGMENT_BYTES
 from coordinator.store.sqlite import SqliteStore
-from coordinator.versions.history import put_weights
+from coordinator.versions.files import put_weights
 from mobile_sdk.layout import Layout, Parameter, Subset, Vector
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry, InputContract, Manifest, Memory
 from mobile_sdk.payload import Grid

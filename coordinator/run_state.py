@@ -17,11 +17,13 @@ from mobile_sdk.protocol.messages import Finished
 from .config import Config
 from .errors import StoreError, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
+from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
 from .scheduling.quota import Quota
-from .status import DeviceStatus, RunStatus, Traffic
-from .store.interface import DiscardedUpdate, MergedUpdate, Store, VersionRecord
+from .status import DeviceStatus, RunStatus
+from .store.interface import Store
+from .store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .updates.buffer import Buffer, BufferedUpdate
 from .updates.group_commit import Intake
 from .updates.partial_uploads import Uploads

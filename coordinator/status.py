@@ -6,19 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from .store.interface import Phase
+from .net.traffic import Traffic
+from .store.records import Phase
 
-__all__ = ["DeviceState", "DeviceStatus", "RunStatus", "Traffic"]
+__all__ = ["DeviceState", "DeviceStatus", "RunStatus"]
 
 DeviceState = Literal["offline", "idle", "waiting", "downloading", "training", "evaluating", "uploading"]
-
-
-@dataclasses.dataclass
-class Traffic:
-    """Bytes that a device's connection moved, counted at the socket."""
-
-    up: int = 0
-    down: int = 0
 
 
 @dataclasses.dataclass

@@ -22,6 +22,8 @@ from .program.verify import verify
 from .search import plan_for
 from .task import Task
 
+__all__ = ["export"]
+
 
 def export(
     task: Task,

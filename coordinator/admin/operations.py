@@ -12,11 +12,11 @@ from mobile_sdk.invite import Invite
 
 from ..errors import ConflictError, NotFoundError
 from ..net.tls import certificate_fingerprint
-from ..programs.begin import sign_tiers
+from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
 from ..runs.served_run import Running
 from ..status import DeviceStatus
-from ..store.interface import DeviceRecord, TokenRecord, VersionRecord
+from ..store.records import DeviceRecord, TokenRecord, VersionRecord
 
 __all__ = ["Operations"]
 

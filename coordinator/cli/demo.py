@@ -22,7 +22,7 @@ from rich.console import Console
 from ..app import FAREWELL_SECONDS, Serving, serving
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
-from ..reports.summary import show
+from ..reports.summary_table import show
 
 __all__ = ["demo"]
 

@@ -74,7 +74,7 @@ async def _serve_until(server: Serving, console: Console, stay: bool) -> None:
     if stay:
         await server.stay()
         return
-    from ..reports.summary import show
+    from ..reports.summary_table import show
 
     runs = list(server.service.runs.values())
     for running, summary in zip(runs, await server.run(), strict=True):

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from mobile_sdk.errors import Refused
 
 from ..config import EvaluationSection
-from ..store.interface import VersionRecord
-from ..updates.validation import MAX_SAMPLES
+from ..merge.contribution import MAX_SAMPLES
+from ..store.records import VersionRecord
 
 __all__ = ["FederatedEvaluation", "FederatedResult"]
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from ..config import EvaluationSection
-from ..store.interface import VersionRecord
+from ..store.records import VersionRecord
 
 __all__ = ["Watch"]
 

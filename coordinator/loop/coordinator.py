@@ -23,13 +23,15 @@ from mobile_sdk.training.evaluation import finite
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
 from ..evaluation.metric_watch import Watch
+from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
 from ..run_state import Run
 from ..scheduling.dispatcher import Dispatcher
 from ..sessions.device_connection import DeviceSession
-from ..status import RunStatus, Traffic
-from ..store.interface import DiscardedUpdate, MergedUpdate, Phase, Store, VersionRecord
+from ..status import RunStatus
+from ..store.interface import Store
+from ..store.records import DiscardedUpdate, MergedUpdate, Phase, VersionRecord
 from ..updates.buffer import BufferedUpdate
 from ..versions.retention import prune
 from .merging import Merging

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..config import MergeSection, OptimiserSection, StalenessSection
+from ..config import MergeSection
 from ..merge.contribution import Contribution
-from ..merge.merger import Merged, Merger
-from ..merge.optimisers import Adam, Momentum, ServerOptimiser, Sgd
+from ..merge.from_config import merger
+from ..merge.merger import Merged
 from ..merge.regions import Region
-from ..merge.staleness import AgeVariance, Constant, Distance, Exponential, Hinge, Polynomial, StalenessPolicy
 from ..programs.tiers import Tier
 from ..updates.buffer import BufferedUpdate
 from ..versions.history import Versions
 
-__all__ = ["Merging", "merger", "staleness_policy"]
+__all__ = ["Merging"]
 
 
 class Merging:
@@ -64,45 +63,3 @@ class Merging:
         ]
         versions = self._versions
         return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
-
-
-def merger(section: MergeSection) -> Merger:
-    """What a run file says of merging."""
-    return Merger(
-        policy=staleness_policy(section.staleness),
-        rule=section.rule,
-        min_holders=section.min_holders,
-        min_contributors=section.min_contributors_per_coordinate,
-        optimiser=server_optimiser(section.optimiser, section.learning_rate),
-        clip_norm=section.clip_norm,
-        outlier_factor=section.outlier_factor,
-        difference=section.difference,
-    )
-
-
-def server_optimiser(section: OptimiserSection, learning_rate: float) -> ServerOptimiser:
-    """The server optimiser that a run file names."""
-    match section.kind:
-        case "sgd":
-            return Sgd(learning_rate)
-        case "momentum":
-            return Momentum(learning_rate, section.momentum, section.correct)
-        case "adam":
-            return Adam(learning_rate, section.momentum, section.beta2, section.epsilon, section.correct)
-
-
-def staleness_policy(section: StalenessSection) -> StalenessPolicy:
-    """The policy that a run file names."""
-    match section.policy:
-        case "constant":
-            return Constant()
-        case "polynomial":
-            return Polynomial(section.exponent)
-        case "hinge":
-            return Hinge(section.slope, section.threshold)
-        case "exponential":
-            return Exponential(section.rate)
-        case "age_variance":
-            return AgeVariance(section.exponent, section.beta)
-        case "distance":
-            return Distance(section.scale)

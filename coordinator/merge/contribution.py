@@ -34,3 +34,7 @@ class Contribution:
     staleness: int = 0
     base: int = 0
     device: str = ""
+
+
+# An example weight beyond this is a mistake or an attack on the average.
+MAX_SAMPLES = 100_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..status import Traffic
+from .traffic import Traffic
 
 __all__ = ["gathered"]
 

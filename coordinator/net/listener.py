@@ -15,10 +15,10 @@ from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketCon
 
 from ..config import ServerSection
 from ..errors import ConfigError
-from ..status import Traffic
 from .admission import Gate
 from .coalescing import gathered
 from .tls import server_context
+from .traffic import Traffic
 
 __all__ = ["Host", "listen"]
 

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.payload import unpack, unpack_text
-from mobile_sdk.protocol.messages import ArtifactRef
+from mobile_sdk.protocol.messages import ArtifactRef, Ready
+from mobile_sdk.sizes import format_bytes
 
-from ..store.interface import Store, TierRecord
+from ..store.interface import Store
+from ..store.records import TierRecord
 
-__all__ = ["Tier", "choose_tier", "load_tiers", "unpacked_manifest", "unpacked_program"]
+__all__ = ["Tier", "choose_tier", "load_tiers", "pick_tier", "unpacked_manifest", "unpacked_program"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,3 +99,35 @@ def choose_tier(tiers: Sequence[Tier], budget: int) -> Tier | None:
     """The largest tier whose measured memory fits ``budget`` bytes (0: no limit); none if nothing fits."""
     fitting = [tier for tier in tiers if budget == 0 or tier.needs_bytes <= budget]
     return fitting[-1] if fitting else None
+
+
+def pick_tier(tiers: Sequence[Tier], ready: Ready) -> Tier:
+    """
+    The program for a device.
+
+    Raises:
+        Refused: if nothing fits it.
+
+    """
+    tier = choose_tier(tiers, ready.budget)
+    if tier is None:
+        least = tiers[0]
+        raise Refused(
+            "budget",
+            f"the budget of {format_bytes(ready.budget)} is too small: the smallest tier, {least.name}, "
+            f"needs {format_bytes(least.needs_bytes)}",
+        )
+    if ENGINE_FILES.get(ready.engine) != GRAPH_FILE and ready.executorch != tier.manifest.executorch:
+        raise Refused(
+            "runtime",
+            f"the device runs ExecuTorch {ready.executorch}, the programs need {tier.manifest.executorch}: "
+            f"install the SDK that belongs to this coordinator",
+        )
+    serving = tier.serving(ready.engine)
+    if serving is None:
+        raise Refused(
+            "engine",
+            f"the run's programs were made by an exporter that wrote nothing for the engine {ready.engine!r}: "
+            "begin the run anew",
+        )
+    return serving

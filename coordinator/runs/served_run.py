@@ -15,13 +15,15 @@ from mobile_sdk.protocol.messages import Finished
 from ..config import Config
 from ..evaluation.central_process import EvaluationProcess
 from ..loop.coordinator import Coordinator
-from ..programs.begin import Progress, begin_or_resume, load_evaluator
+from ..programs.begin import begin_or_resume
+from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
+from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
 from ..store.sqlite import SqliteStore
 
-__all__ = ["Running", "open_run"]
+__all__ = ["Running", "load_evaluator", "open_run"]
 
 log = logging.getLogger(__name__)
 
@@ -130,3 +132,13 @@ def open_run(config: Config, progress: Progress) -> Running:
     except BaseException:
         store.close()
         raise
+
+
+def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
+    """The run's central evaluation, in a program of ``tier``; none if the task has no held-out data."""
+    run = store.run()
+    if run is None or not run.evaluation:
+        return None
+    manifest = unpacked_manifest(store, tier.record)
+    program = unpacked_program(store, tier.record)
+    return EvaluationProcess(manifest, program, store.verified(run.evaluation).read_bytes())

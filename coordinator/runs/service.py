@@ -13,8 +13,8 @@ from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, dec
 
 from ..config import Config, ServerSection
 from ..errors import ConfigError, ConflictError
-from ..programs.begin import stop_planning
-from ..status import Traffic
+from ..net.traffic import Traffic
+from ..programs.export_workers import stop_planning
 from .served_run import Running, open_run
 
 __all__ = ["Service"]

@@ -8,16 +8,13 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from mobile_sdk.errors import Refused
-from mobile_sdk.manifest import ENGINE_FILES, GRAPH_FILE
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
-from mobile_sdk.sizes import format_bytes
 
 from ..errors import StoreError, StoreUnavailable
-from ..programs.tiers import Tier, choose_tier
+from ..programs.tiers import Tier, pick_tier
 from ..run_state import Run
-from ..store.interface import AssignmentRecord, AssignmentRequest
+from ..store.records import AssignmentRecord, AssignmentRequest
 from .scheduler import Postpone, Scheduler
 
 __all__ = ["Applicant", "Dispatcher"]
@@ -309,35 +306,3 @@ async def _quietly(work: Coroutine[Any, Any, None]) -> None:
         log.error("%s", error)
     except Exception:
         log.exception("giving work out failed")
-
-
-def pick_tier(tiers: Sequence[Tier], ready: Ready) -> Tier:
-    """
-    The program for a device.
-
-    Raises:
-        Refused: if nothing fits it.
-
-    """
-    tier = choose_tier(tiers, ready.budget)
-    if tier is None:
-        least = tiers[0]
-        raise Refused(
-            "budget",
-            f"the budget of {format_bytes(ready.budget)} is too small: the smallest tier, {least.name}, "
-            f"needs {format_bytes(least.needs_bytes)}",
-        )
-    if ENGINE_FILES.get(ready.engine) != GRAPH_FILE and ready.executorch != tier.manifest.executorch:
-        raise Refused(
-            "runtime",
-            f"the device runs ExecuTorch {ready.executorch}, the programs need {tier.manifest.executorch}: "
-            f"install the SDK that belongs to this coordinator",
-        )
-    serving = tier.serving(ready.engine)
-    if serving is None:
-        raise Refused(
-            "engine",
-            f"the run's programs were made by an exporter that wrote nothing for the engine {ready.engine!r}: "
-            "begin the run anew",
-        )
-    return serving

@@ -35,10 +35,11 @@ from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Receiv
 
 from ..errors import StoreUnavailable
 from ..net.admission import Rate
+from ..net.traffic import Traffic
 from ..programs.tiers import Tier
 from ..run_state import Run
 from ..scheduling.dispatcher import Dispatcher
-from ..status import DeviceStatus, Traffic
+from ..status import DeviceStatus
 from .update_upload import Handover
 
 __all__ = ["DeviceSession", "Host"]

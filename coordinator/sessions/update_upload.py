@@ -18,7 +18,7 @@ from ..programs.tiers import Tier
 from ..run_state import Run
 from ..scheduling.dispatcher import Dispatcher
 from ..status import DeviceStatus
-from ..store.interface import AssignmentRecord, UpdateRecord
+from ..store.records import AssignmentRecord, UpdateRecord
 from ..updates.partial_uploads import Upload
 from ..updates.validation import check_offer, parse_update, plain_report
 

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..net.traffic import Traffic
 from ..run_state import Run
-from ..status import Traffic
 from .device import Device
 
 __all__ = ["Point", "summarise"]

@@ -8,7 +8,7 @@ import dataclasses
 
 from mobile_sdk.layout import Vector
 
-from ..store.interface import UpdateRecord
+from ..store.records import UpdateRecord
 
 __all__ = ["Buffer", "BufferedUpdate"]
 

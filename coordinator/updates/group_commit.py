@@ -13,7 +13,8 @@ from collections.abc import Callable
 from mobile_sdk.clock import Offload
 from mobile_sdk.layout import Vector
 
-from ..store.interface import Store, UpdateRecord
+from ..store.interface import Store
+from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
 
 __all__ = ["Intake"]

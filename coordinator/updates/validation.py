@@ -16,8 +16,9 @@ from mobile_sdk.payload import decode_update
 from mobile_sdk.protocol.messages import Offer
 
 from ..errors import UpdateRefused
+from ..merge.contribution import MAX_SAMPLES
 from ..programs.tiers import Tier
-from ..store.interface import AssignmentRecord
+from ..store.records import AssignmentRecord
 
 __all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update", "plain_report"]
 
@@ -29,9 +30,6 @@ MAX_MAGNITUDE = 1e6
 
 # More metrics than a task has are somebody's attempt to fill the database.
 MAX_METRICS = 64
-
-# An example weight beyond this is a mistake or an attack on the average.
-MAX_SAMPLES = 100_000_000
 
 
 def check_offer(

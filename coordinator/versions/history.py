@@ -14,90 +14,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mobile_sdk import safetensors
 from mobile_sdk.durable_files import map_file
-from mobile_sdk.layout import Arrays, Layout, Subset, Vector
-from mobile_sdk.payload.grid import METADATA, Grid
-from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+from mobile_sdk.layout import Layout, Subset, Vector
+from mobile_sdk.payload.grid import Grid
+from mobile_sdk.protocol.messages import ArtifactRef
 from mobile_sdk.weights import map_weights
 
 from ..errors import StoreError
 from ..merge.merger import trained_region
 from ..merge.optimisers import State
 from ..merge.regions import Region
-from ..store.interface import DiscardedUpdate, MergedUpdate, Store, VersionRecord
+from ..store.interface import Store
+from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
+from .files import MASTER, OPTIMISER, put_trained, trained_part
 
-__all__ = ["PutWeights", "Versions", "put_weights", "trained_part"]
+__all__ = ["Versions"]
 
-# The name of the optimiser's state among what the coordinator alone needs of a version.
-OPTIMISER = "optimiser"
 
 # Earlier versions that are kept in memory, for staleness by distance.
 CACHED = 4
-
-
-# The name of the exact weights among a version's private files.
-MASTER = "master"
-
-
-@dataclasses.dataclass(frozen=True)
-class PutWeights:
-    """The files of a version: what devices get, and what they do not."""
-
-    weights: tuple[ArtifactRef, ...]
-    private: Mapping[str, ArtifactRef]
-
-
-def put_weights(
-    store: Store,
-    layout: Layout,
-    subsets: Iterable[Subset],
-    vector: Vector,
-    grid: Grid | None,
-    inside: Collection[str] = (),
-    frozen_grid: Grid | None = None,
-) -> PutWeights:
-    """
-    Write a weight vector as the files of a version; what did not change is there already.
-
-    What is ``inside`` all programs is a file of its own, which no device needs. So are frozen weights that lie on
-    ``frozen_grid``: devices can be sent their integers.
-    """
-    views = layout.views(vector)
-    trained = trained_part(subsets, views)
-    frozen = {name: view for name, view in views.items() if name not in trained}
-    held = {name: view for name, view in frozen.items() if name in inside}
-    sent = {name: view for name, view in frozen.items() if name not in inside}
-    coarse = {name for name, _ in frozen_grid.shapes} if frozen_grid is not None else set()
-    exact = {name: view for name, view in sent.items() if name not in coarse}
-    contents = [safetensors.dumps(part) for part in (held, exact) if part]
-    if frozen_grid is not None:
-        parts = {name: sent[name] for name, _ in frozen_grid.shapes}
-        contents.append(safetensors.dumps(parts, {METADATA: frozen_grid.to_text()}))
-    refs = _put(store, *contents)
-    return _put_trained(store, refs, trained, grid, {})
-
-
-def _put_trained(
-    store: Store, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
-) -> PutWeights:
-    """Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync."""
-    parts = {"": safetensors.dumps(trained)}
-    if grid is not None:
-        published = {name: grid.snap(name, view) for name, view in trained.items()}
-        parts = {"": safetensors.dumps(published, {METADATA: grid.to_text()}), MASTER: parts[""]}
-    if state:
-        parts[OPTIMISER] = safetensors.dumps(dict(state))
-    refs = dict(zip(parts, _put(store, *parts.values()), strict=True))
-    return PutWeights((*frozen, refs.pop("")), refs)
-
-
-def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
-    """The parameters that some tier trains, in layout order."""
-    names = {name for subset in subsets for name in subset}
-    return {name: view for name, view in views.items() if name in names}
-
-
-def _put(store: Store, *contents: bytes) -> list[ArtifactRef]:
-    return [ArtifactRef(Sha256(entry.sha256), entry.size) for entry in store.put(*contents)]
 
 
 class Versions:
@@ -199,7 +133,7 @@ class Versions:
     ) -> VersionRecord:
         """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
         trained = trained_part(self._subsets, self._layout.views(vector))
-        put = _put_trained(self._store, self.newest.weights[:-1], trained, self.grid, state)
+        put = put_trained(self._store, self.newest.weights[:-1], trained, self.grid, state)
         number = self._store.next_number()
         record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
         self._store.commit(record, merged, discarded)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..config import RetentionSection
-from ..store.interface import Store, VersionRecord
+from ..store.interface import Store
+from ..store.records import VersionRecord
 
 __all__ = ["prune"]
 

@@ -35,6 +35,8 @@ from .rewrites import (
 from .rewrites.convolution import tile_limit
 from .values import Value, cat, slice_axis
 
+__all__ = ["FAMILIES", "decompositions", "lower", "prepare"]
+
 FAMILIES = (
     activations,
     convolution,

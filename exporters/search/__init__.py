@@ -7,8 +7,9 @@ the largest expected gain, ``tiers.py`` measures what they find and settles the 
 
 from __future__ import annotations
 
-from .all_budgets import MODES, Mode, Tier, Tiers, plan_tiers
+from .all_budgets import MODES, Mode, Tiers, plan_tiers
 from .measurements import Measurements
+from .one_budget import Tier
 from .plans import evidence_of, plan_for, plans_for, select
 
 __all__ = [

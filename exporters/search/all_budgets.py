@@ -22,7 +22,7 @@ from ..space import FROZEN, Levels, Space
 from .measurements import Measurements
 from .one_budget import Search, Tier
 
-__all__ = ["MODES", "Mode", "Tier", "Tiers", "plan_tiers"]
+__all__ = ["MODES", "Mode", "Tiers", "plan_tiers"]
 
 Mode = Literal["nested", "common"]
 MODES: tuple[Mode, ...] = ("nested", "common")

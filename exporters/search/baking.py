@@ -9,6 +9,8 @@ from ..plan import Plan, frozen_in_all
 from ..program.build import build
 from ..task import Task
 
+__all__ = ["Memory", "bake", "measured"]
+
 Memory = Callable[[Task, Plan], int]
 
 

@@ -18,6 +18,8 @@ from ..space import Space
 from ..task import Samples, Task
 from .all_budgets import Mode, plan_tiers
 
+__all__ = ["DEFAULT_SELECTOR", "evidence_of", "plan_for", "plans_for", "select"]
+
 DEFAULT_SELECTOR = "sensitivity"
 
 

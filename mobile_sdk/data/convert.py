@@ -11,6 +11,8 @@ from ..errors import DataError
 from .base import ArrayDataset, Dataset, SequenceDataset
 from .folder import FolderDataset
 
+__all__ = ["as_dataset"]
+
 
 def as_dataset(source: Any) -> Dataset:
     """

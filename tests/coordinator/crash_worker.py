@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.config import RetentionSection
-from coordinator.store.interface import MergedUpdate, RunRecord, Store, TierRecord, UpdateRecord, VersionRecord
+from coordinator.store.interface import Store
+from coordinator.store.records import MergedUpdate, RunRecord, TierRecord, UpdateRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
 from coordinator.versions.retention import prune
 from mobile_sdk.manifest import FileEntry

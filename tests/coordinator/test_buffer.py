@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from coordinator.store.interface import UpdateRecord
+from coordinator.store.records import UpdateRecord
 from coordinator.updates.buffer import Buffer, BufferedUpdate
 from mobile_sdk.manifest import FileEntry
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from coordinator.config import Config, parse_config
-from coordinator.loop.merging import merger
 from coordinator.merge.contribution import Contribution
+from coordinator.merge.from_config import merger
 from coordinator.merge.regions import Region
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.config import EvaluationSection
 from coordinator.evaluation.federated import FederatedEvaluation
-from coordinator.store.interface import VersionRecord
+from coordinator.store.records import VersionRecord
 from mobile_sdk.errors import Refused
 
 FLEET = [f"d{number}" for number in range(20)]

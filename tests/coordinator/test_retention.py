@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import RetentionSection
-from coordinator.store.interface import RunRecord, TierRecord, VersionRecord
+from coordinator.store.records import RunRecord, TierRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
 from coordinator.versions.retention import prune
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256

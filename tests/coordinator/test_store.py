@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.store.interface import (
+from coordinator.store.records import (
     DiscardedUpdate,
     MergedUpdate,
     RunRecord,

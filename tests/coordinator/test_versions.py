@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.store.interface import RunRecord, TierRecord, VersionRecord
+from coordinator.store.records import RunRecord, TierRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
-from coordinator.versions.history import Versions, put_weights
+from coordinator.versions.files import put_weights
+from coordinator.versions.history import Versions
 from mobile_sdk.errors import PayloadError
 from mobile_sdk.layout import Layout, Parameter, Slice, Subset, Vector
 from mobile_sdk.payload import Grid

@@ -6,7 +6,7 @@ from typing import Any
 
 from coordinator.config import EvaluationSection
 from coordinator.evaluation.metric_watch import Watch
-from coordinator.store.interface import VersionRecord
+from coordinator.store.records import VersionRecord
 
 
 def version(number: int, accuracy: float | None, parent: int | None = None, kind: Any = "merge") -> VersionRecord:

@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 
 from coordinator.config import ServerSection
 from coordinator.net.listener import listen
+from coordinator.net.traffic import Traffic
 from coordinator.simulation.virtual_time import run
 from coordinator.simulation.world.links import LinkProfile, Network
-from coordinator.status import Traffic
 from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, ConnectionLost, WebSocketConnection
 
 FRAMES: list[str | bytes] = ["", "x" * 125, "ü" * 63, "x" * 126, b"y" * 65535, b"y" * 65536, b"z" * 200_000]

@@ -13,7 +13,7 @@ from coordinator.config import Config, parse_config
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier, load_tiers
 from coordinator.run_state import Run
-from coordinator.store.interface import UpdateRecord
+from coordinator.store.records import UpdateRecord
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock, offload

@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 
 from mobile_sdk.net.connection import CLOSE_SECONDS, SEND_SECONDS, WEBSOCKET_LIMITS, Connect, Connection, ConnectionLost
 
-from ...status import Traffic
+from ...net.traffic import Traffic
 
 __all__ = ["LinkProfile", "Network", "SimulatedConnection", "frame_bytes"]
 

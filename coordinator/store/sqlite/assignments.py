@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import StoreError
 from ..crash_points import step
-from ..interface import AssignmentRecord, AssignmentRequest
+from ..records import AssignmentRecord, AssignmentRequest
 from .database import Database
 
 __all__ = ["AssignmentTable", "assignment_number"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import StoreError
-from ..interface import AuditEntry, DeviceRecord, Enrolment, TokenRecord
+from ..records import AuditEntry, DeviceRecord, Enrolment, TokenRecord
 from .database import Database
 
 __all__ = ["DeviceTables", "write_audit"]

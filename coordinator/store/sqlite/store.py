@@ -18,7 +18,7 @@ from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
 from ..content_files import ContentFiles
-from ..interface import Phase, RunRecord, TierRecord, VersionRecord
+from ..records import Phase, RunRecord, TierRecord, VersionRecord
 from ..segments import Location, Segments
 from .assignments import AssignmentTable
 from .backup import backup_runs

@@ -13,7 +13,7 @@ from mobile_sdk.manifest import FileEntry
 
 from ...errors import StoreError
 from ..crash_points import step
-from ..interface import DiscardedUpdate, MergedUpdate, UpdateRecord
+from ..records import DiscardedUpdate, MergedUpdate, UpdateRecord
 from ..segments import Location, Segments
 from .assignments import assignment_number
 from .backup import backup_runs, remove_leftovers

@@ -13,7 +13,7 @@ from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
 from ..crash_points import step
-from ..interface import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..records import DiscardedUpdate, MergedUpdate, VersionRecord
 from ..segments import Location
 from .assignments import assignment_number
 from .database import Database
