@@ -1,6 +1,6 @@
 """
-FedAvg, FedAsync or FedBuff in APPFL's virtual-time simulation, for ``benchmarks/peers.py``; runs in an environment of
-its own.
+FedAvg, FedAsync or FedBuff in APPFL's virtual-time simulation, for ``benchmarks/simulation/peers.py``; runs in an
+environment of its own.
 
     python appfl_simulation.py WORK.npz MODEL.pt SETTINGS.json RESULT.json
 

@@ -1,5 +1,5 @@
 """
-Flower's gRPC server (``start_server``, deprecated) and its clients, for ``benchmarks/server_peers.py``; runs in
+Flower's gRPC server (``start_server``, deprecated) and its clients, for ``benchmarks/server/peers.py``; runs in
 Flower's own environment.
 
     python flower_grpc.py server PORT CLIENTS ROUNDS ELEMENTS     # prints updates per second and its own CPU seconds

@@ -1,5 +1,5 @@
 """
-FedAvg in Flower's own simulation, for ``benchmarks/peers.py``; runs in an environment of its own.
+FedAvg in Flower's own simulation, for ``benchmarks/simulation/peers.py``; runs in an environment of its own.
 
     python flower_simulation.py WORK.npz MODEL.pt SETTINGS.json RESULT.json
 """

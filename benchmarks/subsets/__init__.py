@@ -1,1 +1,1 @@
-"""The parts of ``benchmarks/subset_search.py``."""
+"""The parts of ``benchmarks/subsets/search.py``."""

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cifar10
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import cifar10
 from exporters import Task
 from exporters.zoo.examples import correct, cross_entropy
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import cifar10
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from benchmarks import cifar10
 
 __all__ = ["Domains", "Sizes", "load"]
 

@@ -11,7 +11,7 @@ Updates of 1 MB (250,000 float32) from clients that train nothing, all in one pr
 Sides are interleaved, medians over the rounds; SuperLink, which takes minutes to start, runs once. Flower is
 installed by this script, into an environment of its own.
 
-    python -m benchmarks.server_peers [--devices 50] [--nodes 20] [--rounds 3]
+    python -m benchmarks.server.peers [--devices 50] [--nodes 20] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import FLOWER, environment
-from benchmarks.server_load import RESULTS, machine, measure
+from benchmarks.server.load import RESULTS, machine, measure
+from benchmarks.simulation.peers import FLOWER, environment
 
-PROGRAMS = Path(__file__).parent / "peer_programs"
+PROGRAMS = Path(__file__).parents[1] / "peer_programs"
 UPDATE_BYTES = 1_000_000
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "GRPC_VERBOSITY": "ERROR"}
 

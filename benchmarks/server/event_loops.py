@@ -1,7 +1,7 @@
 """
 The coordinator on uvloop and on asyncio's own event loop: updates per second, processor time, how late the loop is.
 
-    python -m benchmarks.event_loops [--update-bytes N] [--devices N] [--rounds N] [--out FILE]
+    python -m benchmarks.server.event_loops [--update-bytes N] [--devices N] [--rounds N] [--out FILE]
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.server_load import measure, percentiles
+from benchmarks.server.load import measure, percentiles
 
-RESULTS = Path(__file__).parent / "results" / "event_loops.json"
+RESULTS = Path(__file__).parents[1] / "results" / "event_loops.json"
 LOOPS: dict[str, list[str]] = {"uvloop": [], "asyncio": ["--asyncio"]}
 
 

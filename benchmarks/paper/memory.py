@@ -47,7 +47,7 @@ print(json.dumps([idle, peak_rss_bytes()]))
 @functools.cache
 def memory() -> dict[str, Any]:
     """Bytes per plan and micro-batch: ``budget``, ``growth`` over the idle client, ``rss``; ratios to full."""
-    from benchmarks.paper_runs import Paper
+    from benchmarks.paper.runs import Paper
     from benchmarks.paper_task import from_pretrained
 
     task = from_pretrained()

@@ -10,7 +10,8 @@ trips, and client trips per second from the first such point on, so nobody pays 
 Of the three, Flower has FedAvg alone. APPFL's FedCompass keeps real time, which its virtual clock does not drive, so it
 is not here. Both are installed by this script, into environments of their own.
 
-    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.peers [--devices N] [--cohort N] [--rounds N] [--json FILE]
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.simulation.peers \\
+        [--devices N] [--cohort N] [--rounds N] [--json FILE]
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from coordinator.simulation.simulate import drawn, simulate
 from coordinator.simulation.world.samples import load_samples
 from coordinator.simulation.world.scenario import parse_scenario
 
-PROGRAMS = Path(__file__).parent / "peer_programs"
+PROGRAMS = Path(__file__).parents[1] / "peer_programs"
 FLOWER = "flwr[simulation]==1.42.0"
 APPFL = "appfl==1.12.0"
 ALGORITHMS = {"fedavg": ("FTTE", "Flower", "APPFL"), "fedasync": ("FTTE", "APPFL"), "fedbuff": ("FTTE", "APPFL")}
@@ -126,7 +127,7 @@ def scenario(options: argparse.Namespace, algorithm: str) -> Any:
                 "samples": SAMPLES,
             },
             "devices": {"phone": {"memory": "40MB", "up": LINK, "down": LINK, "spread": 0.3}},
-            "run": {"name": "peers", "task": "benchmarks.peers:task"},
+            "run": {"name": "peers", "task": "benchmarks.simulation.peers:task"},
             "budgets": {"full": "40MB"},
             "training": {"epochs": 1, "batch_size": BATCH_SIZE, "learning_rate": options.learning_rate},
             "payload": {"update": "float32", "differences": False},

@@ -1,7 +1,7 @@
 """
 FTTE against synchronous full-model FedAvg on CIFAR-10, with the product's own code: time, device memory and payload.
 
-    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.ftte_paper --quick
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.paper.run --quick
 
 Everything that could be bent is fixed in ``scenarios/paper.toml``, whose hash every result names. Runs are kept under
 the hash of their settings, in ``benchmarks/results/paper``, so the grid can be finished over several sittings: what
@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper_memory import memory
-from benchmarks.paper_report import (
+from benchmarks.paper.memory import memory
+from benchmarks.paper.report import (
     algorithms,
     figures,
     final_accuracy,
@@ -33,10 +33,10 @@ from benchmarks.paper_report import (
     to_target,
     write_csv,
 )
-from benchmarks.paper_runs import DONE, Paper, Run, grid, trials
+from benchmarks.paper.runs import DONE, Paper, Run, grid, trials
 
-RESULTS = Path(__file__).parent / "results"
-DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = Path(__file__).parents[1] / "results"
+DOCS = Path(__file__).parents[2] / "docs"
 # What a run takes if none was timed yet.
 TRIPS_PER_SECOND = 15.0
 

@@ -7,10 +7,10 @@ connection, storage and 50 images, which train one epoch with the native engine.
 all its processes: once from its start to its end, with imports and the export of the program, and once from the moment
 on when it listens. Nobody evaluates.
 
-FLARE's own edge path comes first (:mod:`benchmarks.flare_edge`), with as many devices and updates and as large a
+FLARE's own edge path comes first (:mod:`benchmarks.server.flare_edge`), with as many devices and updates and as large a
 buffer; its phones do not train. It has an environment of its own, which is installed if it is not there yet.
 
-    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.update_cost [--versions 60]
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.server.update_cost [--versions 60]
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks import flare_edge
 from benchmarks.paper_task import part
 from benchmarks.payload import started, wait_for
-from benchmarks.server_load import RESULTS, machine
+from benchmarks.server import flare_edge
+from benchmarks.server.load import RESULTS, machine
 from exporters import Task
 from exporters.zoo.examples import cross_entropy
 
@@ -76,7 +76,7 @@ def measured(packing: str, versions: int) -> dict[str, float]:
         x, y = (array[: DEVICES * SAMPLES].reshape(DEVICES, SAMPLES, *array.shape[1:]) for array in part("devices"))
         np.savez(samples, x=x, y=y)
         (folder / "run.toml").write_text(
-            '[run]\nname = "convnet"\ntask = "benchmarks.update_cost:task"\n[server]\nport = 0\n'
+            '[run]\nname = "convnet"\ntask = "benchmarks.server.update_cost:task"\n[server]\nport = 0\n'
             '[budgets]\nall = "40MB"\n'
             "[training]\nepochs = 1\nbatch_size = 16\nlearning_rate = 0.05\n"
             f"[merge]\nbuffer = {BUFFER}\n[stop]\nversions = {versions}\n[payload]\n{PACKINGS[packing]}\n"

@@ -1,5 +1,5 @@
 """
-NVIDIA FLARE's edge path, run here: bytes and server CPU per update, for :mod:`benchmarks.update_cost`.
+NVIDIA FLARE's edge path, run here: bytes and server CPU per update, for :mod:`benchmarks.server.update_cost`.
 
 Its own example, provisioned and started by its own tools: a server, two relays, six clients of which four serve
 phones, and the proxy that phones talk to; each job adds processes of its own. The phones are threads of one process
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import PROGRAMS, environment
+from benchmarks.simulation.peers import PROGRAMS, environment
 
 __all__ = ["FLARE", "measured"]
 

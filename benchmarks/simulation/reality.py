@@ -1,8 +1,8 @@
 """
 A simulation against reality: the same scenario with real processes, sockets and waiting.
 
-    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.simulation_reality --quota
-    python -m benchmarks.simulation_reality --devices 16 --versions 60
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.simulation.reality --quota
+    python -m benchmarks.simulation.reality --devices 16 --versions 60
 
 Every device is an ``ftte-device`` process behind a link of its own: a relay that delays and limits what passes, as the
 scenario says. With ``--quota`` (root, two idle processors) it trains the CIFAR-10 net of the comparison with
@@ -36,7 +36,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import paper_task
-from benchmarks.processor_quota import limited_group
+from benchmarks.simulation.processor_quota import limited_group
 from coordinator.app import Serving, serving
 from coordinator.simulation.simulate import drawn, simulate
 from coordinator.simulation.world.fleet import Profile
@@ -44,7 +44,7 @@ from coordinator.simulation.world.samples import load_samples
 from coordinator.simulation.world.scenario import Scenario, parse_scenario
 from exporters import Task
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 STEP_SECONDS = {"small": 0.01, "large": 0.02}
 READ_BYTES = 16 * 1024
 START_SECONDS = 120.0
@@ -80,7 +80,7 @@ def quota_scenario(devices: int, versions: int, trip_seconds: Mapping[str, float
                 }
                 for kind, quota in QUOTAS.items()
             },
-            "run": {"name": "reality", "task": "benchmarks.simulation_reality:cifar10"},
+            "run": {"name": "reality", "task": "benchmarks.simulation.reality:cifar10"},
             "budgets": {"small": "5MB", "large": "40MB"},
             # So low that learning takes the half hour.
             "training": {"epochs": 1, "learning_rate": 0.0006},

@@ -8,7 +8,7 @@ that of the common plan; draws that end more than a twentieth below are thrown a
 search fills what is left of a budget, and ends at nearly the same plan from random scores here (``--plans`` prints what
 each selector comes to).
 
-    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.subset_federated [--random 3] [--seeds 1]
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.subsets.federated [--random 3] [--seeds 1]
 
 A simulation of 3,000 trips takes about five minutes on two cores. Each is kept in ``results/subset_federated.json``
 and not run again.
@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import paper_task
-from benchmarks.ftte_paper import _Runner, _tune
-from benchmarks.paper_report import final_accuracy
-from benchmarks.paper_runs import SCENARIO, Paper, Run, grid, merged
-from benchmarks.server_load import RESULTS, machine
+from benchmarks.paper.report import final_accuracy
+from benchmarks.paper.run import _Runner, _tune
+from benchmarks.paper.runs import SCENARIO, Paper, Run, grid, merged
+from benchmarks.server.load import RESULTS, machine
 from coordinator.simulation.simulate import simulate
 from coordinator.simulation.world.scenario import parse_scenario
 from exporters import Plan, Task

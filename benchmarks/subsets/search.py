@@ -8,7 +8,7 @@ micro-batch. Memory is measured in the SDK's native runtime, in a fresh process 
 the scores of contribution analysis, given to other layers. Whatever was worked out is kept, so a stopped benchmark
 goes on where it was.
 
-    python benchmarks/subset_search.py --data cifar-10-batches-py [--quick] [--minutes N] [--json FILE] [--figure FILE]
+    python -m benchmarks.subsets.search --data cifar-10-batches-py [--quick] [--minutes N] [--json FILE] [--figure FILE]
 
 """
 
@@ -25,14 +25,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import cifar10
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from subsets import backbones, domains, figure
 
+from benchmarks import cifar10
+from benchmarks.subsets import backbones, domains, figure
 from exporters import BudgetError, Plan, Task
 from exporters.cache.journal import Journal
 from exporters.cli.picture import draw

@@ -8,8 +8,8 @@ how late the event loop is meanwhile, with merges and evaluations going on; memo
 restart after SIGKILL takes with 1,000 updates that were not merged yet; and a merge of 32 updates of 10 MB
 against the time that numpy needs to add the arrays.
 
-    python benchmarks/server_load.py             # about twenty minutes
-    python benchmarks/server_load.py --quick     # one minute
+    python -m benchmarks.server.load             # about twenty minutes
+    python -m benchmarks.server.load --quick     # one minute
 
 Writes results/server_load.json and results/server_load.png.
 """
@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+RESULTS = HERE.parent / "results"
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 DEVICES = (1, 100, 2000)
@@ -54,7 +54,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=HERE.parent,
+            cwd=HERE.parents[1],
         )
         self.hello = self._read()
 
@@ -95,7 +95,7 @@ class Devices:
         command = [sys.executable, HERE / "load_devices.py", kind, server.hello["url"], "--key", server.hello["key"]]
         command += ["--devices", str(devices), "--update-bytes", str(update_bytes), "--at-once", str(CONCURRENCY)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "connected":

@@ -15,9 +15,9 @@ from coordinator.simulation.world.scenario import parse_scenario
 
 __all__ = ["Paper", "Run", "grid"]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCENARIO = ROOT / "scenarios" / "paper.toml"
-DONE = Path(__file__).parent / "results" / "paper"
+DONE = Path(__file__).parents[1] / "results" / "paper"
 FULL = "40MB"
 POINTS = 40
 TUNING_POINTS = 8  # the final accuracy is all that a trial is for

@@ -1,7 +1,7 @@
 """
 What a simulation takes: memory of an idle fleet, trips per second, and where the time goes.
 
-    python -m benchmarks.simulation_speed --idle 10000 --devices 500 --versions 50
+    python -m benchmarks.simulation.speed --idle 10000 --devices 500 --versions 50
 
 ``idle``: so many devices connected and waiting for their turn, one of them at work. ``busy``: all at work, on a net so
 small that the simulator itself is what is measured; ``--profile`` says which functions take the time. ``frozen``: fifty
@@ -28,7 +28,7 @@ from coordinator.simulation.compute import frozen_prefix as prefix
 from coordinator.simulation.simulate import simulate
 from coordinator.simulation.world.scenario import Scenario, parse_scenario
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 SAMPLES = 20_000
 
 
@@ -48,7 +48,7 @@ def scenario(devices: int, versions: int, /, **sections: Any) -> Scenario:
                 "evaluate_every": 1_000_000,
                 "step_seconds": {"small": 0.001},
             },
-            "data": {"source": "benchmarks.simulation_speed:samples", "split": "even", "samples": 2},
+            "data": {"source": "benchmarks.simulation.speed:samples", "split": "even", "samples": 2},
             "devices": {"phone": {"memory": "1.2MB", "slowdown": 1000, "spread": 0.5}},
             "run": {"name": "speed", "task": "exporters.zoo.digits:task"},
             "budgets": {"small": "1.2MB"},
@@ -72,7 +72,7 @@ def frozen_scenario() -> Scenario:
         50,
         30,
         simulation={"devices": 50, "hours": 24, "evaluate_every": 1_000_000, "step_seconds": {"small": 0.01}},
-        data={"source": "benchmarks.simulation_speed:images", "split": "even", "samples": 55},
+        data={"source": "benchmarks.simulation.speed:images", "split": "even", "samples": 55},
         run={"name": "speed", "task": "exporters.zoo.convnets:group_norm"},
         devices={"phone": {"memory": "3MB", "slowdown": 20}},
         budgets={"small": "3MB"},

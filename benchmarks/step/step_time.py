@@ -10,7 +10,7 @@ the peak of a step.
 About ten minutes on two idle cores. ``--table FILE`` replaces the table in a Markdown file, between the marks
 ``<!-- step_time -->`` and ``<!-- /step_time -->``.
 
-    python benchmarks/step_time.py [--quick] [--tasks NAME ...] [--json FILE] [--figure FILE] [--table FILE]
+    python -m benchmarks.step.step_time [--quick] [--tasks NAME ...] [--json FILE] [--figure FILE] [--table FILE]
 
 """
 

@@ -7,7 +7,7 @@ on one thread and operands that are ready: no unrolling, no activation, no norma
 in a step beside them comes on top, so the stock export's time over this one bounds the gain of any lowering into
 products on this machine. The stock export's time and ours come from a result of ``step_time.py``, on the same machine.
 
-    python benchmarks/step_floor.py --results benchmarks/results/step_time.json [--json FILE] [--table FILE]
+    python -m benchmarks.step.step_floor --results benchmarks/results/step_time.json [--json FILE] [--table FILE]
 
 """
 
