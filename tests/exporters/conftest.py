@@ -7,11 +7,11 @@ from collections.abc import Iterator
 # Its compiled part crashes when it is loaded after ExecuTorch's runtime, which pytest's plugin would do.
 import hypothesis  # noqa: F401
 import pytest
-from export_tasks import tiny_task
 
 from exporters import Plan, Program, Task, export
 from exporters.zoo import digits
 from mobile_sdk.layout import Slice, Subset
+from tests.exporters.export_tasks import tiny_task
 
 
 @pytest.fixture(scope="session", autouse=True)

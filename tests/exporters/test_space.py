@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from export_tasks import task_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -15,6 +14,7 @@ from exporters.program.step import Step
 from exporters.space import BIAS, FROZEN, WHOLE, Space
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Slice
+from tests.exporters.export_tasks import task_of
 
 
 class _Crossed(nn.Module):

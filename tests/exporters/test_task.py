@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from export_tasks import correct, per_sample, tiny_task
 from torch import nn
 
 from exporters import ExportError, Plan, Task, TaskError, load_task
 from mobile_sdk.errors import LayoutError
 from mobile_sdk.layout import Slice, Subset
+from tests.exporters.export_tasks import correct, per_sample, tiny_task
 
 X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64)
 

@@ -1,0 +1,136 @@
+"""A backup is the state at one moment, whatever goes on meanwhile; a restore is that state, or nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.cli.main import main
+from coordinator.errors import StoreError
+from coordinator.store.sqlite import SqliteStore, backup, restore
+
+from .crash_worker import SIZE, accept, begin, content, merge, values
+
+
+def state_at(folder: Path, rounds: int) -> SqliteStore:
+    store = SqliteStore(folder)
+    (folder / "run.key").write_bytes(b"k" * 32)
+    begin(store)
+    for _ in range(rounds):
+        accept(store)
+        merge(store)
+    return store
+
+
+def is_whole(store: SqliteStore) -> None:
+    merged = [update.assignment for update in store.merged()]
+    weights = np.frombuffer(store.verified(store.latest().weights[0].sha256).read_bytes())
+    assert weights.tolist() == sum((values(content(name)) for name in merged), np.zeros(SIZE)).tolist()
+    for update in store.buffered():
+        assert store.content(update.assignment) == content(update.assignment)
+
+
+def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: Path) -> None:
+    store = state_at(tmp_path / "state", 4)
+    backup(tmp_path / "state", tmp_path / "backup.tar")
+    then = (store.versions(), store.buffered(), store.merged(), store.devices(), store.audit_log())
+    accept(store)
+    merge(store)
+    used = store.assign("phone-0", 0, "small", 9.0).number
+    number = store.next_number()
+    store.close()
+
+    restore(tmp_path / "backup.tar", tmp_path / "again", 10.0, by="anna")
+    again = SqliteStore(tmp_path / "again")
+    assert (again.versions(), again.buffered(), again.merged(), again.devices()) == then[:4]
+    assert again.audit_log()[:-1] == then[4]
+    assert (again.audit_log()[-1].actor, again.audit_log()[-1].action) == ("anna", "restored")
+    assert (tmp_path / "again" / "run.key").read_bytes() == b"k" * 32
+    is_whole(again)
+    assert again.assign("phone-0", 0, "small", 11.0).number > used + 1000
+    assert again.next_number() > number
+    accept(again)
+    merge(again)
+    is_whole(again)
+    again.close()
+
+
+def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", state, "150"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        while not worker.stdout.readline().startswith("merged"):
+            pass
+        taken = 0
+        while taken < 3 or (worker.poll() is None and taken < 20):
+            backup(state, tmp_path / f"{taken}.tar")
+            taken += 1
+        worker.stdout.read()
+        assert worker.wait() == 0
+    versions = []
+    for number in range(taken):
+        restore(tmp_path / f"{number}.tar", tmp_path / str(number), 1.0, by="anna")
+        store = SqliteStore(tmp_path / str(number))
+        is_whole(store)
+        versions.append(store.latest().version)
+        store.close()
+    assert versions == sorted(versions)
+    store = SqliteStore(state)
+    is_whole(store)
+    merge(store)
+    left = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert not [u.assignment for u in store.merged() if content(u.assignment)[:200] in left], "erasure was only put off"
+    store.close()
+
+
+def test_a_damaged_archive_restores_nothing(tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 2).close()
+    archive = tmp_path / "backup.tar"
+    backup(tmp_path / "state", archive)
+    whole = archive.read_bytes()
+    with tarfile.open(archive) as tar:
+        middle = next(entry.offset_data for entry in tar if entry.name.startswith("artifacts/"))
+    for broken in (whole[:middle], whole[: middle + 1] + b"?" + whole[middle + 2 :], b"no archive at all"):
+        archive.write_bytes(broken)
+        with pytest.raises(StoreError, match=r"backup\.tar"):
+            restore(archive, tmp_path / "again", 1.0, by="anna")
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith("again")] == []
+
+
+def test_an_archive_cannot_write_outside_the_state_directory(tmp_path: Path) -> None:
+    archive = tmp_path / "evil.tar"
+    (tmp_path / "evil").write_bytes(b"x")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "evil", "artifacts/../../escaped")
+    with pytest.raises(StoreError, match="not a backup of FTTE"):
+        restore(archive, tmp_path / "again", 1.0, by="anna")
+    assert not (tmp_path / "escaped").exists()
+
+
+def test_a_restore_never_overwrites(tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 1).close()
+    backup(tmp_path / "state", tmp_path / "backup.tar")
+    with pytest.raises(StoreError, match="not empty"):
+        restore(tmp_path / "backup.tar", tmp_path / "state", 1.0, by="anna")
+
+
+def test_the_commands_save_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state_at(tmp_path / "state", 2).close()
+    assert main(["backup", str(tmp_path / "state"), str(tmp_path / "b.tar")]) == 0
+    assert main(["restore", str(tmp_path / "b.tar"), str(tmp_path / "again")]) == 0
+    store = SqliteStore(tmp_path / "again")
+    is_whole(store)
+    store.close()
+    assert main(["restore", str(tmp_path / "b.tar"), str(tmp_path / "again")]) == 1
+    assert "never overwrites" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_is_no_state_directory_cannot_be_backed_up(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no state\.sqlite"):
+        backup(tmp_path, tmp_path / "backup.tar")
