@@ -38,7 +38,7 @@ from rich.table import Table
 
 from coordinator.config import parse_config
 from coordinator.merge.contribution import Contribution
-from coordinator.merge.regions import Region
+from coordinator.merge.regions import WeightRegion
 from coordinator.merge.rules import combine
 from coordinator.programs.begin import begin_or_resume
 from coordinator.programs.run_key import RunKey
@@ -120,7 +120,7 @@ def accuracy(engine: Engine, initial: Any, packing: UpdateFormat, on_grid: bool,
     """What a training reaches: the mean of its last versions on held-out digits."""
     manifest = engine.manifest
     layout, subset = manifest.layout, manifest.subset
-    region = Region(subset.positions())
+    region = WeightRegion(subset.positions())
     data = [ArrayDataset(*part(i, of=DEVICES, seed=2)) for i in range(DEVICES)]
     test = ArrayDataset(*held_out())
     master = initial.copy()

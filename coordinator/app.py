@@ -9,22 +9,22 @@ from typing import Any
 
 from rich.console import Console
 
-from .admin.server import administered
+from .admin.server import open_admin
 from .config import Config, ServerSection
 from .errors import ConfigError
-from .net.admission import Gate
+from .net.admission import ConnectionLimits
 from .net.listener import listen
 from .reports.live import live
-from .runs.served_run import Running
+from .runs.served_run import ServedRun
 from .runs.service import Service
 
-__all__ = ["Serving", "serving"]
+__all__ = ["App", "open_app"]
 
 # How long devices have to hear of the end before the server closes.
 FAREWELL_SECONDS = 10.0
 
 
-class Serving:
+class App:
     """
     A service that listens.
 
@@ -37,7 +37,7 @@ class Serving:
         self._console = console
 
     @property
-    def only(self) -> Running:
+    def only(self) -> ServedRun:
         """The run, where there is but one."""
         (running,) = self.service.runs.values()
         return running
@@ -62,7 +62,7 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(configs: Sequence[Config], console: Console, *, admin: bool = True) -> AsyncIterator[Serving]:
+async def open_app(configs: Sequence[Config], console: Console, *, admin: bool = True) -> AsyncIterator[App]:
     """
     Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
 
@@ -78,7 +78,7 @@ async def serving(configs: Sequence[Config], console: Console, *, admin: bool = 
     """
     section = _shared(configs)
     service = Service(section)
-    gate = Gate(section.connections, section.handshakes, section.handshakes_per_address)
+    gate = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(service.close)
         with console.status("planning programs ...") as status:
@@ -92,8 +92,8 @@ async def serving(configs: Sequence[Config], console: Console, *, admin: bool = 
         # Left in the opposite order: operators start nothing new, then devices are dismissed, then the port closes.
         stack.push_async_callback(service.close)
         if admin:
-            await stack.enter_async_context(administered(service, gate, configs[0].admin))
-        yield Serving(service, console)
+            await stack.enter_async_context(open_admin(service, gate, configs[0].admin))
+        yield App(service, console)
 
 
 def _shared(configs: Sequence[Config]) -> ServerSection:

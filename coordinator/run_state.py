@@ -25,13 +25,13 @@ from .status import DeviceStatus, RunStatus
 from .store.interface import Store
 from .store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .updates.buffer import Buffer, BufferedUpdate
-from .updates.group_commit import Intake
+from .updates.group_commit import GroupCommit
 from .updates.partial_uploads import Uploads
 from .updates.validation import parse_update
 from .versions.differences import Downlink
 from .versions.history import Versions
 
-__all__ = ["Run"]
+__all__ = ["RunState"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 HISTORY = 512
 
 
-class Run:
+class RunState:
     """
     The state of one run.
 
@@ -66,7 +66,7 @@ class Run:
         inside = frozenset.intersection(*(frozenset(tier.manifest.baked) for tier in tiers))
         self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers], inside)
         self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
-        self.intake = Intake(store, self._deliver, offload)
+        self.intake = GroupCommit(store, self._deliver, offload)
         self.downlink = Downlink(store)
         self.uploads = Uploads(config.run.state / "incoming")
         self.quota = Quota(config.limits.bytes_per_day)

@@ -18,7 +18,7 @@ from .memory.measure import measure
 from .plan import Plan
 from .program.build import Program, Progress, _silent, build
 from .program.step import Step
-from .program.verify import verify
+from .program.verify import verify_gradients
 from .search import plan_for
 from .task import Task
 
@@ -84,7 +84,7 @@ def _verified(program: Program, step: Step) -> float:
         program.save(folder)
         engine = load_engine(folder)
         try:
-            return verify(engine, step)
+            return verify_gradients(engine, step)
         except ProgramError as error:
             raise ExportError(f"the program does not run: {error}") from error
         finally:

@@ -226,12 +226,12 @@ def merge_time(rounds: int) -> dict[str, float]:
     """32 updates of 10 MB: a whole merge against adding the arrays, both in this process, interleaved."""
     from coordinator.merge.contribution import Contribution
     from coordinator.merge.merger import Merger
-    from coordinator.merge.regions import Region
+    from coordinator.merge.regions import WeightRegion
 
     size, count = 2_500_000, 32
     random = np.random.default_rng(0)
     deltas = [random.standard_normal(size).astype(np.float32) for _ in range(count)]
-    region = Region(np.arange(size))
+    region = WeightRegion(np.arange(size))
     region.key, region.pieces  # noqa: B018 - once per run, not per merge
     weights = np.zeros(size, np.float32)
     given = [Contribution(f"a{n:08d}", region, delta, 10.0, n % 5, 0, f"phone-{n}") for n, delta in enumerate(deltas)]

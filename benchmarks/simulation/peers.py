@@ -34,8 +34,8 @@ import torch
 
 from benchmarks import cifar10
 from benchmarks.paper_task import part, pretrained, task_of
-from coordinator.simulation.simulate import drawn, simulate
-from coordinator.simulation.world.samples import load_samples
+from coordinator.simulation.simulate import draw_world, simulate
+from coordinator.simulation.world.samples import load_simulation_samples
 from coordinator.simulation.world.scenario import parse_scenario
 
 PROGRAMS = Path(__file__).parents[1] / "peer_programs"
@@ -170,8 +170,8 @@ def elsewhere(requirement: str, program: str, options: argparse.Namespace, algor
     python = environment(requirement)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        samples = load_samples("benchmarks.paper_task:training", folder)
-        fleet, parts, _ = drawn(scenario(options, algorithm), samples)
+        samples = load_simulation_samples("benchmarks.paper_task:training", folder)
+        fleet, parts, _ = draw_world(scenario(options, algorithm), samples)
         held_out = [np.array(array[:HELD_OUT]) for array in part("reported")]
         own = {f"device-{i}": np.arange(SAMPLES) + SAMPLES * i for i in range(len(parts))}
         chosen = np.concatenate(parts)

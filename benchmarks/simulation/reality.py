@@ -37,10 +37,10 @@ from rich.console import Console
 
 from benchmarks import paper_task
 from benchmarks.simulation.processor_quota import limited_group
-from coordinator.app import Serving, serving
-from coordinator.simulation.simulate import drawn, simulate
+from coordinator.app import App, open_app
+from coordinator.simulation.simulate import draw_world, simulate
 from coordinator.simulation.world.fleet import Profile
-from coordinator.simulation.world.samples import load_samples
+from coordinator.simulation.world.samples import load_simulation_samples
 from coordinator.simulation.world.scenario import Scenario, parse_scenario
 from exporters import Task
 
@@ -162,11 +162,11 @@ class Relay:
 async def reality(world: Scenario, folder: Path, quotas: Mapping[str, float]) -> dict[str, Any]:
     """Run it for real; seconds from when all devices are there."""
     config = world.config(folder)
-    samples = load_samples(world.data.source, folder)
-    fleet, parts, _ = drawn(world, samples)
+    samples = load_simulation_samples(world.data.source, folder)
+    fleet, parts, _ = draw_world(world, samples)
     for profile, indices in zip(fleet, parts, strict=True):
         np.savez(folder / f"{profile.name}.npz", x=samples.x[indices], y=samples.y[indices])
-    async with serving([config], Console(stderr=True), admin=False) as server:
+    async with open_app([config], Console(stderr=True), admin=False) as server:
         async with _processes(fleet, server, folder, quotas):
             began, started = time.monotonic(), time.time()
             (summary,) = await server.run()
@@ -188,7 +188,7 @@ async def reality(world: Scenario, folder: Path, quotas: Mapping[str, float]) ->
 
 @contextlib.asynccontextmanager
 async def _processes(
-    fleet: list[Profile], server: Serving, folder: Path, quotas: Mapping[str, float]
+    fleet: list[Profile], server: App, folder: Path, quotas: Mapping[str, float]
 ) -> AsyncIterator[None]:
     """A process for each device; all of them are there, and have their quotas, before one gets through."""
     processes: dict[str, asyncio.subprocess.Process] = {}

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..net.admission import Gate
+from ..net.admission import ConnectionLimits
 from ..runs.service import Service
 
 __all__ = ["metrics_text"]
@@ -17,7 +17,7 @@ __all__ = ["metrics_text"]
 PHASES = ("created", "running", "paused", "draining", "finished")
 
 
-def metrics_text(service: Service, gate: Gate) -> str:
+def metrics_text(service: Service, gate: ConnectionLimits) -> str:
     """Everything that there is to scrape; names are documented in ``docs/operating.md``."""
     registry = CollectorRegistry()
     registry.register(_Numbers(service, gate))
@@ -25,7 +25,7 @@ def metrics_text(service: Service, gate: Gate) -> str:
 
 
 class _Numbers(Collector):
-    def __init__(self, service: Service, gate: Gate) -> None:
+    def __init__(self, service: Service, gate: ConnectionLimits) -> None:
         self._service = service
         self._gate = gate
 

@@ -14,7 +14,7 @@ from ..errors import ConflictError, NotFoundError
 from ..net.tls import certificate_fingerprint
 from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
-from ..runs.served_run import Running
+from ..runs.served_run import ServedRun
 from ..status import DeviceStatus
 from ..store.records import DeviceRecord, TokenRecord, VersionRecord
 
@@ -35,7 +35,7 @@ class Operations:
 
     """
 
-    def __init__(self, running: Running, by: str) -> None:
+    def __init__(self, running: ServedRun, by: str) -> None:
         self._running = running
         self._run = running.coordinator.state
         self._store = running.store

@@ -17,13 +17,13 @@ from mobile_sdk.errors import FtteError
 
 from ..config import AdminSection
 from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
-from ..net.admission import Gate
+from ..net.admission import ConnectionLimits
 from ..runs.service import Service
 from .files import SOCKET_FILE, TOKEN_FILE, URL_FILE
 from .metrics import metrics_text
 from .routes import Api
 
-__all__ = ["administered"]
+__all__ = ["open_admin"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def administered(service: Service, gate: Gate, section: AdminSection) -> AsyncIterator[None]:
+async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSection) -> AsyncIterator[None]:
     """
     Answer operators for as long as the context lasts.
 
@@ -138,5 +138,5 @@ async def _health(service: Service) -> web.Response:
     return web.json_response(status, status=503 if failed else 200)
 
 
-async def _metrics(service: Service, gate: Gate) -> web.Response:
+async def _metrics(service: Service, gate: ConnectionLimits) -> web.Response:
     return web.Response(text=metrics_text(service, gate), content_type="text/plain")

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..app import FAREWELL_SECONDS, Serving, serving
+from ..app import FAREWELL_SECONDS, App, open_app
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
 from ..reports.summary_table import show
@@ -64,7 +64,7 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     _clear(folder)
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
-    async with serving([config], console, admin=False) as server, _devices(server, config, folder) as processes:
+    async with open_app([config], console, admin=False) as server, _devices(server, config, folder) as processes:
         summary = await _while_any_lives(server, processes)
         for name in ("summary.json", "weights.safetensors"):
             shutil.copyfile(config.run.state / name, folder / name)
@@ -82,7 +82,7 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     return summary
 
 
-async def _while_any_lives(server: Serving, processes: list[asyncio.subprocess.Process]) -> dict[str, Any]:
+async def _while_any_lives(server: App, processes: list[asyncio.subprocess.Process]) -> dict[str, Any]:
     """Run until the end, or until the last device has died: then nothing would ever end it."""
     running = asyncio.create_task(server.run())
     gone: asyncio.Future[Any] = asyncio.gather(*(process.wait() for process in processes))
@@ -110,7 +110,7 @@ def _clear(folder: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _devices(server: Serving, config: Config, folder: Path) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+async def _devices(server: App, config: Config, folder: Path) -> AsyncIterator[list[asyncio.subprocess.Process]]:
     """Start a process per device; whatever still runs at the end is stopped."""
     processes = []
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from ..app import Serving
+    from ..app import App
     from ..config import Config
 
 # What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
@@ -46,13 +46,13 @@ def _serve(options: argparse.Namespace, console: Console) -> int:
 
 
 async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:
-    from ..app import serving
+    from ..app import open_app
 
     task = asyncio.current_task()
     if task is not None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, _stop_once(task))
-    async with serving(configs, console) as server:
+    async with open_app(configs, console) as server:
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public
             run, token = config.run.name, " --token TOKEN" if server.service.section.needs_token else ""
@@ -70,7 +70,7 @@ async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -
     return 0
 
 
-async def _serve_until(server: Serving, console: Console, stay: bool) -> None:
+async def _serve_until(server: App, console: Console, stay: bool) -> None:
     if stay:
         await server.stay()
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ..config import EvaluationSection
 from ..store.records import VersionRecord
 
-__all__ = ["Watch"]
+__all__ = ["MetricWatch"]
 
 # After so many rollbacks in a row something is wrong that another merge will not mend.
 MAX_ROLLBACKS = 3
@@ -20,7 +20,7 @@ class _Best:
     value: float
 
 
-class Watch:
+class MetricWatch:
     """
     Follows one metric over the versions.
 

@@ -17,18 +17,18 @@ from typing import Any
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.layout import Vector
 from mobile_sdk.net.connection import Connection
-from mobile_sdk.protocol.messages import Announce, Finished, Merged, Name
+from mobile_sdk.protocol.messages import Announce, Finished, MergedMessage, Name
 from mobile_sdk.training.evaluation import finite
 
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
-from ..evaluation.metric_watch import Watch
+from ..evaluation.metric_watch import MetricWatch
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
-from ..run_state import Run
+from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
-from ..sessions.device_connection import DeviceSession
+from ..sessions.device_connection import DeviceConnection
 from ..status import RunStatus
 from ..store.interface import Store
 from ..store.records import DiscardedUpdate, MergedUpdate, Phase, VersionRecord
@@ -89,15 +89,15 @@ class Coordinator:
         offload: Offload = offload,
     ) -> None:
         clock = clock or SystemClock()
-        self.state = Run(config, store, key, tiers, clock=clock, offload=offload)
+        self.state = RunState(config, store, key, tiers, clock=clock, offload=offload)
         self.dispatcher = Dispatcher(self.state, self._woken)
-        self.watch = Watch(config.evaluation, store.versions())
+        self.watch = MetricWatch(config.evaluation, store.versions())
         self._config = config
         self._evaluate = evaluate
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
         self._merging = Merging(config.merge, tiers, self.state.versions)
-        self._sessions: dict[str, DeviceSession] = {}
+        self._sessions: dict[str, DeviceConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = asyncio.Event()
         self._announced_at = -math.inf
@@ -112,7 +112,7 @@ class Coordinator:
         self, connection: Connection, traffic: Traffic | None = None, proven: Callable[[], None] = lambda: None
     ) -> None:
         """Serve one device until it leaves; ``proven`` is called when it has proved who it is."""
-        session = DeviceSession(self.state, connection, traffic or Traffic(), self, proven)
+        session = DeviceConnection(self.state, connection, traffic or Traffic(), self, proven)
         try:
             await session.serve()
         finally:
@@ -127,7 +127,7 @@ class Coordinator:
             finally:
                 self._left.set()
 
-    def greet(self, session: DeviceSession) -> None:
+    def greet(self, session: DeviceConnection) -> None:
         """A device proved itself; an older connection of the same device is closed."""
         older = self._sessions.get(session.device)
         self._sessions[session.device] = session
@@ -390,7 +390,7 @@ class Coordinator:
             session = self._sessions.get(update.record.device)
             fate = fates.get(update.record.assignment)
             if session is not None and fate is not None:
-                told = Merged(Name(fate.assignment), record.version, fate.staleness, fate.weight)
+                told = MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight)
                 self._background(session.tell(told))
         self._published(record)
         return record

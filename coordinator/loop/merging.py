@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ..config import MergeSection
 from ..merge.contribution import Contribution
 from ..merge.from_config import merger
-from ..merge.merger import Merged
-from ..merge.regions import Region
+from ..merge.merger import MergeResult
+from ..merge.regions import WeightRegion
 from ..programs.tiers import Tier
 from ..updates.buffer import BufferedUpdate
 from ..versions.history import Versions
@@ -30,7 +30,7 @@ class Merging:
     def __init__(self, section: MergeSection, tiers: Sequence[Tier], versions: Versions) -> None:
         self._merger = merger(section)
         self._versions = versions
-        self._regions = {tier.name: Region(tier.positions).within(versions.trained) for tier in tiers}
+        self._regions = {tier.name: WeightRegion(tier.positions).within(versions.trained) for tier in tiers}
         self._maximum = section.staleness.maximum
 
     def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
@@ -47,7 +47,7 @@ class Merging:
             return "stale"
         return None
 
-    def merge(self, updates: Sequence[BufferedUpdate]) -> Merged:
+    def merge(self, updates: Sequence[BufferedUpdate]) -> MergeResult:
         """The next trained vector. Blocks: it is to be offloaded."""
         contributions = [
             Contribution(

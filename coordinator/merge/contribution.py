@@ -6,7 +6,7 @@ import dataclasses
 
 from mobile_sdk.layout import Vector
 
-from .regions import Region
+from .regions import WeightRegion
 
 __all__ = ["Contribution"]
 
@@ -28,7 +28,7 @@ class Contribution:
     """
 
     id: str
-    region: Region
+    region: WeightRegion
     delta: Vector
     examples: float
     staleness: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config import MergeSection, OptimiserSection, StalenessSection
 from .merger import Merger
-from .optimisers import Adam, Momentum, ServerOptimiser, Sgd
+from .optimisers import ServerAdam, ServerMomentum, ServerOptimiser, ServerSgd
 from .staleness import AgeVariance, Constant, Distance, Exponential, Hinge, Polynomial, StalenessPolicy
 
 __all__ = ["merger", "server_optimiser", "staleness_policy"]
@@ -28,11 +28,11 @@ def server_optimiser(section: OptimiserSection, learning_rate: float) -> ServerO
     """The server optimiser that a run file names."""
     match section.kind:
         case "sgd":
-            return Sgd(learning_rate)
+            return ServerSgd(learning_rate)
         case "momentum":
-            return Momentum(learning_rate, section.momentum, section.correct)
+            return ServerMomentum(learning_rate, section.momentum, section.correct)
         case "adam":
-            return Adam(learning_rate, section.momentum, section.beta2, section.epsilon, section.correct)
+            return ServerAdam(learning_rate, section.momentum, section.beta2, section.epsilon, section.correct)
 
 
 def staleness_policy(section: StalenessSection) -> StalenessPolicy:

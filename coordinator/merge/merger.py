@@ -11,20 +11,20 @@ import numpy as np
 from mobile_sdk.layout import Vector
 
 from .contribution import Contribution
-from .optimisers import ServerOptimiser, Sgd, State
-from .regions import Region
-from .robust import clip, outliers
+from .optimisers import ServerOptimiser, ServerSgd, State
+from .regions import WeightRegion
+from .robust import clip_norms, outliers
 from .rules import Rule, combine
 from .staleness import BufferView, Distance, Polynomial, StalenessPolicy
 
-__all__ = ["Difference", "Merged", "Merger", "trained_region"]
+__all__ = ["Difference", "MergeResult", "Merger", "trained_region"]
 
 # What an update's delta is taken against: the version it was trained from (FedBuff), or the newest (FedAsync).
 Difference = Literal["base", "current"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Merged:
+class MergeResult:
     """The next weights and optimiser state; the weight of each update that is in, by id; and who was left out."""
 
     weights: Vector
@@ -54,7 +54,7 @@ class Merger:
     rule: Rule = "holders"
     min_holders: float = 0.0
     min_contributors: int = 1
-    optimiser: ServerOptimiser = dataclasses.field(default_factory=Sgd)
+    optimiser: ServerOptimiser = dataclasses.field(default_factory=ServerSgd)
     clip_norm: float | None = None
     outlier_factor: float | None = None
     difference: Difference = "base"
@@ -70,7 +70,7 @@ class Merger:
         state: State,
         contributions: Sequence[Contribution],
         at: Callable[[int], Vector],
-    ) -> Merged:
+    ) -> MergeResult:
         """
         Merge.
 
@@ -87,7 +87,7 @@ class Merger:
         if self.difference == "current":
             kept = [_against(c, weights, at) if c.staleness else c for c in kept]
         if self.clip_norm is not None:
-            kept = clip(kept, self.clip_norm)
+            kept = clip_norms(kept, self.clip_norm)
 
         def drift(index: int) -> float:
             c = kept[index]
@@ -105,7 +105,7 @@ class Merger:
             min_contributors=self.min_contributors,
         )
         moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
-        return Merged(moved, new_state, dict(zip([c.id for c in kept], counts, strict=True)), out)
+        return MergeResult(moved, new_state, dict(zip([c.id for c in kept], counts, strict=True)), out)
 
 
 def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> Contribution:
@@ -114,6 +114,6 @@ def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> C
     return dataclasses.replace(c, delta=c.delta - moved)
 
 
-def trained_region(regions: Sequence[Region]) -> Region:
+def trained_region(regions: Sequence[WeightRegion]) -> WeightRegion:
     """The union of all tiers' regions, sorted: the coordinates of the trained vector."""
-    return Region(np.unique(np.concatenate([region.positions for region in regions])))
+    return WeightRegion(np.unique(np.concatenate([region.positions for region in regions])))

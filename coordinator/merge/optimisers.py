@@ -26,7 +26,7 @@ from mobile_sdk.layout import Vector
 from .rules import Direction
 from .sums import BLOCK
 
-__all__ = ["Adam", "Momentum", "ServerOptimiser", "Sgd", "State", "corrected"]
+__all__ = ["ServerAdam", "ServerMomentum", "ServerOptimiser", "ServerSgd", "State", "corrected"]
 
 State = Mapping[str, Vector]
 
@@ -52,7 +52,7 @@ class ServerOptimiser(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sgd:
+class ServerSgd:
     """``w += eta d``: FedAvg and FedBuff at eta = 1."""
 
     learning_rate: float = 1.0
@@ -62,7 +62,7 @@ class Sgd:
 
 
 @dataclasses.dataclass(frozen=True)
-class Momentum:
+class ServerMomentum:
     """``m = b' m + (1 - b') d``, ``w += eta m``; b' is ``momentum`` less what asynchrony brings, if ``correct``."""
 
     learning_rate: float = 1.0
@@ -76,9 +76,9 @@ class Momentum:
 
 
 @dataclasses.dataclass(frozen=True)
-class Adam:
+class ServerAdam:
     """
-    FedAdam (Reddi et al. 2021, algorithm 2): ``m`` as in :class:`Momentum`, ``v = beta2 v + (1 - beta2) d^2``,
+    FedAdam (Reddi et al. 2021, algorithm 2): ``m`` as in :class:`ServerMomentum`, ``v = beta2 v + (1 - beta2) d^2``,
     ``w += eta m / (sqrt(v) + epsilon)``, with ``v`` beginning at ``epsilon^2`` and no bias correction, as in the paper.
     """
 

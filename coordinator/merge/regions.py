@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Piece", "Region"]
+__all__ = ["Piece", "WeightRegion"]
 
 Positions = npt.NDArray[np.int64]
 
@@ -27,7 +27,7 @@ class Piece:
     where: slice | Positions
 
 
-class Region:
+class WeightRegion:
     """
     Positions in a vector, and how to reach them fast.
 
@@ -85,6 +85,6 @@ class Region:
             part = compact[piece.start : piece.stop] if isinstance(compact, np.ndarray) else compact
             vector[piece.where] += part  # positions are distinct, so nothing is added once instead of twice
 
-    def within(self, outer: Region) -> Region:
+    def within(self, outer: WeightRegion) -> WeightRegion:
         """The same region in the compact coordinates of ``outer``, whose positions are sorted and include these."""
-        return Region(np.searchsorted(outer.positions, self.positions))
+        return WeightRegion(np.searchsorted(outer.positions, self.positions))

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from .contribution import Contribution
 
-__all__ = ["clip", "outliers"]
+__all__ = ["clip_norms", "outliers"]
 
 # With fewer updates there is no majority to be far from.
 MIN_BUFFER = 4
 
 
-def clip(contributions: Sequence[Contribution], norm: float) -> list[Contribution]:
+def clip_norms(contributions: Sequence[Contribution], norm: float) -> list[Contribution]:
     """Scale every update whose Euclidean norm exceeds ``norm`` down to it; the others stay as they are."""
     clipped = []
     for c in contributions:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
-from .regions import Region
+from .regions import WeightRegion
 from .sums import weighted_sum
 
 __all__ = ["Direction", "Rule", "combine"]
@@ -35,7 +35,7 @@ Rule = Literal["holders", "fixed-K"]
 class Direction:
     """Where a merge moves the weights: ``values``, float64, shape ``(len(region),)``, at the coordinates ``region``."""
 
-    region: Region
+    region: WeightRegion
     values: npt.NDArray[np.float64]
 
 
@@ -68,7 +68,7 @@ def combine(
             by_region[pair[0].region.key].append(pair)
     groups = [by_region[key] for key in sorted(by_region)]
     if not groups:
-        return Direction(Region(np.empty(0, np.int64)), np.empty(0))
+        return Direction(WeightRegion(np.empty(0, np.int64)), np.empty(0))
     fixed = len(pairs) * mean
     if len(groups) == 1 and len({c.device for c, _ in groups[0]}) >= min_contributors:
         # All hold the same: nothing to scatter, and one divisor, by which the few weights are divided.
@@ -83,7 +83,7 @@ def combine(
     touched = examples > 0
     if min_contributors > 1:
         touched &= _contributors(size, [c for c, _ in pairs]) >= min_contributors
-    region = Region(np.flatnonzero(touched))
+    region = WeightRegion(np.flatnonzero(touched))
     values = total[touched]
     values /= fixed if rule == "fixed-K" else np.maximum(examples[touched], min_holders * mean)
     return Direction(region, values)
@@ -95,7 +95,7 @@ def _sum(group: Sequence[tuple[Contribution, float]], divisor: float) -> npt.NDA
 
 def _contributors(size: int, contributions: Sequence[Contribution]) -> npt.NDArray[np.int32]:
     """How many distinct devices hold each coordinate."""
-    regions: Mapping[str, dict[bytes, Region]] = collections.defaultdict(dict)
+    regions: Mapping[str, dict[bytes, WeightRegion]] = collections.defaultdict(dict)
     for c in contributions:
         regions[c.device][c.region.key] = c.region
     counts = np.zeros(size, np.int32)

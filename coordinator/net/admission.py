@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 
-__all__ = ["Gate", "Rate"]
+__all__ = ["ConnectionLimits", "Rate"]
 
 # A few seconds' worth of messages may come at once.
 BURST_SECONDS = 4.0
 
 
-class Gate:
+class ConnectionLimits:
     """
     Counts open connections, and those among them whose peer has not proved who it is.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .traffic import Traffic
 
-__all__ = ["gathered"]
+__all__ = ["coalesce_writes"]
 
 # Longer frames go at once: to put them together would copy them.
 LONG_BYTES = 65_536
@@ -50,7 +50,7 @@ class _Gathered:
         return getattr(self._transport, name)
 
 
-def gathered(transport: asyncio.Transport, traffic: Traffic) -> asyncio.Transport:
+def coalesce_writes(transport: asyncio.Transport, traffic: Traffic) -> asyncio.Transport:
     """``transport``, with what is written to it counted and put together until the event loop's next turn."""
     stand_in: Any = _Gathered(transport, traffic)
     return stand_in  # type: ignore[no-any-return]

@@ -15,12 +15,12 @@ from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketCon
 
 from ..config import ServerSection
 from ..errors import ConfigError
-from .admission import Gate
-from .coalescing import gathered
+from .admission import ConnectionLimits
+from .coalescing import coalesce_writes
 from .tls import server_context
 from .traffic import Traffic
 
-__all__ = ["Host", "listen"]
+__all__ = ["ConnectionHost", "listen"]
 
 # A fifth of the interpreter's own: how long a thread may go on while the event loop has something to do.
 SWITCH_SECONDS = 0.001
@@ -29,7 +29,7 @@ SWITCH_SECONDS = 0.001
 OPEN_SECONDS = 10.0
 
 
-class Host(Protocol):
+class ConnectionHost(Protocol):
     """Serves connections: a :class:`~coordinator.runs.service.Service`, or one coordinator."""
 
     async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class Host(Protocol):
 class _Door(ServerConnection):
     """Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included."""
 
-    def __init__(self, *args: Any, gate: Gate, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, gate: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.traffic = Traffic()
         self._gate = gate
@@ -52,7 +52,7 @@ class _Door(ServerConnection):
         stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
         self._address = str((transport.get_extra_info("peername") or ("",))[0])
         self._entered = self._gate.enter(self._address)
-        super().connection_made(gathered(stream, self.traffic))
+        super().connection_made(coalesce_writes(stream, self.traffic))
         if not self._entered:
             stream.abort()
 
@@ -74,7 +74,9 @@ class _Door(ServerConnection):
 
 
 @contextlib.asynccontextmanager
-async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -> AsyncIterator[str]:
+async def listen(
+    host: ConnectionHost, section: ServerSection, gate: ConnectionLimits | None = None
+) -> AsyncIterator[str]:
     """
     Serve devices for as long as the context lasts; gives the address that they join.
 
@@ -82,7 +84,7 @@ async def listen(host: Host, section: ServerSection, gate: Gate | None = None) -
         ConfigError: if the address cannot be listened on, or the certificate cannot be used.
 
     """
-    gate = gate or Gate(section.connections, section.handshakes, section.handshakes_per_address)
+    gate = gate or ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
 
     async def handle(socket: ServerConnection) -> None:
         if not isinstance(socket, _Door):

@@ -139,13 +139,13 @@ def _export(
 
     with quiet():
         from exporters import Plan, export
-        from exporters.program.rounding import rounded
+        from exporters.program.rounding import round_weights
         from exporters.task import load_task
 
         loaded = load_task(task)
         names, bits = rounding
         if bits is not None:
-            loaded = rounded(loaded, names, bits)
+            loaded = round_weights(loaded, names, bits)
         program = export(loaded, budget=budget, plan=Plan.from_json(loaded.layout, plan)).for_run(
             run, FIRST_SERIAL, tier
         )

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ..run_state import Run
+from ..run_state import RunState
 from ..status import DeviceStatus
 from .device_classes import device_classes
 
 __all__ = ["summarise"]
 
 
-def summarise(run: Run, *, wall_seconds: float) -> dict[str, Any]:
+def summarise(run: RunState, *, wall_seconds: float) -> dict[str, Any]:
     """
     The summary of a run as JSON values.
 
@@ -82,7 +82,7 @@ def _personal(devices: Sequence[DeviceStatus]) -> dict[str, Any]:
     }
 
 
-def _device(run: Run, device: DeviceStatus, dense: int) -> dict[str, Any]:
+def _device(run: RunState, device: DeviceStatus, dense: int) -> dict[str, Any]:
     memory = run.tier(device.tier).manifest.memory if device.tier else None
     return {
         "id": device.id,

@@ -23,12 +23,12 @@ from ..reports.summary import summarise
 from ..store.interface import Store
 from ..store.sqlite import SqliteStore
 
-__all__ = ["Running", "load_evaluator", "open_run"]
+__all__ = ["ServedRun", "load_evaluator", "open_run"]
 
 log = logging.getLogger(__name__)
 
 
-class Running:
+class ServedRun:
     """
     A run that is served.
 
@@ -107,7 +107,7 @@ class Running:
         self.store.close()
 
 
-def open_run(config: Config, progress: Progress) -> Running:
+def open_run(config: Config, progress: Progress) -> ServedRun:
     """
     Open a state directory, and plan the run's programs if that was not done yet. Blocks, for a minute if it plans.
 
@@ -128,7 +128,7 @@ def open_run(config: Config, progress: Progress) -> Running:
         evaluate = load_evaluator(store, tiers[-1])
         if evaluate is not None:
             evaluate.start()
-        return Running(config, store, Coordinator(config, store, key, tiers, evaluate), evaluate)
+        return ServedRun(config, store, Coordinator(config, store, key, tiers, evaluate), evaluate)
     except BaseException:
         store.close()
         raise

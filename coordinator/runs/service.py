@@ -15,7 +15,7 @@ from ..config import Config, ServerSection
 from ..errors import ConfigError, ConflictError
 from ..net.traffic import Traffic
 from ..programs.export_workers import stop_planning
-from .served_run import Running, open_run
+from .served_run import ServedRun, open_run
 
 __all__ = ["Service"]
 
@@ -37,16 +37,16 @@ class Service:
     def __init__(self, section: ServerSection) -> None:
         self.section = section
         self.url = ""
-        self._runs: dict[str, Running] = {}
+        self._runs: dict[str, ServedRun] = {}
         self._opening: set[str] = set()
         self._closing = False
 
     @property
-    def runs(self) -> Mapping[str, Running]:
+    def runs(self) -> Mapping[str, ServedRun]:
         """The runs by name."""
         return self._runs
 
-    async def create(self, config: Config, progress: Callable[[str], None]) -> Running:
+    async def create(self, config: Config, progress: Callable[[str], None]) -> ServedRun:
         """
         Open a run and serve it; it is planned first if its state directory is empty.
 

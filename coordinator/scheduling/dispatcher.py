@@ -13,7 +13,7 @@ from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
 from ..errors import StoreError, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
-from ..run_state import Run
+from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
 from .scheduler import Postpone, Scheduler
 
@@ -64,7 +64,7 @@ class Dispatcher:
 
     """
 
-    def __init__(self, run: Run, woken: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, run: RunState, woken: Callable[[], None] = lambda: None) -> None:
         self._run = run
         self._woken = woken
         self.scheduler = Scheduler(

@@ -20,7 +20,7 @@ import numpy as np
 from ..config import SchedulingSection
 from ..programs.tiers import Tier
 
-__all__ = ["Postpone", "Scheduler", "Task", "Wait"]
+__all__ = ["Postpone", "Scheduler", "OpenTask", "Wait"]
 
 # Nobody is sent away for longer: the fleet may have shrunk meanwhile.
 LONGEST_RETRY_SECONDS = 3_600.0
@@ -30,7 +30,7 @@ MEMORY = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class OpenTask:
     """A device at work. Times are monotonic; ``gone_at`` says since when its device is not connected."""
 
     device: str
@@ -82,7 +82,7 @@ class Scheduler:
         self._ranges = ranges(tiers)
         self._buffered = buffered
         self._contribution = contribution
-        self._working: dict[str, Task] = {}
+        self._working: dict[str, OpenTask] = {}
         self._tiers: collections.Counter[str] = collections.Counter()  # of those at work
         self._waiting: dict[str, Wait] = {}
         # The waiting room by tier, whoever has contributed least first; with entries of some who wait no more.
@@ -94,7 +94,7 @@ class Scheduler:
         self.overdue = 0
 
     @property
-    def working(self) -> Mapping[str, Task]:
+    def working(self) -> Mapping[str, OpenTask]:
         """Tasks at work, by device."""
         return self._working
 
@@ -152,7 +152,7 @@ class Scheduler:
             self._cohort = version, set()
         self._cohort[1].add(device)
         self._remove(device)
-        self._working[device] = Task(device, tier, version, now, now + self._section.deadline_seconds)
+        self._working[device] = OpenTask(device, tier, version, now, now + self._section.deadline_seconds)
         self._tiers[tier] += 1
 
     def end(self, device: str, now: float) -> None:
@@ -177,7 +177,7 @@ class Scheduler:
         """The device is connected."""
         self._change(device, gone_at=None)
 
-    def expire(self, now: float) -> list[Task]:
+    def expire(self, now: float) -> list[OpenTask]:
         """Tasks whose places are given to others."""
         late = [task for task in self._working.values() if self._ends(task) <= now]
         for task in late:
@@ -202,7 +202,7 @@ class Scheduler:
         estimate = self._seconds * (len(self._waiting) + 1) / places
         return min(max(estimate, self._section.retry_seconds), LONGEST_RETRY_SECONDS)
 
-    def _remove(self, device: str) -> Task | None:
+    def _remove(self, device: str) -> OpenTask | None:
         task = self._working.pop(device, None)
         if task is not None:
             self._tiers[task.tier] -= 1
@@ -237,7 +237,7 @@ class Scheduler:
         if task is not None:
             self._working[device] = dataclasses.replace(task, gone_at=gone_at)
 
-    def _ends(self, task: Task) -> float:
+    def _ends(self, task: OpenTask) -> float:
         if task.gone_at is None:
             return task.deadline
         return min(task.deadline, task.gone_at + self._section.liveness_seconds)

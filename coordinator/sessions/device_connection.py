@@ -26,7 +26,7 @@ from mobile_sdk.protocol.messages import (
     Evaluated,
     Finished,
     Hello,
-    Merged,
+    MergedMessage,
     Offer,
     Proof,
     Ready,
@@ -37,12 +37,12 @@ from ..errors import StoreUnavailable
 from ..net.admission import Rate
 from ..net.traffic import Traffic
 from ..programs.tiers import Tier
-from ..run_state import Run
+from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
 from ..status import DeviceStatus
-from .update_upload import Handover
+from .update_upload import UpdateUpload
 
-__all__ = ["DeviceSession", "Host"]
+__all__ = ["DeviceConnection", "Host"]
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ class Host(Protocol):
 
     dispatcher: Dispatcher
 
-    def greet(self, session: DeviceSession) -> None:
+    def greet(self, session: DeviceConnection) -> None:
         """The device of this session has proved who it is."""
         ...
 
 
-class DeviceSession:
+class DeviceConnection:
     """
     Serves one connection.
 
@@ -71,7 +71,7 @@ class DeviceSession:
     """
 
     def __init__(
-        self, run: Run, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
+        self, run: RunState, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
     ) -> None:
         self.device = ""
         self._run = run
@@ -90,7 +90,7 @@ class DeviceSession:
         self._fetching: set[str] = set()
         self._holds: tuple[str, ...] = ()
         self._differences: dict[str, bytes] = {}
-        self._handover: Handover | None = None
+        self._handover: UpdateUpload | None = None
         self._revoked = False
         self._dismissed = False
         self._profile: dict[str, object] | None = None
@@ -188,7 +188,7 @@ class DeviceSession:
         finally:
             self._pushing = False
 
-    async def tell(self, message: Merged) -> None:
+    async def tell(self, message: MergedMessage) -> None:
         """Tell the device what became of its update."""
         self._session.announce(message)
         try:
@@ -300,7 +300,7 @@ class DeviceSession:
         self._status = self._run.device(self.device)
         self._status.current = self._traffic
         self._status.state = "idle"
-        self._handover = Handover(
+        self._handover = UpdateUpload(
             self._run, self._session, self._host.dispatcher, self.device, self._status, self._link.now
         )
 

@@ -15,14 +15,14 @@ from mobile_sdk.protocol.session import Received
 
 from ..errors import UpdateRefused
 from ..programs.tiers import Tier
-from ..run_state import Run
+from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
 from ..status import DeviceStatus
 from ..store.records import AssignmentRecord, UpdateRecord
 from ..updates.partial_uploads import Upload
 from ..updates.validation import check_offer, parse_update, plain_report
 
-__all__ = ["Handover"]
+__all__ = ["UpdateUpload"]
 
 # How long an offer may wait for room in the buffer; after that the device keeps its update and comes again.
 ROOM_SECONDS = 60.0
@@ -33,7 +33,7 @@ SMALL_BYTES = 65_536
 log = logging.getLogger(__name__)
 
 
-class Handover:
+class UpdateUpload:
     """
     Updates of one connection's device, one at a time.
 
@@ -49,7 +49,7 @@ class Handover:
 
     def __init__(
         self,
-        run: Run,
+        run: RunState,
         session: CoordinatorSession,
         dispatcher: Dispatcher,
         device: str,
@@ -169,9 +169,9 @@ class Handover:
         run = self._run
         try:
             if upload.size <= SMALL_BYTES and not upload.on_disk:
-                content, delta = checked(upload, tier)  # sooner done than handed to a thread
+                content, delta = check_upload(upload, tier)  # sooner done than handed to a thread
             else:
-                content, delta = await run.offload(checked, upload, tier)
+                content, delta = await run.offload(check_upload, upload, tier)
         except UpdateRefused as error:
             torn = upload.resumed and error.code == "payload"
             await self._drop(upload)
@@ -219,7 +219,7 @@ class Handover:
         self._dispatcher.ended(self._device)
 
 
-def checked(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
+def check_upload(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
     """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
     content = upload.content()
     return content, parse_update(content, upload.ref.sha256, tier)

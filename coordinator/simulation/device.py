@@ -20,16 +20,16 @@ from mobile_sdk.events import Event, RunFinished
 from mobile_sdk.layout import Arrays
 from mobile_sdk.training.checkpoint import Keeper
 from mobile_sdk.training.settings import TrainingSettings
-from mobile_sdk.training.train import Progress, TrainingResult
+from mobile_sdk.training.train import TrainingProgress, TrainingResult
 
 from .compute.pool import Pool
 from .compute.step_times import Timing
-from .compute.workshop import Training
+from .compute.workshop import TrainingJob
 from .virtual_time import offload
 from .world.fleet import Delay, Profile
 from .world.links import Network
 
-__all__ = ["Device", "World"]
+__all__ = ["SimulatedDevice", "World"]
 
 # What simulated devices say of their process: they share this one, whose size is not theirs.
 SHOWN_RSS_BYTES = 0
@@ -104,7 +104,7 @@ class World:
         self.listener = listener
 
 
-class Device:
+class SimulatedDevice:
     """
     One device of the fleet.
 
@@ -195,7 +195,7 @@ class Device:
         settings: TrainingSettings,
         seed: int,
         keeper: Keeper,
-        progress: Progress,
+        progress: TrainingProgress,
     ) -> TrainingResult:
         """Train elsewhere, for as long as this device would; or be killed half-way."""
         world, manifest = self._world, engine.manifest
@@ -213,7 +213,7 @@ class Device:
             await asyncio.Event().wait()  # whoever killed it ends this
         loop = asyncio.get_running_loop()
         ticket = world.pool.submit(
-            loop.time() + seconds, Training(manifest.tier, dict(weights), self._indices, settings, seed)
+            loop.time() + seconds, TrainingJob(manifest.tier, dict(weights), self._indices, settings, seed)
         )
         try:
             await asyncio.sleep(seconds)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..net.traffic import Traffic
-from ..run_state import Run
-from .device import Device
+from ..run_state import RunState
+from .device import SimulatedDevice
 
-__all__ = ["Point", "summarise"]
+__all__ = ["Point", "summarise_simulation"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Point:
     metrics: Mapping[str, float]
 
 
-def summarise(
-    run: Run,
-    devices: Sequence[Device],
+def summarise_simulation(
+    run: RunState,
+    devices: Sequence[SimulatedDevice],
     curve: Sequence[Point],
     *,
     ended: str,
@@ -51,7 +51,7 @@ def summarise(
     merged = run.store.merged()
     staleness = collections.Counter(update.staleness for update in merged)
     status = {device.id: device for device in run.status().devices}
-    groups: dict[str, list[Device]] = collections.defaultdict(list)
+    groups: dict[str, list[SimulatedDevice]] = collections.defaultdict(list)
     for device in devices:
         groups[device.profile.kind].append(device)
         groups["stragglers" if device.profile.straggler else "others"].append(device)
@@ -87,7 +87,7 @@ def summarise(
     }
 
 
-def _group(devices: Sequence[Device], status: Mapping[str, Any]) -> dict[str, Any]:
+def _group(devices: Sequence[SimulatedDevice], status: Mapping[str, Any]) -> dict[str, Any]:
     known = [status[device.profile.name] for device in devices if device.profile.name in status]
     count = len(devices)
     return {

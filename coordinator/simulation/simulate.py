@@ -39,17 +39,17 @@ from ..store.sqlite import SqliteStore
 from .compute.pool import Pool, local_pool, ray_pool
 from .compute.step_times import Timing, calibrate
 from .compute.workshop import Evaluation, Workshop, WorkshopFiles
-from .device import Device, World
+from .device import SimulatedDevice, World
 from .open_files import enough_files
-from .result import Point, summarise
+from .result import Point, summarise_simulation
 from .virtual_time import START, VirtualClock, offload, run
 from .world.fleet import Delay, Profile, draw_fleet
 from .world.links import Network
-from .world.samples import Samples, load_samples
+from .world.samples import SimulationSamples, load_simulation_samples
 from .world.scenario import Scenario
 from .world.split import split
 
-__all__ = ["drawn", "simulate"]
+__all__ = ["draw_world", "simulate"]
 
 EVALUATION_BATCH = 500
 
@@ -75,8 +75,8 @@ def simulate(
         progress: called with the run's state whenever an update was accepted or a version evaluated.
 
     Returns:
-        See :func:`~coordinator.simulation.result.summarise`; and ``machine``, with what the simulation itself took
-        (``seconds``, ``trips_per_second``, ``peak_rss_bytes``), which differs from run to run.
+        See :func:`~coordinator.simulation.result.summarise_simulation`; and ``machine``, with what the simulation
+        itself took (``seconds``, ``trips_per_second``, ``peak_rss_bytes``), which differs from run to run.
 
     Raises:
         CoordinatorError: if the scenario cannot be run.
@@ -97,7 +97,7 @@ def simulate(
                 _keep(config.run.state, plans)
             say("measuring the programs' steps")
             timing = Timing(calibrate(store, tiers, scenario.simulation.step_seconds))
-            samples = load_samples(scenario.data.source, folder)
+            samples = load_simulation_samples(scenario.data.source, folder)
             files = WorkshopFiles(
                 config.run.task,
                 {tier.name: unpacked_manifest(store, tier.record) for tier in tiers},
@@ -127,8 +127,8 @@ def simulate(
     return {**result, "machine": machine}
 
 
-def drawn(
-    scenario: Scenario, samples: Samples
+def draw_world(
+    scenario: Scenario, samples: SimulationSamples
 ) -> tuple[list[Profile], list[npt.NDArray[np.int64]], list[np.random.SeedSequence]]:
     """What the scenario's seed decides before anything runs: devices, the indices of their samples, their own seeds."""
     simulation = scenario.simulation
@@ -180,7 +180,7 @@ class _Simulation:
         store: Store,
         key: RunKey,
         tiers: Sequence[Tier],
-        samples: Samples,
+        samples: SimulationSamples,
         files: WorkshopFiles,
         pool: Pool,
         timing: Timing,
@@ -210,7 +210,7 @@ class _Simulation:
             self._config, self._store, self._key, self._tiers, self._evaluate, clock=clock, offload=offload
         )
         self._network = Network(self._coordinator.serve)
-        fleet, parts, device_seeds = drawn(self._scenario, self._samples)
+        fleet, parts, device_seeds = draw_world(self._scenario, self._samples)
         world = World(
             run=self._config.run.name,
             key=self._key.public,
@@ -226,7 +226,7 @@ class _Simulation:
             listener=self._listen,
         )
         devices = [
-            Device(world, profile, indices, seed)
+            SimulatedDevice(world, profile, indices, seed)
             for profile, indices, seed in zip(fleet, parts, device_seeds, strict=True)
         ]
         self._note(self._store.latest().metrics)
@@ -238,7 +238,7 @@ class _Simulation:
         lives.cancel()
         await asyncio.gather(lives, return_exceptions=True)
         await self._network.drained()
-        return self._of_straggler_classes() | summarise(
+        return self._of_straggler_classes() | summarise_simulation(
             self._coordinator.state,
             devices,
             self._curve,

@@ -17,10 +17,10 @@ from ..store.interface import Store
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
 
-__all__ = ["Intake"]
+__all__ = ["GroupCommit"]
 
 
-class Intake:
+class GroupCommit:
     """
     Writes updates down, then puts them into the buffer.
 

@@ -22,7 +22,7 @@ from mobile_sdk.weights import map_weights
 from ..errors import StoreError
 from ..merge.merger import trained_region
 from ..merge.optimisers import State
-from ..merge.regions import Region
+from ..merge.regions import WeightRegion
 from ..store.interface import Store
 from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .files import MASTER, OPTIMISER, put_trained, trained_part
@@ -55,7 +55,7 @@ class Versions:
         self._held: dict[str, bool] = {}
         self._layout = layout
         self._subsets = subsets
-        self.trained = trained_region([Region(subset.positions()) for subset in subsets])
+        self.trained = trained_region([WeightRegion(subset.positions()) for subset in subsets])
         self._parents: dict[int, int] = {}
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
         self._pruned: set[int] = set()

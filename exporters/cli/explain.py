@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from mobile_sdk.layout import Slice
 
-from ..emit.partition import Region, partition
+from ..emit.partition import Delegated, partition
 from ..emit.simplify import simplify
 from ..emit.xnnpack import constant_of
 from ..lowering import MODULE
@@ -26,7 +26,7 @@ from ..program.build import lowered
 from ..program.step import Step
 from ..task import Task
 
-__all__ = ["Layer", "explain"]
+__all__ = ["ExplainedLayer", "explain"]
 
 # Arithmetic that takes as long as moving a byte.
 _PER_BYTE = 16.0
@@ -41,7 +41,7 @@ _PRODUCTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class ExplainedLayer:
     """
     A module of the model in a training step.
 
@@ -63,7 +63,7 @@ class Layer:
     share: float
 
 
-def explain(task: Task, plan: Plan) -> list[Layer]:
+def explain(task: Task, plan: Plan) -> list[ExplainedLayer]:
     """
     The layers of a plan's training step, in the order in which they run.
 
@@ -78,11 +78,11 @@ def explain(task: Task, plan: Plan) -> list[Layer]:
     moved: Counter[str] = Counter()
     costs: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for part in partition(graph.graph):
-        for node in part.nodes if isinstance(part, Region) else [part]:
+        for node in part.nodes if isinstance(part, Delegated) else [part]:
             if isinstance(part, fx.Node) and _is_view(node):
                 continue
             module = node.meta.get("custom", {}).get(MODULE, "")
-            kind = _kind(node) if isinstance(part, Region) else "portable"
+            kind = _kind(node) if isinstance(part, Delegated) else "portable"
             operators[module][kind] += 1
             moved[module] += _bytes(node)
             costs[module][kind] += _cost(node, kind)
@@ -90,7 +90,7 @@ def explain(task: Task, plan: Plan) -> list[Layer]:
     total = sum(cost.values()) or 1.0
     owned = {name: [p for p in task.layout if p.name.rpartition(".")[0] == name] for name in operators}
     return [
-        Layer(
+        ExplainedLayer(
             name or _ELSEWHERE,
             _trained(step, [p.name for p in owned[name]]),
             _summary(operators[name], costs[name]),

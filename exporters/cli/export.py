@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..program.build import Program
     from ..task import Task
-    from .explain import Layer
+    from .explain import ExplainedLayer
 
 __all__ = ["add_export_command"]
 
@@ -116,7 +116,7 @@ def _costs(task: Task, program: Program, everything: int) -> Table:
     return table
 
 
-def _layers(layers: Sequence[Layer]) -> Table:
+def _layers(layers: Sequence[ExplainedLayer]) -> Table:
     table = Table(title="Layers; shares of the step time are estimates", title_justify="left")
     for column in ("layer", "trained", "lowered to"):
         table.add_column(column)

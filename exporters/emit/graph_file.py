@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from mobile_sdk.engines.interpreted.graph import Graph, MethodGraph, Node, Value, Values, dumps
+from mobile_sdk.engines.interpreted.graph import GraphValue, MethodGraph, Node, ProgramGraph, Values, dumps
 from mobile_sdk.engines.interpreted.operators import OPERATORS
 
 from ..errors import ExportError
@@ -63,7 +63,7 @@ def graph_bytes(methods: Mapping[str, fx.GraphModule]) -> bytes:
     """
     constants: dict[str, npt.NDArray[Any]] = {}
     written = {name: _Writer(graph, constants).method() for name, graph in methods.items()}
-    return dumps(Graph(written, constants))
+    return dumps(ProgramGraph(written, constants))
 
 
 class _Writer:
@@ -154,8 +154,8 @@ class _Writer:
                 return _dtype(value)
         return value
 
-    def _value(self, node: Any) -> Value:
-        return Value(self._numbers[node])
+    def _value(self, node: Any) -> GraphValue:
+        return GraphValue(self._numbers[node])
 
 
 def _dtype(dtype: torch.dtype) -> str:

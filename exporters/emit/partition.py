@@ -21,11 +21,11 @@ from torch import fx
 from ..lowering.marks import APART, TILE, mark
 from .xnnpack import constant_of, supported
 
-__all__ = ["Region", "partition"]
+__all__ = ["Delegated", "partition"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Region:
+class Delegated:
     """
     A delegate: the nodes that it computes, what it reads from outside, and what is read outside.
 
@@ -38,7 +38,7 @@ class Region:
     again: bool = False
 
 
-def partition(graph: fx.Graph) -> list[Region | fx.Node]:
+def partition(graph: fx.Graph) -> list[Delegated | fx.Node]:
     """The graph's operators in an order in which they can run: delegates, and portable operators one by one."""
     phase, again = _tiled(graph, _phases(graph))
     regions = []
@@ -51,7 +51,7 @@ def partition(graph: fx.Graph) -> list[Region | fx.Node]:
                 if source not in inside and constant_of(source) is None:
                     inputs[source] = None
         outputs = [n for n in nodes if any(user not in inside for user in n.users)]
-        regions.append(Region(nodes, list(inputs), outputs, number in again))
+        regions.append(Delegated(nodes, list(inputs), outputs, number in again))
     return _ordered(graph, regions, phase)
 
 
@@ -124,7 +124,7 @@ def _phases(graph: fx.Graph) -> dict[fx.Node, int]:
     return {n: chosen[n] for n in operators if n in delegated}
 
 
-def _ordered(graph: fx.Graph, regions: Sequence[Region], phase: dict[fx.Node, int]) -> list[Region | fx.Node]:
+def _ordered(graph: fx.Graph, regions: Sequence[Delegated], phase: dict[fx.Node, int]) -> list[Delegated | fx.Node]:
     """Regions in order, each portable operator as late as what reads it allows: results wait in the arena."""
     slot: dict[fx.Node, int] = {}
     end = len(regions)
@@ -134,7 +134,7 @@ def _ordered(graph: fx.Graph, regions: Sequence[Region], phase: dict[fx.Node, in
             slot[node] = min(
                 [numbers[phase[u]] if u in phase else slot[u] for u in node.users if u.op != "output"], default=end
             )
-    result: list[Region | fx.Node] = []
+    result: list[Delegated | fx.Node] = []
     for number in range(end + 1):
         result += [n for n in _operators(graph) if slot.get(n) == number and _needed(n, phase)]
         if number < end:

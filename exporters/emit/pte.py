@@ -23,7 +23,7 @@ from torch import Tensor, fx
 from ..quiet import quiet
 from .edge import edge_program
 from .graph_file import graph_bytes
-from .partition import Region, partition
+from .partition import Delegated, partition
 from .simplify import simplify
 from .xnnpack import describe, serialise
 
@@ -153,7 +153,7 @@ def _delegating(graph: fx.GraphModule) -> fx.GraphModule:
             root.register_buffer(str(node.target), getattr(graph, str(node.target)), persistent=False)
             made[node] = result.node_copy(node)
     for count, part in enumerate(partition(graph.graph)):
-        if isinstance(part, Region):
+        if isinstance(part, Delegated):
             name = f"delegate_{count}"
             root.add_module(name, _delegate(part))
             _call(result, name, part, made)
@@ -164,7 +164,7 @@ def _delegating(graph: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(root, result)
 
 
-def _delegate(region: Region) -> LoweredBackendModule:
+def _delegate(region: Delegated) -> LoweredBackendModule:
     content, constants = serialise(describe(region.nodes, region.inputs, region.outputs))
     store = NamedDataStore()
     for name, data in constants.items():
@@ -174,7 +174,7 @@ def _delegate(region: Region) -> LoweredBackendModule:
     )
 
 
-def _call(graph: fx.Graph, name: str, region: Region, made: dict[fx.Node, fx.Node]) -> None:
+def _call(graph: fx.Graph, name: str, region: Delegated, made: dict[fx.Node, fx.Node]) -> None:
     """Call the delegate ``name``; its results stand for the region's outputs from now on."""
     delegate = graph.get_attr(name)
     call = graph.call_function(executorch_call_delegate, (delegate, *[made[n] for n in region.inputs]))

@@ -29,7 +29,7 @@ from torch import Tensor, fx
 from ..lowering import kernels  # noqa: F401  # it registers the operators
 from ..lowering.marks import APART, mark
 
-__all__ = ["Graph", "Operator", "Operand", "constant_of", "describe", "serialise", "supported"]
+__all__ = ["XnnpackGraph", "XnnpackOperator", "Operand", "constant_of", "describe", "serialise", "supported"]
 
 _aten = torch.ops.aten
 _NONE = 2**32 - 1  # XNN_INVALID_VALUE_ID
@@ -62,12 +62,13 @@ class Operand:
 
 
 @dataclasses.dataclass(frozen=True)
-class Operator:
+class XnnpackOperator:
     """
     A node of XNNPACK's graph.
 
-    ``kind`` is its name in ExecuTorch's schema, ``inputs`` and ``output`` are positions in :attr:`Graph.operands`,
-    ``fields`` what else the schema asks for, and ``limits`` the bounds of a clamp. ``node`` is the lowered graph's.
+    ``kind`` is its name in ExecuTorch's schema, ``inputs`` and ``output`` are positions in
+    :attr:`XnnpackGraph.operands`, ``fields`` what else the schema asks for, and ``limits`` the bounds of a clamp.
+    ``node`` is the lowered graph's.
     """
 
     kind: str
@@ -79,11 +80,11 @@ class Operator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class XnnpackGraph:
     """One delegate: its tensors, and its operators in the order in which they run."""
 
     operands: Sequence[Operand]
-    operators: Sequence[Operator]
+    operators: Sequence[XnnpackOperator]
 
 
 _UNARY = {
@@ -178,7 +179,7 @@ _CHECKS: dict[Any, Callable[[fx.Node], bool]] = {
 }
 
 
-def describe(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> Graph:
+def describe(nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> XnnpackGraph:
     """
     The graph of a region.
 
@@ -197,13 +198,13 @@ class _Writer:
         self.external = {node: i for i, node in enumerate(inputs)}
         self.results = {node: len(inputs) + i for i, node in enumerate(outputs)}
         self.operands: list[Operand] = []
-        self.operators: list[Operator] = []
+        self.operators: list[XnnpackOperator] = []
         self.known: dict[Any, int] = {}
 
-    def graph(self) -> Graph:
+    def graph(self) -> XnnpackGraph:
         for node in self.nodes:
             _WRITERS[node.target](self, node)
-        return Graph(self.operands, self.operators)
+        return XnnpackGraph(self.operands, self.operators)
 
     def operand(self, argument: Any, *, packed: bool = False) -> int:
         """
@@ -246,7 +247,7 @@ class _Writer:
         """Append an operator that computes ``node``."""
         packs = kind in _WITH_FILTERS
         ids = tuple(self.operand(argument, packed=packs and i > 0) for i, argument in enumerate(inputs))
-        self.operators.append(Operator(kind, ids, self.operand(node), fields or {}, limits, node))
+        self.operators.append(XnnpackOperator(kind, ids, self.operand(node), fields or {}, limits, node))
 
 
 def _unary(writer: _Writer, node: fx.Node) -> None:
@@ -285,9 +286,9 @@ def _dense(writer: _Writer, node: fx.Node) -> None:
         # of dense layers when the first packing is done: add the bias apart.
         ids = writer.operand(x), writer.operand(weight)
         product = writer.intermediate(tuple(node.meta["val"].shape))
-        writer.operators.append(Operator("XNNFullyConnected", ids, product, {"bias_id": _NONE}, None, node))
+        writer.operators.append(XnnpackOperator("XNNFullyConnected", ids, product, {"bias_id": _NONE}, None, node))
         ids = product, writer.operand(bias)
-        writer.operators.append(Operator("XNNAdd", ids, writer.operand(node), {}, None, node))
+        writer.operators.append(XnnpackOperator("XNNAdd", ids, writer.operand(node), {}, None, node))
         return
     writer.add("XNNFullyConnected", node, [a for a in (x, weight, bias) if a is not None], {"bias_id": _NONE})
 
@@ -410,7 +411,7 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
 }
 
 
-def serialise(graph: Graph) -> tuple[bytes, dict[str, bytes]]:
+def serialise(graph: XnnpackGraph) -> tuple[bytes, dict[str, bytes]]:
     """What ExecuTorch's XNNPACK backend reads, and the constants that it asks the program for, by name."""
     constants: dict[str, bytes] = {}
     entries: list[dict[str, Any]] = [{"offset": 0, "size": 0, "named_key": ""}]
@@ -450,7 +451,7 @@ _INPUT_NAMES = {1: ("input_id",), 2: ("input1_id", "input2_id")}
 _WITH_FILTERS = ("XNNFullyConnected", "XNNConv2d", "XNNDepthwiseConv2d")
 
 
-def _node(operator: Operator) -> dict[str, Any]:
+def _node(operator: XnnpackOperator) -> dict[str, Any]:
     fields: dict[str, Any] = {"output_id": operator.output, "flags": 0, **operator.fields}
     if operator.kind.startswith("XNNConcatenate"):
         ids = [*operator.inputs, *[_NONE] * _MOST_CONCATENATED][:_MOST_CONCATENATED]

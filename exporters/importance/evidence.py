@@ -17,11 +17,11 @@ from ..processes import Workers
 from ..space import Space
 from .finetune import FineTuning
 
-__all__ = ["Evidence", "Progress", "silent"]
+__all__ = ["Evidence", "EvidenceProgress", "silent"]
 
 Item = TypeVar("Item")
 # Called with the name of a stage, how much of it is done, and of how much.
-Progress = Callable[[str, int, int], None]
+EvidenceProgress = Callable[[str, int, int], None]
 
 _LEAST = 8  # samples on either side of the split
 
@@ -52,7 +52,7 @@ class Evidence:
     fine_tuning: FineTuning = dataclasses.field(default_factory=FineTuning)
     workers: Workers | None = None
     journal: Journal = dataclasses.field(default_factory=Journal)
-    progress: Progress = silent
+    progress: EvidenceProgress = silent
 
     @property
     def example(self) -> tuple[Tensor, Tensor]:

@@ -52,14 +52,14 @@ class Outcome:
         return next(iter(self.metrics.values()), -self.loss)
 
 
-Samples = tuple[Tensor, Tensor]
+TensorSamples = tuple[Tensor, Tensor]
 
 
 def fine_tune(
     task: Task,
     subset: Subset | None,
-    train: Samples,
-    test: Samples,
+    train: TensorSamples,
+    test: TensorSamples,
     settings: FineTuning,
     model: nn.Module | None = None,
 ) -> Outcome:
@@ -88,11 +88,11 @@ def fine_tune(
     return assess(task, model, test)
 
 
-def _channels_last(samples: Samples) -> Samples:
+def _channels_last(samples: TensorSamples) -> TensorSamples:
     return samples[0].contiguous(memory_format=torch.channels_last), samples[1]
 
 
-def assess(task: Task, model: nn.Module, samples: Samples) -> Outcome:
+def assess(task: Task, model: nn.Module, samples: TensorSamples) -> Outcome:
     """Mean loss and metrics of ``model`` in eval mode."""
     x, y = samples
     modes = {module: module.training for module in model.modules()}
@@ -110,7 +110,7 @@ def assess(task: Task, model: nn.Module, samples: Samples) -> Outcome:
     return Outcome(means[0], dict(zip(task.metrics, means[1:], strict=True)))
 
 
-def _train(task: Task, model: nn.Module, subset: Subset, train: Samples, settings: FineTuning) -> None:
+def _train(task: Task, model: nn.Module, subset: Subset, train: TensorSamples, settings: FineTuning) -> None:
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in subset)

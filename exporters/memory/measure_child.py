@@ -23,7 +23,7 @@ from mobile_sdk.engines.base import Engine
 from mobile_sdk.engines.dropout import generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
-from mobile_sdk.native.library import Program, set_threads
+from mobile_sdk.native.library import NativeProgram, set_threads
 from mobile_sdk.training.optimisers import SGD
 from mobile_sdk.weights import map_weights
 
@@ -35,7 +35,7 @@ _TRIES = 5
 def main(folder: Path, first: Path) -> None:
     """Measure the program in ``folder`` after running ``first``; the fields of ``Footprint`` go to stdout as JSON."""
     set_threads(1)
-    tiny = Program(first)
+    tiny = NativeProgram(first)
     tiny.execute("first", [np.zeros((1, 8), np.float32)], (np.zeros((1, 8), np.float32),))
     dropout = generator(0)  # importing numpy's generators is part of the fixed cost
     gc.collect()
@@ -106,7 +106,7 @@ def _mapped() -> int:
 
 def _arena(folder: Path) -> int:
     """What is planned for a step, without the outputs that lie in it: those are gradients."""
-    program = Program(folder / PROGRAM_FILE)
+    program = NativeProgram(folder / PROGRAM_FILE)
     _, outputs, planned = program.metadata("train_step")
     program.close()
     return planned - sum(4 * math.prod(output.shape) for output in outputs if output.planned)

@@ -13,7 +13,7 @@ import math
 
 from torch import fx
 
-from ..emit.partition import Region, partition
+from ..emit.partition import Delegated, partition
 from ..emit.simplify import simplify
 from ..emit.xnnpack import describe
 from ..plan import Plan
@@ -47,7 +47,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
     """The memory of the lowered ``train_step`` of ``step``; the graph is simplified in place."""
     simplify(graph)
     parts = partition(graph.graph)
-    delegates = [describe(p.nodes, p.inputs, p.outputs) for p in parts if isinstance(p, Region) and not p.again]
+    delegates = [describe(p.nodes, p.inputs, p.outputs) for p in parts if isinstance(p, Delegated) and not p.again]
     shared = max((workspace(delegate) for delegate in delegates), default=0)
     operators = sum(len(delegate.operators) for delegate in delegates)
     baked = sum(packed(delegate) for delegate in delegates)
@@ -73,7 +73,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
     )
 
 
-def _arena(parts: list[Region | fx.Node], graph: fx.Graph) -> int:
+def _arena(parts: list[Delegated | fx.Node], graph: fx.Graph) -> int:
     """Tensors that pass between parts. A portable view has no memory of its own: it keeps what it views alive."""
     blocks: dict[fx.Node, Block] = {}
     owner: dict[fx.Node, fx.Node] = {}
@@ -84,13 +84,13 @@ def _arena(parts: list[Region | fx.Node], graph: fx.Graph) -> int:
             blocks[node].last = step
 
     for step, part in enumerate(parts):
-        sources = part.inputs if isinstance(part, Region) else part.all_input_nodes
+        sources = part.inputs if isinstance(part, Delegated) else part.all_input_nodes
         for source in sources:
             read(source, step)
         if isinstance(part, fx.Node) and "view" in str(part.target):
             owner[part] = owner.get(sources[0], sources[0])
             continue
-        for node in part.outputs if isinstance(part, Region) else [part]:
+        for node in part.outputs if isinstance(part, Delegated) else [part]:
             value = node.meta["val"]
             blocks[node] = Block(-(-math.prod(value.shape) * value.element_size() // 16) * 16, step, step)
     for node in next(n for n in graph.nodes if n.op == "output").all_input_nodes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from ..emit.xnnpack import Graph, Operator
+from ..emit.xnnpack import XnnpackGraph, XnnpackOperator
 from .arena import Block, arena
 
 __all__ = ["packed", "workspace"]
@@ -31,7 +31,7 @@ _IN_PLACE = {
 _FILTERED = ("XNNConv2d", "XNNDepthwiseConv2d", "XNNFullyConnected")
 
 
-def workspace(graph: Graph) -> int:
+def workspace(graph: XnnpackGraph) -> int:
     """Bytes of the workspace that the delegate asks for when it first runs."""
     operands = graph.operands
     inner = [o.external is None and o.data is None for o in operands]
@@ -63,19 +63,19 @@ def workspace(graph: Graph) -> int:
     return total + 2 * _EXTRA if total else 0
 
 
-def packed(graph: Graph) -> int:
+def packed(graph: XnnpackGraph) -> int:
     """Bytes of constant weights, which are packed once and kept beside the workspace."""
     return sum(_filters(graph, operator) for operator in graph.operators if operator.kind in _FILTERED)
 
 
-def _filters(graph: Graph, operator: Operator) -> int:
+def _filters(graph: XnnpackGraph, operator: XnnpackOperator) -> int:
     """Weights as their kernel reads them; 0 where they come with every call."""
     weights = graph.operands[operator.inputs[1]]
     outputs = graph.operands[operator.output].shape[-1]
     return 0 if weights.data is None else _tiles(outputs, math.prod(weights.shape) // outputs)
 
 
-def _scratch(graph: Graph, operator: Operator) -> int:
+def _scratch(graph: XnnpackGraph, operator: XnnpackOperator) -> int:
     """What an operator works in: weights that come with the call as their kernel reads them, a window's pointers."""
     if operator.kind in ("XNNConv2d", "XNNDepthwiseConv2d"):
         _, height, width, _ = graph.operands[operator.output].shape

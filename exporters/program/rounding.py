@@ -22,7 +22,7 @@ from mobile_sdk.payload.grid import Grid
 from ..plan import Plan
 from ..task import Task
 
-__all__ = ["frozen_matrices", "rounded"]
+__all__ = ["frozen_matrices", "round_weights"]
 
 
 def frozen_matrices(task: Task, plans: Iterable[Plan]) -> list[str]:
@@ -36,7 +36,7 @@ def frozen_matrices(task: Task, plans: Iterable[Plan]) -> list[str]:
     return [p.name for p in task.layout if p.name in parameters and len(p.shape) > 1]
 
 
-def rounded(task: Task, names: Iterable[str], bits: int) -> Task:
+def round_weights(task: Task, names: Iterable[str], bits: int) -> Task:
     """
     The task with the weights of ``names`` on a grid; rounding again changes nothing.
 

@@ -25,7 +25,7 @@ from mobile_sdk.manifest import TensorSpec
 from ..errors import ExportError
 from .step import Step
 
-__all__ = ["TOLERANCE", "relative_errors", "verify"]
+__all__ = ["TOLERANCE", "relative_errors", "verify_gradients"]
 
 # Largest accepted error of a tensor, relative to its norm.
 TOLERANCE = 1e-4
@@ -39,7 +39,7 @@ _DRAWS = 8
 _Numbers = Mapping[str, npt.NDArray[Any]]
 
 
-def verify(engine: Engine, step: Step) -> float:
+def verify_gradients(engine: Engine, step: Step) -> float:
     """
     Compare all methods of a loaded program with eager autograd.
 

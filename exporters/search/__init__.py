@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from .all_budgets import MODES, Mode, Tiers, plan_tiers
 from .measurements import Measurements
-from .one_budget import Tier
+from .one_budget import PlannedTier
 from .plans import evidence_of, plan_for, plans_for, select
 
 __all__ = [
     "MODES",
     "Measurements",
     "Mode",
-    "Tier",
+    "PlannedTier",
     "Tiers",
     "evidence_of",
     "plan_for",

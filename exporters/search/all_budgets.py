@@ -20,7 +20,7 @@ from ..importance import Scores
 from ..importance.evidence import Evidence
 from ..space import FROZEN, Levels, Space
 from .measurements import Measurements
-from .one_budget import Search, Tier
+from .one_budget import PlannedTier, Search
 
 __all__ = ["MODES", "Mode", "Tiers", "plan_tiers"]
 
@@ -35,7 +35,7 @@ class Tiers:
     space: Space
     scores: Scores
     mode: Mode
-    tiers: tuple[Tier, ...]
+    tiers: tuple[PlannedTier, ...]
     everything: int
 
     def coverage(self) -> list[int]:
@@ -86,12 +86,14 @@ def plan_tiers(
     return Tiers(space, scores, mode, tuple(tiers), alone.everything(space.task.micro_batch))
 
 
-def _below(top: Tier, budgets: Sequence[int], evidence: Evidence, scores: Scores, shrink: bool) -> list[Tier]:
+def _below(
+    top: PlannedTier, budgets: Sequence[int], evidence: Evidence, scores: Scores, shrink: bool
+) -> list[PlannedTier]:
     """The tiers of smaller budgets, smallest first, each inside the next and all inside ``top``, which is the last."""
     measurements = Measurements(evidence, top.plan.baked)
     search = Search(evidence, scores, measurements, top.levels, shrink)
     floor: Levels = (FROZEN,) * len(top.levels)
-    tiers: list[Tier] = []
+    tiers: list[PlannedTier] = []
     for budget in budgets:
         evidence.progress(f"searching for {format_bytes(budget)}", 1 + len(tiers), 1 + len(budgets))
         tiers.append(search.settle(budget, floor))

@@ -9,17 +9,17 @@ from ..plan import Plan, frozen_in_all
 from ..program.build import build
 from ..task import Task
 
-__all__ = ["Memory", "bake", "measured"]
+__all__ = ["Memory", "bake", "measure_plan"]
 
 Memory = Callable[[Task, Plan], int]
 
 
-def measured(task: Task, plan: Plan) -> int:
+def measure_plan(task: Task, plan: Plan) -> int:
     """What a plan's training step takes, in a fresh process."""
     return measure(build(task, plan, ("train_step",))).total_bytes
 
 
-def bake(task: Task, plans: Sequence[Plan], *, memory: Memory = measured) -> list[Plan]:
+def bake(task: Task, plans: Sequence[Plan], *, memory: Memory = measure_plan) -> list[Plan]:
     """
     The plans of one run, with what none of them trains inside their programs, where every one takes less memory so.
 

@@ -22,7 +22,7 @@ from ..space import FROZEN, Levels
 from .candidates import candidates
 from .measurements import Measurements
 
-__all__ = ["Search", "Tier"]
+__all__ = ["Search", "PlannedTier"]
 
 # Plans that are measured per budget before the best that fitted is taken; and while none has fitted yet.
 _ROUNDS = 6
@@ -38,7 +38,7 @@ _LONGEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Tier:
+class PlannedTier:
     """
     A budget and the plan that was found for it.
 
@@ -81,12 +81,12 @@ class Search:
         self.top = top
         self.shrink = shrink
 
-    def settle(self, budget: int, floor: Levels) -> Tier:
+    def settle(self, budget: int, floor: Levels) -> PlannedTier:
         """The best tier of a budget that has ``floor`` inside it."""
         size = self.space.task.micro_batch
         if self.top == self._whole() and self.measurements.everything(size) <= budget:
             return self._everything(budget, size)
-        found: Tier | None = None
+        found: PlannedTier | None = None
         smallest: list[int] = []
         while size >= 1:
             least = floor if any(floor) else self._last()
@@ -109,7 +109,7 @@ class Search:
             least_bytes,
         )
 
-    def _at(self, budget: int, floor: Levels, size: int) -> Tier | None:
+    def _at(self, budget: int, floor: Levels, size: int) -> PlannedTier | None:
         """The best plan that was measured within the budget at this micro-batch."""
         if self.scores.chain:
             return self._chain(budget, floor, size)
@@ -124,11 +124,11 @@ class Search:
         best = max(zip(reached, found, strict=True), key=lambda pair: pair[0])[1]
         return dataclasses.replace(found[best], gain=self.scores.of(best))
 
-    def _summed(self, budget: int, floor: Levels, size: int) -> Tier | None:
+    def _summed(self, budget: int, floor: Levels, size: int) -> PlannedTier | None:
         """The best plan by the sum of its layers' gains."""
         measurements = self.measurements
         measurements.calibrate(size)
-        best: Tier | None = None
+        best: PlannedTier | None = None
         limit = float(budget)
         tried: set[Levels] = set()
         stretch = 1.0
@@ -164,7 +164,7 @@ class Search:
                     limit = min(limit, predicted * budget / needs)
         return None if best is None else self._raised(best, budget, size)
 
-    def _raised(self, tier: Tier, budget: int, size: int) -> Tier:
+    def _raised(self, tier: PlannedTier, budget: int, size: int) -> PlannedTier:
         """The plan with single layers at higher levels, those of the largest gain first, while there is room."""
         tried: set[Levels] = set()
         for _ in range(_RAISES):
@@ -190,7 +190,7 @@ class Search:
             and self.scores.of(raised := (*levels[:at], level, *levels[at + 1 :])) > self.scores.of(levels)
         ]
 
-    def _chain(self, budget: int, floor: Levels, size: int) -> Tier | None:
+    def _chain(self, budget: int, floor: Levels, size: int) -> PlannedTier | None:
         """The last layers, as many as fit: memory grows with them, so a bisection finds how many."""
         first = next(i for i, level in enumerate(self.top) if level != FROZEN)
         fits, fails = 0, len(self.top) - first + 1
@@ -208,9 +208,9 @@ class Search:
         bounds = zip(self.space.last(count), floor, self.top, strict=True)
         return tuple(max(least, min(level, most)) for level, least, most in bounds)
 
-    def _tier(self, budget: int, levels: Levels, size: int) -> Tier:
+    def _tier(self, budget: int, levels: Levels, size: int) -> PlannedTier:
         plan = self.measurements.plan(levels, size)
-        return Tier(budget, plan, levels, self.measurements(levels, size), self.scores.of(levels))
+        return PlannedTier(budget, plan, levels, self.measurements(levels, size), self.scores.of(levels))
 
     def _last(self) -> Levels:
         """The last layer that may be trained, and nothing else."""
@@ -220,7 +220,7 @@ class Search:
     def _whole(self) -> Levels:
         return self.space.last(len(self.space))
 
-    def _everything(self, budget: int, size: int) -> Tier:
+    def _everything(self, budget: int, size: int) -> PlannedTier:
         levels = self._whole()
         plan = Plan.everything(self.space.task, size)
-        return Tier(budget, plan, levels, self.measurements.everything(size), self.scores.of(levels))
+        return PlannedTier(budget, plan, levels, self.measurements.everything(size), self.scores.of(levels))

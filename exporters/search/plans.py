@@ -10,7 +10,7 @@ from torch import Tensor
 from ..cache.journal import Journal
 from ..errors import ExportError
 from ..importance import SELECTORS, Scores
-from ..importance.evidence import Evidence, Progress, silent
+from ..importance.evidence import Evidence, EvidenceProgress, silent
 from ..importance.finetune import FineTuning
 from ..plan import Plan
 from ..processes import Workers
@@ -57,7 +57,7 @@ def plans_for(
 
     """
     say = progress
-    report: Progress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
+    report: EvidenceProgress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
     evidence = evidence_of(task, samples=samples, seed=seed, journal=journal, processes=processes, progress=report)
     scores = select(evidence, selector)
     tiers = plan_tiers(evidence, scores, budgets, mode=mode, shrink=shrink)
@@ -78,7 +78,7 @@ def evidence_of(
     fine_tuning: FineTuning | None = None,
     journal: Journal | None = None,
     processes: int | None = None,
-    progress: Progress = silent,
+    progress: EvidenceProgress = silent,
 ) -> Evidence:
     """
     What selectors look at: the task's space, and ``samples`` or the task's proxy data.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 __all__ = ["held_out", "load", "part", "training"]
 
-Samples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+DigitSamples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 _HELD_OUT = 360
 _LEAST = 20
@@ -36,7 +36,7 @@ def _file() -> Path:
 
 
 @functools.cache
-def load() -> tuple[Samples, Samples]:
+def load() -> tuple[DigitSamples, DigitSamples]:
     """
     Training and held-out samples, in a fixed random order.
 
@@ -56,17 +56,17 @@ def load() -> tuple[Samples, Samples]:
     return (x[_HELD_OUT:], y[_HELD_OUT:]), (x[:_HELD_OUT], y[:_HELD_OUT])
 
 
-def held_out() -> Samples:
+def held_out() -> DigitSamples:
     """The samples of central evaluation, of no device's part."""
     return load()[1]
 
 
-def training() -> Samples:
+def training() -> DigitSamples:
     """The samples that devices have, all together."""
     return load()[0]
 
 
-def part(index: int, of: int = 8, alpha: float = 0.3, seed: int = 0) -> Samples:
+def part(index: int, of: int = 8, alpha: float = 0.3, seed: int = 0) -> DigitSamples:
     """
     Device ``index``'s part of the training samples.
 

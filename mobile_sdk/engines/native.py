@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import ProgramError
 from ..manifest import PROGRAM_FILE, Manifest, TensorSpec
-from ..native.library import Program, TensorMeta, set_threads
+from ..native.library import NativeProgram, TensorMeta, set_threads
 from .call import Call
 from .calling_engine import CallingEngine
 
@@ -35,7 +35,7 @@ class NativeEngine(CallingEngine):
         super().__init__(manifest)
         self._results: dict[str, _Results] = {}
         set_threads(threads)
-        self._program = Program(folder / PROGRAM_FILE)
+        self._program = NativeProgram(folder / PROGRAM_FILE)
         try:
             for method in manifest.methods:
                 self._compare(method)
@@ -67,7 +67,7 @@ class NativeEngine(CallingEngine):
 class _Results:
     """Where the results of a method in use are: in the arena if they can be, else in buffers of our own."""
 
-    def __init__(self, call: Call, program: Program) -> None:
+    def __init__(self, call: Call, program: NativeProgram) -> None:
         self.buffers: list[npt.NDArray[Any] | None] = []
         self.arrays: list[npt.NDArray[Any]] = []
         for index, spec in enumerate(call.outputs):

@@ -1,5 +1,5 @@
 """
-The native runtime's C ABI as Python: one :class:`Program` per open file.
+The native runtime's C ABI as Python: one :class:`NativeProgram` per open file.
 
 Everything about ctypes is here; errors of ExecuTorch become :exc:`ProgramError` with its name of the
 error. ctypes lets go of the interpreter lock during a call.
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..errors import ProgramError
 from ..manifest import EXECUTORCH_VERSION
 
-__all__ = ["Program", "TensorMeta", "set_threads", "threads"]
+__all__ = ["NativeProgram", "TensorMeta", "set_threads", "threads"]
 
 LIBRARY = Path(__file__).with_name("lib") / "libftte_runtime.so"
 ABI = 4
@@ -134,14 +134,14 @@ def threads() -> int:
 
 
 class _Handle:
-    """Frees the arena when neither the :class:`Program` nor an output in the arena refers to it any more."""
+    """Frees the arena when neither the :class:`NativeProgram` nor an output in the arena refers to it any more."""
 
     def __init__(self, pointer: ctypes.c_void_p) -> None:
         self.pointer = pointer
         weakref.finalize(self, _library().ftte_free, pointer)
 
 
-class Program:
+class NativeProgram:
     """
     A mapped ``.pte`` file.
 

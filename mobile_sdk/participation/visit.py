@@ -46,11 +46,11 @@ from ..protocol.messages import (
     Evaluate,
     Finished,
     Later,
+    MergedMessage,
     Ready,
     Rejected,
     Welcome,
 )
-from ..protocol.messages import Merged as MergedMessage
 from ..protocol.session import FetchRequested, PeerError, Received, SendProgress
 from ..storage.device_storage import DeviceStorage, PendingUpdate
 from ..training.checkpoint import Checkpoints

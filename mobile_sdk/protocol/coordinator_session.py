@@ -21,7 +21,7 @@ from .messages import (
     Hello,
     Hex,
     Later,
-    Merged,
+    MergedMessage,
     Message,
     Name,
     Offer,
@@ -123,7 +123,7 @@ class CoordinatorSession(Session):
         self._answered()
         self._send(Rejected(Name(assignment), Name(code), printable(message)))
 
-    def announce(self, message: Announce | Merged | Finished) -> None:
+    def announce(self, message: Announce | MergedMessage | Finished) -> None:
         """Tell of a new version, of an update's fate, or of the end."""
         if self.state is State.OPEN:
             self._send(message)

@@ -23,7 +23,7 @@ from .messages import (
     Hello,
     Hex,
     Later,
-    Merged,
+    MergedMessage,
     Message,
     Name,
     Offer,
@@ -108,7 +108,7 @@ class DeviceSession(Session):
             case Welcome(), State.PROVING:
                 return self._welcomed(message)
             case (
-                (Assign() | Evaluate() | Announce() | Merged() | Finished()),
+                (Assign() | Evaluate() | Announce() | MergedMessage() | Finished()),
                 State.OPEN,
             ):
                 return [message]
@@ -135,7 +135,7 @@ class DeviceSession(Session):
                 )
             # Once only, so worth its milliseconds: whoever cannot sign with the run's key is not told the secret.
             signed = trust.challenge_bytes(self._run, self._device, self._nonce, self._peer_nonce)
-            if not trust.verify(self.key, signed, message.signature):
+            if not trust.verify_signature(self.key, signed, message.signature):
                 raise Refused("key", "the coordinator could not prove that it holds the run's key: check the address")
             self._send(Enrol(self._token, Hex(self._secret.hex())))
         self._send(Proof(Hex(auth.device_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce))))

@@ -37,7 +37,7 @@ __all__ = [
     "Hello",
     "Hex",
     "Later",
-    "Merged",
+    "MergedMessage",
     "Message",
     "Name",
     "Offer",
@@ -297,7 +297,7 @@ class Announce:
 
 
 @dataclasses.dataclass(frozen=True)
-class Merged:
+class MergedMessage:
     """Coordinator: your update is part of ``version``; ``weight`` is what its staleness left of it, 1 for all."""
 
     assignment: Name
@@ -341,7 +341,7 @@ Message = (
     | Fetch
     | Ack
     | Announce
-    | Merged
+    | MergedMessage
     | Finished
     | Error
 )
@@ -529,7 +529,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 
 def _type(cls: type[Any]) -> str:
-    return cls.__name__.lower()
+    return cls.__name__.removesuffix("Message").lower()
 
 
 _TYPES: dict[str, Any] = {_type(cls): cls for cls in Message.__args__}

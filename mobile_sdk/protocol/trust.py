@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..signing import ed25519
 from .messages import Succession
 
-__all__ = ["challenge_bytes", "succeeds", "succession_bytes", "verify"]
+__all__ = ["challenge_bytes", "succeeds", "succession_bytes", "verify_signature"]
 
 
 def challenge_bytes(run: str, device: str, device_nonce: str, coordinator_nonce: str) -> bytes:
@@ -26,7 +26,7 @@ def succession_bytes(run: str, old: str, new: str) -> bytes:
     return _tagged("ftte succession v1", run, old, new)
 
 
-def verify(key: str, content: bytes, signature: str) -> bool:
+def verify_signature(key: str, content: bytes, signature: str) -> bool:
     """Whether ``signature`` over ``content`` was made with ``key``; key and signature in hex."""
     return ed25519.verify(bytes.fromhex(key), content, bytes.fromhex(signature))
 
@@ -48,7 +48,7 @@ def succeeds(run: str, pinned: str, key: str, succession: Sequence[Succession]) 
     start = known.index(pinned) + 1 if pinned in known else 0
     current = pinned
     for step in succession[start:]:
-        if not verify(current, succession_bytes(run, current, step.key), step.signature):
+        if not verify_signature(current, succession_bytes(run, current, step.key), step.signature):
             return False
         current = step.key
     return current == key

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..layout import Arrays, Vector
 
-__all__ = ["SGD", "Adam", "Optimiser", "clip"]
+__all__ = ["SGD", "Adam", "Optimiser", "clip_gradients"]
 
 # Gives the trained part of a parameter as it is now, in compact shape.
 Current = Callable[[str], Vector]
@@ -157,7 +157,7 @@ class Adam:
         self._powers = numbers[0], numbers[1]
 
 
-def clip(gradients: Arrays, norm: float) -> None:
+def clip_gradients(gradients: Arrays, norm: float) -> None:
     """Scale gradients in place, all by the same factor, so that their common Euclidean norm is at most ``norm``."""
     total = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
     if math.isfinite(total) and total > norm:

@@ -25,14 +25,14 @@ from ..engines.dropout import generator
 from ..errors import FtteError
 from ..layout import Arrays, Vector
 from .checkpoint import Checkpoint, Keeper
-from .optimisers import clip
+from .optimisers import clip_gradients
 from .settings import TrainingSettings
 
 __all__ = [
     "Cancelled",
     "Diverged",
     "Execute",
-    "Progress",
+    "TrainingProgress",
     "TrainingResult",
     "train",
     "train_in_thread",
@@ -69,7 +69,7 @@ class Diverged(FtteError):
 KEEP_SECONDS = 60.0
 
 # Called after each optimiser step with (steps done, steps in all, mean loss of the batch).
-Progress = Callable[[int, int, float], None]
+TrainingProgress = Callable[[int, int, float], None]
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
     data: Dataset,
     settings: TrainingSettings,
     seed: int,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     now: Callable[[], float] = time.monotonic,
     keeper: Keeper | None = None,
 ) -> TrainingResult:
@@ -203,7 +203,7 @@ class _Local:
                 # The gradient of mu/2 * |w - w0|^2 (FedProx: Li et al. 2020).
                 gradient += np.float32(self._settings.proximal) * (self._part(name) - self._start(name))
         if self._settings.clip_norm:
-            clip(gradients, self._settings.clip_norm)
+            clip_gradients(gradients, self._settings.clip_norm)
         for name, step in self._optimiser.steps(gradients, self._part):
             self.current[name][self._subset.selector(name)] -= step
 
@@ -264,7 +264,9 @@ def _gradients(
 
 
 # How the client runs training; the simulator puts a worker pool and virtual time here.
-Execute = Callable[[Engine, Arrays, Dataset, TrainingSettings, int, Keeper, Progress], Awaitable[TrainingResult]]
+Execute = Callable[
+    [Engine, Arrays, Dataset, TrainingSettings, int, Keeper, TrainingProgress], Awaitable[TrainingResult]
+]
 
 
 async def train_in_thread(
@@ -274,7 +276,7 @@ async def train_in_thread(
     settings: TrainingSettings,
     seed: int,
     keeper: Keeper,
-    progress: Progress,
+    progress: TrainingProgress,
 ) -> TrainingResult:
     """
     Train in a thread, so that the connection stays alive.

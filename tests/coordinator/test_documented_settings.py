@@ -12,7 +12,7 @@ import pytest
 from coordinator.config import Config, parse_config
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.from_config import merger
-from coordinator.merge.regions import Region
+from coordinator.merge.regions import WeightRegion
 
 DOCS = Path(__file__).parents[2] / "docs"
 BASE = {"run": {"name": "digits", "task": "tasks:digits"}, "budgets": {"all": "1MB"}}
@@ -33,7 +33,7 @@ def test_fedavg_is_the_mean_by_examples_of_a_cohort_that_waits() -> None:
     config = blocks("merging.md")[0]
     assert config.scheduling.cohort == config.merge.buffer
     assert not config.scheduling.repeat
-    region = Region(np.arange(3))
+    region = WeightRegion(np.arange(3))
     random = np.random.default_rng(1)
     deltas = [random.standard_normal(3).astype(np.float32) for _ in range(4)]
     counts = [10.0, 20.0, 30.0, 40.0]

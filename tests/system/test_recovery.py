@@ -12,7 +12,7 @@ import pytest
 from coordinator.config import Config, parse_config
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier, load_tiers
-from coordinator.run_state import Run
+from coordinator.run_state import RunState
 from coordinator.store.records import UpdateRecord
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
@@ -26,9 +26,9 @@ def config(site: Site) -> Config:
     return parse_config(PLANS | {"run": PLANS["run"] | {"state": str(site.state)}, "merge": {"buffer": 100}}, Path())
 
 
-def begin(site: Site, store: SqliteStore, settings: Config) -> Run:
+def begin(site: Site, store: SqliteStore, settings: Config) -> RunState:
     key = RunKey.load_or_create(site.state / "run.key")
-    return Run(settings, store, key, load_tiers(store), clock=SystemClock(), offload=offload)
+    return RunState(settings, store, key, load_tiers(store), clock=SystemClock(), offload=offload)
 
 
 def accept(store: SqliteStore, tier: Tier, number: int) -> str:

@@ -24,7 +24,7 @@ from mobile_sdk.manifest import Manifest
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import TrainingResult, train
 
-__all__ = ["Evaluation", "Job", "Training", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
+__all__ = ["Evaluation", "Job", "TrainingJob", "Workshop", "WorkshopFiles", "do_job", "open_workshop"]
 
 # Samples of an evaluation that go through the layers together: of more, what lies between layers leaves the processor's
 # cache.
@@ -51,7 +51,7 @@ class WorkshopFiles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class TrainingJob:
     """One device's training: full weights by name, the indices of its samples, and what the client was told."""
 
     tier: str
@@ -70,7 +70,7 @@ class Evaluation:
     samples: npt.NDArray[np.int64]
 
 
-Job = Training | Evaluation
+Job = TrainingJob | Evaluation
 
 
 class Workshop:
@@ -80,7 +80,7 @@ class Workshop:
         import torch  # in workers alone
 
         from exporters.plan import Plan
-        from exporters.program.rounding import frozen_matrices, rounded
+        from exporters.program.rounding import frozen_matrices, round_weights
         from exporters.task import load_task
 
         from .frozen_prefix import behind
@@ -92,7 +92,7 @@ class Workshop:
         manifests = {tier: Manifest.from_bytes(content) for tier, content in files.manifests.items()}
         if files.frozen_bits is not None:
             plans = [Plan(manifest.trained, manifest.micro_batch) for manifest in manifests.values()]
-            task = rounded(task, frozen_matrices(task, plans), files.frozen_bits)
+            task = round_weights(task, frozen_matrices(task, plans), files.frozen_bits)
         self.engines = {tier: TorchEngine(task, manifest) for tier, manifest in manifests.items()}
         trained = {name for manifest in manifests.values() for name in manifest.trained}
         inside = {name for manifest in manifests.values() for name in manifest.baked}
@@ -103,9 +103,9 @@ class Workshop:
 
     def do(self, job: Job) -> Any:
         """What :meth:`train` or :meth:`evaluate` gives."""
-        return self.train(job) if isinstance(job, Training) else self.evaluate(job)
+        return self.train(job) if isinstance(job, TrainingJob) else self.evaluate(job)
 
-    def train(self, job: Training) -> TrainingResult:
+    def train(self, job: TrainingJob) -> TrainingResult:
         """Raises what :func:`mobile_sdk.training.train.train` raises."""
         data = ArrayDataset(self._inputs(self._x, job.samples, job.weights), self._y[job.samples])
         # Once for all steps, where they are mapped.

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from ...errors import ConfigError
 
-__all__ = ["Samples", "load_samples"]
+__all__ = ["SimulationSamples", "load_simulation_samples"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class SimulationSamples:
     """``x`` (n, ...) and ``y`` (n, ...), mapped from the files; ``writers`` (n,) where the source names them."""
 
     x: npt.NDArray[Any]
@@ -26,7 +26,7 @@ class Samples:
     y_path: Path
 
 
-def load_samples(source: str, folder: Path) -> Samples:
+def load_simulation_samples(source: str, folder: Path) -> SimulationSamples:
     """
     Call ``package.module:function`` and keep what it gives in ``folder``.
 
@@ -46,4 +46,4 @@ def load_samples(source: str, folder: Path) -> Samples:
     np.save(x_path, result[0])
     np.save(y_path, result[1])
     writers = np.asarray(result[2], np.int64) if len(result) == 3 else None
-    return Samples(np.load(x_path, mmap_mode="r"), np.load(y_path, mmap_mode="r"), writers, x_path, y_path)
+    return SimulationSamples(np.load(x_path, mmap_mode="r"), np.load(y_path, mmap_mode="r"), writers, x_path, y_path)

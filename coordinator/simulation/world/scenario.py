@@ -26,7 +26,7 @@ __all__ = [
     "parse_scenario",
 ]
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Hour = Annotated[float, Field(ge=0, le=24)]
 Reference = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
@@ -105,7 +105,7 @@ class DeviceSection(_Section):
     outage: Annotated[float, Field(gt=0)] = 30.0
     online: tuple[tuple[Hour, Hour], ...] = ()
     shift: Annotated[float, Field(ge=0)] = 0.0
-    drop_out: Fraction = 0.0
+    drop_out: Share = 0.0
     away: Annotated[float, Field(gt=0)] = 600.0
 
     @model_validator(mode="after")
@@ -129,7 +129,7 @@ class StragglerSection(_Section):
     - ``trace``: drawn from the numbers in the file ``trace``, one a line, over their mean.
     """
 
-    share: Fraction = 0.0
+    share: Share = 0.0
     slowdown: Annotated[float, Field(ge=1)] = 10.0
     law: Literal["constant", "half-normal", "pareto", "trace"] = "half-normal"
     tail: Annotated[float, Field(gt=1)] = 2.0

@@ -14,7 +14,7 @@ from ...manifest import GRAPH_FILE, Manifest, TensorSpec
 from ..call import Call
 from ..calling_engine import CallingEngine
 from .blas import limited
-from .graph import Graph, MethodGraph, Node, Value, Values, loads
+from .graph import GraphValue, MethodGraph, Node, ProgramGraph, Values, loads
 from .operators import OPERATORS
 
 __all__ = ["InterpretedEngine"]
@@ -40,7 +40,7 @@ class InterpretedEngine(CallingEngine):
         self._threads = threads
         path = folder / GRAPH_FILE
         try:
-            self._graph: Graph | None = loads(map_file(path))
+            self._graph: ProgramGraph | None = loads(map_file(path))
         except (OSError, ValueError) as error:  # a file without a byte cannot be mapped
             raise ProgramError(f"the program's graph {path} cannot be read: {error}") from error
         for method in manifest.methods:
@@ -65,7 +65,7 @@ class InterpretedEngine(CallingEngine):
 
 def _apply(node: Node, values: list[Any]) -> Array:
     arguments = [
-        values[a.index] if isinstance(a, Value) else [values[i] for i in a.indices] if isinstance(a, Values) else a
+        values[a.index] if isinstance(a, GraphValue) else [values[i] for i in a.indices] if isinstance(a, Values) else a
         for a in node.arguments
     ]
     try:
@@ -87,7 +87,7 @@ def _result(spec: TensorSpec, value: Array, given: list[Any]) -> Array:
     return value.copy() if any(np.may_share_memory(value, array) for array in given) else value
 
 
-def _compare(call: Call, graph: Graph) -> None:
+def _compare(call: Call, graph: ProgramGraph) -> None:
     """What the manifest says of a method against what the graph says."""
     method: MethodGraph | None = graph.methods.get(call.method)
     if method is None:

@@ -31,7 +31,7 @@ from ... import safetensors
 from ...errors import PayloadError, ProgramError
 from .operators import DTYPES, OPERATORS, Operator
 
-__all__ = ["FORMAT", "Graph", "MethodGraph", "Node", "Value", "Values", "dumps", "loads"]
+__all__ = ["FORMAT", "ProgramGraph", "MethodGraph", "Node", "GraphValue", "Values", "dumps", "loads"]
 
 FORMAT = 1
 _KEY = "ftte.graph"
@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Value:
+class GraphValue:
     """An argument that is a value of the graph, by its number."""
 
     index: int
@@ -74,14 +74,14 @@ class MethodGraph:
 
 
 @dataclasses.dataclass(frozen=True)
-class Graph:
+class ProgramGraph:
     """Methods by name, and the constants that they share, by theirs."""
 
     methods: Mapping[str, MethodGraph]
     constants: Mapping[str, Array]
 
 
-def dumps(graph: Graph) -> bytes:
+def dumps(graph: ProgramGraph) -> bytes:
     """The bytes of a graph file."""
     methods = {
         name: {
@@ -96,7 +96,7 @@ def dumps(graph: Graph) -> bytes:
     return safetensors.dumps(graph.constants, {_KEY: text})
 
 
-def loads(content: bytes | memoryview) -> Graph:
+def loads(content: bytes | memoryview) -> ProgramGraph:
     """
     Parse and check a graph file; constants are read-only views into ``content``.
 
@@ -114,7 +114,7 @@ def loads(content: bytes | memoryview) -> Graph:
         raise ProgramError(f"not a program's graph: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ProgramError(f"not a program's graph: {type(error).__name__}: {error}") from error
-    return Graph(methods, constants)
+    return ProgramGraph(methods, constants)
 
 
 def _method(data: Any, arrays: Mapping[str, Array]) -> MethodGraph:
@@ -143,13 +143,13 @@ def _node(item: Any, count: int) -> Node:
 def _argument(kind: str, item: Any, count: int) -> Any:
     match kind:
         case "tensor":
-            return Value(_index(item, count))
+            return GraphValue(_index(item, count))
         case "tensor?":
-            return None if item is None else Value(_index(item, count))
+            return None if item is None else GraphValue(_index(item, count))
         case "tensors":
             return Values(tuple(_index(i, count) for i in item))
         case "operand":
-            return _number(item[0]) if isinstance(item, list) and len(item) == 1 else Value(_index(item, count))
+            return _number(item[0]) if isinstance(item, list) and len(item) == 1 else GraphValue(_index(item, count))
         case "number":
             return _number(item)
         case "number?":
@@ -211,7 +211,7 @@ def _with_last_uses(nodes: list[Node], first: int, outputs: tuple[int, ...]) -> 
 def _uses(node: Node) -> list[int]:
     found: list[int] = []
     for argument in node.arguments:
-        if isinstance(argument, Value):
+        if isinstance(argument, GraphValue):
             found.append(argument.index)
         elif isinstance(argument, Values):
             found.extend(argument.indices)
@@ -228,7 +228,7 @@ def _operator(name: str) -> Operator:
 
 
 def _item(kind: str, argument: Any) -> Any:
-    if isinstance(argument, Value):
+    if isinstance(argument, GraphValue):
         return argument.index
     if isinstance(argument, Values):
         return list(argument.indices)

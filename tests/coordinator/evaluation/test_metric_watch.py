@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.config import EvaluationSection
-from coordinator.evaluation.metric_watch import Watch
+from coordinator.evaluation.metric_watch import MetricWatch
 from coordinator.store.records import VersionRecord
 
 
@@ -14,9 +14,9 @@ def version(number: int, accuracy: float | None, parent: int | None = None, kind
     return VersionRecord(number, number - 1 if parent is None else parent, (), metrics, 0.0, kind=kind)
 
 
-def watch(*accuracies: float | None, **section: Any) -> Watch:
+def watch(*accuracies: float | None, **section: Any) -> MetricWatch:
     versions = [version(n, a, kind="merge" if n else "initial") for n, a in enumerate(accuracies)]
-    return Watch(EvaluationSection(**section), versions)
+    return MetricWatch(EvaluationSection(**section), versions)
 
 
 def test_the_best_version_is_the_oldest_of_equals() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.merger import Merger, trained_region
-from coordinator.merge.optimisers import Adam, Momentum, ServerOptimiser, Sgd, State
-from coordinator.merge.regions import MIN_RUN, Region
+from coordinator.merge.optimisers import ServerAdam, ServerMomentum, ServerOptimiser, ServerSgd, State
+from coordinator.merge.regions import MIN_RUN, WeightRegion
 from coordinator.merge.rules import Rule, combine
 from coordinator.merge.staleness import (
     AgeVariance,
@@ -30,7 +30,7 @@ from mobile_sdk.layout import Vector
 SIZE = 12
 RULES: list[Rule] = ["holders", "fixed-K"]
 POLICIES: list[StalenessPolicy] = [Constant(), Polynomial(), Hinge(), Exponential(), AgeVariance(), Distance()]
-OPTIMISERS: list[ServerOptimiser] = [Sgd(), Momentum(), Adam()]
+OPTIMISERS: list[ServerOptimiser] = [ServerSgd(), ServerMomentum(), ServerAdam()]
 WEIGHTS = np.linspace(-3, 3, SIZE, dtype=np.float32)
 
 rules = st.sampled_from(RULES)
@@ -62,7 +62,7 @@ def buffers(draw: st.DrawFn, every: bool = False, fresh: bool = False) -> list[C
         result.append(
             Contribution(
                 id=f"a{number:08d}",
-                region=Region(np.array(held, np.int64)),
+                region=WeightRegion(np.array(held, np.int64)),
                 delta=np.array(draw(st.lists(values, min_size=len(held), max_size=len(held))), np.float32),
                 examples=draw(st.integers(1, 1000)),
                 staleness=tau,
@@ -164,7 +164,7 @@ def test_merging_twice_gives_the_same(merger: Merger, given: list[Contribution])
 def test_an_update_that_holds_nothing_moves_nothing_that_the_others_do_not(
     merger: Merger, given: list[Contribution]
 ) -> None:
-    empty = Contribution("a99999999", Region(np.empty(0, np.int64)), np.empty(0, np.float32), 1.0)
+    empty = Contribution("a99999999", WeightRegion(np.empty(0, np.int64)), np.empty(0, np.float32), 1.0)
     merged = merger(WEIGHTS, {}, [*given, empty], at)
     held = {int(position) for c in given for position in c.region.positions}
     alone = [position for position in range(SIZE) if position not in held]
@@ -175,7 +175,7 @@ def contribution(
     number: int, positions: list[int], delta: float, examples: float, tau: int = 0, device: str = ""
 ) -> Contribution:
     array = np.full(len(positions), delta, np.float32)
-    region = Region(np.array(positions, np.int64))
+    region = WeightRegion(np.array(positions, np.int64))
     return Contribution(f"a{number:08d}", region, array, examples, tau, tau, device or f"phone-{number}")
 
 
@@ -216,11 +216,11 @@ def test_a_coordinate_is_released_only_when_enough_distinct_devices_hold_it() ->
 def test_fedasync_pulls_towards_where_the_device_ended() -> None:
     """``w + alpha s (w_k - w)``: with difference = current and a buffer of one, to the letter."""
     alpha, tau = 0.6, 3
-    region = Region(np.arange(SIZE))
+    region = WeightRegion(np.arange(SIZE))
     delta = np.full(SIZE, 0.25, np.float32)
     ended = at(tau) + delta
     one = Contribution("a1", region, delta, 10.0, tau, tau)
-    merger = Merger(policy=Polynomial(0.5), optimiser=Sgd(alpha), difference="current")
+    merger = Merger(policy=Polynomial(0.5), optimiser=ServerSgd(alpha), difference="current")
     expected = WEIGHTS + alpha * 0.5 * (ended - WEIGHTS)
     assert np.allclose(merger(WEIGHTS, {}, [one], at).weights, expected, rtol=1e-6, atol=1e-6)
 
@@ -234,7 +234,7 @@ def test_a_region_reaches_the_same_elements_by_slices_and_by_indices(runs: list[
         parts.append(np.arange(first, first + run))
         first += run
     positions = np.concatenate(parts)
-    region = Region(positions)
+    region = WeightRegion(positions)
     vector = random_.standard_normal(first + 2).astype(np.float32)
     assert np.array_equal(region.gather(vector), vector[positions])
     target = np.zeros_like(vector)
@@ -246,7 +246,7 @@ def test_a_region_reaches_the_same_elements_by_slices_and_by_indices(runs: list[
 
 
 def test_trained_coordinates_are_the_union_of_all_subsets() -> None:
-    a, b = Region(np.array([5, 6, 9])), Region(np.array([6, 7]))
+    a, b = WeightRegion(np.array([5, 6, 9])), WeightRegion(np.array([6, 7]))
     trained = trained_region([a, b])
     assert trained.positions.tolist() == [5, 6, 7, 9]
     assert a.within(trained).positions.tolist() == [0, 1, 3]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coordinator.merge.optimisers import Adam, Momentum, Sgd, State, corrected
-from coordinator.merge.regions import Region
+from coordinator.merge.optimisers import ServerAdam, ServerMomentum, ServerSgd, State, corrected
+from coordinator.merge.regions import WeightRegion
 from coordinator.merge.rules import Direction
 
 WEIGHTS = np.zeros(4, np.float32)
-EVERYWHERE = Region(np.arange(4))
+EVERYWHERE = WeightRegion(np.arange(4))
 
 
 def direction(*values: float) -> Direction:
@@ -18,13 +18,13 @@ def direction(*values: float) -> Direction:
 
 
 def test_sgd_moves_by_the_learning_rate() -> None:
-    moved, state = Sgd(0.5).apply(WEIGHTS, {}, direction(1, 2, 3, 4), 0.0)
+    moved, state = ServerSgd(0.5).apply(WEIGHTS, {}, direction(1, 2, 3, 4), 0.0)
     assert moved.tolist() == [0.5, 1.0, 1.5, 2.0]
     assert state == {}
 
 
 def test_momentum_is_a_moving_average_of_directions() -> None:
-    optimiser = Momentum(1.0, 0.5)
+    optimiser = ServerMomentum(1.0, 0.5)
     weights, state = optimiser.apply(WEIGHTS, {}, direction(1, 0, 0, 0), 0.0)
     assert weights[0] == 0.5
     weights, state = optimiser.apply(weights, state, direction(0, 0, 0, 0), 0.0)
@@ -42,7 +42,7 @@ def test_adam_is_fedadams_algorithm() -> None:
         m = b * m + (1 - b) * d
         v = b2 * v + (1 - b2) * d**2
         w = w + rate * m / (np.sqrt(v) + epsilon)
-        weights, state = Adam(rate, b, b2, epsilon).apply(weights, state, Direction(EVERYWHERE, d), 0.0)
+        weights, state = ServerAdam(rate, b, b2, epsilon).apply(weights, state, Direction(EVERYWHERE, d), 0.0)
     assert np.allclose(weights, w, rtol=1e-5)
 
 
@@ -54,8 +54,8 @@ def test_momentum_gives_way_to_what_asynchrony_brings(staleness: float, explicit
 def test_the_correction_keeps_a_stale_quadratic_from_oscillating() -> None:
     """Descent on w^2 / 2 with gradients 8 versions old: momentum as given diverges, corrected it settles."""
 
-    def worst(optimiser: Momentum) -> float:
-        region = Region(np.arange(1))
+    def worst(optimiser: ServerMomentum) -> float:
+        region = WeightRegion(np.arange(1))
         weights, state = np.ones(1, np.float32), {}
         past = [weights] * 9
         for _ in range(300):
@@ -63,12 +63,12 @@ def test_the_correction_keeps_a_stale_quadratic_from_oscillating() -> None:
             past = [*past[1:], weights]
         return float(max(abs(w[0]) for w in past))
 
-    assert worst(Momentum(0.15, 0.9, correct=False)) > 1.0
-    assert worst(Momentum(0.15, 0.9)) < 0.1
+    assert worst(ServerMomentum(0.15, 0.9, correct=False)) > 1.0
+    assert worst(ServerMomentum(0.15, 0.9)) < 0.1
 
 
 def test_the_step_is_as_long_with_momentum_as_without() -> None:
-    optimiser = Momentum(1.0, 0.9)
+    optimiser = ServerMomentum(1.0, 0.9)
     weights, state = WEIGHTS, {}
     for _ in range(200):
         before = weights

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.merger import Merger
-from coordinator.merge.regions import Region
-from coordinator.merge.robust import clip, outliers
+from coordinator.merge.regions import WeightRegion
+from coordinator.merge.robust import clip_norms, outliers
 
 from .test_merger import at, buffers
 
@@ -20,7 +20,7 @@ from .test_merger import at, buffers
 def crowd(count: int, seed: int = 0, size: int = 50) -> list[Contribution]:
     random = np.random.default_rng(seed)
     direction = random.standard_normal(size)
-    region = Region(np.arange(size))
+    region = WeightRegion(np.arange(size))
     return [
         Contribution(
             f"a{n:08d}",
@@ -35,7 +35,7 @@ def crowd(count: int, seed: int = 0, size: int = 50) -> list[Contribution]:
 
 @given(buffers(), st.floats(0.1, 10))
 def test_no_update_is_longer_than_the_clipping_norm(given: list[Contribution], norm: float) -> None:
-    for before, after in zip(given, clip(given, norm), strict=True):
+    for before, after in zip(given, clip_norms(given, norm), strict=True):
         length = float(np.linalg.norm(before.delta))
         assert np.linalg.norm(after.delta) <= norm * (1 + 1e-5)
         if length <= norm:
@@ -66,7 +66,7 @@ def test_at_least_half_of_a_buffer_stays(given: list[Contribution], factor: floa
 
 def test_updates_of_different_subsets_are_compared_where_they_overlap() -> None:
     given = crowd(6)
-    half = Region(np.arange(25))
+    half = WeightRegion(np.arange(25))
     given[1] = dataclasses.replace(given[1], region=half, delta=given[1].delta[:25])
     given[2] = dataclasses.replace(given[2], region=half, delta=given[2].delta[:25] * np.float32(30))
     assert outliers(given, 3.0) == {"a00000002"}

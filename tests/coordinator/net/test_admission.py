@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coordinator.net.admission import BURST_SECONDS, Gate, Rate
+from coordinator.net.admission import BURST_SECONDS, ConnectionLimits, Rate
 
 
 def test_silent_connections_hold_only_the_places_of_silent_ones() -> None:
-    gate = Gate(connections=10, handshakes=3, per_address=3)
+    gate = ConnectionLimits(connections=10, handshakes=3, per_address=3)
     for _ in range(3):
         assert gate.enter("device")
         gate.prove("device")
@@ -20,7 +20,7 @@ def test_silent_connections_hold_only_the_places_of_silent_ones() -> None:
 
 
 def test_one_address_has_few_of_the_places() -> None:
-    gate = Gate(connections=10, handshakes=5, per_address=2)
+    gate = ConnectionLimits(connections=10, handshakes=5, per_address=2)
     assert gate.enter("attacker")
     assert gate.enter("attacker")
     assert not gate.enter("attacker")
@@ -28,7 +28,7 @@ def test_one_address_has_few_of_the_places() -> None:
 
 
 def test_no_more_connections_than_allowed_are_open() -> None:
-    gate = Gate(connections=2, handshakes=2, per_address=2)
+    gate = ConnectionLimits(connections=2, handshakes=2, per_address=2)
     for _ in range(2):
         assert gate.enter("a")
         gate.prove("a")

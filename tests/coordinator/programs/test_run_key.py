@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.errors import StoreError
 from coordinator.programs.run_key import RunKey
-from mobile_sdk.protocol.trust import succeeds, verify
+from mobile_sdk.protocol.trust import succeeds, verify_signature
 
 
 def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> N
     again = RunKey.load_or_create(path)
     assert again.public == key.public
     assert again.predecessors == []
-    assert verify(key.public, b"x", key.sign_challenge(b"x"))
+    assert verify_signature(key.public, b"x", key.sign_challenge(b"x"))
 
 
 def test_keys_follow_each_other_over_restarts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 import coordinator.simulation.compute.frozen_prefix as prefix_module
 from coordinator.simulation.compute.frozen_prefix import FrozenPrefix, behind
 from coordinator.simulation.compute.torch_engine import TorchEngine
-from coordinator.simulation.compute.workshop import Evaluation, Training, Workshop, WorkshopFiles
+from coordinator.simulation.compute.workshop import Evaluation, TrainingJob, Workshop, WorkshopFiles
 from exporters import Plan, Task, export
 from exporters.zoo.convnets import lenet
 from mobile_sdk.data import ArrayDataset
@@ -52,7 +52,7 @@ def test_a_training_behind_the_frozen_layers_is_the_training_of_the_whole_net(
         weights[name][...] = 0
     chosen = np.arange(3, 36)
     for _ in range(2):  # computed, then kept
-        ours = workshop.train(Training("small", weights, chosen, SETTINGS, 5))
+        ours = workshop.train(TrainingJob("small", weights, chosen, SETTINGS, 5))
         whole = train(TorchEngine(task, program.manifest), weights, ArrayDataset(x[chosen], y[chosen]), SETTINGS, 5)
         _same(ours, whole)
     chosen = np.arange(5, 138)  # more than are evaluated together
@@ -67,9 +67,9 @@ def test_what_a_worker_did_before_changes_no_bit(tmp_path: Path) -> None:
     task = lenet()
     program = export(task, plan=Plan(Subset.whole(task.layout, task.parameter_names()[-2:]), 16))
     weights = task.layout.views(program.weights.copy())
-    job = Training("small", weights, np.arange(20), SETTINGS, 1)
+    job = TrainingJob("small", weights, np.arange(20), SETTINGS, 1)
     used = _workshop(tmp_path, program.manifest.to_bytes())
-    used.train(Training("small", weights, np.arange(10, 40), SETTINGS, 2))
+    used.train(TrainingJob("small", weights, np.arange(10, 40), SETTINGS, 2))
     used.evaluate(Evaluation("small", weights, np.arange(20)))
     results = [used.train(job), used.train(job), _workshop(tmp_path, program.manifest.to_bytes()).train(job)]
     for result in results[1:]:

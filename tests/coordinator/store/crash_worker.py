@@ -1,8 +1,8 @@
 """
 A coordinator's writes without its network: accept, merge, prune, again and again, until killed.
 
-Run as a process of its own: ``python -m tests.coordinator.store.crash_worker STATE ROUNDS``. Prints what it acknowledges. The
-weights of a version are the sum of all updates that were merged, so a lost or doubled one shows.
+Run as a process of its own: ``python -m tests.coordinator.store.crash_worker STATE ROUNDS``. Prints what it
+acknowledges. The weights of a version are the sum of all updates that were merged, so a lost or doubled one shows.
 """
 
 from __future__ import annotations

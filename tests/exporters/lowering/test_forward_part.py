@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from exporters import Plan, Task, export, load_task
-from exporters.emit.partition import Region, partition
+from exporters.emit.partition import Delegated, partition
 from exporters.emit.simplify import simplify
 from exporters.emit.xnnpack import describe, serialise
 from exporters.lowering.lower import prepare
@@ -113,7 +113,7 @@ def test_all_tiles_are_calls_of_one_delegate(norm):
     inputs = [x, y, torch.ones(8), *[state[n].detach() for n in step.order]]
     graph = lowered(step, "train_step", trace(step.train_step, task.model, inputs))
     simplify(graph)
-    regions = [part for part in partition(graph.graph) if isinstance(part, Region)]
+    regions = [part for part in partition(graph.graph) if isinstance(part, Delegated)]
     tiles = [region for region in regions if any(mark(node, APART) for node in region.inputs)]
     assert len(tiles) == 4
     assert [tile.again for tile in tiles] == [False, True, True, True]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from exporters import Plan, Task, export
-from exporters.program.rounding import frozen_matrices, rounded
+from exporters.program.rounding import frozen_matrices, round_weights
 from mobile_sdk.layout import Subset
 from mobile_sdk.payload import pack, unpack
 from tests.exporters.export_tasks import task_of
@@ -38,7 +38,7 @@ def test_matrices_that_no_plan_trains_are_rounded_and_nothing_else():
     names = frozen_matrices(plain, [head(plain)])
     assert names == ["0.weight", "2.weight"]
     before = plain.initial_weights().copy()
-    coarse = rounded(plain, names, 6)
+    coarse = round_weights(plain, names, 6)
     assert np.array_equal(plain.initial_weights(), before)
     for name, view in plain.layout.views(coarse.initial_weights()).items():
         original = plain.layout.views(before)[name]
@@ -54,19 +54,19 @@ def test_where_every_matrix_is_trained_nothing_is_rounded():
     given = task()
     names = frozen_matrices(given, [Plan.everything(given)])
     assert names == []
-    assert rounded(given, names, 5).initial_weights().tobytes() == given.initial_weights().tobytes()
+    assert round_weights(given, names, 5).initial_weights().tobytes() == given.initial_weights().tobytes()
 
 
 @pytest.mark.parametrize("bits", [3, 7])
 def test_rounding_again_changes_nothing(bits: int):
-    once = rounded(task(), ["0.weight", "2.weight"], bits)
-    again = rounded(once, ["0.weight", "2.weight"], bits)
+    once = round_weights(task(), ["0.weight", "2.weight"], bits)
+    again = round_weights(once, ["0.weight", "2.weight"], bits)
     assert np.array_equal(once.initial_weights(), again.initial_weights())
 
 
 def test_a_program_with_rounded_weights_inside_is_right_and_packs_into_a_byte_per_weight():
     plain = task()
-    coarse = rounded(plain, ["0.weight", "2.weight"], 6)
+    coarse = round_weights(plain, ["0.weight", "2.weight"], 6)
     # Exporting verifies gradients against the rounded task's own.
     sizes = []
     for each in (plain, coarse):

@@ -19,7 +19,7 @@ from exporters.emit.graph_file import graph_bytes
 from exporters.lowering import kernels
 from mobile_sdk import load_engine, safetensors
 from mobile_sdk.engines.interpreted import blas
-from mobile_sdk.engines.interpreted.graph import Graph, MethodGraph, Node, Value, Values, dumps, loads
+from mobile_sdk.engines.interpreted.graph import GraphValue, MethodGraph, Node, ProgramGraph, Values, dumps, loads
 from mobile_sdk.engines.interpreted.operators import KINDS, OPERATORS
 from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Layout, Parameter, Subset
@@ -143,14 +143,18 @@ def run(graph: MethodGraph, constants, *inputs):
     values = [*inputs, *(constants[name] for name in graph.constants)]
     for node in graph.nodes:
         arguments = [
-            values[a.index] if isinstance(a, Value) else [values[i] for i in a.indices] if isinstance(a, Values) else a
+            values[a.index]
+            if isinstance(a, GraphValue)
+            else [values[i] for i in a.indices]
+            if isinstance(a, Values)
+            else a
             for a in node.arguments
         ]
         values.append(np.asarray(OPERATORS[node.name].function(*arguments)))
     return [values[i] for i in graph.outputs]
 
 
-def traced(name: str) -> tuple[Graph, list[torch.Tensor], torch.Tensor]:
+def traced(name: str) -> tuple[ProgramGraph, list[torch.Tensor], torch.Tensor]:
     """A case as a graph that was written and read, its inputs, and what torch makes of them."""
     function, *arguments = CASES[name]
     tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
@@ -179,13 +183,13 @@ def test_every_operator_is_tested_and_every_kind_is_known() -> None:
 
 
 DOUBLE = MethodGraph(
-    inputs=(("float32", (2, 3)),), constants=("c",), nodes=(Node("mul", (Value(0), Value(1))),), outputs=(2,)
+    inputs=(("float32", (2, 3)),), constants=("c",), nodes=(Node("mul", (GraphValue(0), GraphValue(1))),), outputs=(2,)
 )
 CONSTANTS = {"c": np.float32([2.0])}
 
 
 def write(folder: Path, graph: MethodGraph = DOUBLE, constants=CONSTANTS, outputs=(2, 3)) -> Path:
-    content = dumps(Graph({"predict": graph}, constants))
+    content = dumps(ProgramGraph({"predict": graph}, constants))
     return write_bytes(folder, content, outputs)
 
 
@@ -197,12 +201,12 @@ def write_bytes(folder: Path, content: bytes, outputs=(2, 3)) -> Path:
 
 def test_a_graph_file_reads_back_as_it_was_written() -> None:
     nodes = (
-        Node("clamp", (Value(0), None, float("inf"))),
-        Node("add", (Value(1), -0.1)),
+        Node("clamp", (GraphValue(0), None, float("inf"))),
+        Node("add", (GraphValue(1), -0.1)),
         Node("cat", (Values((1, 2, 0)), 0)),
         Node("full", ((), float("nan"), "float32")),
     )
-    graph = Graph({"predict": MethodGraph((("float32", (2, 3)),), (), nodes, (3,))}, {})
+    graph = ProgramGraph({"predict": MethodGraph((("float32", (2, 3)),), (), nodes, (3,))}, {})
     read = loads(dumps(graph)).methods["predict"]
     assert [n.arguments[:2] for n in read.nodes] == [n.arguments[:2] for n in nodes[:3]] + [
         ((), pytest.approx(float("nan"), nan_ok=True))
@@ -233,8 +237,8 @@ def test_values_are_freed_at_their_last_use(tmp_path: Path) -> None:
     """A chain of 50 steps over 4 MB holds two of them at a time, not 50."""
     shape = (1024, 1024)
     nodes = [Node("full", (shape, 1, "float32"))]
-    nodes += [Node("add", (Value(1 + i), 1.0)) for i in range(50)]
-    nodes += [Node("slice", (Value(51), 0, 0, 2, 1)), Node("slice", (Value(52), 1, 0, 3, 1))]
+    nodes += [Node("add", (GraphValue(1 + i), 1.0)) for i in range(50)]
+    nodes += [Node("slice", (GraphValue(51), 0, 0, 2, 1)), Node("slice", (GraphValue(52), 1, 0, 3, 1))]
     graph = MethodGraph((("float32", (2, 3)),), (), tuple(nodes), (53,))
     engine = load_engine(write(tmp_path, graph, {}), "interpreted")
     x = np.zeros((2, 3), np.float32)
@@ -247,7 +251,7 @@ def test_values_are_freed_at_their_last_use(tmp_path: Path) -> None:
 
 def broken(change) -> bytes:
     """:data:`DOUBLE` as a file whose JSON ``change`` has edited."""
-    arrays, metadata = safetensors.loads(dumps(Graph({"predict": DOUBLE}, CONSTANTS)))
+    arrays, metadata = safetensors.loads(dumps(ProgramGraph({"predict": DOUBLE}, CONSTANTS)))
     data = json.loads(metadata["ftte.graph"])
     change(data, data["methods"]["predict"])
     return safetensors.dumps(arrays, {"ftte.graph": json.dumps(data)})
@@ -286,13 +290,13 @@ def test_a_malformed_graph_is_refused_when_it_is_loaded(change, message: str, tm
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (Node("view", (Value(0), (5,))), "'view' cannot be computed"),
-        (Node("bmm", (Value(0), Value(0))), "'bmm' cannot be computed: no batched product"),
+        (Node("view", (GraphValue(0), (5,))), "'view' cannot be computed"),
+        (Node("bmm", (GraphValue(0), GraphValue(0))), "'bmm' cannot be computed: no batched product"),
         (Node("full", ((2**40, 2**10), 0, "float32")), "'full' needs more memory than there is"),
-        (Node("select", (Value(0), 0, 5)), "'select' cannot be computed"),
-        (Node("embedding", (Value(0), Value(0))), "'embedding' cannot be computed"),
-        (Node("permute", (Value(0), (1, 0))), r"gives prediction '' as float32 of shape \(3, 2\), not"),
-        (Node("to", (Value(0), "int64")), r"as int64 of shape \(2, 3\), not float32"),
+        (Node("select", (GraphValue(0), 0, 5)), "'select' cannot be computed"),
+        (Node("embedding", (GraphValue(0), GraphValue(0))), "'embedding' cannot be computed"),
+        (Node("permute", (GraphValue(0), (1, 0))), r"gives prediction '' as float32 of shape \(3, 2\), not"),
+        (Node("to", (GraphValue(0), "int64")), r"as int64 of shape \(2, 3\), not float32"),
     ],
 )
 def test_a_graph_that_cannot_be_computed_says_where(node: Node, message: str, tmp_path: Path) -> None:
@@ -301,7 +305,7 @@ def test_a_graph_that_cannot_be_computed_says_where(node: Node, message: str, tm
         engine.predict(np.zeros((2, 3), np.float32), {})
 
 
-CONTENT = dumps(Graph({"predict": DOUBLE}, CONSTANTS))
+CONTENT = dumps(ProgramGraph({"predict": DOUBLE}, CONSTANTS))
 
 
 @settings(deadline=None, max_examples=300)
@@ -312,7 +316,7 @@ def test_no_damaged_file_gets_past_the_reader_with_anything_but_a_program_error(
         graph = loads(damaged)
     except ProgramError:
         return
-    assert isinstance(graph, Graph)
+    assert isinstance(graph, ProgramGraph)
 
 
 def test_products_use_as_many_threads_as_the_engine_was_given() -> None:

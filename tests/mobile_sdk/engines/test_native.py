@@ -18,7 +18,7 @@ from executorch.exir.schema import Bool, Int
 from mobile_sdk import load_engine
 from mobile_sdk.errors import ProgramError, ProgramRejected
 from mobile_sdk.manifest import Manifest, Method
-from mobile_sdk.native.library import Program, set_threads, threads
+from mobile_sdk.native.library import NativeProgram, set_threads, threads
 
 from . import native_program as sample
 
@@ -73,7 +73,7 @@ def test_outputs_are_right_wherever_the_program_puts_them(tmp_path: Path, delega
     """Outputs planned in the arena are read there; others are written in the engine's buffers. Neither is copied."""
     content = sample.program_bytes(delegate=delegate, plan_outputs=plan_outputs)
     engine = load_engine(sample.write(tmp_path, content, sample.manifest_for(content)))
-    program = Program(tmp_path / "program.pte")
+    program = NativeProgram(tmp_path / "program.pte")
     assert (program.output("train_step", 2) is not None) is plan_outputs
     program.close()
     try:
@@ -252,7 +252,7 @@ def test_a_truncated_program_is_an_error_with_executorchs_name(tmp_path: Path, c
 
 def test_calls_of_the_wrong_size_are_refused_before_memory_is_touched(folder: Path) -> None:
     """The ABI itself checks counts and bytes: it is the last line before raw pointers."""
-    program = Program(folder / "program.pte")
+    program = NativeProgram(folder / "program.pte")
     inputs, outputs, _ = program.metadata("predict")
     arrays = [np.zeros(meta.shape, meta.dtype) for meta in inputs]
     results = [np.zeros(meta.shape, meta.dtype) for meta in outputs]

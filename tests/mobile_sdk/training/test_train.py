@@ -18,7 +18,7 @@ from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.training.checkpoint import Checkpoint
-from mobile_sdk.training.optimisers import SGD, Adam, clip
+from mobile_sdk.training.optimisers import SGD, Adam, clip_gradients
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import Cancelled, Diverged, train
 
@@ -74,7 +74,7 @@ def test_clipping_is_that_of_torch(norm: float, seed: int) -> None:
     for tensor, gradient in zip(tensors, gradients.values(), strict=True):
         tensor.grad = torch.tensor(gradient)
     torch.nn.utils.clip_grad_norm_(tensors, norm)
-    clip(gradients, norm)
+    clip_gradients(gradients, norm)
     for tensor, gradient in zip(tensors, gradients.values(), strict=True):
         assert tensor.grad is not None
         np.testing.assert_allclose(gradient, tensor.grad.numpy(), rtol=1e-5)
