@@ -83,7 +83,8 @@ def test_the_contract_comes_from_the_example():
 
 def test_a_task_is_found_by_module_and_attribute(tmp_path, monkeypatch):
     (tmp_path / "my_tasks.py").write_text(
-        "import export_tasks\ntask = export_tasks.tiny_task()\nmake = export_tasks.tiny_task\nnumber = 3\n"
+        "from tests.exporters import export_tasks\n"
+        "task = export_tasks.tiny_task()\nmake = export_tasks.tiny_task\nnumber = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert isinstance(load_task("my_tasks:task"), Task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import exporters
-from exporters import Plan, Task, export
+from exporters import Plan, Task, export, pipeline
 from exporters.cache import store as cache
 from exporters.cache.fingerprint import Unknown, fingerprint
 from exporters.program.build import build
@@ -26,14 +27,14 @@ def emitted(monkeypatch, tmp_path) -> list[str]:
     import exporters.program.build
 
     made: list[str] = []
-    real = exporters.program.emit
+    real = exporters.program.build.emit
 
     def counting(methods):
         made.append(",".join(methods))
         return real(methods)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(exporters.program, "emit", counting)
+    monkeypatch.setattr(exporters.program.build, "emit", counting)
     return made
 
 
@@ -177,11 +178,9 @@ def test_constants_of_the_model_are_part_of_the_key(emitted):
 
 
 def test_other_weights_take_the_program_but_are_verified_again(emitted, monkeypatch):
-    import exporters.program.build
-
     verified = []
-    real = exporters.program.verify
-    monkeypatch.setattr(exporters.program, "verify", lambda *a: verified.append(1) or real(*a))
+    real = pipeline.verify_gradients
+    monkeypatch.setattr(pipeline, "verify_gradients", lambda *a: verified.append(1) or real(*a))
     export(tiny_task())
     task = tiny_task()
     with torch.no_grad():
@@ -219,4 +218,25 @@ def test_nothing_that_makes_a_program_uses_what_chooses_plans():
         if isinstance(node, ast.ImportFrom)
         and {*(node.module or "").split("."), *(alias.name for alias in node.names)} & set(cache._CHOOSING)
     }
-    assert using == {"picture.py", "plan_cli.py", "program.py"}
+    assert using == {"cli/export.py", "cli/picture.py", "cli/plan.py", "pipeline.py"}
+
+
+def test_a_changed_byte_anywhere_in_the_package_changes_the_key(tmp_path):
+    """The exporter's own sources are a part of every key, wherever in the package they lie."""
+    package = shutil.copytree(Path(exporters.__file__).parent, tmp_path / "moved")
+    key = cache.sources_key(package, without=cache._CHOOSING)
+    for name in (
+        "program/build.py",
+        "emit/xnnpack.py",
+        "lowering/rewrites/convolution.py",
+        "cache/store.py",
+        "task.py",
+    ):
+        path = package / name
+        content = path.read_bytes()
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert cache.sources_key(package, without=cache._CHOOSING) != key, name
+        path.write_bytes(content)
+    assert cache.sources_key(package, without=cache._CHOOSING) == key
+    (package / "search" / "knapsack.py").unlink()
+    assert cache.sources_key(package, without=cache._CHOOSING) == key

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_lowering import lowering_errors
 
 from exporters import Plan, Task, export, load_task
 from exporters.program.step import Step
@@ -15,6 +14,7 @@ from exporters.program.verify import TOLERANCE, relative_errors
 from exporters.space import Space
 from exporters.zoo import TASKS
 from mobile_sdk import load_engine
+from tests.exporters.lowering.test_lowering import lowering_errors
 
 QUICK = {"mlp", "motion", "text"}
 every_task = pytest.mark.parametrize("name", TASKS)
