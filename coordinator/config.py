@@ -108,12 +108,12 @@ class SchedulingSection(_Section):
     """
     Who gets work.
 
-    ``concurrency`` devices work at once (0: all that ask); up to ``waiting`` more wait connected for their turn, and
-    who comes then is told to come back, after ``retry_seconds`` at the least. A task that is not handed in within
-    ``deadline_seconds``, or whose device has been gone for ``liveness_seconds``, is given to another. ``repeat`` lets a
-    device train the same version again. At most ``cohort`` devices train each version (0: as many as there are): as
-    many as ``merge.buffer`` makes rounds synchronous, more of them is over-selection. Ranges that fewer than
-    ``coverage`` tasks at work train go first.
+    ``concurrency``: the most devices that train at once (0: all that ask). ``waiting``: the most that wait connected
+    for their turn; further devices are told to come back after ``retry_seconds`` or later. A task whose update has not
+    arrived within ``deadline_seconds``, or whose device has been offline for ``liveness_seconds``, is given to another
+    device. ``repeat`` lets a device train the same version again. ``cohort``: the most devices that train one version
+    (0: no limit). ``cohort = merge.buffer`` gives synchronous rounds; a larger cohort over-selects. ``coverage``:
+    weights that fewer running tasks train go first.
     """
 
     concurrency: Annotated[int, Field(ge=0)] = 0

@@ -45,7 +45,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         if options.seed < 0:
             raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
         scenario = scenario.with_seed(options.seed)
-    if not options.verbose:  # that the last updates of every run come too late is no news
+    if not options.verbose:  # updates in flight when a run stops are always too late: hide their refusals
         logging.getLogger("coordinator.sessions.device_connection").setLevel(logging.ERROR)
     with Display(console, scenario) as display:
         result = simulate(

@@ -14,8 +14,8 @@ class ConnectionLimits:
     """
     Counts open connections, and those among them whose peer has not proved who it is.
 
-    Whoever opens connections and says nothing holds only places of the second kind, of which each address has
-    few; devices that are in are not touched by it.
+    A peer that connects but never authenticates occupies only unproven slots, which are limited per address.
+    Authenticated devices are unaffected.
 
     Args:
         connections: how many may be open.

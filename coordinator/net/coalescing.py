@@ -1,4 +1,4 @@
-"""What is written to a device in one turn of the event loop leaves in one piece: a call of the system costs most."""
+"""Coalesce writes: frames written in one event-loop iteration leave in one system call, which costs most."""
 
 from __future__ import annotations
 

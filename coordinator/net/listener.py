@@ -91,7 +91,7 @@ async def listen(
             raise TypeError(f"the server made {socket!r}")
         await host.serve(WebSocketConnection(socket), socket.traffic, socket.prove)
 
-    # Merges and writes run in threads: whoever waits for the interpreter in the event loop is not to wait long.
+    # Merges and writes run in threads and compete for the GIL; a short switch interval keeps the event loop responsive.
     sys.setswitchinterval(SWITCH_SECONDS)
     tls = server_context(section)
     limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})

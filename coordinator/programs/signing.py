@@ -12,7 +12,7 @@ __all__ = ["sign_tiers"]
 
 
 def sign_tiers(store: Store, key: RunKey) -> None:
-    """Sign the programs again that a key signed which ``key`` follows; whatever nobody signed stays so."""
+    """After a key rotation, re-sign programs that a predecessor of ``key`` signed. Unsigned programs stay unsigned."""
     signatures = {}
     for record in store.tiers():
         manifest = unpacked_manifest(store, record)

@@ -1,5 +1,5 @@
 """
-How the fleet's classes of devices take part: a model that slow or small devices never shape serves them badly.
+How often each class of device contributes. If slow or small devices never do, the model fits their data badly.
 
 A class is a tier together with a pace. A device is slow if a training step takes it more than three times as long as
 the median device of its tier.

@@ -1,10 +1,10 @@
 """
 Who trains next, and who waits: the decisions, without I/O.
 
-Fast devices come often and slow ones rarely. So that both have their share, whoever has contributed least goes
-first among those who wait; and before that, whoever trains a range of the weights that too few tasks at work train.
-A task is counted as at work until it is handed in, given back, overdue, or its device has been away for too long: then
-its place goes to another. What such a device hands in late is taken all the same if it is not too stale.
+Fast devices ask for work often, slow ones rarely. To give both a share, the queue is ordered by (1) devices that train
+weights which fewer than ``coverage`` running tasks train, (2) fewest contributions, (3) longest wait. A task runs until
+its update is uploaded, it is given back, it is overdue, or its device has been offline for too long; its place then goes
+to another device. A late update is accepted if it is not too stale.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Open files: a fleet in one process needs more than systems allow at first."""
+"""Raise the limit on open files: a simulated fleet needs more than the default of most systems."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Shorter ways to a version, for devices that hold another one.
+Deltas between published versions, for devices that hold an earlier one.
 
-What a device holds it says itself, whenever it asks for work; nothing is remembered of it here. Differences are kept in
-memory for as long as there is room, since many devices come from the same version.
+A device states which version it holds whenever it asks for work; no per-device state is kept. Packed deltas are cached
+in memory up to a limit, since many devices start from the same version.
 """
 
 from __future__ import annotations

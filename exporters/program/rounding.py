@@ -53,7 +53,8 @@ def round_weights(task: Task, names: Iterable[str], bits: int) -> Task:
     if not arrays:
         return result
     grid = Grid.of(arrays, bits)
-    # The largest weight may be nearest to the end of its power of two, from where the grid would be twice as coarse.
+    # Clip to ±(2^bits - 1): rounding the largest weight up to 2^bits would move it to the next exponent, where the
+    # grid step doubles.
     largest = 2**bits - 1
     for name, array in arrays.items():
         steps = grid.integers(name, grid.snap(name, array)).clip(-largest, largest)

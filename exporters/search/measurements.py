@@ -68,9 +68,9 @@ class Measurements:
 
     def _forward_batch(self, micro_batch: int) -> int | None:
         """
-        How many samples the frozen start of the net should take at a time, by which the last layer alone needs least.
+        The forward micro-batch of the frozen first layers that minimises memory when only the last layer is trained.
 
-        Fewer at a time take less for activations, and more for what each pass over the frozen layers prepares.
+        A smaller one needs less for activations and more for what each pass over the frozen layers prepares.
         """
         if micro_batch not in self._forward:
             last = self._evidence.space.last(1)

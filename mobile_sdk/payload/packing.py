@@ -24,7 +24,7 @@ _LONGEST_TEXT = 16 << 20
 
 
 def pack(content: bytes) -> tuple[bytes, str]:
-    """The shortest way to send ``content``, and its name in :data:`~mobile_sdk.protocol.messages.ENCODINGS`."""
+    """Pack ``content`` as short as possible. Return (bytes, name in :data:`~mobile_sdk.protocol.messages.ENCODINGS`)."""
     count = len(content) // _WORD
     table, rest = take_out(np.frombuffer(content, "<u4", count))
     ways = {
@@ -78,7 +78,7 @@ def unpack(packed: bytes, encoding: str, size: int) -> bytes:
 
 
 def pack_text(content: bytes) -> tuple[bytes, str]:
-    """The shortest way to send a text, of those that need no word of how long it is."""
+    """Compress text with zlib if that makes it smaller. Return (bytes, encoding); neither needs a separate length."""
     packed = zlib.compress(content, 9)
     return (packed, "zlib") if len(packed) < len(content) else (content, "identity")
 

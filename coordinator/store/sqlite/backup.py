@@ -37,7 +37,7 @@ BACKUP_LOCK = "backup.lock"
 # What a state directory holds beside the database, its artifacts and updates.
 KEYS = ("run.key", "succession.json")
 
-# Assignments and versions of after the backup are not known to a restored run: it goes on far beyond their numbers.
+# A restored run does not know the assignments and versions made after the backup: it skips far beyond their numbers.
 ASSIGNMENT_GAP = 1_000_000
 VERSION_GAP = 1_000
 
@@ -156,7 +156,7 @@ def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
     """
     Make a state directory from a backup, whole or not at all.
 
-    Numbers of assignments and versions jump, so that none of after the backup is used a second time.
+    The numbers of assignments and versions skip ahead, so that none given out after the backup is used again.
 
     Args:
         archive: what :func:`backup` wrote.

@@ -41,8 +41,8 @@ _aten = torch.ops.aten
 _FORWARD, _BACKWARD = _aten.convolution.default, _aten.convolution_backward.default
 # Bytes that a tile may unroll: well inside the second-level cache of a phone's core.
 TILE = 1 << 18
-# But no more tiles than this of the largest layer, and others in proportion: a tile has operators of its own, which
-# cost bytes in the program and when it runs (1.25 KB each), and only what the largest one holds counts.
+# At most this many tiles for the largest layer, proportionally fewer for others: each tile adds about 1.25 KB of
+# operators, and peak memory depends on the largest layer only.
 MOST_TILES = 5
 # Bytes of columns from which they are made and multiplied one row of the kernel at a time, and how deep such a product
 # must be at the least.
