@@ -3,8 +3,8 @@ Who trains next, and who waits: the decisions, without I/O.
 
 Fast devices ask for work often, slow ones rarely. To give both a share, the queue is ordered by (1) devices that train
 weights which fewer than ``coverage`` running tasks train, (2) fewest contributions, (3) longest wait. A task runs until
-its update is uploaded, it is given back, it is overdue, or its device has been offline for too long; its place then goes
-to another device. A late update is accepted if it is not too stale.
+its update is uploaded, it is given back, it is overdue, or its device has been offline for too long; its place then
+goes to another device. A late update is accepted if it is not too stale.
 """
 
 from __future__ import annotations

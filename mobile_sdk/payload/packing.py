@@ -24,7 +24,7 @@ _LONGEST_TEXT = 16 << 20
 
 
 def pack(content: bytes) -> tuple[bytes, str]:
-    """Pack ``content`` as short as possible. Return (bytes, name in :data:`~mobile_sdk.protocol.messages.ENCODINGS`)."""
+    """Pack ``content`` in the shortest encoding. Return (bytes, that encoding's name in ``messages.ENCODINGS``)."""
     count = len(content) // _WORD
     table, rest = take_out(np.frombuffer(content, "<u4", count))
     ways = {
