@@ -151,13 +151,14 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 class PlanningSection(_Section):
     """
-    What devices train within their budgets; see docs/planning.md.
+    What devices train within their budgets; see docs/how-to/plan.md.
 
     ``mode``: ``nested`` gives every budget a plan of its own, each inside the next; ``common`` gives all devices the
     plan of the smallest. ``selector`` ranks layers, on the samples that ``data`` gives (``module:callable``) or on the
     task's own. ``shrink``: whether a smaller micro-batch is taken where that lets a budget train more; it slows a step.
     ``plans``: a folder that ``ftte plan`` wrote, instead of a search when the run begins. ``bake``: whether
-    convolutions that no plan trains are inside the programs, where that takes less memory; see docs/lowering.md.
+    convolutions that no plan trains are inside the programs, where that takes less memory; see
+    docs/explanation/lowering.md.
     ``frozen_bits``: weights that no plan trains are rounded to ``2**frozen_bits`` steps to the largest of a channel
     before the run begins, and travel in about so many bits each.
     """

@@ -54,7 +54,7 @@ class UpdateRefused(CoordinatorError):
     """
     An update will never be merged.
 
-    ``code`` is one of the codes in ``docs/protocol.md``; the message goes to the device.
+    ``code`` is one of the codes in ``docs/reference/protocol.md``; the message goes to the device.
     """
 
     def __init__(self, code: str, message: str) -> None:

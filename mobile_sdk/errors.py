@@ -83,7 +83,7 @@ class ProtocolError(FtteError):
     """
     The peer sent something that the protocol does not allow at this point.
 
-    ``code`` is what the peer is told; see ``docs/protocol.md``.
+    ``code`` is what the peer is told; see ``docs/reference/protocol.md``.
     """
 
     code = "protocol"
@@ -99,7 +99,7 @@ class Refused(FtteError):
     """
     The coordinator refused a request and said why.
 
-    ``code`` is one of the codes in ``docs/protocol.md``; ``message`` is what was said, without it.
+    ``code`` is one of the codes in ``docs/reference/protocol.md``; ``message`` is what was said, without it.
     """
 
     def __init__(self, code: str, message: str) -> None:

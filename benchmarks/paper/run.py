@@ -36,7 +36,7 @@ from benchmarks.paper.report import (
 from benchmarks.paper.runs import DONE, Paper, Run, grid, trials
 
 RESULTS = Path(__file__).parents[1] / "results"
-DOCS = Path(__file__).parents[2] / "docs"
+FIGURES = Path(__file__).parents[2] / "docs" / "results"
 # What a run takes if none was timed yet.
 TRIPS_PER_SECOND = 15.0
 
@@ -169,7 +169,7 @@ def _report(
         f"CIFAR-10, {size['devices']} devices, {paper.section['stragglers']:.0%} stragglers, "
         f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
     )
-    figures(headline, table, report["curve"], target, DOCS / f"{name}.png", note)
+    figures(headline, table, report["curve"], target, FIGURES / f"{name}.png", note)
     if markdown_file is not None:
         _replace(markdown_file, "paper", markdown(table, target))
         _replace(markdown_file, "grid", grid_markdown(report["grid"]))

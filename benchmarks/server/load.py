@@ -11,7 +11,7 @@ against the time that numpy needs to add the arrays.
     python -m benchmarks.server.load             # about twenty minutes
     python -m benchmarks.server.load --quick     # one minute
 
-Writes results/server_load.json and results/server_load.png.
+Writes benchmarks/results/server_load.json and docs/results/server_load.png.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
+FIGURE = HERE.parents[1] / "docs" / "results" / "server_load.png"
 
 SIZES = (10_000, 1_000_000, 10_000_000)
 DEVICES = (1, 100, 2000)
@@ -301,6 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Updates per second that a coordinator takes and merges.")
     parser.add_argument("--quick", action="store_true", help="few cases, for a first look")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--figure", type=Path, default=FIGURE, metavar="FILE", help="PNG or SVG")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES)
     parser.add_argument("--seconds", type=float, default=5.0)
@@ -345,7 +347,7 @@ def main() -> None:
     console.print({key: value for key, value in result.items() if key not in ("cases",)})
     options.out.mkdir(exist_ok=True)
     (options.out / "server_load.json").write_text(json.dumps(result, indent=1) + "\n")
-    figure(result, options.out / "server_load.png")
+    figure(result, options.figure)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ PHASES = ("created", "running", "paused", "draining", "finished")
 
 
 def metrics_text(service: Service, gate: ConnectionLimits) -> str:
-    """Everything that there is to scrape; names are documented in ``docs/operating.md``."""
+    """Everything that there is to scrape; names are documented in ``docs/how-to/operate.md``."""
     registry = CollectorRegistry()
     registry.register(_Numbers(service, gate))
     return generate_latest(registry).decode()

@@ -1,4 +1,4 @@
-"""The admin API's paths; ``docs/operating.md`` lists them."""
+"""The admin API's paths; ``docs/how-to/operate.md`` lists them."""
 
 from __future__ import annotations
 

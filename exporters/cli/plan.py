@@ -31,7 +31,7 @@ def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("task", metavar="MODULE:TASK", help="such as exporters.zoo.digits:task")
     parser.add_argument("--budgets", required=True, metavar="BYTES,...", help="memory of a training step, per tier")
     parser.add_argument("--mode", default="nested", metavar="MODE", help="nested (a plan per budget) or common (one)")
-    parser.add_argument("--selector", metavar="NAME", help="how layers are ranked; see docs/planning.md")
+    parser.add_argument("--selector", metavar="NAME", help="how layers are ranked; see docs/how-to/plan.md")
     parser.add_argument("--data", metavar="MODULE:CALLABLE", help="your own samples (x, y); default: the task's proxy")
     parser.add_argument("--seed", type=int, default=0, help="fixes every draw (default: 0)")
     parser.add_argument("--steps", type=int, default=40, help="steps of each short fine-tuning (default: 40)")

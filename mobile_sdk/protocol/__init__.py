@@ -1,1 +1,1 @@
-"""The wire protocol, written once for both sides; see ``docs/protocol.md``."""
+"""The wire protocol, written once for both sides; see ``docs/reference/protocol.md``."""

@@ -3,7 +3,7 @@ The control messages of protocol version 1, and their JSON.
 
 Each message is a frozen dataclass whose ``type`` on the wire is its class name in lower case.
 Decoding is strict: an unknown type, a missing, extra or mistyped field is a
-:exc:`~mobile_sdk.errors.ProtocolError` that names it. ``docs/protocol.md`` tells the story.
+:exc:`~mobile_sdk.errors.ProtocolError` that names it. ``docs/reference/protocol.md`` tells the story.
 """
 
 from __future__ import annotations

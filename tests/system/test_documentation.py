@@ -25,7 +25,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def test_the_sensor_classifier_of_the_sdk_documentation(tmp_path: Path) -> None:
     written = {}
     for language in ("python", "toml"):
-        for block in blocks(ROOT / "docs" / "sdk.md", language):
+        for block in blocks(ROOT / "docs" / "how-to" / "embed.md", language):
             if match := re.match(r"# (\S+\.(?:py|toml))\n", block):
                 written[match[1]] = block
     assert set(written) == {"activity.py", "run.toml", "app.py"}
@@ -57,7 +57,7 @@ def test_the_sensor_classifier_of_the_sdk_documentation(tmp_path: Path) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize(("document", "variables"), [("README.md", {}), ("docs/sdk.md", {})])
+@pytest.mark.parametrize(("document", "variables"), [("README.md", {}), ("docs/how-to/embed.md", {})])
 def test_the_lines_that_join_a_run(document: str, variables: dict[str, Any], site: Site) -> None:
     server = site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 2\n")
     (snippet, *_) = (block for block in blocks(ROOT / document, "python") if "async def take_part" in block)

@@ -16,7 +16,7 @@ import pytest
 
 from .conftest import PATIENCE, Process, Site
 
-OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
+OPERATING = Path(__file__).parents[2] / "docs" / "how-to" / "operate.md"
 SETTINGS = """
 [merge]
 buffer = 2
