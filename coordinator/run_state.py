@@ -64,10 +64,12 @@ class RunState:
         self.offload = offload
         self.layout = tiers[0].manifest.layout
         inside = frozenset.intersection(*(frozenset(tier.manifest.baked) for tier in tiers))
-        self.versions = Versions(store, self.layout, [tier.manifest.subset for tier in tiers], inside)
+        self.versions = Versions(
+            store.versions, store.artifacts, self.layout, [tier.manifest.subset for tier in tiers], inside
+        )
         self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
-        self.intake = GroupCommit(store, self._deliver, offload)
-        self.downlink = Downlink(store)
+        self.intake = GroupCommit(store.updates, self._deliver, offload)
+        self.downlink = Downlink(store.artifacts)
         self.uploads = Uploads(config.run.state / "incoming")
         self.quota = Quota(config.limits.bytes_per_day)
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
@@ -76,11 +78,11 @@ class RunState:
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
-        self._history: collections.deque[VersionRecord] = collections.deque(store.versions(), HISTORY)
+        self._history: collections.deque[VersionRecord] = collections.deque(store.versions.all(), HISTORY)
         self._recover()
 
     def _recover(self) -> None:
-        for device in self.store.devices():
+        for device in self.store.devices.all():
             self._devices[device.id] = DeviceStatus(
                 device.id,
                 tier=device.tier,
@@ -89,17 +91,17 @@ class RunState:
                 earlier=Traffic(device.bytes_up, device.bytes_down),
                 failures=device.failures,
             )
-        self._staleness.update(update.staleness for update in self.store.merged())
-        for record in self.store.buffered():
+        self._staleness.update(update.staleness for update in self.store.updates.merged())
+        for record in self.store.updates.buffered():
             try:
-                content = self.store.content(record.assignment)
+                content = self.store.updates.content(record.assignment)
                 delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
             except (StoreError, UpdateRefused) as error:
                 # The disk lost it after it was synced. One update is no reason to stand still.
                 log.error("the update of %s is discarded: %s", record.assignment, error)
-                self.store.discard([DiscardedUpdate(record.assignment, "damaged")])
+                self.store.updates.discard([DiscardedUpdate(record.assignment, "damaged")])
                 details = {"assignment": record.assignment, "why": str(error)}
-                self.store.audit(self.clock.wall(), "coordinator", "damaged", "update", details)
+                self.store.audit.write(self.clock.wall(), "coordinator", "damaged", "update", details)
                 continue
             self.buffer.add(BufferedUpdate(record, delta))
 

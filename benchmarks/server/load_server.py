@@ -48,7 +48,7 @@ def begin(config: Config, store: SqliteStore, key: RunKey, elements: int) -> Non
         return
 
     def put(content: bytes) -> ArtifactRef:
-        (entry,) = store.put(content)
+        (entry,) = store.artifacts.put(content)
         return ArtifactRef(Sha256(entry.sha256), entry.size)
 
     layout = Layout([Parameter("trained", (elements // 50, 50))])
@@ -71,7 +71,7 @@ def begin(config: Config, store: SqliteStore, key: RunKey, elements: int) -> Non
     tier = TierRecord("all", 1, 1, put(manifest), key.sign(manifest), put(program), None)
     start = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
     grid = Grid.of(layout.views(start), config.payload.grid_bits)
-    files = put_weights(store, layout, [subset], start, grid)
+    files = put_weights(store.artifacts, layout, [subset], start, grid)
     plans = {"task": config.run.task, "budgets": dict(config.budgets)}
     first = VersionRecord(0, -1, files.weights, {}, time.time(), kind="initial", private=files.private)
     store.create(RunRecord(config.run.name, plans, "", time.time()), [tier], first)

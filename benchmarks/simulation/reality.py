@@ -171,7 +171,7 @@ async def reality(world: Scenario, folder: Path, quotas: Mapping[str, float]) ->
             began, started = time.monotonic(), time.time()
             (summary,) = await server.run()
             seconds = time.monotonic() - began
-        versions = server.only.store.versions()
+        versions = server.only.store.versions.all()
     kinds, updates = {profile.name: profile.kind for profile in fleet}, collections.defaultdict(list)
     for device in summary["devices"]:
         updates[kinds[device["id"]]].append(device["updates"])

@@ -98,7 +98,7 @@ class Operations:
     async def versions(self) -> list[dict[str, Any]]:
         """Every version, oldest first."""
         best, line = self._running.coordinator.watch.best, self._run.versions
-        records = await self._offload(self._store.versions)
+        records = await self._offload(self._store.versions.all)
         return [
             _version(record) | {"best": record.version == best, "current_line": line.is_ancestor(record.version)}
             for record in records
@@ -110,14 +110,14 @@ class Operations:
         newest = self._run.versions.newest
 
         def load() -> tuple[int, bytes]:
-            record = newest if wanted in (None, newest.version) else self._store.version(wanted)
+            record = newest if wanted in (None, newest.version) else self._store.versions.get(wanted)
             vector = self._run.versions.load(record)
             content = safetensors.dumps(
                 self._run.layout.views(vector),
                 {"run": self._run.config.run.name, "version": str(record.version)},
             )
             details = {"version": record.version, "sha256": hashlib.sha256(content).hexdigest()}
-            self._store.audit(self._run.clock.wall(), self._by, "exported", "weights", details)
+            self._store.audit.write(self._run.clock.wall(), self._by, "exported", "weights", details)
             return record.version, content
 
         result: tuple[int, bytes] = await self._offload(load)
@@ -127,20 +127,22 @@ class Operations:
 
     async def devices(self) -> list[dict[str, Any]]:
         """The registry, with what goes on just now."""
-        records = await self._offload(self._store.devices)
+        records = await self._offload(self._store.devices.all)
         merged = sum(record.updates for record in records) or 1
         return [_device(record, self._run.device(record.id), record.updates / merged) for record in records]
 
     async def revoke(self, device: str) -> None:
         """The device may not come back. What it has contributed stays."""
-        if not await self._offload(lambda: self._store.revoke(device, self._run.clock.wall(), by=self._by)):
+        if not await self._offload(lambda: self._store.devices.revoke(device, self._run.clock.wall(), by=self._by)):
             raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
         await self._running.coordinator.expel(device)
 
     async def withdraw(self, device: str) -> int:
         """Delete all that is known of a device; how many of its updates were stopped."""
         async with self._running.coordinator.idle():
-            stopped = await self._offload(lambda: self._store.withdraw(device, self._run.clock.wall(), by=self._by))
+            stopped = await self._offload(
+                lambda: self._store.devices.withdraw(device, self._run.clock.wall(), by=self._by)
+            )
             if stopped is None:
                 raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
             gone = set(stopped)
@@ -153,7 +155,7 @@ class Operations:
 
     async def tokens(self) -> list[dict[str, Any]]:
         """Every token, without its secret part, which nobody knows but who was given it."""
-        return [_token(record) for record in await self._offload(self._store.tokens)]
+        return [_token(record) for record in await self._offload(self._store.tokens.all)]
 
     async def create_token(self, uses: int | None, seconds: float | None, note: str) -> tuple[str, dict[str, Any]]:
         """
@@ -174,12 +176,12 @@ class Operations:
             created_at=now,
             note=note,
         )
-        await self._offload(lambda: self._store.add_token(record, by=self._by))
+        await self._offload(lambda: self._store.tokens.add(record, by=self._by))
         return token, _token(record)
 
     async def revoke_token(self, token: str) -> None:
         """Nobody enrols with it any more; who has enrolled with it stays."""
-        if not await self._offload(lambda: self._store.revoke_token(token, self._run.clock.wall(), by=self._by)):
+        if not await self._offload(lambda: self._store.tokens.revoke(token, self._run.clock.wall(), by=self._by)):
             raise NotFoundError(f"there is no token {token!r}: see `ftte tokens`")
 
     def invite(self, url: str, token: str) -> str:
@@ -206,7 +208,7 @@ class Operations:
             key = run.key.rotated(run.config.run.state / "run.key", run.config.run.name)
             sign_tiers(self._store, key)
             details = {"key": key.public, "previous": run.key.public}
-            self._store.audit(run.clock.wall(), self._by, "rotated", "key", details)
+            self._store.audit.write(run.clock.wall(), self._by, "rotated", "key", details)
             run.use_key(key)
 
         async with coordinator.idle():
@@ -216,7 +218,7 @@ class Operations:
 
     async def audit(self) -> list[dict[str, Any]]:
         """The audit log, checked."""
-        return [dataclasses.asdict(entry) for entry in await self._offload(self._store.audit_log)]
+        return [dataclasses.asdict(entry) for entry in await self._offload(self._store.audit.entries)]
 
 
 def _version(record: VersionRecord) -> dict[str, Any]:

@@ -96,14 +96,15 @@ def _state(config: Config) -> Iterator[Finding]:
         if store.run() is None:
             yield "ok", f"the state directory {folder} is empty"
             return
-        newest = store.latest()
+        newest = store.versions.latest()
         for ref in newest.weights:
-            store.verified(ref.sha256)
-        lines = len(store.audit_log())
+            store.artifacts.verified(ref.sha256)
+        lines = len(store.audit.entries())
         phase, reason = store.phase()
         yield "ok", f"the run is {phase} ({reason or 'new'}) at version {newest.version}, whose weights are sound"
         yield "ok", f"the audit log's {lines} lines fit together"
-        yield "ok", f"{len(store.devices())} devices are enrolled, {len(store.buffered())} updates wait to be merged"
+        enrolled, waiting = len(store.devices.all()), len(store.updates.buffered())
+        yield "ok", f"{enrolled} devices are enrolled, {waiting} updates wait to be merged"
     except StoreError as error:
         yield "error", str(error)
     finally:

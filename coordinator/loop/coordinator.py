@@ -91,7 +91,7 @@ class Coordinator:
         clock = clock or SystemClock()
         self.state = RunState(config, store, key, tiers, clock=clock, offload=offload)
         self.dispatcher = Dispatcher(self.state, self._woken)
-        self.watch = MetricWatch(config.evaluation, store.versions())
+        self.watch = MetricWatch(config.evaluation, store.versions.all())
         self._config = config
         self._evaluate = evaluate
         self._changed = asyncio.Event()
@@ -344,7 +344,7 @@ class Coordinator:
             void = self._merging.void(updates)
             if void:
                 discarded = [DiscardedUpdate(update.record.assignment, reason) for update, reason in void]
-                await self.state.offload(self.state.store.discard, discarded)
+                await self.state.offload(self.state.store.updates.discard, discarded)
                 self.state.buffer.remove([update for update, _ in void])
                 return
             record = await self._merge_next(updates)

@@ -16,7 +16,7 @@ from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from ..config import Config, PlanningSection
 from ..errors import ConfigError, StoreError
 from ..evaluation.central import Evaluator, engine_of
-from ..store.interface import Store
+from ..store.interface import ArtifactStore, Store
 from ..store.records import RunRecord, TierRecord, VersionRecord
 from ..versions.files import put_weights, trained_part
 from .export_workers import Progress, export_all
@@ -86,10 +86,10 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
                 name=item.tier,
                 serial=manifest.serial,
                 budget_bytes=manifest.memory.budget_bytes,
-                manifest=_put_packed(store, pack_text(item.manifest)),
+                manifest=_put_packed(store.artifacts, pack_text(item.manifest)),
                 signature=key.sign(item.manifest),
-                program=_put_packed(store, pack(item.program)),
-                graph=_put_packed(store, pack(item.graph)),
+                program=_put_packed(store.artifacts, pack(item.program)),
+                graph=_put_packed(store.artifacts, pack(item.graph)),
             )
         )
     layout = manifest.layout
@@ -102,8 +102,8 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     coarse = {name: view for name, view in layout.views(vector).items() if name in frozen and name not in inside}
     if coarse and config.payload.differences and config.planning.frozen_bits is not None:
         frozen_grid = Grid.of(coarse, config.planning.frozen_bits)
-    put = put_weights(store, layout, subsets, vector, grid, inside, frozen_grid)
-    run = RunRecord(config.run.name, plans, store.put(evaluation)[0].sha256 if evaluation else "", now)
+    put = put_weights(store.artifacts, layout, subsets, vector, grid, inside, frozen_grid)
+    run = RunRecord(config.run.name, plans, store.artifacts.put(evaluation)[0].sha256 if evaluation else "", now)
     metrics = {}
     if evaluation:
         progress("evaluating version 0")
@@ -113,7 +113,7 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     store.create(run, records, VersionRecord(0, -1, put.weights, metrics, now, kind="initial", private=put.private))
 
 
-def _put_packed(store: Store, packed: tuple[bytes, str]) -> ArtifactRef:
+def _put_packed(artifacts: ArtifactStore, packed: tuple[bytes, str]) -> ArtifactRef:
     content, encoding = packed
-    (entry,) = store.put(content)
+    (entry,) = artifacts.put(content)
     return ArtifactRef(Sha256(entry.sha256), entry.size, encoding)

@@ -15,7 +15,7 @@ def sign_tiers(store: Store, key: RunKey) -> None:
     """After a key rotation, re-sign programs that a predecessor of ``key`` signed. Unsigned programs stay unsigned."""
     signatures = {}
     for record in store.tiers():
-        manifest = unpacked_manifest(store, record)
+        manifest = unpacked_manifest(store.artifacts, record)
         old = bytes.fromhex(record.signature)
         if any(ed25519.verify(bytes.fromhex(each), signed_bytes(manifest), old) for each in key.predecessors):
             signatures[record.name] = key.sign(manifest)

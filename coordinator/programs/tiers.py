@@ -14,7 +14,7 @@ from mobile_sdk.payload import unpack, unpack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Ready
 from mobile_sdk.sizes import format_bytes
 
-from ..store.interface import Store
+from ..store.interface import ArtifactStore, Store
 from ..store.records import TierRecord
 
 __all__ = ["Tier", "choose_tier", "load_tiers", "pick_tier", "unpacked_manifest", "unpacked_program"]
@@ -65,12 +65,12 @@ def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
     """The tiers of the run, smallest first, for an optimiser with so many numbers per trained element."""
     tiers = []
     for record in store.tiers():
-        manifest = Manifest.from_bytes(unpacked_manifest(store, record))
+        manifest = Manifest.from_bytes(unpacked_manifest(store.artifacts, record))
         tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
 
 
-def unpacked_manifest(store: Store, record: TierRecord) -> bytes:
+def unpacked_manifest(artifacts: ArtifactStore, record: TierRecord) -> bytes:
     """
     A tier's manifest, as it was signed.
 
@@ -78,10 +78,10 @@ def unpacked_manifest(store: Store, record: TierRecord) -> bytes:
         StoreError: if it is damaged on the disk.
 
     """
-    return unpack_text(store.verified(record.manifest.sha256).read_bytes(), record.manifest.encoding)
+    return unpack_text(artifacts.verified(record.manifest.sha256).read_bytes(), record.manifest.encoding)
 
 
-def unpacked_program(store: Store, record: TierRecord) -> bytes:
+def unpacked_program(artifacts: ArtifactStore, record: TierRecord) -> bytes:
     """
     ExecuTorch's program of a tier.
 
@@ -90,8 +90,8 @@ def unpacked_program(store: Store, record: TierRecord) -> bytes:
         PayloadError: if it does not unpack to what the manifest says.
 
     """
-    manifest = Manifest.from_bytes(unpacked_manifest(store, record))
-    packed = store.verified(record.program.sha256).read_bytes()
+    manifest = Manifest.from_bytes(unpacked_manifest(artifacts, record))
+    packed = artifacts.verified(record.program.sha256).read_bytes()
     return unpack(packed, record.program.encoding, manifest.files[PROGRAM_FILE].size)
 
 

@@ -26,7 +26,7 @@ def summarise(run: RunState, *, wall_seconds: float) -> dict[str, Any]:
     return {
         "run": status.name,
         "accuracy": status.metrics.get("accuracy"),
-        "initial_accuracy": run.store.versions()[0].metrics.get("accuracy"),
+        "initial_accuracy": run.store.versions.all()[0].metrics.get("accuracy"),
         "metrics": dict(status.metrics),
         **_personal(status.devices),
         "versions": status.version,

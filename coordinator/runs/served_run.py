@@ -139,6 +139,6 @@ def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
     run = store.run()
     if run is None or not run.evaluation:
         return None
-    manifest = unpacked_manifest(store, tier.record)
-    program = unpacked_program(store, tier.record)
-    return EvaluationProcess(manifest, program, store.verified(run.evaluation).read_bytes())
+    manifest = unpacked_manifest(store.artifacts, tier.record)
+    program = unpacked_program(store.artifacts, tier.record)
+    return EvaluationProcess(manifest, program, store.artifacts.verified(run.evaluation).read_bytes())

@@ -83,7 +83,7 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = ""
         now = run.clock.monotonic()
-        for record in run.store.open_assignments():
+        for record in run.store.assignments.open():
             self._open[record.device] = record
             self.scheduler.begin(record.device, record.tier, record.version, now)
             self.scheduler.left(record.device, now)
@@ -204,7 +204,7 @@ class Dispatcher:
                 for grant in fresh
             ]
             try:
-                records = await run.offload(run.store.assign_all, requests) if requests else []
+                records = await run.offload(run.store.assignments.assign, requests) if requests else []
             except StoreError as error:
                 log.error("%d devices have to wait: %s", len(group), error)
                 for grant in group:
@@ -221,7 +221,7 @@ class Dispatcher:
         if record is None:  # rolled back or withdrawn in this very moment
             await grant.applicant.fail("unavailable", "the assignment became void: come again")
             return
-        version = run.recent(record.version) or await run.offload(run.store.version, record.version)
+        version = run.recent(record.version) or await run.offload(run.store.versions.get, record.version)
         tier = grant.tier
         await grant.applicant.assign(
             Assign(
@@ -289,7 +289,7 @@ class Dispatcher:
         self._woken()
 
     async def _count_failure(self, device: str) -> None:
-        await self._run.offload(self._run.store.add_failure, device)
+        await self._run.offload(self._run.store.devices.add_failure, device)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_quietly(work))

@@ -211,8 +211,8 @@ class DeviceConnection:
             store = self._run.store
             if self._handover is not None:
                 await self._handover.leave()
-            await self._run.offload(store.add_traffic, self.device, self._traffic.up, self._traffic.down)
-            await self._run.offload(store.seen, self.device, self._run.clock.wall(), self._profile)
+            await self._run.offload(store.devices.add_traffic, self.device, self._traffic.up, self._traffic.down)
+            await self._run.offload(store.devices.seen, self.device, self._run.clock.wall(), self._profile)
 
     async def fail(self, code: str, message: str) -> None:
         """Tell the device what is wrong, and close."""
@@ -264,8 +264,8 @@ class DeviceConnection:
         store = self._run.store
 
         def look_up() -> tuple[bytes | None, bool]:
-            record = store.device(message.device)
-            return store.secret(message.device), record is not None and record.revoked_at is not None
+            record = store.devices.find(message.device)
+            return store.devices.secret(message.device), record is not None and record.revoked_at is not None
 
         secret, self._revoked = await self._run.offload(look_up)
         self._session.challenge(secret)
@@ -280,7 +280,7 @@ class DeviceConnection:
             raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
         device = self._session.device
         run = self._run
-        match await run.offload(lambda: run.store.enrol(device, secret, run.clock.wall(), token=digest)):
+        match await run.offload(lambda: run.store.devices.enrol(device, secret, run.clock.wall(), token=digest)):
             case "taken":
                 raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
             case "token":
@@ -339,5 +339,5 @@ class DeviceConnection:
         if (difference := self._differences.get(event.sha256)) is not None:
             content = memoryview(difference)
         else:
-            content = await self._run.offload(map_file, self._run.store.artifact(event.sha256))
+            content = await self._run.offload(map_file, self._run.store.artifacts.path(event.sha256))
         self._session.send_artifact(event.sha256, content, event.offset, self._link.now())

@@ -118,8 +118,8 @@ class UpdateUpload:
     def _look_up(self, assignment: str) -> tuple[AssignmentRecord | None, AssignmentRecord | None]:
         """An assignment, and once more if it is this device's and its update was accepted. Blocks."""
         store = self._run.store
-        record = store.assignment(assignment)
-        known = record is not None and record.device == self._device and store.is_accepted(assignment)
+        record = store.assignments.find(assignment)
+        known = record is not None and record.device == self._device and store.updates.is_accepted(assignment)
         return record, record if known else None
 
     async def received(self, event: Received) -> None:
@@ -208,10 +208,10 @@ class UpdateUpload:
         store = self._run.store
 
         def write_down() -> None:
-            record = store.assignment(assignment)
+            record = store.assignments.find(assignment)
             if record is not None and record.device == self._device:
-                store.close_assignment(assignment)
-            store.add_failure(self._device)
+                store.assignments.close(assignment)
+            store.devices.add_failure(self._device)
 
         await self._run.offload(write_down)
         self._status.failures += 1

@@ -48,7 +48,7 @@ def summarise_simulation(
     ``seconds`` are virtual. ``weights_sha256`` is that of the final weight vector. ``classes`` gives for each class of
     devices, and for stragglers and the others, how many there are, took part, and what each did on average.
     """
-    merged = run.store.merged()
+    merged = run.store.updates.merged()
     staleness = collections.Counter(update.staleness for update in merged)
     status = {device.id: device for device in run.status().devices}
     groups: dict[str, list[SimulatedDevice]] = collections.defaultdict(list)

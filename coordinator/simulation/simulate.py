@@ -96,11 +96,11 @@ def simulate(
             if plans is not None and not plans.exists():
                 _keep(config.run.state, plans)
             say("measuring the programs' steps")
-            timing = Timing(calibrate(store, tiers, scenario.simulation.step_seconds))
+            timing = Timing(calibrate(store.artifacts, tiers, scenario.simulation.step_seconds))
             samples = load_simulation_samples(scenario.data.source, folder)
             files = WorkshopFiles(
                 config.run.task,
-                {tier.name: unpacked_manifest(store, tier.record) for tier in tiers},
+                {tier.name: unpacked_manifest(store.artifacts, tier.record) for tier in tiers},
                 samples.x_path,
                 samples.y_path,
                 tuple(sys.path),
@@ -158,7 +158,7 @@ def _held_out(store: Store, folder: Path) -> tuple[Path, Path] | None:
     record = store.run()
     if record is None or not record.evaluation:
         return None
-    arrays, _ = safetensors.loads(store.artifact(record.evaluation).read_bytes())
+    arrays, _ = safetensors.loads(store.artifacts.path(record.evaluation).read_bytes())
     paths = folder / "held-out-x.npy", folder / "held-out-y.npy"
     for path, name in zip(paths, "xy", strict=True):
         np.save(path, arrays[name])
@@ -229,7 +229,7 @@ class _Simulation:
             SimulatedDevice(world, profile, indices, seed)
             for profile, indices, seed in zip(fleet, parts, device_seeds, strict=True)
         ]
-        self._note(self._store.latest().metrics)
+        self._note(self._store.versions.latest().metrics)
         lives = asyncio.gather(*(device.live() for device in devices))
         ended = await self._until_the_end(lives)
         seconds = loop.time()

@@ -1,9 +1,10 @@
 """
-What is durable, as one small interface.
+What is durable, as small interfaces: one per kind of row, and :class:`Store`, which holds them together.
 
-Everything the coordinator must not forget goes through :class:`Store`. Each method is one
-transaction: when it returns, a power cut changes nothing; when it raises, nothing happened.
-Methods block, so they are called through ``offload``.
+A class that needs one kind of row takes that interface alone. Each method is one transaction: when it returns, a
+power cut changes nothing; when it raises, nothing happened. Methods block, so they are called through ``offload``.
+
+``by`` in a call is who asked for it: an operator's name, ``coordinator``, or a token's id. The audit log keeps it.
 """
 
 from __future__ import annotations
@@ -30,98 +31,85 @@ from .records import (
     VersionRecord,
 )
 
-__all__ = ["Store"]
+__all__ = [
+    "ArtifactStore",
+    "AssignmentStore",
+    "AuditLog",
+    "DeviceStore",
+    "Store",
+    "TokenStore",
+    "UpdateStore",
+    "VersionStore",
+]
 
 
-class Store(Protocol):
-    """
-    The durable state of one run.
-
-    ``by`` in a call is who asked for it: an operator's name, ``coordinator``, or a token's id. The audit log keeps it.
-    """
-
-    def close(self) -> None:
-        """Let another process use it."""
-        ...
-
-    # Artifacts.
+class ArtifactStore(Protocol):
+    """Files, addressed by the SHA-256 of their content."""
 
     def put(self, *contents: bytes) -> list[FileEntry]:
-        """Keep files by their content. Until a record names them, they are kept for this process only."""
+        """Keep files. Until a record names them, they are kept for this process only."""
         ...
 
-    def artifact(self, sha256: str) -> Path:
-        """Where a file is. Raises :exc:`~coordinator.errors.StoreError` if it is not there."""
+    def path(self, sha256: str) -> Path:
+        """
+        Where a file is.
+
+        Raises:
+            StoreError: if it is not there.
+
+        """
         ...
 
     def verified(self, sha256: str) -> Path:
-        """As :meth:`artifact`, read in full: raises :exc:`~coordinator.errors.StoreError` if it is not what it was."""
+        """
+        Where a file is, after reading it in full.
+
+        Raises:
+            StoreError: if it is not there, or its content has another hash.
+
+        """
         ...
 
-    def collect(self) -> int:
-        """Remove files that nothing names any more; how many."""
+
+class AuditLog(Protocol):
+    """The append-only log of who did what to what."""
+
+    def write(self, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
+        """Append a line; ``at`` is wall time."""
         ...
 
-    # The run.
+    def entries(self) -> list[AuditEntry]:
+        """
+        Every line, oldest first.
 
-    def run(self) -> RunRecord | None:
-        """The run, or none before :meth:`create`."""
+        Raises:
+            StoreError: if the hashes do not fit: somebody has changed the log.
+
+        """
         ...
 
-    def create(
-        self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"
-    ) -> None:
-        """Begin: the run, its programs, and version 0."""
-        ...
 
-    def tiers(self) -> list[TierRecord]:
-        """The programs, smallest budget first."""
-        ...
+class TokenStore(Protocol):
+    """What lets devices enrol."""
 
-    def sign(self, signatures: Mapping[str, str]) -> None:
-        """New signatures of programs, by tier: the run has a new key."""
-        ...
-
-    def phase(self) -> tuple[Phase, str]:
-        """Where the run stands, and the reason that was given."""
-        ...
-
-    def set_phase(self, phase: Phase, reason: str, at: float, *, by: str) -> None:
-        """The run goes into another phase."""
-        ...
-
-    def started_at(self, now: float) -> float:
-        """Wall time at which the run first served devices; that is ``now`` if it never did."""
-        ...
-
-    # The audit log.
-
-    def audit(self, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
-        """Write a line."""
-        ...
-
-    def audit_log(self) -> list[AuditEntry]:
-        """Every line, oldest first. Raises :exc:`~coordinator.errors.StoreError` where the hashes do not fit."""
-        ...
-
-    # Tokens.
-
-    def add_token(self, token: TokenRecord, *, by: str) -> None:
+    def add(self, token: TokenRecord, *, by: str) -> None:
         """Remember a token."""
         ...
 
-    def tokens(self) -> list[TokenRecord]:
+    def all(self) -> list[TokenRecord]:
         """All tokens, oldest first."""
         ...
 
-    def revoke_token(self, token: str, at: float, *, by: str) -> bool:
-        """Nobody enrols with it any more; false if there is no such token."""
+    def revoke(self, token: str, at: float, *, by: str) -> bool:
+        """Let nobody enrol with a token any more. False if there is no such token."""
         ...
 
-    # Devices.
+
+class DeviceStore(Protocol):
+    """Devices that have enrolled."""
 
     def secret(self, device: str) -> bytes | None:
-        """The secret that a device enrolled with, or none."""
+        """The secret that a device enrolled with, or None."""
         ...
 
     def enrol(self, device: str, secret: bytes, at: float, *, token: str | None = None) -> Enrolment:
@@ -132,21 +120,21 @@ class Store(Protocol):
             device: its name.
             secret: what it will answer challenges with.
             at: wall time.
-            token: SHA-256 (hex) of the token it gave, of which one use is spent; none if it needs none.
+            token: SHA-256 (hex) of the token it gave, of which one use is spent; None if it needs none.
 
         """
         ...
 
-    def device(self, device: str) -> DeviceRecord | None:
-        """One device."""
+    def find(self, device: str) -> DeviceRecord | None:
+        """One device, or None."""
         ...
 
-    def devices(self) -> list[DeviceRecord]:
+    def all(self) -> list[DeviceRecord]:
         """All devices, by name."""
         ...
 
     def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
-        """The device was here, and what it said of itself."""
+        """Note that a device was here, and what it said of itself."""
         ...
 
     def add_traffic(self, device: str, bytes_up: int, bytes_down: int) -> None:
@@ -158,7 +146,7 @@ class Store(Protocol):
         ...
 
     def revoke(self, device: str, at: float, *, by: str) -> bool:
-        """The device may not come back; what it has open is closed. False if there is no such device."""
+        """Keep a device out from now on and close its open assignment. False if there is no such device."""
         ...
 
     def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
@@ -166,42 +154,36 @@ class Store(Protocol):
         Delete a device: its record, its assignments, and its updates that wait to be merged.
 
         What was merged stays, without its name. Returns the assignments of the updates that were
-        stopped; none if there is no such device.
+        stopped; None if there is no such device.
         """
         ...
 
-    # Assignments.
 
-    def assign(
-        self, device: str, version: int, tier: str, at: float, deadline: float | None = None
-    ) -> AssignmentRecord:
-        """Give a device work; what it had open is closed."""
+class AssignmentStore(Protocol):
+    """What devices are given to do. A device has at most one open assignment."""
+
+    def assign(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
+        """Give devices work, in the order of ``requests``. An assignment that a device had open is closed."""
         ...
 
-    def assign_all(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
-        """As :meth:`assign`, many at once."""
+    def find(self, assignment: str) -> AssignmentRecord | None:
+        """An assignment by the name that was given out, or None."""
         ...
 
-    def assignment(self, assignment: str) -> AssignmentRecord | None:
-        """An assignment by its name."""
+    def open(self) -> list[AssignmentRecord]:
+        """Every open assignment, oldest first."""
         ...
 
-    def open_assignment(self, device: str) -> AssignmentRecord | None:
-        """What a device is working on."""
+    def close(self, assignment: str) -> None:
+        """Close an assignment: the device gave it back, or its update was refused."""
         ...
 
-    def open_assignments(self) -> list[AssignmentRecord]:
-        """What all devices are working on, oldest first."""
-        ...
 
-    def close_assignment(self, assignment: str) -> None:
-        """The device gave it back, or its update was refused."""
-        ...
-
-    # Updates.
+class UpdateStore(Protocol):
+    """Updates that devices were promised will be merged."""
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
-        """Write updates down, many at once; returns the assignments that were not known before."""
+        """Write updates down, many at once. Returns the assignments that were not known before."""
         ...
 
     def is_accepted(self, assignment: str) -> bool:
@@ -213,28 +195,58 @@ class Store(Protocol):
         ...
 
     def content(self, assignment: str) -> bytes:
-        """The bytes of a buffered update. Raises :exc:`~coordinator.errors.StoreError` if they are damaged or gone."""
+        """
+        The bytes of a buffered update.
+
+        Raises:
+            StoreError: if they are damaged or gone.
+
+        """
         ...
 
     def discard(self, updates: Sequence[DiscardedUpdate]) -> None:
-        """Accepted updates that shall become part of no version; they are erased."""
+        """
+        Erase accepted updates that shall become part of no version.
+
+        Raises:
+            StoreError: if any of them was merged or discarded before, or never accepted; then none is discarded.
+
+        """
         ...
 
-    # Versions.
+    def merged(self) -> list[MergedUpdate]:
+        """Every merged update, oldest first."""
+        ...
+
+
+class VersionStore(Protocol):
+    """The weights over time."""
 
     def latest(self) -> VersionRecord:
-        """The newest version."""
+        """
+        The newest version.
+
+        Raises:
+            StoreError: if no run has begun.
+
+        """
         ...
 
     def next_number(self) -> int:
         """The number of the next version: above every number that was ever used."""
         ...
 
-    def version(self, number: int) -> VersionRecord:
-        """A version by its number. Raises :exc:`~coordinator.errors.StoreError` if there is none."""
+    def get(self, number: int) -> VersionRecord:
+        """
+        A version by its number.
+
+        Raises:
+            StoreError: if there is none.
+
+        """
         ...
 
-    def versions(self) -> list[VersionRecord]:
+    def all(self) -> list[VersionRecord]:
         """Every version, oldest first."""
         ...
 
@@ -242,16 +254,28 @@ class Store(Protocol):
         self, version: VersionRecord, merged: Sequence[MergedUpdate], discarded: Sequence[DiscardedUpdate] = ()
     ) -> None:
         """
-        A new version and the list of what it consumed, as one; then what it consumed is erased.
+        Write a new version and the list of what it consumed, as one; then erase what it consumed.
 
-        Raises if any of it was consumed before.
+        Raises:
+            StoreError: if any of it was consumed before, or was never accepted; then there is no new version.
+
         """
         ...
 
     def rollback(
         self, version: VersionRecord, discarded: Sequence[DiscardedUpdate], closed: Sequence[str], *, by: str, why: str
     ) -> None:
-        """A version that repeats an older one, its ``parent``; what was based on versions in between ends, as one."""
+        """
+        Write a version that repeats an older one, its ``parent``, and end what built on the versions in between.
+
+        Args:
+            version: the new version.
+            discarded: updates that are based on versions in between.
+            closed: assignments that are based on versions in between.
+            by: who asked for it.
+            why: for the audit log.
+
+        """
         ...
 
     def prune(self, keep: Callable[[Sequence[VersionRecord]], Collection[int]], since: float) -> list[int]:
@@ -269,6 +293,79 @@ class Store(Protocol):
         """
         ...
 
-    def merged(self) -> list[MergedUpdate]:
-        """Every merged update, oldest first."""
+
+class Store(Protocol):
+    """The durable state of one run."""
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The files that records name."""
+        ...
+
+    @property
+    def versions(self) -> VersionStore:
+        """The weights over time."""
+        ...
+
+    @property
+    def updates(self) -> UpdateStore:
+        """Accepted updates."""
+        ...
+
+    @property
+    def assignments(self) -> AssignmentStore:
+        """What devices are given to do."""
+        ...
+
+    @property
+    def devices(self) -> DeviceStore:
+        """Who takes part."""
+        ...
+
+    @property
+    def tokens(self) -> TokenStore:
+        """What lets devices enrol."""
+        ...
+
+    @property
+    def audit(self) -> AuditLog:
+        """Who did what to what."""
+        ...
+
+    def close(self) -> None:
+        """Let another process use the state."""
+        ...
+
+    def collect(self) -> int:
+        """Remove artifacts that no record names any more; how many."""
+        ...
+
+    def run(self) -> RunRecord | None:
+        """The run, or None before :meth:`create`."""
+        ...
+
+    def create(
+        self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"
+    ) -> None:
+        """Begin: write the run, its programs, and version 0."""
+        ...
+
+    def tiers(self) -> list[TierRecord]:
+        """The programs, smallest budget first."""
+        ...
+
+    def sign(self, signatures: Mapping[str, str]) -> None:
+        """Replace the signatures of programs, by tier: the run has a new key."""
+        ...
+
+    def phase(self) -> tuple[Phase, str]:
+        """The run's phase, and the reason that was given for it."""
+        ...
+
+    def set_phase(self, phase: Phase, reason: str, at: float, *, by: str) -> None:
+        """Put the run into another phase; ``at`` is wall time."""
+        ...
+
+    def started_at(self, now: float) -> float:
+        """Wall time at which the run first served devices; that is ``now`` if it never did."""
         ...

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from mobile_sdk.clock import Offload
 from mobile_sdk.layout import Vector
 
-from ..store.interface import Store
+from ..store.interface import UpdateStore
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
 
@@ -31,7 +31,7 @@ class GroupCommit:
 
     """
 
-    def __init__(self, store: Store, deliver: Callable[[BufferedUpdate], None], offload: Offload) -> None:
+    def __init__(self, store: UpdateStore, deliver: Callable[[BufferedUpdate], None], offload: Offload) -> None:
         self._store = store
         self._deliver = deliver
         self._offload = offload

@@ -19,7 +19,7 @@ from mobile_sdk.payload import make_difference
 from mobile_sdk.protocol.messages import ArtifactRef, Difference, Hex, Sha256
 
 from ..errors import StoreError
-from ..store.interface import Store
+from ..store.interface import ArtifactStore
 
 __all__ = ["Downlink"]
 
@@ -40,12 +40,12 @@ class Downlink:
     Differences between the files of published versions.
 
     Args:
-        store: where the files are.
+        artifacts: where the files are.
 
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, artifacts: ArtifactStore) -> None:
+        self._artifacts = artifacts
         self._known: collections.OrderedDict[tuple[str, str], _Packed | None] = collections.OrderedDict()
         self._bytes = 0
         self._looking = threading.Lock()  # held for no longer than a look takes
@@ -95,8 +95,8 @@ class Downlink:
 
     def _make(self, base: str, target: str) -> bytes | None:
         try:
-            old = map_file(self._store.artifact(base)) if base else None
-            return make_difference(old, map_file(self._store.artifact(target)))
+            old = map_file(self._artifacts.path(base)) if base else None
+            return make_difference(old, map_file(self._artifacts.path(target)))
         except (StoreError, PayloadError, OSError, ValueError):  # pruned, or never one of ours
             return None
 

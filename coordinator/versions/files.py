@@ -11,7 +11,7 @@ from mobile_sdk.payload.grid import METADATA, Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from ..merge.optimisers import State
-from ..store.interface import Store
+from ..store.interface import ArtifactStore
 
 __all__ = ["MASTER", "OPTIMISER", "PutWeights", "put_weights", "trained_part"]
 
@@ -32,7 +32,7 @@ class PutWeights:
 
 
 def put_weights(
-    store: Store,
+    artifacts: ArtifactStore,
     layout: Layout,
     subsets: Iterable[Subset],
     vector: Vector,
@@ -57,12 +57,12 @@ def put_weights(
     if frozen_grid is not None:
         parts = {name: sent[name] for name, _ in frozen_grid.shapes}
         contents.append(safetensors.dumps(parts, {METADATA: frozen_grid.to_text()}))
-    refs = _put(store, *contents)
-    return put_trained(store, refs, trained, grid, {})
+    refs = _put(artifacts, *contents)
+    return put_trained(artifacts, refs, trained, grid, {})
 
 
 def put_trained(
-    store: Store, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
+    artifacts: ArtifactStore, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
 ) -> PutWeights:
     """Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync."""
     parts = {"": safetensors.dumps(trained)}
@@ -71,7 +71,7 @@ def put_trained(
         parts = {"": safetensors.dumps(published, {METADATA: grid.to_text()}), MASTER: parts[""]}
     if state:
         parts[OPTIMISER] = safetensors.dumps(dict(state))
-    refs = dict(zip(parts, _put(store, *parts.values()), strict=True))
+    refs = dict(zip(parts, _put(artifacts, *parts.values()), strict=True))
     return PutWeights((*frozen, refs.pop("")), refs)
 
 
@@ -81,5 +81,5 @@ def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
     return {name: view for name, view in views.items() if name in names}
 
 
-def _put(store: Store, *contents: bytes) -> list[ArtifactRef]:
-    return [ArtifactRef(Sha256(entry.sha256), entry.size) for entry in store.put(*contents)]
+def _put(artifacts: ArtifactStore, *contents: bytes) -> list[ArtifactRef]:
+    return [ArtifactRef(Sha256(entry.sha256), entry.size) for entry in artifacts.put(*contents)]

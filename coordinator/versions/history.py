@@ -23,7 +23,7 @@ from ..errors import StoreError
 from ..merge.merger import trained_region
 from ..merge.optimisers import State
 from ..merge.regions import WeightRegion
-from ..store.interface import Store
+from ..store.interface import ArtifactStore, VersionStore
 from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .files import MASTER, OPTIMISER, put_trained, trained_part
 
@@ -42,15 +42,24 @@ class Versions:
     counts them all, those that were rolled back as well: numbers of versions may have gaps.
 
     Args:
-        store: where versions are kept.
+        store: where versions are kept, and
+        artifacts: where their files are.
         layout: of the weight vector.
         subsets: of all tiers.
         inside: names of frozen weights that all tiers' programs have inside.
 
     """
 
-    def __init__(self, store: Store, layout: Layout, subsets: Sequence[Subset], inside: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        store: VersionStore,
+        artifacts: ArtifactStore,
+        layout: Layout,
+        subsets: Sequence[Subset],
+        inside: Collection[str] = (),
+    ) -> None:
         self._store = store
+        self._artifacts = artifacts
         self._inside = frozenset(inside)
         self._held: dict[str, bool] = {}
         self._layout = layout
@@ -60,7 +69,7 @@ class Versions:
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
         self._pruned: set[int] = set()
         self.merges = 0
-        for record in store.versions():
+        for record in store.all():
             self._place(record)
             if record.pruned:
                 self._pruned.add(record.version)
@@ -82,7 +91,7 @@ class Versions:
         if record.pruned:
             raise StoreError(f"the weights of version {record.version} were pruned: choose a version that is kept")
         refs = [*record.weights, *(ref for name, ref in record.private.items() if name == MASTER)]
-        paths = [self._store.verified(ref.sha256) for ref in refs]
+        paths = [self._artifacts.verified(ref.sha256) for ref in refs]
         return self._layout.flatten(map_weights(self._layout, paths))
 
     def sent(self, record: VersionRecord) -> tuple[ArtifactRef, ...]:
@@ -92,7 +101,7 @@ class Versions:
         *frozen, trained = record.weights  # what is frozen is the same files in every version
         for ref in frozen:
             if ref.sha256 not in self._held:
-                names = safetensors.loads(map_file(self._store.artifact(ref.sha256)))[0].keys()
+                names = safetensors.loads(map_file(self._artifacts.path(ref.sha256)))[0].keys()
                 self._held[ref.sha256] = names <= self._inside
         return (*(ref for ref in frozen if not self._held[ref.sha256]), trained)
 
@@ -101,7 +110,7 @@ class Versions:
         if version not in self._cached:
             while len(self._cached) >= CACHED:
                 del self._cached[next(iter(self._cached))]
-            self._cached[version] = self.trained.gather(self.load(self._store.version(version)))
+            self._cached[version] = self.trained.gather(self.load(self._store.get(version)))
         return self._cached[version]
 
     def has_weights(self, version: int) -> bool:
@@ -120,7 +129,7 @@ class Versions:
 
     def _grid(self, record: VersionRecord) -> Grid | None:
         """The grid that a version was published on, if it was: it stays the same for the whole run."""
-        return Grid.in_file(*safetensors.loads(map_file(self._store.artifact(record.weights[-1].sha256))))
+        return Grid.in_file(*safetensors.loads(map_file(self._artifacts.path(record.weights[-1].sha256))))
 
     def commit(
         self,
@@ -133,7 +142,7 @@ class Versions:
     ) -> VersionRecord:
         """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
         trained = trained_part(self._subsets, self._layout.views(vector))
-        put = put_trained(self._store, self.newest.weights[:-1], trained, self.grid, state)
+        put = put_trained(self._artifacts, self.newest.weights[:-1], trained, self.grid, state)
         number = self._store.next_number()
         record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
         self._store.commit(record, merged, discarded)
@@ -165,7 +174,7 @@ class Versions:
             StoreError: if there is no such version, or its weights were pruned.
 
         """
-        target = self._store.version(to)
+        target = self._store.get(to)
         vector = self.load(target)
         record = dataclasses.replace(
             target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
@@ -178,7 +187,7 @@ class Versions:
         ref = record.private.get(OPTIMISER)
         if ref is None:
             return {}
-        arrays, _ = safetensors.loads(self._store.verified(ref.sha256).read_bytes())
+        arrays, _ = safetensors.loads(self._artifacts.verified(ref.sha256).read_bytes())
         return arrays
 
     def staleness(self, version: int) -> int:

@@ -30,7 +30,7 @@ def prune(store: Store, section: RetentionSection, best: int | None, now: float)
         newest = {version.version for version in versions[-section.versions :]}
         return newest if best is None else newest | {best}
 
-    pruned = store.prune(keep, now - 86_400.0 * section.held_days)
+    pruned = store.versions.prune(keep, now - 86_400.0 * section.held_days)
     if pruned:
         store.collect()
     return pruned

@@ -18,6 +18,7 @@ from coordinator.store.sqlite import SqliteStore
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock, offload
 from mobile_sdk.manifest import FileEntry
+from tests.coordinator.store.assigning import assign
 
 from .conftest import PLANS, Site
 
@@ -35,11 +36,11 @@ def accept(store: SqliteStore, tier: Tier, number: int) -> str:
     subset = tier.manifest.subset
     content = safetensors.dumps({name: np.full(subset.shape(name), number, np.float32) for name in subset})
     device = f"phone-{number}"
-    store.enrol(device, hashlib.sha256(device.encode()).digest(), time.time())
-    assignment = store.assign(device, 0, tier.name, time.time())
+    store.devices.enrol(device, hashlib.sha256(device.encode()).digest(), time.time())
+    assignment = assign(store, device, 0, tier.name, time.time())
     report = {"version": 0, "samples": 10}
     record = UpdateRecord(assignment.id, device, 0, tier.name, FileEntry.of(content), report, time.time())
-    store.accept([(record, content)])
+    store.updates.accept([(record, content)])
     return assignment.id
 
 
@@ -61,7 +62,7 @@ def test_a_damaged_last_record_costs_that_update_alone_and_is_written_down(site:
     run = begin(site, store, settings)
     assert [update.record.assignment for update in run.buffer.all()] == names[:2]
     assert all(float(update.delta[0]) == number for number, update in enumerate(run.buffer.all()))
-    line = store.audit_log()[-1]
+    line = store.audit.entries()[-1]
     assert (line.action, line.details["assignment"]) == ("damaged", names[2])
-    assert store.is_accepted(names[2]), "it is not taken for an update that never came"
+    assert store.updates.is_accepted(names[2]), "it is not taken for an update that never came"
     store.close()

@@ -20,7 +20,7 @@ from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.training.settings import TrainingSettings
 
 from ...programs.tiers import Tier, unpacked_manifest, unpacked_program
-from ...store.interface import Store
+from ...store.interface import ArtifactStore
 
 __all__ = ["Timing", "calibrate", "measure_step"]
 
@@ -75,7 +75,7 @@ class Timing:
         return settings.epochs * micro * self.step_seconds[manifest.tier]
 
 
-def calibrate(store: Store, tiers: Sequence[Tier], pinned: Mapping[str, float]) -> dict[str, float]:
+def calibrate(artifacts: ArtifactStore, tiers: Sequence[Tier], pinned: Mapping[str, float]) -> dict[str, float]:
     """
     Seconds of a micro-batch for every tier: what is pinned, else measured.
 
@@ -90,7 +90,7 @@ def calibrate(store: Store, tiers: Sequence[Tier], pinned: Mapping[str, float]) 
     for tier in tiers:
         known = pinned.get(tier.name) or remembered.get(tier.record.program.sha256)
         if known is None:
-            engine = _engine(store, tier)
+            engine = _engine(artifacts, tier)
             known = measure_step(engine, np.zeros(tier.manifest.layout.size, np.float32))
             engine.close()
             remembered[tier.record.program.sha256] = known
@@ -101,8 +101,8 @@ def calibrate(store: Store, tiers: Sequence[Tier], pinned: Mapping[str, float]) 
     return seconds
 
 
-def _engine(store: Store, tier: Tier) -> Engine:
+def _engine(artifacts: ArtifactStore, tier: Tier) -> Engine:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / MANIFEST_FILE).write_bytes(unpacked_manifest(store, tier.record))
-        (Path(folder) / PROGRAM_FILE).write_bytes(unpacked_program(store, tier.record))
+        (Path(folder) / MANIFEST_FILE).write_bytes(unpacked_manifest(artifacts, tier.record))
+        (Path(folder) / PROGRAM_FILE).write_bytes(unpacked_program(artifacts, tier.record))
         return load_engine(folder)

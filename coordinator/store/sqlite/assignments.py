@@ -14,16 +14,12 @@ __all__ = ["AssignmentTable", "assignment_number"]
 
 
 class AssignmentTable:
-    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
+    """The :class:`~coordinator.store.interface.AssignmentStore` in ``database``."""
 
-    _database: Database
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def assign(
-        self, device: str, version: int, tier: str, at: float, deadline: float | None = None
-    ) -> AssignmentRecord:
-        return self.assign_all([AssignmentRequest(device, version, tier, at, deadline)])[0]
-
-    def assign_all(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
+    def assign(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
         records = []
         with self._database.transaction() as database:
             for request in requests:
@@ -53,21 +49,18 @@ class AssignmentTable:
         step("assign: committed")
         return records
 
-    def assignment(self, assignment: str) -> AssignmentRecord | None:
+    def find(self, assignment: str) -> AssignmentRecord | None:
         number = assignment_number(assignment)
         if number is None:
             return None
-        record = next(iter(self._assignments("WHERE number = ?", number)), None)
+        record = next(iter(self._select("WHERE number = ?", number)), None)
         # Only the name that was given out counts, not another way to write its number.
         return record if record is not None and record.id == assignment else None
 
-    def open_assignment(self, device: str) -> AssignmentRecord | None:
-        return next(iter(self._assignments("WHERE device = ? AND open", device)), None)
+    def open(self) -> list[AssignmentRecord]:
+        return self._select("WHERE open ORDER BY number")
 
-    def open_assignments(self) -> list[AssignmentRecord]:
-        return self._assignments("WHERE open ORDER BY number")
-
-    def _assignments(self, which: str, *arguments: Any) -> list[AssignmentRecord]:
+    def _select(self, which: str, *arguments: Any) -> list[AssignmentRecord]:
         rows = self._database.rows(
             f"SELECT number, device, version, tier, issued_at, open, deadline FROM assignments {which}", *arguments
         )
@@ -76,7 +69,7 @@ class AssignmentTable:
             for number, device, version, tier, at, is_open, deadline in rows
         ]
 
-    def close_assignment(self, assignment: str) -> None:
+    def close(self, assignment: str) -> None:
         with self._database.transaction() as database:
             database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(assignment),))
 

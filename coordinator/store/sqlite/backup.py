@@ -27,8 +27,8 @@ from mobile_sdk.durable_files import sync_folder
 
 from ...errors import StoreError
 from ..segments import Location, Segments
+from .audit import write_audit
 from .database import SCHEMA_VERSION
-from .devices import write_audit
 
 __all__ = ["BACKUP_LOCK", "backup", "backup_runs", "remove_leftovers", "restore"]
 

@@ -1,73 +1,28 @@
-"""Who takes part: tokens, devices, and the audit log."""
+"""Who takes part: devices that have enrolled."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import StoreError
-from ..records import AuditEntry, DeviceRecord, Enrolment, TokenRecord
+from ..records import DeviceRecord, DiscardedUpdate, Enrolment
+from .audit import write_audit
 from .database import Database
+from .erasure import WAITING, Erasure
+from .tokens import spend_token
+from .updates import discard_rows
 
-__all__ = ["DeviceTables", "write_audit"]
+__all__ = ["DeviceTable"]
 
 
-class DeviceTables:
-    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
+class DeviceTable:
+    """The :class:`~coordinator.store.interface.DeviceStore` in ``database``; a withdrawal erases updates."""
 
-    _database: Database
-
-    # The audit log.
-
-    def audit(self, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
-        with self._database.transaction() as database:
-            write_audit(database, at, actor, action, subject, details)
-
-    def audit_log(self) -> list[AuditEntry]:
-        entries = []
-        previous = ""
-        for number, at, actor, action, subject, details, found in self._database.rows(
-            "SELECT number, at, actor, action, subject, details, hash FROM audit ORDER BY number"
-        ):
-            previous = _audit_hash(previous, at, actor, action, subject, details)
-            if previous != found:
-                raise StoreError(
-                    f"line {number} of the audit log does not fit the one before: somebody has changed the database"
-                )
-            entries.append(AuditEntry(number, at, actor, action, subject, json.loads(details), found))
-        return entries
-
-    # Tokens.
-
-    def add_token(self, token: TokenRecord, *, by: str) -> None:
-        with self._database.transaction() as database:
-            database.execute(
-                "INSERT INTO tokens (id, digest, uses_left, expires_at, created_at, note) VALUES (?, ?, ?, ?, ?, ?)",
-                (token.id, token.digest, token.uses_left, token.expires_at, token.created_at, token.note),
-            )
-            details = {"uses": token.uses_left, "expires_at": token.expires_at, "note": token.note}
-            write_audit(database, token.created_at, by, "token created", token.id, details)
-
-    def tokens(self) -> list[TokenRecord]:
-        rows = self._database.rows(
-            "SELECT id, digest, uses_left, expires_at, created_at, revoked_at, note FROM tokens ORDER BY created_at, id"
-        )
-        return [TokenRecord(*row) for row in rows]
-
-    def revoke_token(self, token: str, at: float, *, by: str) -> bool:
-        with self._database.transaction() as database:
-            cursor = database.execute(
-                "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (at, token)
-            )
-            if cursor.rowcount:
-                write_audit(database, at, by, "token revoked", token, {})
-        return bool(cursor.rowcount)
-
-    # Devices.
+    def __init__(self, database: Database, erasure: Erasure) -> None:
+        self._database = database
+        self._erasure = erasure
 
     def secret(self, device: str) -> bytes | None:
         rows = self._database.rows("SELECT secret FROM devices WHERE id = ?", device)
@@ -79,7 +34,7 @@ class DeviceTables:
             if known is not None:
                 # It may not have heard that it is in: a token is spent once.
                 return "taken" if bytes(known[0]) != secret else "enrolled" if known[1] is None else "revoked"
-            name = "" if token is None else _spend(database, token, at)
+            name = "" if token is None else spend_token(database, token, at)
             if name is None:
                 return "token"
             alias = secrets.token_hex(8)
@@ -90,10 +45,10 @@ class DeviceTables:
             write_audit(database, at, name or "open enrolment", "enrolled", alias, {})
         return "enrolled"
 
-    def device(self, device: str) -> DeviceRecord | None:
+    def find(self, device: str) -> DeviceRecord | None:
         return next(iter(self._devices("WHERE id = ?", device)), None)
 
-    def devices(self) -> list[DeviceRecord]:
+    def all(self) -> list[DeviceRecord]:
         return self._devices("ORDER BY id")
 
     def _devices(self, which: str, *arguments: Any) -> list[DeviceRecord]:
@@ -148,29 +103,26 @@ class DeviceTables:
                 write_audit(database, at, by, "revoked", row[0], {})
         return row is not None
 
-
-def _spend(database: sqlite3.Connection, digest: str, at: float) -> str | None:
-    """The id of a good token, one use of which is spent; none if it is not good."""
-    row = database.execute(
-        "UPDATE tokens SET uses_left = uses_left - 1 WHERE digest = ? AND revoked_at IS NULL "
-        "AND coalesce(expires_at > ?, 1) AND coalesce(uses_left > 0, 1) RETURNING id",
-        (digest, at),
-    ).fetchall()
-    return str(row[0][0]) if row else None
-
-
-def write_audit(
-    database: sqlite3.Connection, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]
-) -> None:
-    """Add a line to the audit log, in the transaction of what it tells of."""
-    last = database.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-    text = json.dumps(details, sort_keys=True)
-    digest = _audit_hash(last[0] if last else "", at, actor, action, subject, text)
-    database.execute(
-        "INSERT INTO audit (at, actor, action, subject, details, hash) VALUES (?, ?, ?, ?, ?, ?)",
-        (at, actor, action, subject, text, digest),
-    )
-
-
-def _audit_hash(previous: str, at: float, actor: str, action: str, subject: str, details: str) -> str:
-    return hashlib.sha256(json.dumps([previous, at, actor, action, subject, details]).encode()).hexdigest()
+    def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
+        with self._database.writing():
+            with self._database.transaction() as database:
+                row = database.execute("SELECT alias FROM devices WHERE id = ?", (device,)).fetchone()
+                if row is None:
+                    return None
+                waiting = [
+                    DiscardedUpdate(name, "withdrawn")
+                    for (name,) in database.execute(
+                        f"SELECT assignment FROM updates WHERE device = ? AND {WAITING}", (device,)
+                    )
+                ]
+                gone = discard_rows(database, waiting)
+                # What was merged keeps its place in the history, without a name, a report or a hash.
+                database.execute(
+                    "UPDATE updates SET device = NULL, report = '{}', sha256 = '' WHERE device = ?", (device,)
+                )
+                database.execute("DELETE FROM assignments WHERE device = ?", (device,))
+                database.execute("DELETE FROM devices WHERE id = ?", (device,))
+                write_audit(database, at, by, "withdrawn", row[0], {"stopped": len(waiting)})
+            self._erasure.erase(gone)
+            self._database.forget()
+        return [update.assignment for update in waiting]

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import sqlite3
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from mobile_sdk.durable_files import sync_folder
-from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
-from ..content_files import ContentFiles
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
-from ..segments import Location, Segments
+from ..segments import Segments
+from .artifacts import Artifacts
 from .assignments import AssignmentTable
+from .audit import AuditTable, write_audit
 from .backup import backup_runs
 from .database import Database, available
-from .devices import DeviceTables, write_audit
+from .devices import DeviceTable
+from .erasure import Erasure
+from .tokens import TokenTable
 from .updates import UpdateTable
-from .versions import VersionTable, insert_version
+from .versions import VersionTable, insert_version, version_files
 
 __all__ = ["SqliteStore", "lock_folder"]
 
 
-class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
+class SqliteStore:
     """
     The :class:`~coordinator.store.interface.Store` of one machine.
 
@@ -47,17 +47,20 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
         self._lock_file = lock_folder(folder)
         try:
             self._folder = folder
-            self._to_erase: list[Location] = []
-            self._accepting = threading.Lock()
-            # Artifacts that no row names yet, by their hash: not to be collected.
-            self._unnamed: set[str] = set()
             with available():
-                self._files = ContentFiles(folder / "artifacts")
-                self._segments = Segments(folder / "updates")
+                self.artifacts = Artifacts(folder / "artifacts")
+                segments = Segments(folder / "updates")
             self._database = Database(folder / "state.sqlite")
-            self._database.migrate({2: self._move_updates})
+            self._database.migrate({2: lambda database: _move_updates(database, self.artifacts, segments)})
+            erasure = Erasure(self._database, segments, folder)
+            self.updates = UpdateTable(self._database, segments, erasure)
+            self.versions = VersionTable(self._database, self.artifacts, erasure)
+            self.assignments = AssignmentTable(self._database)
+            self.devices = DeviceTable(self._database, erasure)
+            self.tokens = TokenTable(self._database)
+            self.audit = AuditTable(self._database)
             with self._database.writing():
-                self._erase_leftovers()
+                erasure.erase_leftovers()
                 self.collect()
                 sync_folder(folder)
         except BaseException:
@@ -65,34 +68,9 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             raise
 
     def close(self) -> None:
-        with self._accepting, self._database.writing():
-            self._segments.close()
+        self.updates.close()
         self._database.close()
         self._lock_file.close()
-
-    def _move_updates(self, database: sqlite3.Connection) -> None:
-        """From schema 1: updates that wait to be merged were files of their own."""
-        rows = database.execute("SELECT arrival, sha256 FROM updates WHERE merged_into IS NULL").fetchall()
-        for arrival, sha256 in rows:
-            (location,) = self._segments.append([self._files.verified(sha256).read_bytes()])
-            database.execute(
-                "UPDATE updates SET segment = ?, start = ? WHERE arrival = ?",
-                (location.segment, location.start, arrival),
-            )
-
-    # Artifacts.
-
-    def put(self, *contents: bytes) -> list[FileEntry]:
-        with available():  # others write to the database meanwhile
-            self._unnamed.update(hashlib.sha256(content).hexdigest() for content in contents)
-            return self._files.put(contents)
-
-    def artifact(self, sha256: str) -> Path:
-        return self._files.path(sha256)
-
-    def verified(self, sha256: str) -> Path:
-        with available():
-            return self._files.verified(sha256)
 
     def collect(self) -> int:
         with self._database.writing(), backup_runs(self._folder) as reading:
@@ -104,11 +82,9 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             run = self.run()
             if run is not None:
                 wanted.add(run.evaluation)
-            for version in self._versions("WHERE NOT pruned"):
-                wanted |= {ref.sha256 for ref in (*version.weights, *version.private.values())}
-            return self._files.remove_unless(lambda name: name in wanted or name in self._unnamed)
-
-    # The run.
+            for version in self.versions.with_files():
+                wanted |= version_files(version)
+            return self.artifacts.collect(wanted)
 
     def run(self) -> RunRecord | None:
         rows = self._database.rows("SELECT name, plans, evaluation, created_at FROM run")
@@ -137,7 +113,8 @@ class SqliteStore(UpdateTable, VersionTable, AssignmentTable, DeviceTables):
             for tier in tiers:
                 details = {"serial": tier.serial, "manifest": tier.manifest.sha256}
                 write_audit(database, run.created_at, by, "signed", tier.name, details)
-        self._unnamed.clear()
+        named = {ref.sha256 for tier in tiers for ref in (tier.manifest, tier.program, tier.graph) if ref is not None}
+        self.artifacts.named({run.evaluation, *named, *version_files(version)})
 
     def tiers(self) -> list[TierRecord]:
         rows = self._database.rows(
@@ -191,6 +168,17 @@ def lock_folder(folder: Path) -> IO[bytes]:
         file.close()
         raise StoreError(f"another coordinator uses the state directory {folder}: stop it first") from None
     return file
+
+
+def _move_updates(database: sqlite3.Connection, artifacts: Artifacts, segments: Segments) -> None:
+    """From schema 1: updates that wait to be merged were files of their own."""
+    rows = database.execute("SELECT arrival, sha256 FROM updates WHERE merged_into IS NULL").fetchall()
+    for arrival, sha256 in rows:
+        (location,) = segments.append([artifacts.verified(sha256).read_bytes()])
+        database.execute(
+            "UPDATE updates SET segment = ?, start = ? WHERE arrival = ?",
+            (location.segment, location.start, arrival),
+        )
 
 
 def _dump(ref: ArtifactRef) -> str:

@@ -7,7 +7,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from mobile_sdk.manifest import FileEntry
 
@@ -16,23 +15,30 @@ from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, UpdateRecord
 from ..segments import Location, Segments
 from .assignments import assignment_number
-from .backup import backup_runs, remove_leftovers
 from .database import Database, available
-from .devices import write_audit
+from .erasure import WAITING, Erasure
 
 __all__ = ["UpdateTable", "discard_rows", "merge_rows"]
 
-_WAITING = "merged_into IS NULL AND discarded IS NULL"
-
 
 class UpdateTable:
-    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
+    """
+    The :class:`~coordinator.store.interface.UpdateStore`: rows in ``database``, bytes in ``segments``.
 
-    _database: Database
-    _segments: Segments
-    _folder: Path
-    _to_erase: list[Location]
-    _accepting: threading.Lock
+    ``erasure`` overwrites what was discarded.
+    """
+
+    def __init__(self, database: Database, segments: Segments, erasure: Erasure) -> None:
+        self._database = database
+        self._segments = segments
+        self._erasure = erasure
+        # Bytes are appended by one caller at a time, and the database is free for others meanwhile.
+        self._accepting = threading.Lock()
+
+    def close(self) -> None:
+        """Wait for the updates that are being written down, then let go of the open segment."""
+        with self._accepting, self._database.writing():
+            self._segments.close()
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
         # Others write to the database while the bytes are synced; updates keep the order in which they came.
@@ -52,7 +58,7 @@ class UpdateTable:
             except BaseException:
                 with self._database.writing():
                     self._segments.named(locations)
-                    self._erase(locations)
+                    self._erasure.erase(locations)
                 raise
             self._segments.named(locations)
             step("accept: committed")
@@ -64,7 +70,7 @@ class UpdateTable:
     def buffered(self) -> list[UpdateRecord]:
         rows = self._database.rows(
             "SELECT assignment, device, version, tier, sha256, size, report, received_at "
-            f"FROM updates WHERE {_WAITING} ORDER BY arrival"
+            f"FROM updates WHERE {WAITING} ORDER BY arrival"
         )
         return [
             UpdateRecord(assignment, device, version, tier, FileEntry(sha256, size), json.loads(report), at)
@@ -73,7 +79,7 @@ class UpdateTable:
 
     def content(self, assignment: str) -> bytes:
         for sha256, segment, start, size in self._database.rows(
-            f"SELECT sha256, segment, start, size FROM updates WHERE assignment = ? AND {_WAITING}", assignment
+            f"SELECT sha256, segment, start, size FROM updates WHERE assignment = ? AND {WAITING}", assignment
         ):
             content = self._segments.read(Location(segment, start, size))
             if hashlib.sha256(content).hexdigest() == sha256:
@@ -85,7 +91,7 @@ class UpdateTable:
         with self._database.writing():
             with self._database.transaction() as database:
                 gone = discard_rows(database, updates)
-            self._erase(gone)
+            self._erasure.erase(gone)
 
     def merged(self) -> list[MergedUpdate]:
         rows = self._database.rows(
@@ -93,49 +99,6 @@ class UpdateTable:
             "ORDER BY merged_into, arrival"
         )
         return [MergedUpdate(*row) for row in rows]
-
-    def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
-        with self._database.writing():
-            with self._database.transaction() as database:
-                row = database.execute("SELECT alias FROM devices WHERE id = ?", (device,)).fetchone()
-                if row is None:
-                    return None
-                waiting = [
-                    DiscardedUpdate(name, "withdrawn")
-                    for (name,) in database.execute(
-                        f"SELECT assignment FROM updates WHERE device = ? AND {_WAITING}", (device,)
-                    )
-                ]
-                gone = discard_rows(database, waiting)
-                # What was merged keeps its place in the history, without a name, a report or a hash.
-                database.execute(
-                    "UPDATE updates SET device = NULL, report = '{}', sha256 = '' WHERE device = ?", (device,)
-                )
-                database.execute("DELETE FROM assignments WHERE device = ?", (device,))
-                database.execute("DELETE FROM devices WHERE id = ?", (device,))
-                write_audit(database, at, by, "withdrawn", row[0], {"stopped": len(waiting)})
-            self._erase(gone)
-            self._database.forget()
-        return [update.assignment for update in waiting]
-
-    def _erase(self, gone: Sequence[Location]) -> None:
-        """Erase updates whose rows say that nobody wants them any more; the caller is the only one who writes."""
-        self._to_erase += gone
-        with backup_runs(self._folder) as reading:
-            if reading:
-                return  # with the next merge, then
-            live = self._database.rows(f"SELECT segment, count(*) FROM updates WHERE {_WAITING} GROUP BY segment")
-            self._segments.erase(self._to_erase, dict(live))
-            self._to_erase = []
-        step("erase: done")
-
-    def _erase_leftovers(self) -> None:
-        """Erase what an earlier process left: it may have been killed between a merge and its erasure."""
-        rows = self._database.rows(f"SELECT segment, start, size FROM updates WHERE {_WAITING}")
-        with backup_runs(self._folder) as reading:
-            if not reading:
-                self._segments.erase_all_but(Location(*row) for row in rows)
-                remove_leftovers(self._folder)
 
 
 def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:
@@ -165,7 +128,7 @@ def discard_rows(database: sqlite3.Connection, updates: Iterable[DiscardedUpdate
     gone = []
     for update in updates:
         rows = database.execute(
-            f"UPDATE updates SET discarded = ? WHERE assignment = ? AND {_WAITING} RETURNING segment, start, size",
+            f"UPDATE updates SET discarded = ? WHERE assignment = ? AND {WAITING} RETURNING segment, start, size",
             (update.reason, update.assignment),
         ).fetchall()
         if not rows:
@@ -179,7 +142,7 @@ def merge_rows(database: sqlite3.Connection, version: int, updates: Iterable[Mer
     gone = []
     for update in updates:
         rows = database.execute(
-            f"UPDATE updates SET merged_into = ?, staleness = ?, weight = ? WHERE assignment = ? AND {_WAITING} "
+            f"UPDATE updates SET merged_into = ?, staleness = ?, weight = ? WHERE assignment = ? AND {WAITING} "
             "RETURNING segment, start, size",
             (version, update.staleness, update.weight, update.assignment),
         ).fetchall()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import json
 import sqlite3
@@ -14,27 +13,30 @@ from mobile_sdk.protocol.messages import ArtifactRef
 from ...errors import StoreError
 from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, VersionRecord
-from ..segments import Location
+from .artifacts import Artifacts
 from .assignments import assignment_number
+from .audit import write_audit
 from .database import Database
-from .devices import write_audit
+from .erasure import WAITING, Erasure
 from .updates import discard_rows, merge_rows
 
-__all__ = ["VersionTable", "insert_version"]
+__all__ = ["VersionTable", "insert_version", "version_files"]
 
 
 class VersionTable:
-    """That part of the store; see :class:`~coordinator.store.interface.Store`."""
+    """
+    The :class:`~coordinator.store.interface.VersionStore`: rows in ``database``, files in ``artifacts``.
 
-    _database: Database
-    _unnamed: set[str]
+    ``erasure`` overwrites the updates that a version consumed.
+    """
 
-    @abc.abstractmethod
-    def _erase(self, gone: Sequence[Location]) -> None:
-        """Erase the bytes of updates that nobody wants any more; the table of updates does it."""
+    def __init__(self, database: Database, artifacts: Artifacts, erasure: Erasure) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._erasure = erasure
 
     def latest(self) -> VersionRecord:
-        found = self._versions("ORDER BY version DESC LIMIT 1")
+        found = self._select("ORDER BY version DESC LIMIT 1")
         if not found:
             raise StoreError(f"{self._database.path} holds no run: begin one first")
         return found[0]
@@ -45,16 +47,16 @@ class VersionTable:
         )
         return int(number)
 
-    def version(self, number: int) -> VersionRecord:
-        found = self._versions("WHERE version = ?", number)
+    def get(self, number: int) -> VersionRecord:
+        found = self._select("WHERE version = ?", number)
         if not found:
             raise StoreError(f"the run has no version {number}")
         return found[0]
 
-    def versions(self) -> list[VersionRecord]:
-        return self._versions("ORDER BY version")
+    def all(self) -> list[VersionRecord]:
+        return self._select("ORDER BY version")
 
-    def _versions(self, which: str, *arguments: Any) -> list[VersionRecord]:
+    def _select(self, which: str, *arguments: Any) -> list[VersionRecord]:
         rows = self._database.rows(
             f"SELECT version, parent, weights, metrics, created_at, kind, private, pruned FROM versions {which}",
             *arguments,
@@ -73,6 +75,10 @@ class VersionTable:
             for version, parent, weights, metrics, at, kind, private, pruned in rows
         ]
 
+    def with_files(self) -> list[VersionRecord]:
+        """The versions that are not pruned, oldest first."""
+        return self._select("WHERE NOT pruned ORDER BY version")
+
     def commit(
         self, version: VersionRecord, merged: Sequence[MergedUpdate], discarded: Sequence[DiscardedUpdate] = ()
     ) -> None:
@@ -83,8 +89,8 @@ class VersionTable:
                 gone = merge_rows(database, version.version, merged) + discard_rows(database, discarded)
                 step("merge: rows")
             step("merge: committed")
-            self._named(version)
-            self._erase(gone)
+            self._artifacts.named(version_files(version))
+            self._erasure.erase(gone)
 
     def rollback(
         self, version: VersionRecord, discarded: Sequence[DiscardedUpdate], closed: Sequence[str], *, by: str, why: str
@@ -98,19 +104,14 @@ class VersionTable:
                 )
                 details = {"to": version.parent, "discarded": len(discarded), "why": why}
                 write_audit(database, version.created_at, by, "rolled back", f"version {version.version}", details)
-            self._named(version)
-            self._erase(gone)
-
-    def _named(self, version: VersionRecord) -> None:
-        """A row names the files of a version."""
-        self._unnamed -= {ref.sha256 for ref in (*version.weights, *version.private.values())}
+            self._artifacts.named(version_files(version))
+            self._erasure.erase(gone)
 
     def prune(self, keep: Callable[[Sequence[VersionRecord]], Collection[int]], since: float) -> list[int]:
         with self._database.writing():
-            versions = self._versions("WHERE NOT pruned ORDER BY version")
+            versions = self.with_files()
             held = self._database.rows(
-                "SELECT version FROM updates WHERE merged_into IS NULL AND discarded IS NULL "
-                "UNION SELECT version FROM devices WHERE given_at > ?",
+                f"SELECT version FROM updates WHERE {WAITING} UNION SELECT version FROM devices WHERE given_at > ?",
                 since,
             )
             kept = {*keep(versions), *(number for (number,) in held), versions[-1].version}
@@ -122,6 +123,11 @@ class VersionTable:
                     )
                 step("prune: committed")
         return pruned
+
+
+def version_files(version: VersionRecord) -> set[str]:
+    """SHA-256 (hex) of every file that a version's row names."""
+    return {ref.sha256 for ref in (*version.weights, *version.private.values())}
 
 
 def insert_version(database: sqlite3.Connection, version: VersionRecord) -> None:

@@ -63,11 +63,11 @@ def test_frozen_weights_on_a_grid_are_sent_as_its_integers(tmp_path: Path) -> No
         tiers, _ = begin(folder, planning | ({} if bits is None else {"frozen_bits": bits}))
         store = SqliteStore(folder / "state")
         try:
-            version = store.latest()
+            version = store.versions.latest()
             trained = set(tiers[0].manifest.subset)
             holding = [name for ref in version.weights for name in safetensors.loads(read(store, ref))[0]]
             assert sorted(holding) == sorted(p.name for p in tiers[0].manifest.layout)
-            ways = Downlink(store).differences((), version.weights)
+            ways = Downlink(store.artifacts).differences((), version.weights)
             frozen = [ref for ref in version.weights if not trained & set(safetensors.loads(read(store, ref))[0])]
             short = {difference.target: len(content) for difference, content in ways.items()}
             sent[bits] = sum(short.get(ref.sha256, ref.size) for ref in frozen)
@@ -78,4 +78,4 @@ def test_frozen_weights_on_a_grid_are_sent_as_its_integers(tmp_path: Path) -> No
 
 def read(store: SqliteStore, ref: ArtifactRef) -> bytes:
     """An artifact's content."""
-    return store.artifact(ref.sha256).read_bytes()
+    return store.artifacts.path(ref.sha256).read_bytes()

@@ -63,10 +63,12 @@ def test_workers_have_the_same_rounded_weights_inside_as_the_programs(tmp_path: 
     try:
         key = RunKey.load_or_create(config.run.state / "run.key")
         (tier,) = begin_or_resume(config, store, key, 0.0, print)
-        manifest = unpacked_manifest(store, tier.record)
+        manifest = unpacked_manifest(store.artifacts, tier.record)
         (tmp_path / MANIFEST_FILE).write_bytes(manifest)
-        (tmp_path / PROGRAM_FILE).write_bytes(unpacked_program(store, tier.record))
-        weights = map_weights(tier.manifest.layout, [store.artifact(r.sha256) for r in store.latest().weights])
+        (tmp_path / PROGRAM_FILE).write_bytes(unpacked_program(store.artifacts, tier.record))
+        weights = map_weights(
+            tier.manifest.layout, [store.artifacts.path(r.sha256) for r in store.versions.latest().weights]
+        )
     finally:
         store.close()
     assert "0.weight" in tier.manifest.baked

@@ -20,6 +20,8 @@ from coordinator.versions.retention import prune
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
+from .assigning import assign
+
 SIZE = 500
 GROUP = 3
 BUFFER = 4
@@ -37,7 +39,7 @@ def values(update: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 
 
 def put(store: Store, what: bytes) -> ArtifactRef:
-    (entry,) = store.put(what)
+    (entry,) = store.artifacts.put(what)
     return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 
@@ -47,32 +49,32 @@ def begin(store: Store) -> None:
         first = VersionRecord(0, -1, (put(store, np.zeros(SIZE).tobytes()),), {}, 0.0, kind="initial")
         store.create(RunRecord("digits", {}, "", 0.0), [tier], first)
     for number in range(GROUP):
-        store.enrol(f"phone-{number}", b"s" * 32, 0.0)
+        store.devices.enrol(f"phone-{number}", b"s" * 32, 0.0)
 
 
 def accept(store: Store) -> None:
-    version = store.latest().version
+    version = store.versions.latest().version
     group = []
     for number in range(GROUP):
-        assignment = store.assign(f"phone-{number}", version, "small", float(version)).id
+        assignment = assign(store, f"phone-{number}", version, "small", float(version)).id
         bytes_ = content(assignment)
         record = UpdateRecord(assignment, f"phone-{number}", version, "small", FileEntry.of(bytes_), {}, 0.0)
         group.append((record, bytes_))
-    store.accept(group)
+    store.updates.accept(group)
     for record, _ in group:
         print("accepted", record.assignment, flush=True)
 
 
 def merge(store: Store) -> None:
-    waiting = store.buffered()[:BUFFER]
+    waiting = store.updates.buffered()[:BUFFER]
     if len(waiting) < BUFFER:
         return
-    newest = store.latest()
-    weights = np.frombuffer(store.verified(newest.weights[0].sha256).read_bytes())
-    weights = weights + sum(values(store.content(update.assignment)) for update in waiting)
-    number = store.next_number()
+    newest = store.versions.latest()
+    weights = np.frombuffer(store.artifacts.verified(newest.weights[0].sha256).read_bytes())
+    weights = weights + sum(values(store.updates.content(update.assignment)) for update in waiting)
+    number = store.versions.next_number()
     record = VersionRecord(number, newest.version, (put(store, weights.tobytes()),), {}, float(number))
-    store.commit(record, [MergedUpdate(update.assignment, 0, 1.0) for update in waiting])
+    store.versions.commit(record, [MergedUpdate(update.assignment, 0, 1.0) for update in waiting])
     print("merged", number, flush=True)
     prune(store, RetentionSection(versions=2, held_days=0), None, float(number))
 

@@ -14,6 +14,7 @@ from coordinator.cli.main import main
 from coordinator.errors import StoreError
 from coordinator.store.sqlite import SqliteStore, backup, restore
 
+from .assigning import assign
 from .crash_worker import SIZE, accept, begin, content, merge, values
 
 
@@ -28,32 +29,38 @@ def state_at(folder: Path, rounds: int) -> SqliteStore:
 
 
 def is_whole(store: SqliteStore) -> None:
-    merged = [update.assignment for update in store.merged()]
-    weights = np.frombuffer(store.verified(store.latest().weights[0].sha256).read_bytes())
+    merged = [update.assignment for update in store.updates.merged()]
+    weights = np.frombuffer(store.artifacts.verified(store.versions.latest().weights[0].sha256).read_bytes())
     assert weights.tolist() == sum((values(content(name)) for name in merged), np.zeros(SIZE)).tolist()
-    for update in store.buffered():
-        assert store.content(update.assignment) == content(update.assignment)
+    for update in store.updates.buffered():
+        assert store.updates.content(update.assignment) == content(update.assignment)
 
 
 def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: Path) -> None:
     store = state_at(tmp_path / "state", 4)
     backup(tmp_path / "state", tmp_path / "backup.tar")
-    then = (store.versions(), store.buffered(), store.merged(), store.devices(), store.audit_log())
+    then = (
+        store.versions.all(),
+        store.updates.buffered(),
+        store.updates.merged(),
+        store.devices.all(),
+        store.audit.entries(),
+    )
     accept(store)
     merge(store)
-    used = store.assign("phone-0", 0, "small", 9.0).number
-    number = store.next_number()
+    used = assign(store, "phone-0", 0, "small", 9.0).number
+    number = store.versions.next_number()
     store.close()
 
     restore(tmp_path / "backup.tar", tmp_path / "again", 10.0, by="anna")
     again = SqliteStore(tmp_path / "again")
-    assert (again.versions(), again.buffered(), again.merged(), again.devices()) == then[:4]
-    assert again.audit_log()[:-1] == then[4]
-    assert (again.audit_log()[-1].actor, again.audit_log()[-1].action) == ("anna", "restored")
+    assert (again.versions.all(), again.updates.buffered(), again.updates.merged(), again.devices.all()) == then[:4]
+    assert again.audit.entries()[:-1] == then[4]
+    assert (again.audit.entries()[-1].actor, again.audit.entries()[-1].action) == ("anna", "restored")
     assert (tmp_path / "again" / "run.key").read_bytes() == b"k" * 32
     is_whole(again)
-    assert again.assign("phone-0", 0, "small", 11.0).number > used + 1000
-    assert again.next_number() > number
+    assert assign(again, "phone-0", 0, "small", 11.0).number > used + 1000
+    assert again.versions.next_number() > number
     accept(again)
     merge(again)
     is_whole(again)
@@ -62,7 +69,7 @@ def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: P
 
 def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", state, "150"]
+    command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", str(state), "150"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         while not worker.stdout.readline().startswith("merged"):
@@ -78,14 +85,16 @@ def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
         restore(tmp_path / f"{number}.tar", tmp_path / str(number), 1.0, by="anna")
         store = SqliteStore(tmp_path / str(number))
         is_whole(store)
-        versions.append(store.latest().version)
+        versions.append(store.versions.latest().version)
         store.close()
     assert versions == sorted(versions)
     store = SqliteStore(state)
     is_whole(store)
     merge(store)
     left = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
-    assert not [u.assignment for u in store.merged() if content(u.assignment)[:200] in left], "erasure was only put off"
+    assert not [u.assignment for u in store.updates.merged() if content(u.assignment)[:200] in left], (
+        "erasure was only put off"
+    )
     store.close()
 
 

@@ -19,7 +19,7 @@ from .crash_worker import SIZE, content, values
 
 def work(state: Path, rounds: int, crash_at: str = "") -> tuple[int, list[str]]:
     """Run the worker; its exit code and what it printed."""
-    command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", state, str(rounds)]
+    command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", str(state), str(rounds)]
     environment = {**os.environ, "FTTE_CRASH_AT": crash_at}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     return done.returncode, done.stdout.splitlines()
@@ -33,16 +33,16 @@ def check(state: Path, said: list[str]) -> None:
             assert not said, "it was killed before anything began"
             return
         acknowledged = {line.split()[1] for line in said if line.startswith("accepted")}
-        waiting = {update.assignment for update in store.buffered()}
-        merged = [update.assignment for update in store.merged()]
+        waiting = {update.assignment for update in store.updates.buffered()}
+        merged = [update.assignment for update in store.updates.merged()]
         assert len(merged) == len(set(merged))
         assert not waiting & set(merged)
         assert acknowledged <= waiting | set(merged)
         for assignment in waiting:
-            assert store.content(assignment) == content(assignment)
-        newest = store.latest()
+            assert store.updates.content(assignment) == content(assignment)
+        newest = store.versions.latest()
         assert newest.version >= max((int(line.split()[1]) for line in said if line.startswith("merged")), default=0)
-        weights = np.frombuffer(store.verified(newest.weights[0].sha256).read_bytes())
+        weights = np.frombuffer(store.artifacts.verified(newest.weights[0].sha256).read_bytes())
         expected = sum((values(content(name)) for name in merged), np.zeros(SIZE))
         assert weights.tolist() == expected.tolist(), "every merged update is in the weights once"
         left = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())

@@ -15,6 +15,8 @@ from coordinator.errors import StoreError
 from coordinator.store import sqlite
 from coordinator.store.sqlite import SqliteStore
 
+from .assigning import assign
+
 CONTENTS = [b"merged long ago", b"waits", b"waits, too"]
 
 
@@ -61,14 +63,14 @@ def state(tmp_path: Path) -> Path:
 def test_everything_of_the_release_before_is_there_after_the_migration(state: Path) -> None:
     for _ in range(2):  # the second time there is nothing left to do
         store = SqliteStore(state)
-        assert [store.content(update.assignment) for update in store.buffered()] == CONTENTS[1:]
-        assert [update.assignment for update in store.merged()] == ["a00000001"]
-        assert [(v.version, v.kind) for v in store.versions()] == [(0, "initial"), (1, "merge")]
-        assert store.verified(digest(b"weights"))
-        assert store.verified(digest(b"program"))
-        (device,) = store.devices()
+        assert [store.updates.content(update.assignment) for update in store.updates.buffered()] == CONTENTS[1:]
+        assert [update.assignment for update in store.updates.merged()] == ["a00000001"]
+        assert [(v.version, v.kind) for v in store.versions.all()] == [(0, "initial"), (1, "merge")]
+        assert store.artifacts.verified(digest(b"weights"))
+        assert store.artifacts.verified(digest(b"program"))
+        (device,) = store.devices.all()
         assert device.alias
-        assert store.assign("phone-1", 1, "small", 4.0).id > "a00000003", "numbers go on"
+        assert assign(store, "phone-1", 1, "small", 4.0).id > "a00000003", "numbers go on"
         store.close()
 
 

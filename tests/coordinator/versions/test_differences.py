@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.errors import StoreError
+from coordinator.store.sqlite.artifacts import Artifacts
 from coordinator.versions import differences as downlink
 from coordinator.versions.differences import Downlink
 from mobile_sdk import safetensors
@@ -20,55 +20,38 @@ from mobile_sdk.payload.grid import METADATA
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 
-class Files:
-    """A store's files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def put(self, content: bytes) -> ArtifactRef:
-        sha256 = hashlib.sha256(content).hexdigest()
-        (self.folder / sha256).write_bytes(content)
-        return ArtifactRef(Sha256(sha256), len(content))
-
-    def artifact(self, sha256: str) -> Path:
-        path = self.folder / sha256
-        if not path.exists():
-            raise StoreError(f"{sha256} is not here")
-        return path
+def put(artifacts: Artifacts, content: bytes) -> ArtifactRef:
+    (entry,) = artifacts.put(content)
+    return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(tmp_path: Path) -> Artifacts:
+    return Artifacts(tmp_path)
 
 
-def versions(files: Files, count: int) -> list[ArtifactRef]:
+def versions(files: Artifacts, count: int) -> list[ArtifactRef]:
     """Versions that move a little from one to the next."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((40, 50)).astype(np.float32)
     grid = Grid.of({"w": weights})
     refs = []
     for _ in range(count):
-        refs.append(files.put(safetensors.dumps({"w": grid.snap("w", weights)}, {METADATA: grid.to_text()})))
+        refs.append(put(files, safetensors.dumps({"w": grid.snap("w", weights)}, {METADATA: grid.to_text()})))
         weights += 0.002 * rng.standard_normal(weights.shape).astype(np.float32)
     return refs
 
 
-def link(files: Any) -> Downlink:
-    return Downlink(files)
-
-
-def rebuilt(files: Files, way: Any, content: bytes, size: int) -> str:
+def rebuilt(files: Artifacts, way: Any, content: bytes, size: int) -> str:
     output = io.BytesIO()
-    base = files.artifact(way.base).read_bytes() if way.base else None
+    base = files.path(way.base).read_bytes() if way.base else None
     apply_difference(base, content, size, output)
     return hashlib.sha256(output.getvalue()).hexdigest()
 
 
-def test_a_device_with_a_version_gets_a_difference_from_it_and_a_new_one_from_nothing(files: Files) -> None:
+def test_a_device_with_a_version_gets_a_difference_from_it_and_a_new_one_from_nothing(files: Artifacts) -> None:
     old, new = versions(files, 2)
-    served = link(files)
+    served = Downlink(files)
     ((near, short),) = served.differences([old.sha256], [new]).items()
     ((far, long),) = served.differences([], [new]).items()
     assert (near.base, far.base) == (old.sha256, "")
@@ -79,31 +62,31 @@ def test_a_device_with_a_version_gets_a_difference_from_it_and_a_new_one_from_no
         assert way.artifact == ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
 
 
-def test_the_shortest_of_several_ways_is_taken_and_nothing_for_what_is_there(files: Files) -> None:
+def test_the_shortest_of_several_ways_is_taken_and_nothing_for_what_is_there(files: Artifacts) -> None:
     first, second, third, newest = versions(files, 4)
-    served = link(files)
+    served = Downlink(files)
     (way,) = served.differences([first.sha256, third.sha256, second.sha256], [newest])
     assert way.base == third.sha256
     assert served.differences([newest.sha256], [newest]) == {}
 
 
-def test_a_file_that_is_pruned_unknown_or_no_version_is_no_base(files: Files) -> None:
+def test_a_file_that_is_pruned_unknown_or_no_version_is_no_base(files: Artifacts) -> None:
     old, new = versions(files, 2)
-    update = files.put(safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
-    files.artifact(old.sha256).unlink()
-    (way,) = link(files).differences([old.sha256, "ab" * 32, update.sha256], [new])
+    update = put(files, safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
+    files.path(old.sha256).unlink()
+    (way,) = Downlink(files).differences([old.sha256, "ab" * 32, update.sha256], [new])
     assert way.base == ""
 
 
-def test_weights_on_no_grid_are_fetched_as_they_are(files: Files) -> None:
-    frozen = files.put(safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
-    assert link(files).differences([], [frozen]) == {}
+def test_weights_on_no_grid_are_fetched_as_they_are(files: Artifacts) -> None:
+    frozen = put(files, safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
+    assert Downlink(files).differences([], [frozen]) == {}
 
 
-def test_memory_for_differences_is_bounded(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_differences_is_bounded(files: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downlink, "MOST_BYTES", 5000)
     refs = versions(files, 12)
-    served = link(files)
+    served = Downlink(files)
     for base, target in itertools.pairwise(refs):
         served.differences([base.sha256], [target])
     assert sum(len(packed.content) for packed in served._known.values() if packed) == served._bytes <= 5000

@@ -29,8 +29,8 @@ def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SqliteStor
     store = SqliteStore(tmp_path / "state")
     views = LAYOUT.views(START)
     grid = Grid.of({name: views[name] for name in ("conv", "head")}) if request.param else None
-    files = put_weights(store, LAYOUT, SUBSETS, START, grid)
-    ref = ArtifactRef(Sha256(store.put(b"x")[0].sha256), 1)
+    files = put_weights(store.artifacts, LAYOUT, SUBSETS, START, grid)
+    ref = ArtifactRef(Sha256(store.artifacts.put(b"x")[0].sha256), 1)
     first = VersionRecord(0, -1, files.weights, {}, 0.0, kind="initial", private=files.private)
     store.create(RunRecord("digits", {}, "", 0.0), [TierRecord("all", 1, 1, ref, "00", ref, None)], first)
     yield store
@@ -44,26 +44,26 @@ def merged(versions: Versions, by: float) -> tuple[Vector, dict[str, Vector]]:
 
 
 def test_what_is_merged_into_is_only_what_some_tier_trains(store: SqliteStore) -> None:
-    versions = Versions(store, LAYOUT, SUBSETS)
+    versions = Versions(store.versions, store.artifacts, LAYOUT, SUBSETS)
     assert versions.trained.positions.tolist() == [5, 6, 9, 10, 11, 12, 13, 14]
     vector, _ = merged(versions, 0.5)
     assert np.flatnonzero(vector != START).tolist() == [5, 6, 9, 10, 11, 12, 13, 14]
 
 
 def test_optimiser_state_survives_a_restart_bit_for_bit_with_its_version(store: SqliteStore, tmp_path: Path) -> None:
-    versions = Versions(store, LAYOUT, SUBSETS)
+    versions = Versions(store.versions, store.artifacts, LAYOUT, SUBSETS)
     vector, state = merged(versions, 0.1)
     versions.commit(vector, state, {}, [], [], 1.0)
     store.close()
     again = SqliteStore(tmp_path / "state")
-    found = Versions(again, LAYOUT, SUBSETS)
+    found = Versions(again.versions, again.artifacts, LAYOUT, SUBSETS)
     assert found.vector.tobytes() == vector.tobytes(), "the exact weights, not those on the grid"
     assert found.state["mean"].tobytes() == state["mean"].tobytes()
     again.close()
 
 
 def test_a_rollback_takes_the_optimiser_back_as_well(store: SqliteStore) -> None:
-    versions = Versions(store, LAYOUT, SUBSETS)
+    versions = Versions(store.versions, store.artifacts, LAYOUT, SUBSETS)
     kept = merged(versions, 0.1)
     versions.commit(*kept, {}, [], [], 1.0)
     versions.commit(*merged(versions, 7.0), {}, [], [], 2.0)
@@ -80,16 +80,16 @@ def test_a_rollback_takes_the_optimiser_back_as_well(store: SqliteStore) -> None
 
 
 def test_damaged_weights_are_never_served(store: SqliteStore) -> None:
-    path = store.artifact(store.latest().weights[-1].sha256)
+    path = store.artifacts.path(store.versions.latest().weights[-1].sha256)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(StoreError, match="damaged: restore"):
-        Versions(store, LAYOUT, SUBSETS)
+        Versions(store.versions, store.artifacts, LAYOUT, SUBSETS)
 
 
 def test_the_weights_of_earlier_versions_are_at_hand(store: SqliteStore) -> None:
-    versions = Versions(store, LAYOUT, SUBSETS)
+    versions = Versions(store.versions, store.artifacts, LAYOUT, SUBSETS)
     for number in range(1, 7):
         versions.commit(*merged(versions, 1.0), {}, [], [], float(number))
     for number in (6, 0, 3, 0):
@@ -98,12 +98,12 @@ def test_the_weights_of_earlier_versions_are_at_hand(store: SqliteStore) -> None
 
 def test_what_all_programs_have_inside_is_kept_but_not_sent(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state")
-    files = put_weights(store, LAYOUT, SUBSETS[1:], START, None, inside=["frozen"])
-    ref = ArtifactRef(Sha256(store.put(b"x")[0].sha256), 1)
+    files = put_weights(store.artifacts, LAYOUT, SUBSETS[1:], START, None, inside=["frozen"])
+    ref = ArtifactRef(Sha256(store.artifacts.put(b"x")[0].sha256), 1)
     first = VersionRecord(0, -1, files.weights, {}, 0.0, kind="initial", private=files.private)
     store.create(RunRecord("digits", {}, "", 0.0), [TierRecord("all", 1, 1, ref, "00", ref, None)], first)
-    versions = Versions(store, LAYOUT, SUBSETS[1:], inside=["frozen"])
-    sent = [store.artifact(ref.sha256) for ref in versions.sent(versions.newest)]
+    versions = Versions(store.versions, store.artifacts, LAYOUT, SUBSETS[1:], inside=["frozen"])
+    sent = [store.artifacts.path(ref.sha256) for ref in versions.sent(versions.newest)]
     assert map_weights(LAYOUT, sent, ["frozen"])["conv"].tobytes() == LAYOUT.views(START)["conv"].tobytes()
     with pytest.raises(PayloadError, match="'frozen'"):
         map_weights(LAYOUT, sent)
