@@ -3,10 +3,10 @@ FTTE against synchronous full-model FedAvg on CIFAR-10, with the product's own c
 
     FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.paper.run --quick
 
-Everything that could be bent is fixed in ``scenarios/paper.toml``, whose hash every result names. Runs are kept under
-the hash of their settings, in ``benchmarks/results/paper``, so the grid can be finished over several sittings: what
-is there is not run again. ``--minutes`` starts no further run after that time; ``--report`` only looks at what is
-there.
+Everything that could be bent is fixed in ``scenarios/paper.toml``, whose hash every result names. Results are kept
+under the hash of their settings in ``benchmarks/results/paper.jsonl.gz``, which ``paper.csv`` lists. A kept run is not
+run again, so the grid can be finished over several sittings: ``--minutes`` starts no further run after that time,
+``--report`` runs nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.paper.report import (
     to_target,
     write_csv,
 )
-from benchmarks.paper.runs import DONE, Paper, Run, grid, trials
+from benchmarks.paper.runs import Paper, Run, grid, trials
 
 RESULTS = Path(__file__).parents[1] / "results"
 FIGURES = Path(__file__).parents[2] / "docs" / "results"
@@ -91,7 +91,7 @@ class _Runner:
     def estimate(self, runs: list[Run]) -> None:
         """Say how long it will take before it begins."""
         missing = [run for run in runs if self._paper.result(run, only_done=True) is None]
-        speeds = [json.loads(path.read_text())["machine"]["trips_per_second"] for path in DONE.glob("*.json")]
+        speeds = [kept.result["machine"]["trips_per_second"] for kept in self._paper.kept]
         speed = statistics.median(speeds) if speeds else TRIPS_PER_SECOND
         hours = sum(run.trips for run in missing) / speed / 3600
         print(f"{len(missing)} of {len(runs)} runs are missing: {hours:.1f} hours at {speed:.1f} trips per second")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.kept import KeptResult, KeptResults
 from coordinator.simulation.simulate import simulate
 from coordinator.simulation.world.scenario import parse_scenario
 
@@ -17,7 +18,6 @@ __all__ = ["Paper", "Run", "grid"]
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = ROOT / "scenarios" / "paper.toml"
-DONE = Path(__file__).parents[1] / "results" / "paper"
 FULL = "40MB"
 POINTS = 40
 TUNING_POINTS = 8  # the final accuracy is all that a trial is for
@@ -42,9 +42,10 @@ class Run:
 class Paper:
     """The frozen scenario file. ``sha256`` is its hash, which every result names."""
 
-    def __init__(self, path: Path = SCENARIO) -> None:
+    def __init__(self, path: Path = SCENARIO, kept: KeptResults | None = None) -> None:
         content = path.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()
+        self.kept = KeptResults() if kept is None else kept
         self.data = tomllib.loads(content.decode())
         self.section: dict[str, Any] = self.data["paper"]
         self.algorithms: dict[str, dict[str, Any]] = self.data["algorithms"]
@@ -80,14 +81,16 @@ class Paper:
         base = own.pop("like", None)
         return own if base is None else merged(self.algorithm(base), own)
 
+    def key(self, run: Run) -> str:
+        """The name of a run's kept result: 20 hex digits of the hash of its settings."""
+        return hashlib.sha256(json.dumps(self.settings(run), sort_keys=True).encode()).hexdigest()[:20]
+
     def result(self, run: Run, *, workers: int | None = None, only_done: bool = False) -> dict[str, Any] | None:
         """What the run came to: as it was kept under the hash of its settings, or simulated now."""
         settings = self.settings(run)
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:20]
-        path = DONE / f"{run.part}-{run.algorithm}-{name}.json"
-        for same in DONE.glob(f"*-{name}.json"):  # perhaps for another figure
-            result: dict[str, Any] = json.loads(same.read_text())
-            return result | {"run": dataclasses.asdict(run)}
+        key = self.key(run)
+        if (same := self.kept.find(key)) is not None:  # perhaps made for another figure
+            return same | {"run": dataclasses.asdict(run)}
         if only_done:
             return None
         planned = [settings["run"], settings["budgets"], settings.get("planning")]
@@ -98,8 +101,7 @@ class Paper:
             plans=Path.home() / ".cache" / "ftte" / "benchmarks" / "plans" / plans,
         )
         result = {**simulated, "scenario_sha256": self.sha256, "run": dataclasses.asdict(run)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        self.kept.add(KeptResult(key, run.part, run.algorithm, result))
         return result
 
 
