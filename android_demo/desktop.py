@@ -1,20 +1,24 @@
 """
 ``make demo-app``: the phone's app in a window, beside a coordinator and three other devices on this machine.
 
-Everything is a process of its own, started as a user would start it; all end with the window.
+Everything is a process of its own, started as a user would start it; all end with the window, or with this process.
+A second start goes on where the first ended, with the same devices; ``--new`` begins anew.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
-import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from coordinator.cli.demo_folder import clear_demo_folder
+from coordinator.errors import CoordinatorError
 from mobile_sdk.invite import Invite
 
 __all__ = ["main"]
@@ -47,32 +51,70 @@ buffer = 3
 """
 OTHERS = 3
 STEP_SECONDS = 0.1
+# How often it is looked whether a process has died.
+WATCH_SECONDS = 1.0
+
+Helpers = dict[str, subprocess.Popen[str]]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the demo; the exit code is the app's."""
+    parser = argparse.ArgumentParser(prog="make demo-app", description=__doc__)
+    parser.add_argument("--new", action="store_true", help="forget what an earlier start has learned")
+    options = parser.parse_args(arguments)
     if "DISPLAY" not in os.environ and "WAYLAND_DISPLAY" not in os.environ:
         print("make demo-app opens a window, and there is no screen: set DISPLAY, or run it under xvfb-run")
         return 1
-    shutil.rmtree(FOLDER / "devices", ignore_errors=True)
-    FOLDER.mkdir(exist_ok=True)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _leave)  # so that no process is left behind
+    try:
+        if options.new or not FOLDER.exists():
+            clear_demo_folder(FOLDER, folders=("state", "devices"), remedy=f"rename {FOLDER}, and start again")
+    except CoordinatorError as error:
+        print(error)
+        return 1
     (FOLDER / "run.toml").write_text(RUN_FILE)
-    print("planning programs for three memory budgets: about a minute, the first time")
-    with _coordinator() as invite, _others(invite):
-        print(f"the app opens; a phone would join with\n  {invite}")
+    print("planning programs for three memory budgets: about a minute, the first time", flush=True)
+    with _coordinator() as (coordinator, invite), _others(invite) as devices:
+        print(f"the app opens; a phone would join with\n  {invite}", flush=True)
         environment = os.environ | {"FTTE_DEMO_FOLDER": str((FOLDER / "devices" / "phone").resolve())}
-        return subprocess.run([sys.executable, DEMO / "main.py", str(invite)], env=environment, check=False).returncode
+        app = subprocess.Popen([sys.executable, DEMO / "main.py", str(invite)], env=environment)
+        try:
+            return _until_closed(app, {"the coordinator": coordinator, **devices})
+        finally:
+            app.terminate()
+            app.wait()
+
+
+def _leave(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _until_closed(app: subprocess.Popen[bytes], helpers: Helpers) -> int:
+    """Wait for the app, and say so where another process ends before it."""
+    while True:
+        try:
+            return app.wait(WATCH_SECONDS)
+        except subprocess.TimeoutExpired:
+            for name, process in list(helpers.items()):
+                if process.poll() is not None:
+                    del helpers[name]
+                    print(f"{name} has ended with the exit code {process.returncode}: see {_log(name)}", flush=True)
+
+
+def _log(name: str) -> Path:
+    return FOLDER / "devices" / name / "log.txt" if name.startswith("device") else FOLDER / "serve.log"
 
 
 @contextlib.contextmanager
-def _coordinator() -> Iterator[Invite]:
-    """``ftte serve``, until left; what it invites with."""
-    with (FOLDER / "serve.log").open("w") as log:
+def _coordinator() -> Iterator[tuple[subprocess.Popen[str], Invite]]:
+    """``ftte serve``, until left, and what it invites with."""
+    with _log("the coordinator").open("w") as log:
         process = subprocess.Popen(
             [BIN / "ftte", "serve", FOLDER / "run.toml"], stdout=subprocess.PIPE, stderr=log, text=True
         )
         try:
-            yield _announced(process)
+            yield process, _announced(process)
         finally:
             process.terminate()
             process.wait()
@@ -91,25 +133,26 @@ def _announced(process: subprocess.Popen[str]) -> Invite:
 
 
 @contextlib.contextmanager
-def _others(invite: Invite) -> Iterator[None]:
-    """Other devices, each with its part of the digits."""
-    processes = []
+def _others(invite: Invite) -> Iterator[Helpers]:
+    """Other devices, each with its part of the digits; by name."""
+    processes: Helpers = {}
     try:
         for index in range(OTHERS):
-            storage = FOLDER / "devices" / f"device-{index + 1}"
-            storage.mkdir(parents=True)
+            name = f"device-{index + 1}"
+            storage = FOLDER / "devices" / name
+            storage.mkdir(parents=True, exist_ok=True)
             command: list[str | Path] = [
                 *(BIN / "ftte-device", "join", invite.url, "--run", invite.run, "--key", invite.key),
                 *("--data", f"exporters.zoo.digits_data:part({index}, of={OTHERS + 1})"),
-                *("--name", f"device-{index + 1}", "--storage", storage, "--step-time", str(STEP_SECONDS)),
+                *("--name", name, "--storage", storage, "--step-time", str(STEP_SECONDS)),
             ]
-            with (storage / "log.txt").open("w") as log:
-                processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
-        yield
+            with _log(name).open("w") as log:
+                processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        yield processes
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
+        for process in processes.values():
             process.wait()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .admin.server import open_admin
+from .admin.server import claim_admin_folder, open_admin
 from .config import Config, ServerSection
 from .errors import ConfigError
 from .net.admission import ConnectionLimits
@@ -80,6 +80,8 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
     service = Service(section)
     gate = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
     async with contextlib.AsyncExitStack() as stack:
+        if admin:
+            stack.enter_context(claim_admin_folder(configs[0].admin))
         stack.push_async_callback(service.close)
         with console.status("planning programs ...") as status:
 

@@ -90,6 +90,9 @@ class RunState:
                 report=device.report,
                 earlier=Traffic(device.bytes_up, device.bytes_down),
                 failures=device.failures,
+                samples=device.profile.get("samples"),
+                peak_rss_bytes=device.profile.get("peak_rss_bytes"),
+                torch_loaded=device.profile.get("torch_loaded"),
             )
         self._staleness.update(update.staleness for update in self.store.updates.merged())
         for record in self.store.updates.buffered():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["OPERATOR_HEADER", "SOCKET_FILE", "TOKEN_FILE", "URL_FILE"]
+__all__ = ["LOCK_FILE", "OPERATOR_HEADER", "SOCKET_FILE", "TOKEN_FILE", "URL_FILE"]
 
 TOKEN_FILE = "admin.token"
+# Held by the coordinator that answers here.
+LOCK_FILE = "admin.lock"
 SOCKET_FILE = "admin.sock"
 URL_FILE = "admin.url"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hmac
 import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import IO
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -19,11 +21,11 @@ from ..config import AdminSection
 from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
 from ..net.admission import ConnectionLimits
 from ..runs.service import Service
-from .files import SOCKET_FILE, TOKEN_FILE, URL_FILE
+from .files import LOCK_FILE, SOCKET_FILE, TOKEN_FILE, URL_FILE
 from .metrics import metrics_text
 from .routes import Api
 
-__all__ = ["open_admin"]
+__all__ = ["claim_admin_folder", "open_admin"]
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,45 @@ MAX_BODY_BYTES = 65_536
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+def claim_admin_folder(section: AdminSection) -> IO[bytes]:
+    """
+    Take the admin folder for this process until the file that is returned is closed; made if it is missing.
+
+    Raises:
+        ConfigError: if another coordinator has it, it cannot be used, or its path is too long for a socket.
+
+    """
+    folder = section.folder
+    if section.port is None and len(os.fsencode(socket_path(folder))) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"the path {socket_path(folder)} has {len(os.fsencode(socket_path(folder)))} bytes, and a Unix socket's "
+            f"has at most {MAX_SOCKET_PATH}: set admin.folder to a shorter one, or admin.port"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (folder / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(
+            f"another coordinator uses the admin folder {folder}: set admin.folder in the run file to another one, "
+            "or serve both runs with one `ftte serve`"
+        ) from None
+    return file
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the Unix socket of an admin folder is."""
+    return folder.absolute() / SOCKET_FILE
+
+
 @contextlib.asynccontextmanager
 async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSection) -> AsyncIterator[None]:
     """
-    Answer operators for as long as the context lasts.
+    Answer operators for as long as the context lasts; the folder was claimed by :func:`claim_admin_folder`.
 
     ``GET /healthz`` is open to whoever reaches the socket; everything else needs the token in the file
     ``admin.token``, which is made anew at every start and readable by its owner alone.
@@ -49,7 +86,6 @@ async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSec
     folder = section.folder
     token = secrets.token_urlsafe(32)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_secret(folder / TOKEN_FILE, token)
     except OSError as error:
         raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
@@ -79,10 +115,8 @@ async def _listen(runner: web.AppRunner, section: AdminSection) -> None:
         port = runner.addresses[0][1]
         _write_secret(folder / URL_FILE, f"http://127.0.0.1:{port}")
         return
-    path = folder.absolute() / SOCKET_FILE
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ConfigError(f"the path {path} is too long for a Unix socket: set admin.folder to a shorter one")
-    path.unlink(missing_ok=True)  # of a coordinator that was killed; the state directory's lock says that it is gone
+    path = socket_path(folder)
+    path.unlink(missing_ok=True)  # of a coordinator that was killed: this one has the folder's lock
     mask = os.umask(0o177)
     try:
         await web.UnixSite(runner, str(path)).start()

@@ -23,6 +23,7 @@ from ..app import FAREWELL_SECONDS, App, open_app
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
 from ..reports.summary_table import show
+from .demo_folder import clear_demo_folder
 
 __all__ = ["demo"]
 
@@ -61,7 +62,12 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
         CoordinatorError: if devices failed, or the run ended without reaching its accuracy.
 
     """
-    _clear(folder)
+    clear_demo_folder(
+        folder,
+        folders=("state", "devices"),
+        files=("summary.json", "weights.safetensors"),
+        remedy="name another folder with --out",
+    )
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
     async with open_app([config], console, admin=False) as server, _devices(server, config, folder) as processes:
@@ -99,14 +105,6 @@ async def _while_any_lives(server: App, processes: list[asyncio.subprocess.Proce
         raise CoordinatorError("every device process has ended before the run: see the logs beside the state directory")
     (summary,) = running.result()
     return summary
-
-
-def _clear(folder: Path) -> None:
-    """Make room for a new run; only what an earlier demo left here is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("state", "devices"):
-        if (folder / "state" / "state.sqlite").exists() or name == "devices":
-            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager

@@ -34,6 +34,7 @@ class MetricWatch:
         self._section = section
         self._best: _Best | None = None
         self._values: dict[int, float] = {}
+        self._parents: dict[int, int] = {}
         self._merges_since_best = 0
         self._rollbacks = 0
         for version in versions:
@@ -41,7 +42,11 @@ class MetricWatch:
 
     @property
     def best(self) -> int | None:
-        """The version with the best metric, the oldest of equals; none if there is no such metric."""
+        """
+        The version with the best metric, the oldest of equals; none if there is no such metric.
+
+        A version that was rolled back is not part of the run any more, and is never the best.
+        """
         return None if self._best is None else self._best.version
 
     @property
@@ -52,8 +57,10 @@ class MetricWatch:
     def see(self, version: VersionRecord) -> None:
         """There is a new version."""
         value = self._value(version)
+        self._parents[version.version] = version.parent
         if version.kind == "rollback":
             self._rollbacks += 1
+            self._forget_all_but(self._line(version.parent))
         else:
             self._merges_since_best += 1
             if self.harm(version) is None:
@@ -64,6 +71,21 @@ class MetricWatch:
         if version.kind != "rollback" and (self._best is None or value > self._best.value):
             self._best = _Best(version.version, value)
             self._merges_since_best = 0
+
+    def _line(self, version: int) -> set[int]:
+        """The version and what it came from."""
+        line = set()
+        while version >= 0:
+            line.add(version)
+            version = self._parents.get(version, -1)
+        return line
+
+    def _forget_all_but(self, line: set[int]) -> None:
+        """Versions off the line were rolled back: the best is found among the others."""
+        self._values = {number: value for number, value in self._values.items() if number in line}
+        if self._best is not None and self._best.version not in line:
+            found = max(self._values, key=lambda number: (self._values[number], -number), default=None)
+            self._best = None if found is None else _Best(found, self._values[found])
 
     def exhausted(self) -> str | None:
         """Why the run should end, if it does not get better any more."""

@@ -104,5 +104,9 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
+    except FileExistsError:
+        raise ConfigError(
+            f"{path} is there already, and is not overwritten: name another folder with --out, or remove it"
+        ) from None
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

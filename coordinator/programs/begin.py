@@ -21,6 +21,7 @@ from ..store.records import RunRecord, TierRecord, VersionRecord
 from ..versions.files import put_weights, trained_part
 from .export_workers import Progress, export_all
 from .run_key import RunKey
+from .same_task import check_same_task
 from .signing import sign_tiers
 from .tiers import Tier, load_tiers
 
@@ -39,7 +40,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         progress: called with a sentence as planning goes on.
 
     Raises:
-        StoreError: if the state belongs to another run, or to the same with other plans.
+        StoreError: if the state belongs to another run, or to the same with other plans or another task.
         ConfigError: if the task or a budget cannot be used.
 
     """
@@ -50,17 +51,20 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         "planning": config.planning.model_dump(mode="json"),
     }
     existing = store.run()
+    recorded = {} if existing is None else {k: v for k, v in existing.plans.items() if k != "identity"}
     if existing is None:
         _begin(config, store, key, now, progress, plans)
     elif existing.name != config.run.name:
         raise StoreError(
             f"the state directory {config.run.state} holds the run {existing.name!r}, not {config.run.name!r}"
         )
-    elif {**existing.plans, "planning": default | existing.plans.get("planning", {})} != plans:
+    elif {**recorded, "planning": default | recorded.get("planning", {})} != plans:
         raise StoreError(
             f"the run {existing.name!r} in {config.run.state} was planned for another task, other budgets or another "
             "[planning]: restore them in the run file, or give a new state directory"
         )
+    else:
+        check_same_task(config, existing.plans.get("identity", {}), progress)
     sign_tiers(store, key)
     tiers = load_tiers(store, config.training.settings.state_copies)
     if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
@@ -75,7 +79,9 @@ def _reports(store: Store, tier: Tier, metric: str) -> bool:
 
 
 def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Progress, plans: dict[str, Any]) -> None:
-    exported, frozen, evaluation = export_all(config, progress)
+    begun = export_all(config, progress)
+    exported, frozen, evaluation = begun.programs, begun.frozen, begun.evaluation
+    plans = {**plans, "identity": begun.identity}
     records = []
     subsets = []
     for item in exported:

@@ -18,7 +18,7 @@ from mobile_sdk.layout import Vector
 
 from ..config import Config, PlanningSection
 
-__all__ = ["FIRST_SERIAL", "Progress", "export_all", "stop_planning"]
+__all__ = ["FIRST_SERIAL", "ExportedRun", "Progress", "export_all", "identify_task", "stop_planning"]
 
 # Programs are numbered by the set they were exported in; a device never goes back.
 FIRST_SERIAL = 1
@@ -42,9 +42,36 @@ class _Exported:
     vector: Vector
 
 
-def export_all(config: Config, progress: Progress) -> tuple[list[_Exported], list[str], bytes]:
+@dataclasses.dataclass(frozen=True)
+class ExportedRun:
     """
-    Plan and export every tier, as many at once as there are processors; and what may be rounded, and the held-out data.
+    All that a run begins with.
+
+    ``frozen`` names what may be rounded, ``evaluation`` is the held-out data as a safetensors file or empty,
+    ``identity`` says which task it was; see :mod:`exporters.identity`.
+    """
+
+    programs: list[_Exported]
+    frozen: list[str]
+    evaluation: bytes
+    identity: dict[str, Any]
+
+
+def identify_task(task: str) -> dict[str, Any]:
+    """
+    The identity of a task, found in a process of its own, since it needs torch.
+
+    Raises:
+        TaskError: if the task cannot be loaded.
+
+    """
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_workers) as pool:
+        return pool.submit(_identify, task).result()
+
+
+def export_all(config: Config, progress: Progress) -> ExportedRun:
+    """
+    Plan and export every tier, as many at once as there are processors.
 
     One plan for all devices is one program, of the smallest tier.
     """
@@ -59,6 +86,7 @@ def export_all(config: Config, progress: Progress) -> tuple[list[_Exported], lis
         _pools.add(pool)
         stack.callback(_pools.discard, pool)
         evaluation = pool.submit(_held_out, config.run.task)
+        identity = pool.submit(_identify, config.run.task)
         progress("searching what to train within the budgets")
         budgets = [config.budgets[tier] for tier in tiers]
         plans, frozen = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
@@ -72,7 +100,7 @@ def export_all(config: Config, progress: Progress) -> tuple[list[_Exported], lis
             progress(f"exported and verified {done} of {len(tiers)} programs")
         exported = [future.result() for future in waiting]
         journal.unlink(missing_ok=True)
-        return exported, frozen, evaluation.result()
+        return ExportedRun(exported, frozen, evaluation.result(), identity.result())
 
 
 def stop_planning() -> None:
@@ -150,6 +178,16 @@ def _export(
             run, FIRST_SERIAL, tier
         )
         return _Exported(tier, program.manifest.to_bytes(), program.pte, program.graph, program.weights)
+
+
+def _identify(task: str) -> dict[str, Any]:
+    """In a worker: which task it is."""
+    from exporters.quiet import quiet
+
+    with quiet():
+        from exporters.identity import identify_reference
+
+        return identify_reference(task)
 
 
 def _held_out(task: str) -> bytes:

@@ -13,12 +13,13 @@ from .device_classes import device_classes
 __all__ = ["summarise"]
 
 
-def summarise(run: RunState, *, wall_seconds: float) -> dict[str, Any]:
+def summarise(run: RunState) -> dict[str, Any]:
     """
     The summary of a run as JSON values.
 
     ``dense_bytes`` is what the same trips would have moved as float32 of the whole model: all of it
-    down and all of it up per accepted update. Memory is in bytes and measured as in the manifest.
+    down and all of it up per accepted update. Memory is in bytes and measured as in the manifest. ``wall_seconds`` goes
+    from the first start to the end of the run, or until now: pauses and restarts are part of it.
     """
     status = run.status()
     dense = 2 * run.layout.nbytes
@@ -32,7 +33,7 @@ def summarise(run: RunState, *, wall_seconds: float) -> dict[str, Any]:
         "versions": status.version,
         "updates_merged": status.merged,
         "updates_buffered": status.buffered,
-        "wall_seconds": round(wall_seconds, 3),
+        "wall_seconds": round(_wall_seconds(run), 3),
         "parameters": run.layout.size,
         "dense_bytes": sum(device["dense_bytes"] for device in devices),
         "bytes_up": sum(device["bytes_up"] for device in devices),
@@ -54,6 +55,16 @@ def summarise(run: RunState, *, wall_seconds: float) -> dict[str, Any]:
         "classes": device_classes(status.devices),
         "federated": [dataclasses.asdict(result) for result in run.federated.results],
     }
+
+
+def _wall_seconds(run: RunState) -> float:
+    """From the run's first start to its end, or until now; 0 if it was never started."""
+    log = run.store.audit_log()
+    began = next((entry.at for entry in log if entry.action == "running"), None)
+    if began is None:
+        return 0.0
+    ended = [entry.at for entry in log if entry.action == "finished"] if run.phase == "finished" else []
+    return max((ended[-1] if ended else run.clock.wall()) - began, 0.0)
 
 
 def _personal(devices: Sequence[DeviceStatus]) -> dict[str, Any]:

@@ -41,8 +41,6 @@ class ServedRun:
         self.coordinator = coordinator
         self.finished: Finished | None = None
         self._evaluate = evaluate
-        self._clock = SystemClock()
-        self._began = self._clock.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
 
@@ -81,9 +79,8 @@ class ServedRun:
 
     def summary(self) -> dict[str, Any]:
         """The run's summary as JSON values."""
-        seconds = self._clock.monotonic() - self._began
         reason = self.finished.reason if self.finished else self.coordinator.state.reason
-        return {"ended": reason, **summarise(self.coordinator.state, wall_seconds=seconds)}
+        return {"ended": reason, **summarise(self.coordinator.state)}
 
     def save(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json`` and the newest weights, ``weights.safetensors``, into the state directory."""

@@ -315,6 +315,8 @@ class DeviceConnection:
             "executorch": message.executorch,
             "budget": message.budget,
             "samples": message.samples,
+            "peak_rss_bytes": message.peak_rss_bytes,
+            "torch_loaded": message.torch_loaded,
         }
         if self._run.finished is not None:
             self._session.announce(self._run.finished)

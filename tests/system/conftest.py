@@ -89,9 +89,9 @@ class Process:
         """Its number."""
         return self._process.pid
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
         """Wait until ``pattern`` appears in the output."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         while (match := re.search(pattern, self.output, re.MULTILINE)) is None:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{pattern!r} did not come (exit code {self._process.poll()}):\n{self.output}")

@@ -12,6 +12,7 @@ import pytest
 from coordinator.config import Config, parse_config
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier, load_tiers
+from coordinator.reports.summary import summarise
 from coordinator.run_state import RunState
 from coordinator.store.records import UpdateRecord
 from coordinator.store.sqlite import SqliteStore
@@ -66,3 +67,20 @@ def test_a_damaged_last_record_costs_that_update_alone_and_is_written_down(site:
     assert (line.action, line.details["assignment"]) == ("damaged", names[2])
     assert store.updates.is_accepted(names[2]), "it is not taken for an update that never came"
     store.close()
+
+
+def test_a_summary_is_of_the_whole_run_whatever_process_writes_it(site: Site) -> None:
+    settings = config(site)
+    store = SqliteStore(site.state)
+    accept(store, load_tiers(store)[0], 1)
+    store.seen("phone-1", 150.0, {"samples": 40, "peak_rss_bytes": 44_000_000, "torch_loaded": False})
+    store.set_phase("running", "started", 100.0, by="coordinator")
+    store.close()
+    for _ in range(2):  # in each process, after the run has ended
+        store = SqliteStore(site.state)
+        store.set_phase("finished", "finished by hand", 400.0, by="operator")
+        summary = summarise(begin(site, store, settings))
+        store.close()
+        assert summary["wall_seconds"] == 300.0
+        (device,) = summary["devices"]
+        assert (device["samples"], device["peak_rss_bytes"], device["torch_loaded"]) == (40, 44_000_000, False)

@@ -68,15 +68,17 @@ def remove_leftovers(folder: Path) -> None:
 
 def backup(state: Path, archive: Path) -> int:
     """
-    Write a backup of the state directory ``state``, in use or not, to the file ``archive``.
+    Write a backup of the state directory ``state``, in use or not, to the new file ``archive``.
 
     Returns:
         Its size in bytes.
 
     Raises:
-        StoreError: if there is no state, a file of it is damaged, or the archive cannot be written.
+        StoreError: if there is no state, a file of it is damaged, or the archive is there or cannot be written.
 
     """
+    if archive.exists():
+        raise StoreError(f"{archive} is there already, and no backup is overwritten: name another file, or remove it")
     if not (state / "state.sqlite").exists():
         raise StoreError(f"{state} is not a state directory: it has no state.sqlite")
     temporary = archive.with_name(archive.name + ".new")

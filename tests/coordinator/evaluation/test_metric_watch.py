@@ -25,6 +25,22 @@ def test_the_best_version_is_the_oldest_of_equals() -> None:
     assert watch(None, None).best is None
 
 
+def test_a_version_that_was_rolled_back_is_never_the_best() -> None:
+    seen = watch(0.1, 0.5, 0.4, 0.8, 0.7)
+    assert seen.best == 3
+    seen.see(version(5, 0.4, parent=2, kind="rollback"))
+    assert seen.best == 1
+    seen.see(version(6, 0.6))
+    assert seen.best == 6
+    seen.see(version(7, 0.1, parent=0, kind="rollback"))
+    assert seen.best == 0
+
+
+def test_versions_that_are_read_again_have_the_same_best() -> None:
+    versions = [version(0, 0.1, kind="initial"), version(1, 0.9), version(2, 0.1, parent=0, kind="rollback")]
+    assert MetricWatch(EvaluationSection(), [*versions, version(3, 0.2)]).best == 3
+
+
 def test_a_run_that_gets_no_better_ends() -> None:
     assert watch(0.1, 0.5, 0.4, 0.5, patience=3).exhausted() is None
     reason = watch(0.1, 0.5, 0.4, 0.5, 0.3, patience=3).exhausted()

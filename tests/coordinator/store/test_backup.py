@@ -143,3 +143,13 @@ def test_the_commands_save_and_restore(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_is_no_state_directory_cannot_be_backed_up(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no state\.sqlite"):
         backup(tmp_path, tmp_path / "backup.tar")
+
+
+def test_an_earlier_backup_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "state.sqlite").touch()
+    archive = tmp_path / "backup.tar"
+    archive.write_text("the only copy")
+    with pytest.raises(StoreError, match=r"backup\.tar is there already"):
+        backup(tmp_path / "state", archive)
+    assert archive.read_text() == "the only copy"

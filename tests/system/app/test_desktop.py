@@ -1,0 +1,65 @@
+"""``make demo-app``: the app in a window beside a coordinator and three devices, started twice and ended by a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..conftest import Process
+
+# Three programs are planned, the first time.
+PLANNING = 600.0
+DESKTOP = Path(__file__).resolve().parents[3] / "android_demo" / "desktop.py"
+
+
+@pytest.fixture
+def start(tmp_path: Path, display: str):
+    """Starts ``make demo-app`` in a folder; whatever still runs at the end is stopped."""
+    started: list[Process] = []
+
+    def start() -> Process:
+        environment = {"DISPLAY": display, "KIVY_HOME": str(tmp_path / "kivy"), "LIBGL_ALWAYS_SOFTWARE": "1"}
+        os.chdir(tmp_path)
+        process = Process(sys.executable, DESKTOP, log=tmp_path / "demo.log", environment=environment)
+        started.append(process)
+        return process
+
+    before = Path.cwd()
+    yield start
+    os.chdir(before)
+    for process in started:
+        process.stop()
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that it has started, and those in turn."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += family(int(child))
+    return found
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "its terminal closed"])
+def test_it_leaves_no_process_behind_and_goes_on_with_the_same_devices(start, tmp_path: Path, signum: int) -> None:
+    folder = tmp_path / "ftte-demo-app"
+    for _ in range(2):
+        demo = start()
+        demo.wait_for(r"the app opens", PLANNING)
+        demo.wait_for(r"Start application main loop")
+        everything = family(demo.pid)
+        assert len(everything) >= 6
+        os.kill(demo.pid, signum)
+        assert demo.wait() == 128 + signum
+        assert not [pid for pid in everything if Path(f"/proc/{pid}").exists()]
+        assert "CRITICAL" not in demo.output
+        assert "Traceback" not in demo.output
+        said = (folder / "serve.log").read_text()
+        assert "auth" not in said, said
+    for index in (1, 2, 3):
+        assert "connected as" in (folder / "devices" / f"device-{index}" / "log.txt").read_text()
