@@ -1,4 +1,4 @@
-"""``make demo-app``: the app in a window beside a coordinator and three devices, started twice and ended by a signal."""
+"""``make demo-app``: the app in a window beside a coordinator and three devices, started twice, ended by a signal."""
 
 from __future__ import annotations
 
