@@ -59,7 +59,7 @@ def summarise(run: RunState) -> dict[str, Any]:
 
 def _wall_seconds(run: RunState) -> float:
     """From the run's first start to its end, or until now; 0 if it was never started."""
-    log = run.store.audit_log()
+    log = run.store.audit.entries()
     began = next((entry.at for entry in log if entry.action == "running"), None)
     if began is None:
         return 0.0

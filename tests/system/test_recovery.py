@@ -73,7 +73,7 @@ def test_a_summary_is_of_the_whole_run_whatever_process_writes_it(site: Site) ->
     settings = config(site)
     store = SqliteStore(site.state)
     accept(store, load_tiers(store)[0], 1)
-    store.seen("phone-1", 150.0, {"samples": 40, "peak_rss_bytes": 44_000_000, "torch_loaded": False})
+    store.devices.seen("phone-1", 150.0, {"samples": 40, "peak_rss_bytes": 44_000_000, "torch_loaded": False})
     store.set_phase("running", "started", 100.0, by="coordinator")
     store.close()
     for _ in range(2):  # in each process, after the run has ended
