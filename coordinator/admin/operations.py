@@ -71,22 +71,22 @@ class Operations:
     async def start(self) -> None:
         """Give out work: the first time, or again."""
         resumed = self._run.phase
-        await self._running.coordinator.set_phase("running", f"started by {self._by}", by=self._by)
+        await self._running.coordinator.phases.enter("running", f"started by {self._by}", by=self._by)
         if resumed == "finished":
             await self._running.ended()  # its summary may still be being written
             self._running.start()
 
     async def pause(self) -> None:
         """Give no work out, and merge nothing; what devices hand in is taken."""
-        await self._running.coordinator.set_phase("paused", f"paused by {self._by}", by=self._by)
+        await self._running.coordinator.phases.enter("paused", f"paused by {self._by}", by=self._by)
 
     async def drain(self) -> None:
         """Give no work out, merge what comes in, and pause when nobody works any more."""
-        await self._running.coordinator.set_phase("draining", f"drained by {self._by}", by=self._by)
+        await self._running.coordinator.phases.enter("draining", f"drained by {self._by}", by=self._by)
 
     async def finish(self) -> None:
         """End the run now."""
-        await self._running.coordinator.set_phase("finished", f"finished by {self._by}", by=self._by)
+        await self._running.coordinator.phases.enter("finished", f"finished by {self._by}", by=self._by)
 
     async def roll_back(self, to: int, why: str) -> dict[str, Any]:
         """Go on from an older version."""

@@ -1,8 +1,8 @@
 """
 The buffered asynchronous loop.
 
-Devices come and go, each served by its own session; whenever the buffer is full, its updates are
-merged into the next version, which is evaluated, written down, and announced.
+Each device is served by a :class:`~coordinator.sessions.device_connection.DeviceConnection` of its own. Whenever the
+buffer is full, its updates are merged into the next version, which is evaluated, written down, and announced.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.layout import Vector
 from mobile_sdk.net.connection import Connection
-from mobile_sdk.protocol.messages import Announce, Finished, MergedMessage, Name
+from mobile_sdk.protocol.messages import Finished, MergedMessage, Name
 from mobile_sdk.training.evaluation import finite
 
+from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
 from ..evaluation.metric_watch import MetricWatch
@@ -31,10 +32,12 @@ from ..scheduling.dispatcher import Dispatcher
 from ..sessions.device_connection import DeviceConnection
 from ..status import RunStatus
 from ..store.interface import Store
-from ..store.records import DiscardedUpdate, MergedUpdate, Phase, VersionRecord
+from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from ..updates.buffer import BufferedUpdate
 from ..versions.retention import prune
+from .announcements import Announcements
 from .merging import Merging
+from .phases import Phases
 
 __all__ = ["Coordinator"]
 
@@ -45,18 +48,6 @@ RETRY_SECONDS = 5.0
 
 # Old versions are looked for so often at the most.
 PRUNE_SECONDS = 1.0
-
-# Announcements to all devices together: a large fleet hears of the newest version a little later, not of each.
-ANNOUNCEMENTS_PER_SECOND = 250
-
-# From which phases a run can get into one. A finished run can be taken up again.
-BEFORE: Mapping[Phase, Sequence[Phase]] = {
-    "created": (),
-    "running": ("created", "paused", "draining", "finished"),
-    "paused": ("running", "draining"),
-    "draining": ("running", "paused"),
-    "finished": ("created", "running", "paused", "draining"),
-}
 
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
@@ -74,7 +65,8 @@ class Coordinator:
         clock: where the time comes from.
         offload: runs what must not block the event loop.
 
-    ``state`` is the run in memory, ``dispatcher`` who gives out its work, ``watch`` what its metrics say.
+    ``state`` is the run in memory, ``dispatcher`` gives out its work, ``watch`` follows its metrics, ``phases`` is its
+    life from created to finished, ``announcements`` tells its devices of new versions.
     """
 
     def __init__(
@@ -98,10 +90,10 @@ class Coordinator:
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
         self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceConnection] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._left = asyncio.Event()
-        self._announced_at = -math.inf
-        self._announcing: asyncio.TimerHandle | None = None
+        self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._changed.set)
+        self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
         self._pruned_at = -math.inf
 
     def status(self) -> RunStatus:
@@ -134,7 +126,7 @@ class Coordinator:
         self.dispatcher.came(session.device)
         if older is not None:
             # In the background: the old link may be stuck.
-            self._background(older.replace())
+            self._tasks.start(older.replace(), f"closing an older connection of {session.device}")
 
     async def run(self) -> Finished:
         """
@@ -146,41 +138,25 @@ class Coordinator:
         """
         state = self.state
         if state.phase == "created" and not self._config.run.hold:
-            await self.set_phase("running", "started", by="coordinator")
-        while (reason := await self._ended()) is None:
+            await self.phases.enter("running", "started", by="coordinator")
+        while (reason := await self.phases.ended()) is None:
             self._changed.clear()
             drained = state.phase == "draining" and not self.dispatcher.scheduler.working
             updates = self._rest() if drained else await self._gather()
             if updates:
                 await self._merge_or_wait(updates)
             elif drained:
-                await self.set_phase("paused", "drained", by="coordinator")
+                await self.phases.enter("paused", "drained", by="coordinator")
         try:
             async with self._writing:
                 await self._prune(now=True)
         except StoreUnavailable as error:
             log.error("old versions keep their files for now: %s", error)
         if state.phase != "finished":
-            await self.set_phase("finished", reason, by="coordinator")
+            await self.phases.enter("finished", reason, by="coordinator")
         finished = state.finish(reason, state.versions.newest.metrics)
-        self._push(finished)
+        self.announcements.finish(finished)
         return finished
-
-    async def _ended(self) -> str | None:
-        """Why the run has ended, if it has."""
-        if self.state.phase == "finished":
-            return self.state.reason
-        remaining = await self._remaining()
-        if remaining is not None and remaining <= 0:
-            return f"{self._config.stop.seconds:g} s are over"
-        return self._reached()
-
-    async def _remaining(self) -> float | None:
-        """Seconds until the run's time is over; none if it has no limit."""
-        limit, now = self._config.stop.seconds, self.state.clock.wall()
-        if limit is None or self.state.phase == "created":
-            return None
-        return float(await self.state.offload(self.state.store.started_at, now)) + limit - now
 
     def _rest(self) -> list[BufferedUpdate]:
         """What a drained run can merge still."""
@@ -196,7 +172,7 @@ class Coordinator:
         """
         state, buffer = self.state, self.state.buffer
         idle = state.phase in ("created", "paused")
-        arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self._remaining()
+        arrivals, flush, remaining = buffer.arrivals, self._config.merge.flush_seconds, await self.phases.remaining()
         limits = [seconds for seconds in (None if idle or flush == 0 else flush, remaining) if seconds is not None]
         waits: set[asyncio.Task[Any]] = {asyncio.create_task(self._changed.wait())}
         if not idle:
@@ -224,29 +200,7 @@ class Coordinator:
         if self.state.phase == "draining":
             self._changed.set()
 
-    # What an operator, or the run itself, decides.
-
-    async def set_phase(self, phase: Phase, reason: str, *, by: str) -> None:
-        """
-        Bring the run into another phase of its life; durable when this returns.
-
-        Raises:
-            ConflictError: if there is no way from its phase to that one.
-
-        """
-        state = self.state
-        if state.phase not in BEFORE[phase]:
-            raise ConflictError(f"the run is {state.phase}: it cannot become {phase}")
-        await state.offload(lambda: state.store.set_phase(phase, reason, state.clock.wall(), by=by))
-        state.finished = None
-        state.buffer.open()
-        state.phase, state.reason = phase, reason
-        log.info("the run is %s: %s", phase, reason)
-        if phase == "running":
-            self.dispatcher.dispatch()
-        else:
-            self.dispatcher.disperse(f"the run is {phase}")
-        self._changed.set()
+    # What an operator decides.
 
     async def roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
         """
@@ -310,8 +264,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Stop what would go on by itself."""
-        if self._announcing is not None:
-            self._announcing.cancel()
+        self.announcements.close()
         self.dispatcher.close()
 
     async def drained(self) -> None:
@@ -327,16 +280,6 @@ class Coordinator:
         except StoreUnavailable as error:
             log.error("version %d waits: %s", self.state.versions.newest.version + 1, error)
             await asyncio.sleep(RETRY_SECONDS)
-
-    def _reached(self) -> str | None:
-        """Why the run has ended, if it has."""
-        stop, newest = self._config.stop, self.state.versions.newest
-        accuracy = newest.metrics.get("accuracy", 0.0)
-        if stop.accuracy is not None and accuracy >= stop.accuracy:
-            return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"
-        if stop.versions is not None and self.state.versions.merges >= stop.versions:
-            return f"version {newest.version} has reached the limit of {stop.versions}"
-        return self.watch.exhausted()
 
     async def _merge(self, updates: list[BufferedUpdate]) -> None:
         async with self._writing:
@@ -354,7 +297,7 @@ class Coordinator:
             await self._prune()
         if harm is not None and self.watch.hopeless:
             self.watch.give_up()
-            await self.set_phase("paused", f"rolling back did not help: {harm}", by="coordinator")
+            await self.phases.enter("paused", f"rolling back did not help: {harm}", by="coordinator")
 
     async def _prune(self, *, now: bool = False) -> None:
         """Remove what is too old; not at every version, where they follow each other fast."""
@@ -391,7 +334,7 @@ class Coordinator:
             fate = fates.get(update.record.assignment)
             if session is not None and fate is not None:
                 told = MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight)
-                self._background(session.tell(told))
+                self._tasks.start(session.tell(told), f"telling {session.device} of its update")
         self._published(record)
         return record
 
@@ -400,35 +343,5 @@ class Coordinator:
         self.state.published(record)
         self.watch.see(record)
         self.state.federated.begin(record, list(self._sessions))
-        self._announce()
+        self.announcements.announce()
         self.dispatcher.dispatch()
-
-    def _announce(self) -> None:
-        """Tell of the newest version; with many devices and many versions, not of every one."""
-        loop = asyncio.get_running_loop()
-        if self._announcing is not None:
-            return  # it will tell of this one
-        wait = self._announced_at + len(self._sessions) / ANNOUNCEMENTS_PER_SECOND - loop.time()
-        if wait > 0:
-            self._announcing = loop.call_later(wait, self._announce_now)
-        else:
-            self._announce_now()
-
-    def _announce_now(self) -> None:
-        self._announcing = None
-        self._announced_at = asyncio.get_running_loop().time()
-        newest = self.state.versions.newest
-        self._push(Announce(newest.version, newest.metrics))
-
-    def _push(self, message: Announce | Finished) -> None:
-        """Tell every device, without waiting for any."""
-        if self._announcing is not None:
-            self._announcing.cancel()
-            self._announcing = None
-        for session in self._sessions.values():
-            self._background(session.push(message))
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -1,7 +1,7 @@
 """
-How often each class of device contributes. If slow or small devices never do, the model fits their data badly.
+How often each class of device contributes: if slow or small devices never do, the model fits their data badly.
 
-A class is a tier together with a pace. A device is slow if a training step takes it more than three times as long as
+A class is a tier together with a pace. A device is slow if a training step takes it more than ``SLOW`` times as long as
 the median device of its tier.
 """
 
@@ -23,28 +23,37 @@ def device_classes(devices: Iterable[DeviceStatus]) -> list[dict[str, Any]]:
     """
     Participation and accuracy per class, as JSON values.
 
-    ``share_of_devices`` and ``share_of_updates`` are equal where everybody takes part alike. ``metrics`` are those that
-    devices reported of their last training, weighted by samples: means over the devices' own data.
+    Args:
+        devices: the fleet; those that never got work belong to no class.
+
+    Returns:
+        One mapping per class. ``share_of_devices`` and ``share_of_updates`` are equal where all devices contribute
+        alike. ``metrics`` are those that devices reported of their last training: means weighted by samples.
+
     """
     active = [device for device in devices if device.tier]
     paces = _paces(active)
     groups: dict[tuple[str, str], list[DeviceStatus]] = collections.defaultdict(list)
     for device in active:
         groups[device.tier, paces[device.id]].append(device)
-    updates = sum(device.updates for device in active) or 1
+    updates = sum(device.updates for device in active)
     return [
         {
             "tier": tier,
             "pace": pace,
             "devices": len(group),
-            "share_of_devices": round(len(group) / len(active), 4),
+            "share_of_devices": _share(len(group), len(active)),
             "updates": sum(device.updates for device in group),
-            "share_of_updates": round(sum(device.updates for device in group) / updates, 4),
+            "share_of_updates": _share(sum(device.updates for device in group), updates),
             "failures": sum(device.failures for device in group),
             "metrics": _metrics(group),
         }
         for (tier, pace), group in sorted(groups.items())
     ]
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
 
 
 def _paces(devices: Sequence[DeviceStatus]) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
-from ..errors import StoreError, StoreUnavailable
+from ..background import BackgroundTasks
+from ..errors import StoreError
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
@@ -79,7 +79,7 @@ class Dispatcher:
         self._waiting: dict[str, tuple[Applicant, Tier]] = {}
         self._granted: list[_Grant] = []
         self._giver: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = ""
         now = run.clock.monotonic()
@@ -161,7 +161,7 @@ class Dispatcher:
         seconds = self._run.config.scheduling.retry_seconds
         for device in self.scheduler.disperse():
             applicant, _ = self._waiting.pop(device)
-            self._background(applicant.postpone(seconds, reason))
+            self._tasks.start(applicant.postpone(seconds, reason), f"sending {device} away")
 
     def stop(self, reason: str) -> None:
         """Give no work out any more: the process is about to end."""
@@ -209,12 +209,15 @@ class Dispatcher:
                 log.error("%d devices have to wait: %s", len(group), error)
                 for grant in group:
                     self.scheduler.end(grant.applicant.device, run.clock.monotonic())
-                    self._background(grant.applicant.fail("unavailable", "the coordinator cannot write to its disk"))
+                    self._tasks.start(
+                        grant.applicant.fail("unavailable", "the coordinator cannot write to its disk"),
+                        f"sending {grant.applicant.device} away",
+                    )
                 continue
             for record in records:
                 self._open[record.device] = record
             for grant in group:
-                self._background(self._tell(grant))
+                self._tasks.start(self._tell(grant), f"giving work to {grant.applicant.device}")
 
     async def _tell(self, grant: _Grant) -> None:
         run, record = self._run, self._open.get(grant.applicant.device)
@@ -284,25 +287,9 @@ class Dispatcher:
         for task in self.scheduler.expire(self._run.clock.monotonic()):
             log.warning("%s has not handed version %d in: its place is given to another", task.device, task.version)
             self._run.device(task.device).failures += 1
-            self._background(self._count_failure(task.device))
+            self._tasks.start(self._count_failure(task.device), f"counting a failure of {task.device}")
         self.dispatch()
         self._woken()
 
     async def _count_failure(self, device: str) -> None:
         await self._run.offload(self._run.store.devices.add_failure, device)
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_quietly(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await work
-    except ConnectionLost as error:
-        log.debug("a device left before it heard: %s", error)
-    except StoreUnavailable as error:
-        log.error("%s", error)
-    except Exception:
-        log.exception("giving work out failed")

@@ -1,20 +1,16 @@
-"""One device, our side: its connection from hello to the end."""
+"""One device's connection from hello to the end: the message loop."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from mobile_sdk.durable_files import map_file
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.net.connection import Connection, ConnectionLost
 from mobile_sdk.net.link import Link
-from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import (
     Announce,
@@ -40,6 +36,8 @@ from ..programs.tiers import Tier
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
 from ..status import DeviceStatus
+from .downloads import Downloads
+from .enrolment import Enrolment
 from .update_upload import UpdateUpload
 
 __all__ = ["DeviceConnection", "Host"]
@@ -48,12 +46,12 @@ log = logging.getLogger(__name__)
 
 
 class Host(Protocol):
-    """What a session needs of the coordinator that it belongs to."""
+    """What a connection needs of the coordinator that it belongs to."""
 
     dispatcher: Dispatcher
 
     def greet(self, session: DeviceConnection) -> None:
-        """The device of this session has proved who it is."""
+        """The device of this connection has proved who it is."""
         ...
 
 
@@ -61,13 +59,17 @@ class DeviceConnection:
     """
     Serves one connection.
 
+    Frames become events in :class:`~mobile_sdk.protocol.coordinator_session.CoordinatorSession`; each event goes to the
+    part that it concerns: :class:`Enrolment`, :class:`Downloads`, :class:`UpdateUpload`, or the dispatcher.
+
     Args:
-        run: what all sessions share.
+        run: what all connections share.
         connection: the link to the device.
         traffic: counts its bytes.
         host: the coordinator.
         proven: called once the device has proved who it is.
 
+    ``device`` is the device's name; empty until it has proved who it is.
     """
 
     def __init__(
@@ -86,12 +88,9 @@ class DeviceConnection:
         )
         self._link = Link(connection, self._session, run.clock)
         self._status = DeviceStatus("")
-        self._fetchable: set[str] = set()
-        self._fetching: set[str] = set()
-        self._holds: tuple[str, ...] = ()
-        self._differences: dict[str, bytes] = {}
-        self._handover: UpdateUpload | None = None
-        self._revoked = False
+        self._enrolment = Enrolment(run, self._session)
+        self._downloads: Downloads | None = None  # as the upload, once the device is known
+        self._upload: UpdateUpload | None = None
         self._dismissed = False
         self._profile: dict[str, object] | None = None
         self._rate = Rate(run.config.limits.messages_per_second)
@@ -99,7 +98,7 @@ class DeviceConnection:
         self._pushing = False
 
     async def serve(self) -> None:
-        """Until the device leaves. Whatever goes wrong ends this connection only."""
+        """Serve the device until it leaves. Whatever goes wrong ends this connection only."""
         await self._guarded(self._serve())
 
     async def _serve(self) -> None:
@@ -140,16 +139,14 @@ class DeviceConnection:
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         """Give the device work."""
-        message = dataclasses.replace(message, differences=await self._allow(message, tier))
+        self._session.assign(dataclasses.replace(message, differences=await self._allow(message, tier)))
         self._status.state = "training"
-        self._session.assign(message)
         await self._link.flush()
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         """Ask the device for metrics on its own samples."""
-        message = dataclasses.replace(message, differences=await self._allow(message, tier))
+        self._session.evaluate(dataclasses.replace(message, differences=await self._allow(message, tier)))
         self._status.state = "evaluating"
-        self._session.evaluate(message)
         await self._link.flush()
 
     async def postpone(self, seconds: float, reason: str) -> None:
@@ -159,18 +156,10 @@ class DeviceConnection:
         await self._link.flush()
 
     async def _allow(self, message: Assign | Evaluate, tier: Tier) -> tuple[Difference, ...]:
-        """What the device may fetch from now on, and the shorter ways that there are to it."""
-        ways: Mapping[Difference, bytes] = {}
-        if self._run.config.payload.differences:
-            downlink, wanted = self._run.downlink, (self._holds, message.weights)
-            known = downlink.known(*wanted)
-            ways = await self._run.offload(downlink.differences, *wanted) if known is None else known
-        self._differences = {way.artifact.sha256: content for way, content in ways.items()}
-        self._fetchable = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
-        self._fetchable |= set(self._differences)
-        self._fetching.clear()
+        if self._downloads is None:
+            raise ProtocolError("the device is not known yet")
         self._status.tier = tier.name
-        return tuple(ways)
+        return await self._downloads.allow(message)
 
     async def push(self, message: Announce | Finished) -> None:
         """Tell the device of a new version, or of the end."""
@@ -209,16 +198,16 @@ class DeviceConnection:
                 self._status.current = Traffic()
                 self._status.state = "offline"
             store = self._run.store
-            if self._handover is not None:
-                await self._handover.leave()
+            if self._upload is not None:
+                await self._upload.leave()
             await self._run.offload(store.devices.add_traffic, self.device, self._traffic.up, self._traffic.down)
             await self._run.offload(store.devices.seen, self.device, self._run.clock.wall(), self._profile)
 
     async def fail(self, code: str, message: str) -> None:
         """Tell the device what is wrong, and close."""
         self._dismissed = True
-        if code == "revoked" and self._handover is not None:
-            self._handover.forget()
+        if code == "revoked" and self._upload is not None:
+            self._upload.forget()
         try:
             await self._link.fail(code, message)
         except ConnectionLost:
@@ -227,32 +216,27 @@ class DeviceConnection:
     async def _handle(self, event: Event) -> None:
         match event:
             case Hello():
-                await self._greeted(event)
+                await self._enrolment.greeted(event)
             case Enrol():
-                await self._enrol(event)
+                await self._enrolment.enrol(event)
             case Proof():
-                self._prove(event)
-                self._proven()
-                self._host.greet(self)
+                self._open(self._enrolment.prove(event))
             case Ready():
                 await self._ready(event)
-            case FetchRequested():
-                await self._send(event)
-            case SendProgress():
-                if event.sent == event.size:
-                    self._fetching.discard(event.sha256)
-                    if not self._fetching and self._status.state == "downloading":
-                        self._status.state = "training"
-            case Offer() if self._handover is not None:
-                await self._handover.offered(event)
-            case Received() if self._handover is not None:
-                await self._handover.received(event)
+            case FetchRequested() if self._downloads is not None:
+                await self._downloads.send(event)
+            case SendProgress() if self._downloads is not None:
+                self._downloads.progressed(event)
+            case Offer() if self._upload is not None:
+                await self._upload.offered(event)
+            case Received() if self._upload is not None:
+                await self._upload.received(event)
             case Decline():
                 log.warning("%s gave %s back: %s", self.device, event.assignment, event.message)
                 if event.code == "evaluation":
                     self._run.federated.lost(self.device)
-                elif self._handover is not None:
-                    await self._handover.failed(event.assignment)
+                elif self._upload is not None:
+                    await self._upload.failed(event.assignment)
             case Evaluated():
                 self._evaluated(event)
             case PeerError():
@@ -260,56 +244,25 @@ class DeviceConnection:
             case _:
                 raise ProtocolError(f"{type(event).__name__} is not for a coordinator")
 
-    async def _greeted(self, message: Hello) -> None:
-        store = self._run.store
-
-        def look_up() -> tuple[bytes | None, bool]:
-            record = store.devices.find(message.device)
-            return store.devices.secret(message.device), record is not None and record.revoked_at is not None
-
-        secret, self._revoked = await self._run.offload(look_up)
-        self._session.challenge(secret)
-
-    async def _enrol(self, message: Enrol) -> None:
-        server, given = self._run.config.server, message.token.encode()
-        digest = None
-        if not (server.token and hmac.compare_digest(server.token.encode(), given)) and (server.needs_token or given):
-            digest = hashlib.sha256(given).hexdigest()  # one that `ftte invite` made; only its hash is kept
-        secret = bytes.fromhex(message.secret)
-        if len(secret) != SECRET_BYTES:
-            raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
-        device = self._session.device
-        run = self._run
-        match await run.offload(lambda: run.store.devices.enrol(device, secret, run.clock.wall(), token=digest)):
-            case "taken":
-                raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
-            case "token":
-                raise Refused(
-                    "enrolment", "the enrolment token is wrong, used up, or has run out: ask the operator for a new one"
-                )
-            case "revoked":
-                raise Refused("revoked", "the operator has revoked this device")
-        self._session.enrolled(secret)
-
-    def _prove(self, message: Proof) -> None:
-        if not self._session.prove(message, self._run.versions.newest.version):
-            raise Refused("auth", f"{self._session.device} could not prove that it is the device that enrolled")
-        if self._revoked:  # said to the device itself only
-            raise Refused("revoked", "the operator has revoked this device")
-        self.device = self._session.device
-        self._status = self._run.device(self.device)
+    def _open(self, device: str) -> None:
+        """The device has proved that it is ``device``."""
+        run, session, now = self._run, self._session, self._link.now
+        self.device = device
+        self._status = run.device(device)
         self._status.current = self._traffic
         self._status.state = "idle"
-        self._handover = UpdateUpload(
-            self._run, self._session, self._host.dispatcher, self.device, self._status, self._link.now
-        )
+        self._downloads = Downloads(run, session, self._status, now)
+        self._upload = UpdateUpload(run, session, self._host.dispatcher, device, self._status, now)
+        self._proven()
+        self._host.greet(self)
 
     async def _ready(self, message: Ready) -> None:
         self._status.samples = message.samples
         self._status.peak_rss_bytes = message.peak_rss_bytes
         self._status.torch_loaded = message.torch_loaded
         self._status.engine = message.engine
-        self._holds = message.holds
+        if self._downloads is not None:
+            self._downloads.holds = message.holds
         self._profile = {
             "engine": message.engine,
             "executorch": message.executorch,
@@ -332,14 +285,3 @@ class DeviceConnection:
         if result is not None:
             numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
             log.info("version %d on %d devices' own samples: %s", result.version, result.devices, numbers)
-
-    async def _send(self, event: FetchRequested) -> None:
-        if event.sha256 not in self._fetchable:
-            raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
-        self._fetching.add(event.sha256)
-        self._status.state = "downloading"
-        if (difference := self._differences.get(event.sha256)) is not None:
-            content = memoryview(difference)
-        else:
-            content = await self._run.offload(map_file, self._run.store.artifacts.path(event.sha256))
-        self._session.send_artifact(event.sha256, content, event.offset, self._link.now())

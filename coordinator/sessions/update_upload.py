@@ -1,4 +1,4 @@
-"""What one device hands in, from its offer to the acknowledgement."""
+"""A device's update on its way in, from the offer to the acknowledgement."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class UpdateUpload:
     Updates of one connection's device, one at a time.
 
     Args:
-        run: what all sessions share.
+        run: what all connections share.
         session: the device's, to answer it.
-        dispatcher: knows what the device is at work on.
+        dispatcher: knows what the device is working on.
         device: its name, proved.
         status: what is shown of it.
         now: a monotonic time in seconds.

@@ -40,3 +40,29 @@ def test_participation_and_accuracy_are_told_per_tier_and_pace() -> None:
 
 def test_an_empty_fleet_has_no_classes() -> None:
     assert device_classes([]) == []
+
+
+def test_where_nobody_has_contributed_yet_every_share_is_zero() -> None:
+    (row,) = device_classes([DeviceStatus("a", tier="small"), DeviceStatus("b", tier="small")])
+    assert (row["devices"], row["share_of_devices"], row["updates"], row["share_of_updates"]) == (2, 1.0, 0, 0.0)
+
+
+def test_shares_are_of_the_updates_that_there_are_however_few() -> None:
+    rows = device_classes([device("a", "large", 1, 1.0), device("b", "small", 0, 1.0)])
+    assert [row["share_of_updates"] for row in rows] == [1.0, 0.0]
+
+
+def test_a_device_is_slow_beyond_three_times_the_median_and_not_at_it() -> None:
+    paces = [1.0, 1.0, 3.0, 3.01]
+    devices = [device(str(number), "large", 1, seconds) for number, seconds in enumerate([*paces, 1.0, 1.0])]
+    assert {row["pace"]: row["devices"] for row in device_classes(devices)} == {"usual": 5, "slow": 1}
+
+
+def test_metrics_are_weighted_by_samples() -> None:
+    devices = [
+        device("a", "large", 1, 1.0, metrics={"accuracy": 1.0}),
+        device("b", "large", 1, 1.0, metrics={"accuracy": 0.5}),
+    ]
+    devices[1].report = {**devices[1].report, "samples": 30}
+    (row,) = device_classes(devices)
+    assert row["metrics"] == {"accuracy": 0.625}

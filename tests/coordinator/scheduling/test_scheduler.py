@@ -240,3 +240,15 @@ def test_whatever_devices_do_no_place_is_lost_for_ever(events: Any, concurrency:
     waiting = len(d.scheduler.waiting)
     chosen = [device for name in fresh for device in d.ask(name, version=version + 1)]
     assert len(chosen) == min(concurrency, waiting + len(fresh))
+
+
+def test_a_task_that_ended_leaves_exactly_one_task_fewer_of_its_tier() -> None:
+    """Ranges count as covered by the tasks that still run: what ended is taken off once."""
+    d = desk(concurrency=2, coverage=1)
+    for name in ("l0", "l1"):
+        assert d.ask(name, "large") == [name]
+    d.contributions["large-one"] = 5
+    for name, of in (("small-one", "small"), ("large-one", "large")):
+        assert d.ask(name, of) == []
+    d.hand_in("l0")
+    assert d.choose() == ["small-one"], "l1 still trains both ranges, and small-one has contributed least"

@@ -1,0 +1,89 @@
+"""What a device may fetch: the files of its assignment, and shorter ways to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mobile_sdk.durable_files import map_file
+from mobile_sdk.errors import Refused
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.messages import Assign, Difference, Evaluate
+from mobile_sdk.protocol.session import FetchRequested, SendProgress
+
+from ..run_state import RunState
+from ..status import DeviceStatus
+
+__all__ = ["Downloads"]
+
+
+class Downloads:
+    """
+    The downloads of one connection's device.
+
+    Args:
+        run: what all connections share.
+        session: the device's; the files are sent through it.
+        status: what is shown of the device.
+        now: a monotonic time in seconds.
+
+    ``holds`` are the hashes (hex) of the files that the device says it has.
+    """
+
+    def __init__(
+        self, run: RunState, session: CoordinatorSession, status: DeviceStatus, now: Callable[[], float]
+    ) -> None:
+        self.holds: Sequence[str] = ()
+        self._run = run
+        self._session = session
+        self._status = status
+        self._now = now
+        self._allowed: set[str] = set()
+        self._sending: set[str] = set()
+        self._differences: dict[str, bytes] = {}
+
+    async def allow(self, message: Assign | Evaluate) -> tuple[Difference, ...]:
+        """
+        Let the device fetch the files of ``message`` from now on, and nothing else.
+
+        Returns:
+            Shorter ways to its weights, from the files that the device holds; they may be fetched as well.
+
+        """
+        ways: Mapping[Difference, bytes] = {}
+        if self._run.config.payload.differences:
+            downlink, wanted = self._run.downlink, (self.holds, message.weights)
+            known = downlink.known(*wanted)
+            ways = await self._run.offload(downlink.differences, *wanted) if known is None else known
+        self._differences = {way.artifact.sha256: content for way, content in ways.items()}
+        self._allowed = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
+        self._allowed |= set(self._differences)
+        self._sending.clear()
+        return tuple(ways)
+
+    async def send(self, event: FetchRequested) -> None:
+        """
+        Begin to send a file.
+
+        Raises:
+            Refused: ``unknown-artifact`` if it is not one that the device may fetch.
+            ProtocolError: if the offset lies beyond its end, or too many are asked for at once.
+            StoreError: if the file is gone.
+
+        """
+        if event.sha256 not in self._allowed:
+            raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
+        self._sending.add(event.sha256)
+        self._status.state = "downloading"
+        if (difference := self._differences.get(event.sha256)) is not None:
+            content = memoryview(difference)
+        else:
+            content = await self._run.offload(map_file, self._run.store.artifacts.path(event.sha256))
+        self._session.send_artifact(event.sha256, content, event.offset, self._now())
+
+    def progressed(self, event: SendProgress) -> None:
+        """The device has acknowledged part of a file; with the last byte of the last file it begins to train."""
+        if event.sent < event.size:
+            return
+        self._sending.discard(event.sha256)
+        if not self._sending and self._status.state == "downloading":
+            self._status.state = "training"

@@ -1,0 +1,93 @@
+"""How a device is let in: hello, enrolment where it is new, challenge, proof."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from mobile_sdk.errors import Refused
+from mobile_sdk.protocol.auth import SECRET_BYTES
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.messages import Enrol, Hello, Proof
+
+from ..run_state import RunState
+
+__all__ = ["Enrolment"]
+
+
+class Enrolment:
+    """
+    The handshake of one connection.
+
+    Args:
+        run: what all connections share.
+        session: the device's, to answer it.
+
+    """
+
+    def __init__(self, run: RunState, session: CoordinatorSession) -> None:
+        self._run = run
+        self._session = session
+        self._revoked = False
+
+    async def greeted(self, message: Hello) -> None:
+        """Challenge the device that said hello, whether or not it has enrolled."""
+        store = self._run.store
+
+        def look_up() -> tuple[bytes | None, bool]:
+            record = store.devices.find(message.device)
+            return store.devices.secret(message.device), record is not None and record.revoked_at is not None
+
+        secret, self._revoked = await self._run.offload(look_up)
+        self._session.challenge(secret)
+
+    async def enrol(self, message: Enrol) -> None:
+        """
+        Write a new device down.
+
+        Raises:
+            Refused: ``enrolment`` if the token, the secret or the name cannot be used, ``revoked`` if the operator has
+                revoked a device of this name.
+
+        """
+        secret = bytes.fromhex(message.secret)
+        if len(secret) != SECRET_BYTES:
+            raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        device, run, token = self._session.device, self._run, self._token(message.token.encode())
+        match await run.offload(lambda: run.store.devices.enrol(device, secret, run.clock.wall(), token=token)):
+            case "taken":
+                raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
+            case "token":
+                raise Refused(
+                    "enrolment", "the enrolment token is wrong, used up, or has run out: ask the operator for a new one"
+                )
+            case "revoked":
+                raise Refused("revoked", "the operator has revoked this device")
+        self._session.enrolled(secret)
+
+    def _token(self, given: bytes) -> str | None:
+        """SHA-256 (hex) of the token as the store knows it; :obj:`None` where the device needs none of those."""
+        server = self._run.config.server
+        if server.token and hmac.compare_digest(server.token.encode(), given):
+            return None
+        if not server.needs_token and not given:
+            return None
+        return hashlib.sha256(given).hexdigest()  # one that `ftte invite` made; only its hash is kept
+
+    def prove(self, message: Proof) -> str:
+        """
+        Check the device's proof and welcome it.
+
+        Returns:
+            Its name.
+
+        Raises:
+            Refused: ``auth`` if the proof is wrong, ``revoked`` if the operator has revoked the device.
+
+        """
+        device = self._session.device
+        if not self._session.prove(message, self._run.versions.newest.version):
+            raise Refused("auth", f"{device} could not prove that it is the device that enrolled")
+        if self._revoked:  # said to the device itself only
+            raise Refused("revoked", "the operator has revoked this device")
+        return device

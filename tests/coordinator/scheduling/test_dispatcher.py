@@ -1,0 +1,259 @@
+"""From a device's wish for work to an assignment that is written down before the device hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.errors import StoreUnavailable
+from coordinator.programs.tiers import Tier
+from coordinator.run_state import RunState
+from coordinator.scheduling.dispatcher import Dispatcher
+from coordinator.simulation.virtual_time import offload, run
+from mobile_sdk.clock import Offload
+from mobile_sdk.errors import Refused
+from mobile_sdk.manifest import EXECUTORCH_VERSION
+from mobile_sdk.protocol.messages import Assign, Evaluate, Name, Ready
+
+from ..small_run import SmallRun, make_run
+
+
+@dataclasses.dataclass
+class Guest:
+    """A connected device; keeps what it was told."""
+
+    device: str
+    told: list[Any] = dataclasses.field(default_factory=list)
+
+    async def assign(self, message: Assign, tier: Tier) -> None:
+        self.told.append(message)
+
+    async def evaluate(self, message: Evaluate, tier: Tier) -> None:
+        self.told.append(message)
+
+    async def postpone(self, seconds: float, reason: str) -> None:
+        self.told.append((seconds, reason))
+
+    async def fail(self, code: str, message: str) -> None:
+        self.told.append((code, message))
+
+
+class Desk:
+    """A running run with its dispatcher."""
+
+    def __init__(self, small: SmallRun, through: Offload = offload) -> None:
+        self.small = small
+        self.state: RunState = small.state(through)
+        self.state.phase = "running"
+        self.woken = 0
+        self.dispatcher = Dispatcher(self.state, self._woken)
+
+    def _woken(self) -> None:
+        self.woken += 1
+
+    async def ask(self, *names: str, budget: int = 0) -> list[Guest]:
+        """Devices that have enrolled ask for work, at the same time."""
+        guests = [Guest(name) for name in names]
+        for guest in guests:
+            self.state.store.enrol(guest.device, b"s" * 32, 0.0)
+            ready = Ready(budget, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False)
+            await self.dispatcher.ask(guest, ready)
+        await asyncio.sleep(0.001)
+        return guests
+
+    def publish(self) -> None:
+        """A new version."""
+        versions = self.state.versions
+        self.state.published(versions.commit(versions.vector, {}, {}, [], [], 0.0))
+        self.dispatcher.dispatch()
+
+
+def test_a_device_gets_the_newest_version_in_the_largest_program_that_fits(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, training={"learning_rate": 0.5}, payload={"update": "int8"}))
+        desk.publish()
+        (guest,) = await desk.ask("phone-1", budget=1999)
+        (assign,) = guest.told
+        assert (assign.assignment, assign.version, assign.seed) == ("a00000001", 1, 1)
+        assert assign.manifest == desk.small.tiers[0].record.manifest
+        assert assign.weights == desk.state.versions.newest.weights
+        assert assign.settings["learning_rate"] == 0.5
+        assert assign.payload["dtype"] == "int8"
+        record = desk.state.store.open_assignment("phone-1")
+        assert record == desk.dispatcher.assignment("phone-1")
+        assert record is not None
+        assert (record.version, record.tier) == (1, "small")
+        assert record.deadline == record.issued_at + 1800
+
+    run(main())
+
+
+def test_nothing_that_fits_is_said_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(Refused, match="too small"):
+            await Desk(make_run(tmp_path)).ask("phone-1", budget=1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("phase", ["created", "paused", "draining"])
+def test_a_run_that_does_not_run_gives_no_work(tmp_path: Path, phase: Any) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        desk.state.phase = phase
+        (guest,) = await desk.ask("phone-1")
+        assert guest.told == [(30.0, f"the run is {phase}")]
+
+    run(main())
+
+
+def test_devices_that_ask_while_others_are_written_down_are_written_down_together(tmp_path: Path) -> None:
+    async def main() -> None:
+        groups: list[int] = []
+        small = make_run(tmp_path)
+
+        async def slow(function: Callable[..., Any], *args: Any) -> Any:
+            if function == small.store.assign_all:
+                groups.append(len(args[0]))
+                await asyncio.sleep(0.0001)
+            return await offload(function, *args)
+
+        desk = Desk(small, slow)
+        guests = await desk.ask(*(f"d{number}" for number in range(5)))
+        assert sorted(guest.told[0].assignment for guest in guests) == [f"a{n:08d}" for n in range(1, 6)]
+        assert groups == [1, 4]
+
+    run(main())
+
+
+def test_when_a_place_becomes_free_the_next_gets_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0}))
+        first, second = await desk.ask("d0", "d1")
+        assert (len(first.told), len(second.told)) == (1, 0)
+        desk.dispatcher.ended("d0")
+        await asyncio.sleep(0.001)
+        assert isinstance(second.told[0], Assign)
+        assert desk.woken == 1
+
+    run(main())
+
+
+def test_who_comes_back_with_its_work_undone_goes_on_with_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        (first,) = await desk.ask("phone-1")
+        desk.dispatcher.left("phone-1")
+        desk.publish()
+        (again,) = await desk.ask("phone-1")
+        assert again.told == first.told
+        for _ in range(21):
+            desk.publish()
+        (late,) = await desk.ask("phone-1")
+        assert late.told[0].version == 22, "by now it would be too stale"
+        (other,) = await desk.ask("phone-1", budget=1000)
+        assert other.told[0].manifest != late.told[0].manifest, "it has less memory than it had"
+
+    run(main())
+
+
+def test_open_assignments_have_their_places_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0, "liveness_seconds": 100})
+        desk = Desk(small)
+        (first,) = await desk.ask("d0")
+        again = Desk(small)
+        assert [record.id for record in again.dispatcher.open] == [first.told[0].assignment]
+        (second,) = await again.ask("d1")
+        assert second.told == []
+        await asyncio.sleep(101)
+        assert isinstance(second.told[0], Assign), "the first has not come back in time"
+        assert again.state.device("d0").failures == 1
+        device = small.store.device("d0")
+        assert device is not None
+        assert device.failures == 1
+
+    run(main())
+
+
+def test_a_full_disk_sends_devices_away_and_their_places_are_free(tmp_path: Path) -> None:
+    async def main() -> None:
+        full = True
+        small = make_run(tmp_path, scheduling={"concurrency": 1})
+
+        async def disk(function: Callable[..., Any], *args: Any) -> Any:
+            if full and function == small.store.assign_all:
+                raise StoreUnavailable("the disk is full")
+            return await offload(function, *args)
+
+        desk = Desk(small, disk)
+        (guest,) = await desk.ask("phone-1")
+        assert guest.told == [("unavailable", "the coordinator cannot write to its disk")]
+        assert desk.dispatcher.scheduler.working == {}
+        full = False
+        (again,) = await desk.ask("phone-1")
+        assert isinstance(again.told[0], Assign)
+
+    run(main())
+
+
+def test_work_that_became_void_is_not_given(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+
+        async def slow(function: Callable[..., Any], *args: Any) -> Any:
+            result = await offload(function, *args)
+            if function == small.store.assign_all:
+                asyncio.get_running_loop().call_soon(desk.dispatcher.void, ["phone-1"])
+            return result
+
+        desk = Desk(small, slow)
+        (guest,) = await desk.ask("phone-1")
+        assert guest.told == [("unavailable", "the assignment became void: come again")]
+
+    run(main())
+
+
+def test_stopping_sends_away_who_waits_and_who_comes(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0}))
+        _, waiting = await desk.ask("d0", "d1")
+        desk.dispatcher.stop("the coordinator restarts")
+        (late,) = await desk.ask("d2")
+        assert waiting.told == late.told == [(30.0, "the coordinator restarts")]
+        desk.dispatcher.ended("d0")
+        await asyncio.sleep(0.001)
+        assert desk.dispatcher.scheduler.working == {}
+
+    run(main())
+
+
+def test_a_device_beyond_its_bytes_of_a_day_is_sent_away_until_the_day_is_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, limits={"bytes_per_day": 1000}))
+        await desk.ask("phone-1")
+        desk.dispatcher.ended("phone-1")
+        desk.state.device("phone-1").earlier.down = 1000
+        await asyncio.sleep(3600)
+        (guest,) = await desk.ask("phone-1")
+        ((seconds, reason),) = guest.told
+        assert seconds == pytest.approx(23 * 3600, abs=1)
+        assert "as many bytes as it may" in reason
+
+    run(main())
+
+
+def test_closing_stops_the_timer(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"deadline_seconds": 10}))
+        await desk.ask("phone-1")
+        desk.dispatcher.close()
+        await asyncio.sleep(100)
+        assert desk.state.device("phone-1").failures == 0
+
+    run(main())

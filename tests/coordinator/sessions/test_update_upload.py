@@ -1,0 +1,322 @@
+"""An update's way in: offered, fetched, checked, written down, and acknowledged once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.scheduling.dispatcher import Dispatcher
+from coordinator.sessions import update_upload
+from coordinator.sessions.update_upload import UpdateUpload
+from coordinator.simulation.virtual_time import run
+from coordinator.store.records import AssignmentRecord
+from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.frames import Chunk
+from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Fetch, Message, Name, Offer, Rejected, Sha256, decode
+from mobile_sdk.protocol.session import Received, State
+
+from ..small_run import SmallRun, accept_update, make_run, update_bytes
+
+
+class Hand:
+    """A device that is in and has work; offers and chunks are given to the upload by hand."""
+
+    def __init__(self, small: SmallRun, device: str = "phone-1", tier: str = "small") -> None:
+        self.small = small
+        self.state = small.state()
+        self.state.store.enrol(device, b"s" * 32, 0.0)
+        self.record: AssignmentRecord = self.state.store.assign(device, 0, tier, 0.0)
+        self.dispatcher = Dispatcher(self.state)
+        self.now = 0.0
+        self.device = device
+        self.connect()
+
+    def connect(self) -> None:
+        """A connection: the first, or the one after a break."""
+        self.session = CoordinatorSession(run="small", key=self.small.key.public, sign=self.small.key.sign_challenge)
+        self.session.state = State.OPEN
+        self.status = self.state.device(self.device)
+        self.upload = UpdateUpload(
+            self.state, self.session, self.dispatcher, self.device, self.status, lambda: self.now
+        )
+
+    def said(self) -> list[Message]:
+        return [decode(frame) for frame in self.session.frames_to_send() if isinstance(frame, str)]
+
+    async def offer(self, content: bytes, *, follows: bool = False, **changes: Any) -> list[Message]:
+        """Offer ``content``; what was answered."""
+        ref = ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content))
+        report = {"version": self.record.version, "samples": 10} | changes.pop("report", {})
+        fields: dict[str, Any] = {"assignment": Name(self.record.id), "artifact": ref} | changes
+        await self.upload.offered(Offer(report=report, follows=follows, **fields))
+        return self.said()
+
+    async def send(self, content: bytes, start: int, stop: int) -> list[Message]:
+        """Send part of ``content``; what was answered."""
+        chunk = Chunk(hashlib.sha256(content).hexdigest(), start, memoryview(content)[start:stop])
+        await self.upload.received(Received(chunk, stop == len(content)))
+        return self.said()
+
+
+def test_an_update_is_fetched_written_down_and_acknowledged_in_this_order(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        (fetch,) = await hand.offer(content)
+        assert fetch == Fetch(Sha256(hashlib.sha256(content).hexdigest()), 0)
+        assert hand.status.state == "uploading"
+        (ack,) = await hand.send(content, 0, 100)
+        assert getattr(ack, "offset", None) == 100
+        assert hand.state.store.buffered() == []
+        assert await hand.send(content, 100, len(content)) == [Accepted(Name("a00000001"), 0, False)]
+        assert [record.assignment for record in hand.state.store.buffered()] == ["a00000001"]
+        (update,) = hand.state.buffer.all()
+        assert update.delta.tolist() == [1.0, 1.0]
+        assert (hand.status.state, hand.status.updates, hand.status.staleness) == ("idle", 1, 0)
+        assert hand.dispatcher.assignment("phone-1") is None, "its work is done"
+
+    run(main())
+
+
+def test_an_update_that_follows_its_offer_is_not_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        assert await hand.offer(content, follows=True) == []
+        assert [type(message) for message in await hand.send(content, 0, len(content))] == [Accepted]
+
+    run(main())
+
+
+def test_an_update_that_is_offered_again_is_acknowledged_and_counted_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, len(content))
+        assert await hand.offer(content) == [Accepted(Name("a00000001"), 0, True)]
+        assert len(hand.state.buffer) == 1
+        assert hand.status.updates == 1
+
+    run(main())
+
+
+def test_a_broken_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, 100)
+        await hand.upload.leave()
+        hand.connect()
+        (fetch,) = await hand.offer(content)
+        assert fetch == Fetch(Sha256(hashlib.sha256(content).hexdigest()), 100)
+        assert [type(message) for message in await hand.send(content, 100, len(content))] == [Accepted]
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+    run(main())
+
+
+def test_what_a_crash_has_torn_is_fetched_from_the_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, 100)
+        await hand.upload.leave()
+        (part,) = (tmp_path / "state" / "incoming").iterdir()
+        part.write_bytes(b"\0" * 100)
+        hand.connect()
+        await hand.offer(content)
+        (fetch,) = await hand.send(content, 100, len(content))
+        assert fetch == Fetch(Sha256(hashlib.sha256(content).hexdigest()), 0)
+        assert [type(message) for message in await hand.send(content, 0, len(content))] == [Accepted]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"assignment": Name("a00000009")}, "unknown-assignment"),
+        ({"assignment": Name("made-up")}, "unknown-assignment"),
+        ({"report": {"version": 7}}, "unknown-version"),
+        ({"report": {"samples": 0}}, "report"),
+        ({"report": {"samples": 1.5}}, "report"),
+        ({"report": {"samples": True}}, "report"),
+        ({"artifact": ArtifactRef(Sha256("ab" * 32), 100_009)}, "size"),
+        ({"artifact": ArtifactRef(Sha256("ab" * 32), 100, "zlib")}, "payload"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_before_it_is_sent(tmp_path: Path, changes: dict[str, Any], code: str) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        (rejected,) = await hand.offer(update_bytes("small"), **changes)
+        assert isinstance(rejected, Rejected)
+        assert rejected.code == code
+        assert hand.status.failures == 1
+        assert hand.state.store.buffered() == []
+
+    run(main())
+
+
+def test_an_update_of_the_largest_size_that_a_tier_can_have_is_fetched(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        most = 2 * 4 + 100_000
+        (fetch,) = await hand.offer(b"", artifact=ArtifactRef(Sha256("ab" * 32), most))
+        assert isinstance(fetch, Fetch)
+
+    run(main())
+
+
+def test_the_assignment_of_another_device_is_refused_and_stays_open(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        hand.state.store.enrol("phone-2", b"t" * 32, 0.0)
+        other = hand.state.store.assign("phone-2", 0, "small", 0.0)
+        (rejected,) = await hand.offer(update_bytes("small"), assignment=Name(other.id))
+        assert isinstance(rejected, Rejected)
+        assert rejected.code == "unknown-assignment"
+        assert hand.state.store.open_assignment("phone-2") == other
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"no safetensors file at all" * 10, "payload"),
+        (update_bytes("large"), "payload"),
+        (update_bytes("small", float("nan")), "not-finite"),
+        (update_bytes("small", float("inf")), "not-finite"),
+    ],
+)
+def test_what_has_come_is_checked_before_it_is_written_down(tmp_path: Path, content: bytes, code: str) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        await hand.offer(content)
+        (rejected,) = await hand.send(content, 0, len(content))
+        assert isinstance(rejected, Rejected)
+        assert rejected.code == code
+        assert hand.state.store.buffered() == []
+        assert hand.state.store.open_assignment("phone-1") is None
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+    run(main())
+
+
+def test_an_update_of_a_version_that_was_rolled_back_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        versions = small.state().versions
+        versions.commit(versions.vector, {}, {}, [], [], 0.0)
+        hand = Hand(small)
+        hand.record = hand.state.store.assign("phone-1", 1, "small", 0.0)
+        hand.dispatcher = Dispatcher(hand.state)
+        hand.connect()
+        hand.state.versions.roll_back(0, [], [], 0.0, by="anna", why="worse")
+        (rejected,) = await hand.offer(update_bytes("small"))
+        assert isinstance(rejected, Rejected)
+        assert (rejected.code, rejected.message) == ("rolled-back", "version 1 was rolled back: the update is void")
+
+    run(main())
+
+
+def test_a_stale_update_is_refused_beyond_the_limit_and_taken_at_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path, merge={"staleness": {"maximum": 1}}))
+        versions = hand.state.versions
+        versions.commit(versions.vector, {}, {}, [], [], 0.0)
+        assert [type(message) for message in await hand.offer(update_bytes("small"))] == [Fetch]
+        hand.connect()
+        versions.commit(versions.vector, {}, {}, [], [], 0.0)
+        (rejected,) = await hand.offer(update_bytes("small"))
+        assert isinstance(rejected, Rejected)
+        assert (rejected.code, rejected.message) == (
+            "stale",
+            "the update is 2 versions old; this run takes 1 at the most",
+        )
+
+    run(main())
+
+
+def test_after_the_end_updates_are_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        hand.state.finish("enough", {})
+        (rejected,) = await hand.offer(update_bytes("small"))
+        assert isinstance(rejected, Rejected)
+        assert rejected.code == "finished"
+
+    run(main())
+
+
+def test_a_full_buffer_lets_a_device_wait_and_sends_it_away_after_a_while(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path, merge={"buffer": 1, "limit": 1}))
+        accept_update(hand.state, "phone-2")
+        loop_time = hand.state.clock.monotonic
+        before = loop_time()
+        with pytest.raises(Refused, match="more updates wait than are merged just now") as refused:
+            await hand.offer(update_bytes("small"))
+        assert refused.value.code == "unavailable"
+        assert loop_time() - before == update_upload.ROOM_SECONDS
+        hand.state.buffer.remove(hand.state.buffer.all())
+        assert [type(message) for message in await hand.offer(update_bytes("small"))] == [Fetch]
+
+    run(main())
+
+
+def test_two_updates_at_once_and_chunks_without_an_offer_break_the_protocol(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        with pytest.raises(ProtocolError, match="of an upload that was not offered"):
+            await hand.send(content, 0, 100)
+        await hand.offer(content)
+        with pytest.raises(ProtocolError, match="while another is on its way"):
+            await hand.offer(content)
+
+    run(main())
+
+
+def test_a_device_that_gives_its_work_back_gets_other_work(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        await hand.upload.failed(hand.record.id)
+        assert hand.state.store.open_assignment("phone-1") is None
+        assert hand.dispatcher.assignment("phone-1") is None
+        device = hand.state.store.device("phone-1")
+        assert device is not None
+        assert device.failures == hand.status.failures == 1
+
+    run(main())
+
+
+def test_a_device_cannot_give_back_the_work_of_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        hand.state.store.enrol("phone-2", b"t" * 32, 0.0)
+        other = hand.state.store.assign("phone-2", 0, "small", 0.0)
+        await hand.upload.failed(other.id)
+        assert hand.state.store.open_assignment("phone-2") == other
+
+    run(main())
+
+
+def test_what_is_forgotten_takes_no_memory_and_is_not_spooled(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, 100)
+        hand.upload.forget()
+        await hand.upload.leave()
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+    run(main())

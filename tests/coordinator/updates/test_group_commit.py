@@ -1,0 +1,122 @@
+"""Updates that come while others are being written are written together, and delivered once each is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.errors import StoreUnavailable
+from coordinator.run_state import RunState
+from coordinator.simulation.virtual_time import offload, run
+from coordinator.store.records import UpdateRecord
+from coordinator.updates.buffer import BufferedUpdate
+from coordinator.updates.group_commit import GroupCommit
+from mobile_sdk.clock import Offload
+from mobile_sdk.manifest import FileEntry
+
+from ..small_run import make_run, update_bytes
+
+CONTENT = update_bytes("small")
+DELTA = np.ones(2, np.float32)
+
+
+def assigned(state: RunState, count: int) -> list[UpdateRecord]:
+    """Updates of as many devices, not yet written down."""
+    records = []
+    for number in range(count):
+        state.store.enrol(f"d{number}", b"s" * 32, 0.0)
+        work = state.store.assign(f"d{number}", 0, "small", 0.0)
+        records.append(
+            UpdateRecord(work.id, work.device, 0, "small", FileEntry.of(CONTENT), {"samples": 1, "version": 0}, 0.0)
+        )
+    return records
+
+
+class Writer:
+    """A group commit; keeps the sizes of its groups, and what it delivered."""
+
+    def __init__(self, state: RunState, through: Offload = offload) -> None:
+        self.groups: list[int] = []
+        self.delivered: list[str] = []
+        self.state = state
+
+        async def counted(function: Callable[..., Any], *args: Any) -> Any:
+            self.groups.append(len(args[0]))
+            await asyncio.sleep(0.1)
+            return await through(function, *args)
+
+        self.commit = GroupCommit(state.store, self._deliver, counted)
+
+    def _deliver(self, update: BufferedUpdate) -> None:
+        assert self.state.store.is_accepted(update.record.assignment), "not before it is durable"
+        self.delivered.append(update.record.assignment)
+
+    async def accept(self, *records: UpdateRecord) -> list[Any]:
+        tasks = []
+        for record in records:
+            tasks.append(asyncio.create_task(self.commit.accept(record, CONTENT, DELTA)))
+            await asyncio.sleep(0.01)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_what_comes_while_one_is_written_is_written_as_one_group(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        writer, records = Writer(state), assigned(state, 5)
+        assert await writer.accept(*records) == [True] * 5
+        assert writer.groups == [1, 4]
+        assert writer.delivered == [record.assignment for record in records]
+        assert [record.assignment for record in state.store.buffered()] == writer.delivered
+
+    run(main())
+
+
+def test_an_update_that_is_handed_in_twice_is_delivered_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        writer, (first, second) = Writer(state), assigned(state, 2)
+        assert await writer.accept(first, second, second) == [True, True, False]
+        assert await writer.accept(first) == [False]
+        assert writer.delivered == [first.assignment, second.assignment]
+
+    run(main())
+
+
+def test_of_a_group_that_cannot_be_written_nobody_is_acknowledged_and_the_next_is_tried(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        full = True
+
+        async def disk(function: Callable[..., Any], *args: Any) -> Any:
+            if full:
+                raise StoreUnavailable("the disk is full")
+            return await offload(function, *args)
+
+        writer, records = Writer(state, disk), assigned(state, 3)
+        answers = await writer.accept(*records)
+        assert [str(answer) for answer in answers] == ["the disk is full"] * 3
+        assert writer.delivered == []
+        full = False
+        assert await writer.accept(*records) == [True] * 3
+
+    run(main())
+
+
+def test_a_device_that_leaves_while_its_update_is_written_takes_nobody_along(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        writer, (first, second) = Writer(state), assigned(state, 2)
+        leaving = asyncio.create_task(writer.commit.accept(first, CONTENT, DELTA))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert await writer.accept(second) == [True]
+        assert writer.delivered == [first.assignment, second.assignment], "it is durable, acknowledged or not"
+
+    run(main())
