@@ -92,6 +92,7 @@ class Coordinator:
         self._sessions: dict[str, DeviceConnection] = {}
         self._tasks = BackgroundTasks()
         self._left = asyncio.Event()
+        self._leaving = 0  # connections that have ended, whose accounts are being settled
         self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._changed.set)
         self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
         self._pruned_at = -math.inf
@@ -112,11 +113,13 @@ class Coordinator:
                 del self._sessions[session.device]
                 self.dispatcher.left(session.device)
                 self.state.federated.lost(session.device)
+            self._leaving += 1
             try:
                 await session.leave()
             except StoreUnavailable as error:
                 log.error("the traffic of %s is not counted: %s", session.device, error)
             finally:
+                self._leaving -= 1
                 self._left.set()
 
     def greet(self, session: DeviceConnection) -> None:
@@ -268,8 +271,8 @@ class Coordinator:
         self.dispatcher.close()
 
     async def drained(self) -> None:
-        """Wait until every device has left; they do when they hear that the run has ended."""
-        while self._sessions:
+        """Wait until every device has left, and what it moved is written down; they leave when the run has ended."""
+        while self._sessions or self._leaving:
             self._left.clear()
             await self._left.wait()
 

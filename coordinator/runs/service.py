@@ -1,4 +1,4 @@
-"""Several runs behind one door: a device's first message says which one it wants."""
+"""Several runs behind one port: a device's first message names the run that it wants."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 # How long a device that comes while the coordinator shuts down stays away.
 RESTART_SECONDS = 15.0
+
+# How long dismissed devices have to close their connections before the state directories are given back.
+FAREWELL_SECONDS = 5.0
 
 
 class Service:
@@ -128,6 +131,9 @@ class Service:
         await asyncio.gather(
             *(running.coordinator.dismiss("unavailable", "the coordinator restarts") for running in runs)
         )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await asyncio.gather(*(running.coordinator.drained() for running in runs))
         for running in runs:
             await running.close()
         self._runs.clear()

@@ -1,0 +1,104 @@
+"""A run, opened: it merges until it ends, leaves its summary and weights, and can be taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.errors import StoreError
+from coordinator.runs.served_run import ServedRun, open_run
+from coordinator.simulation.virtual_time import run
+from mobile_sdk import safetensors
+
+from ..small_run import START_WEIGHTS, accept_update, make_run
+
+
+def opened(folder: Path, **sections: Any) -> ServedRun:
+    """A run that was planned before, opened from its files."""
+    small = make_run(folder, **sections)
+    small.store.close()
+    return open_run(small.config, lambda text: None)
+
+
+def test_a_run_that_has_ended_leaves_its_summary_and_its_weights(tmp_path: Path) -> None:
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1}, stop={"versions": 1})
+        accept_update(running.coordinator.state, "phone-1")
+        running.start()
+        await running.ended()
+        assert running.finished is not None
+        assert not running.failed
+        folder = running.config.run.state
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["ended"] == "version 1 has reached the limit of 1"
+        assert (summary["run"], summary["updates_merged"]) == ("small", 1)
+        arrays, metadata = safetensors.loads((folder / "weights.safetensors").read_bytes())
+        assert metadata == {"version": "1"}
+        assert np.array_equal(arrays["head"], START_WEIGHTS[7:] + 1)
+        await running.close()
+
+    run(main())
+
+
+def test_a_finished_run_that_is_started_again_goes_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1})
+        running.start()
+        await asyncio.sleep(0.1)
+        await running.coordinator.phases.enter("finished", "enough", by="anna")
+        await running.ended()
+        await running.coordinator.phases.enter("running", "once more", by="anna")
+        running.start()
+        assert running.finished is None
+        accept_update(running.coordinator.state, "phone-1")
+        await asyncio.sleep(0.1)
+        assert running.coordinator.state.versions.newest.version == 1
+        running.start()  # it runs already
+        await running.close()
+
+    run(main())
+
+
+def test_closing_gives_the_state_directory_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        running = opened(tmp_path)
+        running.start()
+        await asyncio.sleep(0.1)
+        with pytest.raises(StoreError, match="another coordinator uses the state directory"):
+            make_run(tmp_path)
+        await running.close()
+        make_run(tmp_path).store.close()
+
+    run(main())
+
+
+def test_a_state_directory_of_another_run_is_refused_and_given_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        small.store.close()
+        section = small.config.run.model_copy(update={"name": "other"})
+        with pytest.raises(StoreError, match="holds the run 'small', not 'other'"):
+            open_run(small.config.model_copy(update={"run": section}), lambda text: None)
+        make_run(tmp_path).store.close()
+
+    run(main())
+
+
+def test_a_task_without_held_out_data_has_no_metrics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1}, stop={"versions": 1})
+        accept_update(running.coordinator.state, "phone-1")
+        running.start()
+        await running.ended()
+        assert running.coordinator.state.versions.newest.metrics == {}
+        await running.close()
+
+    with caplog.at_level(logging.ERROR):
+        run(main())
+    assert caplog.messages == []
