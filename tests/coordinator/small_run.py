@@ -25,7 +25,15 @@ from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier, load_tiers
 from coordinator.run_state import RunState
 from coordinator.simulation.virtual_time import START, VirtualClock, offload
-from coordinator.store.records import RunRecord, TierRecord, UpdateRecord, VersionRecord
+from coordinator.store.interface import Store
+from coordinator.store.records import (
+    AssignmentRecord,
+    AssignmentRequest,
+    RunRecord,
+    TierRecord,
+    UpdateRecord,
+    VersionRecord,
+)
 from coordinator.store.sqlite import SqliteStore
 from coordinator.updates.buffer import BufferedUpdate
 from coordinator.versions.files import put_weights
@@ -40,7 +48,20 @@ from mobile_sdk.protocol.device_session import DeviceSession
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Assign, Name, Ready, Rejected, Sha256, Welcome
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received
 
-__all__ = ["LAYOUT", "SUBSETS", "Device", "SmallRun", "Wire", "accept_update", "make_run", "pair", "update_bytes"]
+__all__ = [
+    "LAYOUT",
+    "SUBSETS",
+    "Device",
+    "SmallRun",
+    "Wire",
+    "accept_update",
+    "added",
+    "give_work",
+    "make_run",
+    "open_work",
+    "pair",
+    "update_bytes",
+]
 
 LAYOUT = Layout([Parameter("frozen", (3,)), Parameter("body", (4,)), Parameter("head", (2,))])
 SUBSETS = {"small": Subset(LAYOUT, {"head": None}), "large": Subset(LAYOUT, {"body": None, "head": None})}
@@ -89,7 +110,7 @@ def make_run(folder: Path, **sections: Mapping[str, Any]) -> SmallRun:
 
 
 def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
-    (program,) = store.put(b"program")
+    (program,) = store.artifacts.put(b"program")
     records = []
     for name, subset in SUBSETS.items():
         manifest = Manifest(
@@ -106,12 +127,12 @@ def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
             micro_batch=1,
             memory=Memory(NEEDS[name], 0, NEEDS[name]),
         ).to_bytes()
-        (entry,) = store.put(manifest)
+        (entry,) = store.artifacts.put(manifest)
         refs = [ArtifactRef(Sha256(file.sha256), file.size) for file in (entry, program)]
         records.append(TierRecord(name, 1, NEEDS[name], refs[0], key.sign(manifest), refs[1], None))
     views = LAYOUT.views(START_WEIGHTS)
     grid = Grid.of({name: views[name] for name in ("body", "head")}) if config.payload.differences else None
-    put = put_weights(store, LAYOUT, list(SUBSETS.values()), START_WEIGHTS, grid)
+    put = put_weights(store.artifacts, LAYOUT, list(SUBSETS.values()), START_WEIGHTS, grid)
     first = VersionRecord(0, -1, put.weights, {}, START, kind="initial", private=put.private)
     plans = {
         "task": config.run.task,
@@ -128,15 +149,26 @@ def update_bytes(tier: str, value: float = 1.0) -> bytes:
     return safetensors.dumps(*encode_update(arrays, UpdateFormat(), 0))
 
 
+def give_work(store: Store, device: str, tier: str = "small", *, version: int = 0, at: float = 0.0) -> AssignmentRecord:
+    """An assignment for a device that has enrolled."""
+    (record,) = store.assignments.assign([AssignmentRequest(device, version, tier, at)])
+    return record
+
+
+def open_work(store: Store, device: str) -> AssignmentRecord | None:
+    """What a device is working on, by the store."""
+    return next((record for record in store.assignments.open() if record.device == device), None)
+
+
 def accept_update(run: RunState, device: str, *, tier: str = "small", value: float = 1.0) -> BufferedUpdate:
     """Enrol a device where it is new, assign the newest version to it, and write its update into store and buffer."""
-    run.store.enrol(device, b"s" * 32, run.clock.wall())
-    assignment = run.store.assign(device, run.versions.newest.version, tier, run.clock.wall())
+    run.store.devices.enrol(device, b"s" * 32, run.clock.wall())
+    assignment = give_work(run.store, device, tier, version=run.versions.newest.version, at=run.clock.wall())
     content = update_bytes(tier, value)
     report = {"version": assignment.version, "samples": 10}
     entry = FileEntry.of(content)
     record = UpdateRecord(assignment.id, device, assignment.version, tier, entry, report, run.clock.wall())
-    run.store.accept([(record, content)])
+    run.store.updates.accept([(record, content)])
     update = BufferedUpdate(record, np.full(len(SUBSETS[tier].positions()), value, np.float32))
     run.buffer.add(update)
     return update

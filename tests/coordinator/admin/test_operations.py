@@ -39,7 +39,7 @@ async def operated(folder: Path, **sections: Any) -> AsyncIterator[tuple[SmallRu
 
 def actions(running: ServedRun) -> list[tuple[str, str]]:
     """Who did what, by the audit log."""
-    return [(entry.actor, entry.action) for entry in running.store.audit_log()]
+    return [(entry.actor, entry.action) for entry in running.store.audit.entries()]
 
 
 def test_phases_follow_the_operator(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_rollback_repeats_an_older_version_and_says_why(tmp_path: Path) -> Non
             assert (record["version"], record["parent"], record["kind"]) == (2, 0, "rollback")
             listed = await anna.versions()
             assert [(v["version"], v["current_line"]) for v in listed] == [(0, True), (1, False), (2, True)]
-            last = running.store.audit_log()[-1]
+            last = running.store.audit.entries()[-1]
             assert (last.actor, last.action, last.details["why"]) == ("anna", "rolled back", "it was better")
 
     run(main())
@@ -105,7 +105,7 @@ def test_weights_can_be_exported_of_the_newest_or_of_any_version(tmp_path: Path)
             arrays, metadata = safetensors.loads(content)
             assert (number, metadata) == (1, {"run": "small", "version": "1"})
             assert np.array_equal(arrays["head"], START_WEIGHTS[7:] + 1)
-            assert running.store.audit_log()[-1].details["sha256"] == hashlib.sha256(content).hexdigest()
+            assert running.store.audit.entries()[-1].details["sha256"] == hashlib.sha256(content).hexdigest()
             number, content = await anna.weights(0)
             assert np.array_equal(safetensors.loads(content)[0]["head"], START_WEIGHTS[7:])
 

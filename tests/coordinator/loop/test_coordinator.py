@@ -60,9 +60,9 @@ def test_a_full_buffer_becomes_a_version_that_devices_hear_of(tmp_path: Path) ->
                 assert (told.version, told.staleness, told.weight) == (1, 0, 1.0)
                 assert await device.expect(Announce) == Announce(1, {"accuracy": 2.0})
         assert added(coordinator.state.versions.vector).tolist() == [0.0] * 3 + [2.0] * 6
-        (_, version) = small.store.versions()
+        (_, version) = small.store.versions.all()
         assert (version.version, version.parent, version.metrics) == (1, 0, {"accuracy": 2.0})
-        assert small.store.buffered() == []
+        assert small.store.updates.buffered() == []
         assert coordinator.status().merged == 2
         assert len(coordinator.state.buffer) == 0
 
@@ -201,8 +201,8 @@ def test_updates_that_became_too_old_while_they_waited_are_discarded(tmp_path: P
             await asyncio.sleep(0.001)
             assert versions.newest.version == 1
             assert [update.record.device for update in coordinator.state.buffer.all()] == ["phone-2"]
-            assert small.store.is_accepted(stale.record.assignment)
-            assert [record.device for record in small.store.buffered()] == ["phone-2"]
+            assert small.store.updates.is_accepted(stale.record.assignment)
+            assert [record.device for record in small.store.updates.buffered()] == ["phone-2"]
 
     run(main())
 
@@ -219,7 +219,7 @@ def test_a_merge_that_hurts_is_rolled_back_and_after_three_the_run_is_paused(tmp
                 assert coordinator.state.phase == "running"
                 accept_update(coordinator.state, "phone-1", value=5.0)
                 await asyncio.sleep(0.001)
-            assert [record.kind for record in small.store.versions()][-6:] == ["merge", "rollback"] * 3
+            assert [record.kind for record in small.store.versions.all()][-6:] == ["merge", "rollback"] * 3
             assert added(versions.vector).tolist() == [0.0] * 9
             assert coordinator.state.phase == "paused"
             assert coordinator.state.reason.startswith("rolling back did not help: accuracy went from 0.0000 to")
@@ -243,7 +243,7 @@ def test_a_rollback_voids_what_was_based_on_later_versions_and_nothing_else(tmp_
             record = await coordinator.roll_back(0, "worse", by="anna")
             assert (record.version, record.parent, record.kind) == (2, 0, "rollback")
             assert [update.record.assignment for update in state.buffer.all()] == [early.record.assignment]
-            assert late.record.assignment not in [record.assignment for record in small.store.buffered()]
+            assert late.record.assignment not in [record.assignment for record in small.store.updates.buffered()]
             answer = await device.upload(assign, update_bytes("large"))
             assert isinstance(answer, Rejected)
             assert (await device.work()).version == 2
@@ -301,7 +301,7 @@ def test_old_versions_lose_their_files_and_never_the_newest(tmp_path: Path) -> N
             for _ in range(5):
                 accept_update(coordinator.state, "phone-1")
                 await asyncio.sleep(loop_module.PRUNE_SECONDS + 1)
-            kept = [record.version for record in small.store.versions() if not record.pruned]
+            kept = [record.version for record in small.store.versions.all() if not record.pruned]
             assert kept[-1] == 5
             assert len(kept) <= 3, "two, and one that an update was based on"
             assert not coordinator.state.versions.has_weights(0)

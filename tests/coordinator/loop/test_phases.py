@@ -31,7 +31,7 @@ class Life:
         self.small = small
         self.state = state or small.state()
         self.dispatcher = Dispatcher(self.state)
-        self.watch = MetricWatch(small.config.evaluation, small.store.versions())
+        self.watch = MetricWatch(small.config.evaluation, small.store.versions.all())
         self.changes = 0
         self.phases = Phases(self.state, small.config.stop, self.dispatcher, self.watch, self._changed)
 
@@ -53,7 +53,7 @@ def test_a_phase_is_durable_with_its_reason_and_in_the_audit_log(tmp_path: Path)
         assert (life.state.phase, life.state.reason) == ("running", "started by anna")
         assert life.changes == 1
         assert life.small.store.phase() == ("running", "started by anna")
-        last = life.small.store.audit_log()[-1]
+        last = life.small.store.audit.entries()[-1]
         assert (last.actor, last.action, last.subject) == ("anna", "running", "run")
 
     run(main())

@@ -20,7 +20,7 @@ from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import EXECUTORCH_VERSION
 from mobile_sdk.protocol.messages import Assign, Evaluate, Name, Ready
 
-from ..small_run import SmallRun, make_run
+from ..small_run import SmallRun, make_run, open_work
 
 
 @dataclasses.dataclass
@@ -60,7 +60,7 @@ class Desk:
         """Devices that have enrolled ask for work, at the same time."""
         guests = [Guest(name) for name in names]
         for guest in guests:
-            self.state.store.enrol(guest.device, b"s" * 32, 0.0)
+            self.state.store.devices.enrol(guest.device, b"s" * 32, 0.0)
             ready = Ready(budget, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False)
             await self.dispatcher.ask(guest, ready)
         await asyncio.sleep(0.001)
@@ -84,7 +84,7 @@ def test_a_device_gets_the_newest_version_in_the_largest_program_that_fits(tmp_p
         assert assign.weights == desk.state.versions.newest.weights
         assert assign.settings["learning_rate"] == 0.5
         assert assign.payload["dtype"] == "int8"
-        record = desk.state.store.open_assignment("phone-1")
+        record = open_work(desk.state.store, "phone-1")
         assert record == desk.dispatcher.assignment("phone-1")
         assert record is not None
         assert (record.version, record.tier) == (1, "small")
@@ -118,13 +118,15 @@ def test_devices_that_ask_while_others_are_written_down_are_written_down_togethe
         small = make_run(tmp_path)
 
         async def slow(function: Callable[..., Any], *args: Any) -> Any:
-            if function == small.store.assign_all:
+            if function == small.store.assignments.assign:
                 groups.append(len(args[0]))
-                await asyncio.sleep(0.0001)
+                await asyncio.sleep(0.01)
             return await offload(function, *args)
 
         desk = Desk(small, slow)
-        guests = await desk.ask(*(f"d{number}" for number in range(5)))
+        guests = await desk.ask("d0")  # it is being written down
+        guests += await desk.ask(*(f"d{number}" for number in range(1, 5)))
+        await asyncio.sleep(0.1)
         assert sorted(guest.told[0].assignment for guest in guests) == [f"a{n:08d}" for n in range(1, 6)]
         assert groups == [1, 4]
 
@@ -174,7 +176,7 @@ def test_open_assignments_have_their_places_after_a_restart(tmp_path: Path) -> N
         await asyncio.sleep(101)
         assert isinstance(second.told[0], Assign), "the first has not come back in time"
         assert again.state.device("d0").failures == 1
-        device = small.store.device("d0")
+        device = small.store.devices.find("d0")
         assert device is not None
         assert device.failures == 1
 
@@ -187,7 +189,7 @@ def test_a_full_disk_sends_devices_away_and_their_places_are_free(tmp_path: Path
         small = make_run(tmp_path, scheduling={"concurrency": 1})
 
         async def disk(function: Callable[..., Any], *args: Any) -> Any:
-            if full and function == small.store.assign_all:
+            if full and function == small.store.assignments.assign:
                 raise StoreUnavailable("the disk is full")
             return await offload(function, *args)
 
@@ -208,7 +210,7 @@ def test_work_that_became_void_is_not_given(tmp_path: Path) -> None:
 
         async def slow(function: Callable[..., Any], *args: Any) -> Any:
             result = await offload(function, *args)
-            if function == small.store.assign_all:
+            if function == small.store.assignments.assign:
                 asyncio.get_running_loop().call_soon(desk.dispatcher.void, ["phone-1"])
             return result
 

@@ -65,12 +65,12 @@ def test_a_device_is_let_in_trains_and_hands_in(tmp_path: Path) -> None:
             assert office.state.device("phone-1").state == "training"
             assert office.state.device("phone-1").tier == "large"
             for ref in (assign.manifest, *assign.weights):
-                assert await device.download(ref) == small.store.artifact(ref.sha256).read_bytes()
+                assert await device.download(ref) == small.store.artifacts.path(ref.sha256).read_bytes()
             await asyncio.sleep(1)  # the last acknowledgement arrives
             assert office.state.device("phone-1").state == "training"
             assert isinstance(await device.upload(assign, update_bytes("large")), Accepted)
             await device.wire.close()
-        record = small.store.device("phone-1")
+        record = small.store.devices.find("phone-1")
         assert record is not None
         assert (record.bytes_up, record.bytes_down) == (7, 9)
         assert record.last_seen is not None

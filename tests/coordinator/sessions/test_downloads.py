@@ -57,7 +57,7 @@ def test_every_file_of_an_assignment_can_be_fetched_and_no_other(tmp_path: Path)
         await desk.downloads.allow(desk.assign)
         for ref in (desk.assign.manifest, desk.assign.program, *weights):
             await desk.downloads.send(FetchRequested(ref.sha256, 0))
-            assert desk.sent() == small.store.artifact(ref.sha256).read_bytes()
+            assert desk.sent() == small.store.artifacts.path(ref.sha256).read_bytes()
         other = small.tiers[0].record.manifest.sha256  # of the run, but of another tier
         with pytest.raises(Refused) as refused:
             await desk.downloads.send(FetchRequested(other, 0))
@@ -83,7 +83,7 @@ def test_a_download_goes_on_where_it_stopped_but_not_beyond_the_end(tmp_path: Pa
         small = make_run(tmp_path)
         desk = Desk(small)
         ref = desk.assign.manifest
-        content = small.store.artifact(ref.sha256).read_bytes()
+        content = small.store.artifacts.path(ref.sha256).read_bytes()
         await desk.downloads.allow(desk.assign)
         await desk.downloads.send(FetchRequested(ref.sha256, 100))
         assert desk.sent() == content[100:]
@@ -125,10 +125,10 @@ def test_a_device_that_holds_the_last_version_gets_what_has_changed(
         (way,) = await desk.downloads.allow(assign)
         assert (way.target, way.base) == (assign.weights[-1].sha256, held[-1].sha256)
         await desk.downloads.send(FetchRequested(way.artifact.sha256, 0))
-        base = small.store.artifact(way.base).read_bytes()
+        base = small.store.artifacts.path(way.base).read_bytes()
         whole = io.BytesIO()
         apply_difference(base, desk.sent(), 1_000_000, whole)
-        assert whole.getvalue() == small.store.artifact(way.target).read_bytes()
+        assert whole.getvalue() == small.store.artifacts.path(way.target).read_bytes()
         monkeypatch.setattr(Downlink, "differences", None)  # known by now: nothing is made a second time
         assert await desk.downloads.allow(assign) == (way,)
 

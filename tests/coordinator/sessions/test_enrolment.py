@@ -72,7 +72,7 @@ def test_a_new_device_enrols_and_comes_back_with_its_secret_alone(tmp_path: Path
         small = make_run(tmp_path)
         state = small.state()
         assert await door(small, state).come_in() == "phone-1"
-        assert small.store.secret("phone-1") == SECRET
+        assert small.store.devices.secret("phone-1") == SECRET
         again = door(small, state, enrolled=True)
         assert [type(event) for event in await again.greet()] == [Proof]
 
@@ -114,7 +114,7 @@ def test_a_secret_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
         await opened.greet()
         with pytest.raises(Refused, match=f"has 32 bytes, not {size}"):
             await opened.enrolment.enrol(Enrol("", Hex("ab" * size)))
-        assert small.store.devices() == []
+        assert small.store.devices.all() == []
 
     run(main())
 
@@ -138,7 +138,7 @@ def test_a_token_lets_a_device_in_where_it_needs_one(
     async def main() -> None:
         small = make_run(tmp_path, server=server)
         digest = hashlib.sha256(b"invited").hexdigest()
-        small.store.add_token(TokenRecord("t1", digest, 1, None, 0.0), by="anna")
+        small.store.tokens.add(TokenRecord("t1", digest, 1, None, 0.0), by="anna")
         opened = door(small, small.state(), token=token)
         if enters:
             assert await opened.come_in() == "phone-1"
@@ -146,7 +146,7 @@ def test_a_token_lets_a_device_in_where_it_needs_one(
         with pytest.raises(Refused, match="token is wrong, used up, or has run out") as refused:
             await opened.come_in()
         assert refused.value.code == "enrolment"
-        assert small.store.devices() == []
+        assert small.store.devices.all() == []
 
     run(main())
 
@@ -156,7 +156,7 @@ def test_a_one_time_token_lets_one_device_in(tmp_path: Path) -> None:
         small = make_run(tmp_path, server={"open_enrolment": False})
         state = small.state()
         digest = hashlib.sha256(b"invited").hexdigest()
-        small.store.add_token(TokenRecord("t1", digest, 1, None, 0.0), by="anna")
+        small.store.tokens.add(TokenRecord("t1", digest, 1, None, 0.0), by="anna")
         await door(small, state, "phone-1", token="invited").come_in()
         with pytest.raises(Refused, match="used up"):
             await door(small, state, "phone-2", token="invited").come_in()
@@ -169,7 +169,7 @@ def test_a_revoked_device_is_told_so_once_it_has_proved_who_it_is(tmp_path: Path
         small = make_run(tmp_path)
         state = small.state()
         await door(small, state).come_in()
-        small.store.revoke("phone-1", 0.0, by="anna")
+        small.store.devices.revoke("phone-1", 0.0, by="anna")
         with pytest.raises(Refused) as refused:
             await door(small, state, enrolled=True).come_in()
         assert refused.value.code == "revoked"

@@ -19,7 +19,7 @@ from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Fetch, Message, Name, Offer, Rejected, Sha256, decode
 from mobile_sdk.protocol.session import Received, State
 
-from ..small_run import SmallRun, accept_update, make_run, update_bytes
+from ..small_run import SmallRun, accept_update, give_work, make_run, open_work, update_bytes
 
 
 class Hand:
@@ -28,8 +28,8 @@ class Hand:
     def __init__(self, small: SmallRun, device: str = "phone-1", tier: str = "small") -> None:
         self.small = small
         self.state = small.state()
-        self.state.store.enrol(device, b"s" * 32, 0.0)
-        self.record: AssignmentRecord = self.state.store.assign(device, 0, tier, 0.0)
+        self.state.store.devices.enrol(device, b"s" * 32, 0.0)
+        self.record: AssignmentRecord = give_work(self.state.store, device, tier)
         self.dispatcher = Dispatcher(self.state)
         self.now = 0.0
         self.device = device
@@ -71,9 +71,9 @@ def test_an_update_is_fetched_written_down_and_acknowledged_in_this_order(tmp_pa
         assert hand.status.state == "uploading"
         (ack,) = await hand.send(content, 0, 100)
         assert getattr(ack, "offset", None) == 100
-        assert hand.state.store.buffered() == []
+        assert hand.state.store.updates.buffered() == []
         assert await hand.send(content, 100, len(content)) == [Accepted(Name("a00000001"), 0, False)]
-        assert [record.assignment for record in hand.state.store.buffered()] == ["a00000001"]
+        assert [record.assignment for record in hand.state.store.updates.buffered()] == ["a00000001"]
         (update,) = hand.state.buffer.all()
         assert update.delta.tolist() == [1.0, 1.0]
         assert (hand.status.state, hand.status.updates, hand.status.staleness) == ("idle", 1, 0)
@@ -159,7 +159,7 @@ def test_what_cannot_be_taken_is_refused_before_it_is_sent(tmp_path: Path, chang
         assert isinstance(rejected, Rejected)
         assert rejected.code == code
         assert hand.status.failures == 1
-        assert hand.state.store.buffered() == []
+        assert hand.state.store.updates.buffered() == []
 
     run(main())
 
@@ -177,12 +177,12 @@ def test_an_update_of_the_largest_size_that_a_tier_can_have_is_fetched(tmp_path:
 def test_the_assignment_of_another_device_is_refused_and_stays_open(tmp_path: Path) -> None:
     async def main() -> None:
         hand = Hand(make_run(tmp_path))
-        hand.state.store.enrol("phone-2", b"t" * 32, 0.0)
-        other = hand.state.store.assign("phone-2", 0, "small", 0.0)
+        hand.state.store.devices.enrol("phone-2", b"t" * 32, 0.0)
+        other = give_work(hand.state.store, "phone-2")
         (rejected,) = await hand.offer(update_bytes("small"), assignment=Name(other.id))
         assert isinstance(rejected, Rejected)
         assert rejected.code == "unknown-assignment"
-        assert hand.state.store.open_assignment("phone-2") == other
+        assert open_work(hand.state.store, "phone-2") == other
 
     run(main())
 
@@ -203,8 +203,8 @@ def test_what_has_come_is_checked_before_it_is_written_down(tmp_path: Path, cont
         (rejected,) = await hand.send(content, 0, len(content))
         assert isinstance(rejected, Rejected)
         assert rejected.code == code
-        assert hand.state.store.buffered() == []
-        assert hand.state.store.open_assignment("phone-1") is None
+        assert hand.state.store.updates.buffered() == []
+        assert open_work(hand.state.store, "phone-1") is None
         assert list((tmp_path / "state" / "incoming").iterdir()) == []
 
     run(main())
@@ -216,7 +216,7 @@ def test_an_update_of_a_version_that_was_rolled_back_is_refused(tmp_path: Path) 
         versions = small.state().versions
         versions.commit(versions.vector, {}, {}, [], [], 0.0)
         hand = Hand(small)
-        hand.record = hand.state.store.assign("phone-1", 1, "small", 0.0)
+        hand.record = give_work(hand.state.store, "phone-1", version=1)
         hand.dispatcher = Dispatcher(hand.state)
         hand.connect()
         hand.state.versions.roll_back(0, [], [], 0.0, by="anna", why="worse")
@@ -289,9 +289,9 @@ def test_a_device_that_gives_its_work_back_gets_other_work(tmp_path: Path) -> No
     async def main() -> None:
         hand = Hand(make_run(tmp_path))
         await hand.upload.failed(hand.record.id)
-        assert hand.state.store.open_assignment("phone-1") is None
+        assert open_work(hand.state.store, "phone-1") is None
         assert hand.dispatcher.assignment("phone-1") is None
-        device = hand.state.store.device("phone-1")
+        device = hand.state.store.devices.find("phone-1")
         assert device is not None
         assert device.failures == hand.status.failures == 1
 
@@ -301,10 +301,10 @@ def test_a_device_that_gives_its_work_back_gets_other_work(tmp_path: Path) -> No
 def test_a_device_cannot_give_back_the_work_of_another(tmp_path: Path) -> None:
     async def main() -> None:
         hand = Hand(make_run(tmp_path))
-        hand.state.store.enrol("phone-2", b"t" * 32, 0.0)
-        other = hand.state.store.assign("phone-2", 0, "small", 0.0)
+        hand.state.store.devices.enrol("phone-2", b"t" * 32, 0.0)
+        other = give_work(hand.state.store, "phone-2")
         await hand.upload.failed(other.id)
-        assert hand.state.store.open_assignment("phone-2") == other
+        assert open_work(hand.state.store, "phone-2") == other
 
     run(main())
 

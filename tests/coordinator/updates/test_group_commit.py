@@ -19,7 +19,7 @@ from coordinator.updates.group_commit import GroupCommit
 from mobile_sdk.clock import Offload
 from mobile_sdk.manifest import FileEntry
 
-from ..small_run import make_run, update_bytes
+from ..small_run import give_work, make_run, update_bytes
 
 CONTENT = update_bytes("small")
 DELTA = np.ones(2, np.float32)
@@ -29,8 +29,8 @@ def assigned(state: RunState, count: int) -> list[UpdateRecord]:
     """Updates of as many devices, not yet written down."""
     records = []
     for number in range(count):
-        state.store.enrol(f"d{number}", b"s" * 32, 0.0)
-        work = state.store.assign(f"d{number}", 0, "small", 0.0)
+        state.store.devices.enrol(f"d{number}", b"s" * 32, 0.0)
+        work = give_work(state.store, f"d{number}")
         records.append(
             UpdateRecord(work.id, work.device, 0, "small", FileEntry.of(CONTENT), {"samples": 1, "version": 0}, 0.0)
         )
@@ -50,10 +50,10 @@ class Writer:
             await asyncio.sleep(0.1)
             return await through(function, *args)
 
-        self.commit = GroupCommit(state.store, self._deliver, counted)
+        self.commit = GroupCommit(state.store.updates, self._deliver, counted)
 
     def _deliver(self, update: BufferedUpdate) -> None:
-        assert self.state.store.is_accepted(update.record.assignment), "not before it is durable"
+        assert self.state.store.updates.is_accepted(update.record.assignment), "not before it is durable"
         self.delivered.append(update.record.assignment)
 
     async def accept(self, *records: UpdateRecord) -> list[Any]:
@@ -71,7 +71,7 @@ def test_what_comes_while_one_is_written_is_written_as_one_group(tmp_path: Path)
         assert await writer.accept(*records) == [True] * 5
         assert writer.groups == [1, 4]
         assert writer.delivered == [record.assignment for record in records]
-        assert [record.assignment for record in state.store.buffered()] == writer.delivered
+        assert [record.assignment for record in state.store.updates.buffered()] == writer.delivered
 
     run(main())
 
