@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -38,9 +37,11 @@ from .events import (
 from .invite import Invite
 from .manifest import ENGINE_FILES
 from .policy.rules import Policy
-from .process import peak_rss_bytes, torch_loaded
+from .process import torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes
+from .system.memory import peak_rss_bytes
+from .system.signals import call_when_told_to_end
 from .version import __version__
 
 __all__ = ["main"]
@@ -145,8 +146,7 @@ async def _join(options: argparse.Namespace) -> int:
     )
     with contextlib.closing(client):
         running = asyncio.create_task(client.run((lambda event: None) if options.quiet else _Printer()))
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(signum, running.cancel)
+        call_when_told_to_end(asyncio.get_running_loop(), running.cancel)
         await running
     return 0
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MappedFile", "located", "map_file", "sync_folder", "write_durably"]
+from .system.syncs import sync_file, sync_folder
+
+__all__ = ["MappedFile", "located", "map_file", "write_durably"]
 
 
 def write_durably(path: Path, *content: bytes | memoryview) -> None:
@@ -23,18 +24,9 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
     with temporary.open("wb") as file:
         file.writelines(content)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     temporary.replace(path)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class MappedFile(mmap.mmap):

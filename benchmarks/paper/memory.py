@@ -30,7 +30,7 @@ import numpy as np
 import mobile_sdk.cli
 from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
-from mobile_sdk.process import peak_rss_bytes
+from mobile_sdk.system.memory import peak_rss_bytes
 from mobile_sdk.training import TrainingSettings, train
 folder = sys.argv[1]
 idle = peak_rss_bytes()

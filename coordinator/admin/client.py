@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import http.client
 import json
 import os
@@ -10,6 +9,8 @@ import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from mobile_sdk.system.users import user_name
 
 from ..errors import CoordinatorError
 from .files import OPERATOR_HEADER, SOCKET_FILE, TOKEN_FILE, URL_FILE
@@ -72,7 +73,7 @@ class AdminClient:
         self, method: str, path: tuple[str, ...], body: dict[str, Any] | None, query: str = ""
     ) -> tuple[http.client.HTTPMessage, bytes]:
         connection = self._connection()
-        headers = {"Authorization": f"Bearer {self._token}", OPERATOR_HEADER: _user()}
+        headers = {"Authorization": f"Bearer {self._token}", OPERATOR_HEADER: user_name()}
         content = None if body is None else json.dumps(body).encode()
         try:
             connection.request(method, "/" + "/".join(quote(part, safe="") for part in path) + query, content, headers)
@@ -105,13 +106,6 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(os.fspath(self._path))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid-{os.getuid()}"
 
 
 def _reason(data: bytes) -> str:

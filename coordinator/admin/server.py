@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hmac
 import logging
 import os
@@ -16,6 +15,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from mobile_sdk.errors import FtteError
+from mobile_sdk.system.locks import Locked, take_lock
+from mobile_sdk.system.secret_files import replace_secret
 
 from ..config import AdminSection
 from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
@@ -52,18 +53,14 @@ def claim_admin_folder(section: AdminSection) -> IO[bytes]:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (folder / LOCK_FILE).open("ab")
-    except OSError as error:
-        raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        return take_lock(folder / LOCK_FILE)
+    except Locked:
         raise ConfigError(
             f"another coordinator uses the admin folder {folder}: set admin.folder in the run file to another one, "
             "or serve both runs with one `ftte serve`"
         ) from None
-    return file
+    except OSError as error:
+        raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
 
 
 def socket_path(folder: Path) -> Path:
@@ -86,7 +83,7 @@ async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSec
     folder = section.folder
     token = secrets.token_urlsafe(32)
     try:
-        _write_secret(folder / TOKEN_FILE, token)
+        replace_secret(folder / TOKEN_FILE, token.encode())
     except OSError as error:
         raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
     app = web.Application(middlewares=[_authenticated(token), _answered], client_max_size=MAX_BODY_BYTES)
@@ -113,7 +110,7 @@ async def _listen(runner: web.AppRunner, section: AdminSection) -> None:
         except OSError as error:
             raise ConfigError(f"admin.port {section.port} cannot be listened on: {error.strerror}") from error
         port = runner.addresses[0][1]
-        _write_secret(folder / URL_FILE, f"http://127.0.0.1:{port}")
+        replace_secret(folder / URL_FILE, f"http://127.0.0.1:{port}".encode())
         return
     path = socket_path(folder)
     path.unlink(missing_ok=True)  # of a coordinator that was killed: this one has the folder's lock
@@ -124,12 +121,6 @@ async def _listen(runner: web.AppRunner, section: AdminSection) -> None:
         raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
     finally:
         os.umask(mask)
-
-
-def _write_secret(path: Path, content: str) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(content)
 
 
 def _authenticated(token: str) -> Middleware:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from mobile_sdk.system.signals import call_when_told_to_end
 
 if TYPE_CHECKING:
     from ..app import App
@@ -50,8 +51,7 @@ async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -
 
     task = asyncio.current_task()
     if task is not None:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signum, _stop_once(task))
+        call_when_told_to_end(asyncio.get_running_loop(), _stop_once(task))
     async with open_app(configs, console) as server:
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public

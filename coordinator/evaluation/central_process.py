@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 from multiprocessing.connection import Connection
@@ -20,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from mobile_sdk.layout import Vector
+from mobile_sdk.system.processor import lower_priority
+from mobile_sdk.system.signals import ENDING
 
 __all__ = ["EvaluationProcess"]
 
@@ -102,9 +103,9 @@ def _serve(pipe: Connection, manifest: bytes, program: bytes, samples: bytes) ->
     """In the process: answer until the pipe closes."""
     from .central import Evaluator, engine_of
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in ENDING:
         signal.signal(signum, signal.SIG_IGN)  # the coordinator decides when it ends
-    os.nice(5)
+    lower_priority(5)
     evaluator: Any = Evaluator(engine_of(manifest, program), samples)
     with contextlib.suppress(EOFError):
         while True:

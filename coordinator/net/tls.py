@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from mobile_sdk.system.secret_files import create_secret
 
 from ..config import ServerSection
 from ..errors import ConfigError
@@ -88,8 +89,9 @@ def make_certificate(names: Sequence[str], certificate: Path, private_key: Path)
         .sign(key, hashes.SHA256())
     )
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _write_new(private_key, pem, 0o600)
-    _write_new(certificate, made.public_bytes(serialization.Encoding.PEM), 0o644)
+    _create(private_key, pem)
+    _create(certificate, made.public_bytes(serialization.Encoding.PEM))
+    certificate.chmod(0o644)  # it is for everybody
     return hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).hexdigest()
 
 
@@ -100,10 +102,9 @@ def _name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
+def _create(path: Path, content: bytes) -> None:
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
+        create_secret(path, content)
     except FileExistsError:
         raise ConfigError(
             f"{path} is there already, and is not overwritten: name another folder with --out, or remove it"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mobile_sdk.durable_files import sync_folder, write_durably
+from mobile_sdk.durable_files import write_durably
 from mobile_sdk.protocol.messages import Hex, Succession
 from mobile_sdk.protocol.trust import succession_bytes
 from mobile_sdk.signing import signed_bytes
+from mobile_sdk.system.secret_files import replace_secret
 
 from ..errors import StoreError
 
@@ -91,15 +91,7 @@ class RunKey:
 
 
 def _write(path: Path, private: Ed25519PrivateKey) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(private.private_bytes_raw())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    replace_secret(path, private.private_bytes_raw())
 
 
 def _succession_path(path: Path) -> Path:

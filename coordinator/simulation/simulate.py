@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from mobile_sdk import safetensors
 from mobile_sdk.events import Event, UpdateAccepted
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
+from mobile_sdk.system.memory import peak_rss_bytes
 
 from ..config import Config
 from ..loop.coordinator import Coordinator
@@ -121,7 +121,7 @@ def simulate(
     machine = {
         "seconds": seconds,
         "trips_per_second": result["trips"] / seconds,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "workers": ray or count,
     }
     return {**result, "machine": machine}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mobile_sdk.durable_files import sync_folder
 from mobile_sdk.manifest import FileEntry
+from mobile_sdk.system.syncs import sync_file, sync_folder
 
 from ..errors import StoreError
 from .crash_points import step
@@ -49,7 +48,7 @@ class ContentFiles:
                         file.write(content)
                         file.flush()
                         step("artifact: written")
-                        os.fsync(file.fileno())
+                        sync_file(file.fileno())
                     step("artifact: synced")
                     temporary.replace(path)
                     step("artifact: named")

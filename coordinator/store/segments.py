@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mobile_sdk.durable_files import sync_folder
+from mobile_sdk.system.syncs import sync_data, sync_folder
 
 from .crash_points import step
 
@@ -88,7 +88,7 @@ class Segments:
                 locations.append(Location(number, end, len(content)))
                 end += len(content)
             step("accept: written")
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         except OSError:
             with self._lock:
                 # After a failed sync nobody knows what is on the disk: this segment takes nothing more.
@@ -190,7 +190,7 @@ class Segments:
                 if not _punch(descriptor, start, size):
                     for at in range(start, start + size, len(_ZEROS)):
                         _write(descriptor, _ZEROS[: start + size - at], at)
-            os.fdatasync(descriptor)
+            sync_data(descriptor)
         finally:
             os.close(descriptor)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from mobile_sdk.system.syncs import sync_file
 
 from ..errors import ExportError
 
@@ -55,5 +56,5 @@ class Journal:
         with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=self.path.name, delete=False) as file:
             json.dump(self._values, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         Path(file.name).replace(self.path)

@@ -15,7 +15,6 @@ that is cut off, which is ignored and overwritten; whatever a power cut leaves d
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import mmap
 import os
@@ -29,8 +28,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..durable_files import sync_folder, write_durably
+from ..durable_files import write_durably
 from ..errors import DataError, StorageError
+from ..system.locks import Locked, take_lock
+from ..system.syncs import sync_file, sync_folder
 from .base import Batch
 
 __all__ = ["SampleStore"]
@@ -110,7 +111,7 @@ class SampleStore:
     def flush(self) -> None:
         """Make all samples survive a power cut."""
         if self._writing is not None:
-            os.fsync(self._writing[1].fileno())
+            sync_file(self._writing[1].fileno())
             sync_folder(self._folder)
 
     def close(self) -> None:
@@ -147,13 +148,10 @@ class SampleStore:
 
     def _begin_writing(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         if self._lock is None:
-            lock = (self._folder / "lock").open("ab")
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
+                self._lock = take_lock(self._folder / "lock")
+            except Locked:
                 raise StorageError(f"another process appends to {self._folder}: one at a time") from None
-            self._lock = lock
             self._format = _Format.load(self._folder)
         if self._format is None:
             self._format = _Format.of(x, y, self._max_samples, self._max_bytes)
@@ -188,7 +186,7 @@ class SampleStore:
             self._writing = last, file
         number, file = self._writing
         if self._format.is_full(file.seek(0, os.SEEK_END) // record):
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
             file.close()
             self._writing = number + 1, self._path(number + 1).open("ab", buffering=0)
         return self._writing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 from ..conditions import Conditions
 from ..sizes import format_bytes
+from ..system.locks import Locked, take_lock
+from ..system.users import user_name
 
 __all__ = ["Policy", "hold", "usual_lock"]
 
@@ -97,16 +98,16 @@ def _within(hours: tuple[str, str], now: time.struct_time) -> bool:
 
 def usual_lock() -> Path:
     """The file that processes of one user share."""
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"ftte-training-{os.getuid()}.lock"
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"ftte-training-{user_name()}.lock"
 
 
 @contextlib.contextmanager
 def hold(path: Path) -> Iterator[bool]:
     """Hold the lock for as long as the context lasts; gives whether it was free. A killed process lets go of it."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+    try:
+        lock = take_lock(path)
+    except Locked:
+        yield False
+        return
+    with lock:
+        yield True

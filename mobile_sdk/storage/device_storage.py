@@ -18,21 +18,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..durable_files import map_file, sync_folder, write_durably
+from ..durable_files import map_file, write_durably
 from ..errors import PayloadError, StorageError
 from ..payload import apply_difference
 from ..protocol.auth import SECRET_BYTES
 from ..protocol.messages import ArtifactRef, Sha256, is_name
+from ..system.locks import Locked, take_lock
+from ..system.secret_files import replace_secret
+from ..system.syncs import sync_file, sync_folder
 
 __all__ = ["DeviceStorage", "HeldModel", "PendingUpdate"]
 
@@ -91,15 +92,12 @@ class DeviceStorage:
         self._lock.close()
 
     def _take_lock(self) -> IO[bytes]:
-        lock = (self.folder / "lock").open("ab")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+            return take_lock(self.folder / "lock")
+        except Locked:
             raise StorageError(
                 f"another process uses the folder {self.folder}: stop it, or choose another folder"
             ) from None
-        return lock
 
     def _load_identity(self, run: str, name: str) -> dict[str, Any]:
         path = self.folder / "device.json"
@@ -126,10 +124,7 @@ class DeviceStorage:
         return dict(identity)
 
     def _write_identity(self, identity: Mapping[str, Any]) -> None:
-        path = self.folder / "device.json"
-        with (self.folder / "device.json.new").open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-        write_durably(path, json.dumps(identity, indent=1).encode())
+        replace_secret(self.folder / "device.json", json.dumps(identity, indent=1).encode())
 
     @property
     def device(self) -> str:
@@ -230,7 +225,7 @@ class DeviceStorage:
         with part.open("rb") as file:
             good = hashlib.file_digest(file, "sha256").hexdigest() == sha256
             if good:
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         if not good:
             part.unlink()
             return False

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from mobile_sdk.errors import FtteError
 from mobile_sdk.invite import Invite
+from mobile_sdk.system.syncs import sync_file
 
 __all__ = ["Joined", "forget", "load", "save"]
 
@@ -30,7 +30,7 @@ def save(path: Path, joined: Joined) -> None:
     with part.open("w", encoding="utf-8") as file:
         json.dump(data, file)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     part.replace(path)
 
 

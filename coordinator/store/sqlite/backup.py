@@ -9,7 +9,6 @@ updates that waited at that moment: keep it as safe as the directory itself.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -23,7 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mobile_sdk.durable_files import sync_folder
+from mobile_sdk.system.locks import Locked, take_lock
+from mobile_sdk.system.secret_files import create_secret
+from mobile_sdk.system.syncs import sync_file, sync_folder
 
 from ...errors import StoreError
 from ..segments import Location, Segments
@@ -51,13 +52,13 @@ _MEMBER = re.compile(
 @contextlib.contextmanager
 def backup_runs(folder: Path) -> Iterator[bool]:
     """Whether a backup is under way; if not, none begins for as long as this lasts."""
-    with (folder / BACKUP_LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield True
-        else:
-            yield False
+    try:
+        lock = take_lock(folder / BACKUP_LOCK)
+    except Locked:
+        yield True
+        return
+    with lock:
+        yield False
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -84,13 +85,12 @@ def backup(state: Path, archive: Path) -> int:
     temporary = archive.with_name(archive.name + ".new")
     try:
         with (
-            (state / BACKUP_LOCK).open("ab") as lock,
+            take_lock(state / BACKUP_LOCK, shared=True, wait=True),
             os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
         ):
-            fcntl.flock(lock, fcntl.LOCK_SH)
             _write(state, file)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         temporary.replace(archive)
         sync_folder(archive.parent)
     except OSError as error:
@@ -211,11 +211,7 @@ def _unpack(archive: Path, folder: Path) -> dict[str, bytes]:
             if entry.name.startswith("updates/"):
                 updates[entry.name.removeprefix("updates/")] = content
             else:
-                descriptor = os.open(folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as target:
-                    target.write(content)
-                    target.flush()
-                    os.fsync(target.fileno())
+                create_secret(folder / entry.name, content)
     if found != listed:
         raise StoreError(f"{archive} is damaged: its files are not those that it lists; use another backup")
     return updates

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from mobile_sdk.durable_files import sync_folder
 from mobile_sdk.protocol.messages import ArtifactRef
+from mobile_sdk.system.locks import Locked, take_lock
+from mobile_sdk.system.syncs import sync_folder
 
 from ...errors import StoreError
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
@@ -159,15 +159,11 @@ def lock_folder(folder: Path) -> IO[bytes]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # it holds the run's key and the devices' secrets
-        file = (folder / "lock").open("ab")
+        return take_lock(folder / "lock")
+    except Locked:
+        raise StoreError(f"another coordinator uses the state directory {folder}: stop it first") from None
     except OSError as error:
         raise StoreError(f"cannot use the state directory {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise StoreError(f"another coordinator uses the state directory {folder}: stop it first") from None
-    return file
 
 
 def _move_updates(database: sqlite3.Connection, artifacts: Artifacts, segments: Segments) -> None:

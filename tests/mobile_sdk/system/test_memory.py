@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from mobile_sdk.process import _clean_mappings, release_memory
+from mobile_sdk.system.memory import _clean_mappings, release_memory
 
 HEADER = "{range} {rights} 00000000 fd:00 1234                       {path}\n"
 SIZES = "Size:  64 kB\nRss:  {resident} kB\nPss:  8 kB\nAnonymous:  {anonymous} kB\nSwap: 0 kB\nVmFlags: rd ex mr\n"
@@ -48,7 +48,7 @@ def test_nothing_else_is_touched(kept: str) -> None:
 LIVE = """
 import numpy as np
 import mobile_sdk.cli
-from mobile_sdk.process import release_code
+from mobile_sdk.system.memory import release_code
 
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssFile")) * 1024

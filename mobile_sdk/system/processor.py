@@ -1,0 +1,36 @@
+"""Processor time and priority of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+__all__ = ["cpu_seconds", "lower_priority"]
+
+if sys.platform != "win32":
+    import resource
+
+
+def cpu_seconds() -> float:
+    """Processor time of all threads so far."""
+    if sys.platform == "win32":
+        return time.process_time()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def lower_priority(niceness: int) -> None:
+    """
+    Let other processes go first: a nice value of at least ``niceness`` (0 to 19), or Windows' class below normal.
+
+    Never raises the priority again, which only privileged processes may.
+    """
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        below_normal = 0x4000  # BELOW_NORMAL_PRIORITY_CLASS
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), below_normal)
+    else:
+        os.nice(max(0, niceness - os.getpriority(os.PRIO_PROCESS, 0)))
