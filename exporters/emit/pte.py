@@ -31,6 +31,8 @@ __all__ = ["Emitted", "emit"]
 
 _BACKEND = "XnnpackBackend"
 _ALIGNMENT = 16
+# With any data behind the program itself, a file says its own size: every runtime refuses one that is cut short.
+_MARK = {"ftte": b"ftte"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,12 @@ def emit(methods: Mapping[str, fx.GraphModule]) -> Emitted:
             compile_config=config,
         )
         # Inputs stay with the caller: weights are read where they lie, never copied into the arena.
-        settings = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))
+        # Delegates lie in the program itself: a runtime frees segments of their own, and the constants with them.
+        settings = ExecutorchBackendConfig(
+            memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False),
+            extract_delegate_segments=False,
+            delegate_alignment=_ALIGNMENT,
+        )
         program = edge.to_executorch(settings)
         content = program.buffer
         if _share_delegates(program.executorch_program):
@@ -115,7 +122,7 @@ class LoweredBackendModule(exir_lowered.LoweredBackendModule):  # type: ignore[m
 
     Args:
         content: what the backend reads.
-        constants: its constants, by name.
+        constants: those of its constants that have names.
         outputs: the region's results, for their shapes.
 
     """
@@ -167,7 +174,7 @@ def _delegating(graph: fx.GraphModule) -> fx.GraphModule:
 def _delegate(region: Delegated) -> LoweredBackendModule:
     content, constants = serialise(describe(region.nodes, region.inputs, region.outputs))
     store = NamedDataStore()
-    for name, data in constants.items():
+    for name, data in (_MARK | constants).items():
         store.add_named_data(name, data, alignment=_ALIGNMENT)
     return LoweredBackendModule(
         content, store.get_named_data_store_output(), [node.meta["val"] for node in region.outputs]

@@ -33,24 +33,33 @@ __all__ = ["XnnpackGraph", "XnnpackOperator", "Operand", "constant_of", "describ
 
 _aten = torch.ops.aten
 _NONE = 2**32 - 1  # XNN_INVALID_VALUE_ID
+_NO_OFFSET = 2**64 - 1
 _INPUT, _OUTPUT = 1, 2  # XNN_VALUE_FLAG_EXTERNAL_...
 _FLOAT32 = 1  # xnn_datatype_fp32
-_NO_OFFSET = 2**64 - 1
 _RANK = 6  # XNN_MAX_TENSOR_DIMS
 _MOST_CONCATENATED = 5
 # Larger constants stay outside, where a portable kernel fills them: a program should not carry them.
 _CONSTANT_ELEMENTS = 1024
 _ALIGNED = CONSTANT_TENSOR_ALIGNMENT
+# From this many bytes of packed constants on, a delegate gives them names; less is not worth a place of its own.
+_NAMED_BYTES = 16_384
+# XNNPACK's kernels may read as far beyond a tensor's end, whole vectors at a time (XNN_EXTRA_BYTES, rounded up).
+_READ_BEYOND = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """A float32 tensor of the graph: external ones have an ``external`` number, constants their ``data``."""
+    """
+    A float32 tensor of the graph: external ones have an ``external`` number, constants their ``data``.
+
+    ``packed`` tells how XNNPACK packs a constant, which it does not read again then; empty where it reads it in place.
+    """
 
     shape: tuple[int, ...]
     external: int | None = None
     output: bool = False
     data: Tensor | None = None
+    packed: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -206,18 +215,19 @@ class _Writer:
             _WRITERS[node.target](self, node)
         return XnnpackGraph(self.operands, self.operators)
 
-    def operand(self, argument: Any, *, packed: bool = False) -> int:
+    def operand(self, argument: Any, packed: str = "") -> int:
         """
         The position of an argument: a node, or a number that stands for a tensor.
 
-        ExecuTorch frees constants that XNNPACK has ``packed``; what reads one in every run needs a value of its own.
+        A constant is one value for all that read it in place, and another for each way in which it is ``packed``.
         """
         key = argument if isinstance(argument, fx.Node) else ("number", float(argument))
-        if packed and _is_constant(argument):
-            key = ("packed", argument)
+        packed = packed if _is_constant(argument) else ""
+        if packed:
+            key = (packed, argument)
         if key not in self.known:
             self.known[key] = len(self.operands)
-            self.operands.append(self._operand(argument))
+            self.operands.append(dataclasses.replace(self._operand(argument), packed=packed))
         return self.known[key]
 
     def _operand(self, argument: Any) -> Operand:
@@ -245,8 +255,8 @@ class _Writer:
         limits: tuple[float, float] | None = None,
     ) -> None:
         """Append an operator that computes ``node``."""
-        packs = kind in _WITH_FILTERS
-        ids = tuple(self.operand(argument, packed=packs and i > 0) for i, argument in enumerate(inputs))
+        how = f"{kind} {fields}" if kind in _PACKING else ""
+        ids = tuple(self.operand(argument, how if i > 0 else "") for i, argument in enumerate(inputs))
         self.operators.append(XnnpackOperator(kind, ids, self.operand(node), fields or {}, limits, node))
 
 
@@ -412,18 +422,35 @@ _WRITERS: dict[Any, Callable[[_Writer, fx.Node], None]] = {
 
 
 def serialise(graph: XnnpackGraph) -> tuple[bytes, dict[str, bytes]]:
-    """What ExecuTorch's XNNPACK backend reads, and the constants that it asks the program for, by name."""
-    constants: dict[str, bytes] = {}
-    entries: list[dict[str, Any]] = [{"offset": 0, "size": 0, "named_key": ""}]
+    """
+    What ExecuTorch's XNNPACK backend reads: a header, the graph, and behind it constants; and other constants by name.
+
+    The backend frees constants with names when it has set the delegate up: at once or, in its Android and Apple builds,
+    by way of a cache that all delegates of the process share. So what operators read in every run has no name. Large
+    weights that XNNPACK packs have one: the program keeps them once for all of its methods, and such a cache keeps
+    their packed form once. It loses track of what is packed without a name, so a delegate's packed constants have all
+    names, or none.
+    """
+    packed = sum(operand.nbytes for operand in graph.operands if operand.packed)
+    named: dict[str, bytes] = {}
+    data = bytearray()
+    places: dict[str | bytes, int] = {}
+    entries: list[dict[str, Any]] = [{"offset": 0, "size": 0}]
     values = []
     for position, operand in enumerate(graph.operands):
         buffer = 0
         if operand.data is not None:
             content = operand.data.contiguous().numpy().tobytes()
-            name = hashlib.sha256(content).hexdigest()[:16]  # it is written down wherever it is used
-            constants[name] = content
-            buffer = len(entries)
-            entries.append({"offset": _NO_OFFSET, "size": len(content), "named_key": name})
+            name = _name(operand, content) if operand.packed and packed >= _NAMED_BYTES else ""
+            if (name or content) not in places:
+                places[name or content] = len(entries)
+                if name:
+                    named[name] = content
+                    entries.append({"offset": _NO_OFFSET, "size": len(content), "named_key": name})
+                else:
+                    entries.append({"offset": len(data), "size": len(content)})
+                    data += content.ljust(_rounded(len(content)), b"\0")
+            buffer = places[name or content]
         tensor = {
             "datatype": _FLOAT32,
             "num_dims": len(operand.shape),
@@ -435,7 +462,7 @@ def serialise(graph: XnnpackGraph) -> tuple[bytes, dict[str, bytes]]:
         }
         values.append({"xvalue_union_type": "XNNTensorValue", "xvalue_union": tensor})
     external = [(i, o) for i, o in enumerate(graph.operands) if o.external is not None]
-    data = {
+    described = {
         "version": "0",
         "xnodes": [_node(operator) for operator in graph.operators],
         "xvalues": values,
@@ -444,11 +471,22 @@ def serialise(graph: XnnpackGraph) -> tuple[bytes, dict[str, bytes]]:
         "output_ids": [i for i, o in external if o.output],
         "constant_data": entries,
     }
-    return _framed(_flatbuffer(data)), constants
+    return _framed(_flatbuffer(described), bytes(data) + bytes(_READ_BEYOND if data else 0)), named
+
+
+def _name(operand: Operand, content: bytes) -> str:
+    """
+    The same for all delegates that pack the same constant in the same way, and for no others.
+
+    The cache finds packed weights by their names alone.
+    """
+    return hashlib.sha256(f"{operand.packed} {operand.shape} ".encode() + content).hexdigest()[:32]
 
 
 _INPUT_NAMES = {1: ("input_id",), 2: ("input1_id", "input2_id")}
 _WITH_FILTERS = ("XNNFullyConnected", "XNNConv2d", "XNNDepthwiseConv2d")
+# What packs all but its first operand where that is constant.
+_PACKING = (*_WITH_FILTERS, "XNNBatchMatrixMultiply")
 
 
 def _node(operator: XnnpackOperator) -> dict[str, Any]:
@@ -478,14 +516,18 @@ def _flatbuffer(data: Mapping[str, Any]) -> bytes:
         return (folder / "graph.bin").read_bytes()
 
 
-def _framed(content: bytes) -> bytes:
-    """With the header that the backend looks for; constants lie elsewhere, so there is no data behind the graph."""
-    start = -(-XNNHeader.EXPECTED_LENGTH // _ALIGNED) * _ALIGNED
-    padded = -(-len(content) // _ALIGNED) * _ALIGNED
+def _framed(content: bytes, constants: bytes) -> bytes:
+    """With the header that the backend looks for."""
+    start = _rounded(XNNHeader.EXPECTED_LENGTH)
+    padded = _rounded(len(content))
     header = XNNHeader(
         flatbuffer_offset=start,
         flatbuffer_size=len(content),
         constant_data_offset=start + padded,
-        constant_data_size=0,
+        constant_data_size=len(constants),
     ).to_bytes()
-    return bytes(header.ljust(start, b"\0") + content.ljust(padded, b"\0"))
+    return bytes(header.ljust(start, b"\0") + content.ljust(padded, b"\0") + constants)
+
+
+def _rounded(size: int) -> int:
+    return int(-(-size // _ALIGNED) * _ALIGNED)

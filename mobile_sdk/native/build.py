@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["BuildError", "build", "platform_tag"]
@@ -43,9 +44,13 @@ class BuildError(Exception):
     """Something that the build needs is missing or of another version."""
 
 
-def build(output: Path = OUTPUT) -> None:
+def build(output: Path = OUTPUT, definitions: Sequence[str] = ()) -> None:
     """
     Compile the runtime into ``output`` and copy ExecuTorch's libraries and licence there.
+
+    Args:
+        output: a folder, made if missing.
+        definitions: macros, as ``NAME=VALUE``; ``FTTE_LOAD_MODE=File`` makes a runtime that does not map programs.
 
     Raises:
         BuildError: if the system, the compiler or the executorch package does not fit.
@@ -70,6 +75,7 @@ def build(output: Path = OUTPUT) -> None:
         *map(str, SOURCES), "-o", str(fresh),
         "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
         "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
+        *(f"-D{definition}" for definition in definitions),
         f"-L{output}", "-Wl,--no-as-needed",
         *(f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in EXECUTORCH_LIBRARIES),
         "-Wl,--enable-new-dtags,-rpath,$ORIGIN", "-Wl,--no-undefined", "-Wl,--strip-all",

@@ -10,7 +10,13 @@ using executorch::runtime::HierarchicalAllocator;
 using executorch::runtime::Span;
 using ftte::refuse;
 
-ftte_program::ftte_program(const char* path) : module(std::make_unique<Module>(path, Module::LoadMode::Mmap)) {}
+// Tests build the other mode, in which apps may load programs: everything read into memory.
+#ifndef FTTE_LOAD_MODE
+#define FTTE_LOAD_MODE Mmap
+#endif
+
+ftte_program::ftte_program(const char* path)
+    : module(std::make_unique<Module>(path, Module::LoadMode::FTTE_LOAD_MODE)) {}
 
 Error ftte_program::load(const std::string& method) {
   if (module->is_method_loaded(method)) {

@@ -18,6 +18,8 @@ using executorch::runtime::EValue;
 
 namespace {
 
+bool from_files = false;
+
 struct Opened {
   Module module;
   int threads;
@@ -43,9 +45,12 @@ Opened* opened(jlong handle) { return reinterpret_cast<Opened*>(handle); }
 
 extern "C" {
 
+// For tests: the bridge asks for mapped programs, other apps may not.
+JNIEXPORT void load_from_files(bool enabled) { from_files = enabled; }
+
 JNIEXPORT jlong JNICALL Java_org_pytorch_executorch_Module_open(JNIEnv* env, jclass, jstring path, jint mode,
                                                                 jint threads) {
-  auto load = mode == 0 ? Module::LoadMode::File : Module::LoadMode::Mmap;
+  auto load = mode == 0 || from_files ? Module::LoadMode::File : Module::LoadMode::Mmap;
   return reinterpret_cast<jlong>(new Opened{Module(text(env, path), load), threads});
 }
 

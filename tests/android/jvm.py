@@ -6,6 +6,7 @@ The doubles (``java/``) have the archive's names and signatures; ``jni.cpp`` run
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from mobile_sdk.engines.android import JAVA_SOURCES
 from mobile_sdk.native.build import EXECUTORCH_LIBRARIES, OUTPUT
 
-__all__ = ["missing", "start"]
+__all__ = ["load_from_files", "missing", "start"]
 
 HERE = Path(__file__).parent
 
@@ -36,9 +37,20 @@ def missing() -> str:
     return ""
 
 
+def load_from_files(enabled: bool) -> None:
+    """Let the doubles read programs into memory, whatever mode they are asked for, or map them as asked."""
+    ctypes.CDLL(str(start())).load_from_files(ctypes.c_bool(enabled))
+
+
 @functools.cache
-def start() -> None:
-    """Compile everything and start the machine in this process, once; it stays until the process ends."""
+def start() -> Path:
+    """
+    Compile everything and start the machine in this process, once; it stays until the process ends.
+
+    Returns:
+        The native library of the doubles.
+
+    """
     classes = Path(tempfile.mkdtemp(prefix="ftte-jvm-"))
     java_home = Path(str(shutil.which("javac"))).resolve().parents[1]
     sources = [*HERE.rglob("*.java"), *JAVA_SOURCES.rglob("*.java")]
@@ -62,6 +74,7 @@ def start() -> None:
     # The JVM's own signal handlers would take faults, and SIGINT, away from Python.
     jnius_config.add_options("-Xrs", f"-Dftte.double={library}")
     jnius_config.set_classpath(str(classes))
+    return library
 
 
 def _run(*command: object) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from exporters import Plan, Task, load_task
+from exporters.plan import frozen_in_all
 from exporters.program.build import build
 from exporters.program.step import Step
 from exporters.quiet import quiet
@@ -23,23 +24,29 @@ from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import TensorSpec
 
-__all__ = ["CASES", "EXPECTED", "QUICK", "SEED", "STEPS", "write"]
+__all__ = ["CASES", "EXPECTED", "PLANS", "QUICK", "SEED", "STEPS", "plan_of", "write"]
 
 EXPECTED = "expected.safetensors"
 STEPS = 5
 # Of dropout, in the test too.
 SEED = 7
-# Every task whole, and two with half of their layers frozen: their frozen weights are mapped, not copied.
-CASES = {name: (name, False) for name in TASKS} | {f"{name}-half": (name, True) for name in ("digits", "mobilenet_v2")}
-QUICK = ("mlp", "digits-half", "text")
+# What a plan trains; ``baked`` has what it freezes inside the program, others map it.
+PLANS = ("everything", "half", "last", "baked")
+# Every task whole, and others of each kind.
+CASES = {name: (name, "everything") for name in TASKS} | {
+    f"{name}-{plan}": (name, plan)
+    for name, plan in (("digits", "half"), ("mobilenet_v2", "half"), ("lenet", "last"), ("digits", "baked"),
+                       ("ds_cnn", "baked"), ("resnet20", "baked"))
+}  # fmt: skip
+QUICK = ("mlp", "digits-half", "digits-baked", "text")
 
 
 def write(case: str, folder: Path) -> Path:
     """Export a case's program to ``folder``, with what double precision gives for a full batch and a short one."""
-    name, halved = CASES[case]
+    name, kind = CASES[case]
     with quiet():
         task = load_task(TASKS[name])
-        plan = _half(task) if halved else Plan.everything(task)
+        plan = plan_of(task, kind)
         program = build(task, plan)
         program.save(folder)
         plain = Step(task, plan)
@@ -99,10 +106,14 @@ def _moved(name: str, step: Step, batch: list[torch.Tensor], weights: dict[str, 
     return {f"{name}/{n}": (current[n] - weights[n])[subset.selector(n)].numpy() for n in step.trained}
 
 
-def _half(task: Task) -> Plan:
-    """The last half of the parameters."""
+def plan_of(task: Task, kind: str) -> Plan:
+    """One of :data:`PLANS`; ``baked`` bakes what the last two parameters alone leave frozen, where anything gains."""
     names = list(task.parameter_names())
-    return Plan(Subset(task.layout, dict.fromkeys(names[len(names) // 2 :])), task.micro_batch)
+    if kind == "everything":
+        return Plan.everything(task)
+    first = len(names) // 2 if kind == "half" else len(names) - 2
+    plan = Plan(Subset(task.layout, dict.fromkeys(names[first:])), task.micro_batch)
+    return plan.bake(frozen_in_all(task, [plan])) if kind == "baked" else plan
 
 
 def _double(tensor: torch.Tensor) -> torch.Tensor:

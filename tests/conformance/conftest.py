@@ -1,15 +1,23 @@
-"""Cases are made here, or taken from the folder that ``FTTE_CASES`` names; engines are those that the machine has."""
+"""
+Cases are made here, or taken from the folder that ``FTTE_CASES`` names; engines are those that the machine has.
+
+Those over ExecuTorch run as the wheel is built, and as the archives for Android and Apple are.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ENGINES = ("native", "interpreted", "android")
+from . import builds
+
+_BUILDS = {"wheel": builds.WHEEL, "archive": builds.ARCHIVE_MAPPED, "archive-files": builds.ARCHIVE_FROM_FILES}
+# Engine, and the build of ExecuTorch under it.
+ENGINES = [("interpreted", "")] + [(engine, build) for engine in ("native", "android") for build in _BUILDS]
 READY = os.environ.get("FTTE_CASES")
 
 if READY is None:
@@ -21,7 +29,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", _cases(), indirect=True, scope="session")
     if "engine_name" in metafunc.fixturenames:
-        metafunc.parametrize("engine_name", ENGINES, indirect=True)
+        ids = [f"{engine}-{build}".rstrip("-") for engine, build in ENGINES]
+        metafunc.parametrize("engine_name", ENGINES, indirect=True, ids=ids)
 
 
 def _cases() -> list[object]:
@@ -56,14 +65,29 @@ def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
 
 @pytest.fixture
-def engine_name(request: pytest.FixtureRequest) -> str:
-    """An engine that this machine can run; the others are skipped, saying what they lack."""
-    if request.param == "android":
-        try:
-            from tests.android import jvm
-        except ImportError:
-            pytest.skip(f"the Android bridge is tested where cases are made, not on this {platform.machine()} machine")
-        if jvm.missing():
-            pytest.skip(jvm.missing())
-        jvm.start()
-    return request.param
+def engine_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An engine over a build of ExecuTorch; what this machine lacks for it is said when it is skipped."""
+    engine, build = request.param
+    if engine == "android":
+        start_java()
+    if not build:
+        yield engine
+        return
+    if builds.missing() and build != "wheel":
+        pytest.skip(builds.missing())
+    if builds.missing():
+        yield engine
+        return
+    with builds.running(_BUILDS[build]):
+        yield engine
+
+
+def start_java() -> None:
+    """Start the desktop Java machine with the Android bridge, or skip the test."""
+    try:
+        from tests.android import jvm
+    except ImportError:
+        pytest.skip(f"the Android bridge is tested where cases are made, not on this {platform.machine()} machine")
+    if jvm.missing():
+        pytest.skip(jvm.missing())
+    jvm.start()
