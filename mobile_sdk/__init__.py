@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .data import ArrayDataset, FolderDataset, SampleStore, SequenceDataset
     from .engines import load_engine
     from .errors import FtteError
+    from .net.connection import Transport
+    from .participation.surroundings import Surroundings
     from .policy.rules import Policy
 
 # Loaded when first used: importing the SDK must cost an app next to nothing.
@@ -26,6 +28,8 @@ _HOMES = {
     "Policy": "policy.rules",
     "SampleStore": "data",
     "SequenceDataset": "data",
+    "Surroundings": "participation.surroundings",
+    "Transport": "net.connection",
     "load_engine": "engines",
 }
 
@@ -38,6 +42,8 @@ __all__ = [
     "Policy",
     "SampleStore",
     "SequenceDataset",
+    "Surroundings",
+    "Transport",
     "__version__",
     "events",
     "load_engine",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .client import Client
+from .client import Client, arguments_of
 from .events import Event, RunFinished
 from .invite import Invite
 from .manifest import InputContract, Manifest
@@ -47,9 +47,7 @@ class BlockingClient:
     @classmethod
     def from_invite(cls, link: str | Invite, *, dataset: Any, storage: str | Path, **options: Any) -> BlockingClient:
         """See :meth:`Client.from_invite`."""
-        invite = Invite.parse(link) if isinstance(link, str) else link
-        given = {"token": invite.token, "certificate": invite.certificate} | options
-        return cls(invite.url, run=invite.run, key=invite.key, dataset=dataset, storage=storage, **given)
+        return cls(**arguments_of(link, options), dataset=dataset, storage=storage)
 
     @property
     def device(self) -> str:

@@ -36,6 +36,8 @@ from .events import (
 )
 from .invite import Invite
 from .manifest import ENGINE_FILES
+from .net.connection import Transport
+from .participation.surroundings import Surroundings
 from .policy.rules import Policy
 from .process import torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
@@ -136,13 +138,15 @@ async def _join(options: argparse.Namespace) -> int:
         name=options.name,
         token=invite.token,
         budget=options.budget,
-        insecure=options.insecure,
-        certificates=options.certificates,
-        certificate=invite.certificate,
-        proxy=options.proxy,
+        transport=Transport(
+            insecure=options.insecure,
+            certificates=options.certificates,
+            certificate=invite.certificate,
+            proxy=options.proxy,
+        ),
         engine=options.engine,
         policy=_policy(options),
-        load=load,
+        surroundings=Surroundings(load=load),
     )
     with contextlib.closing(client):
         running = asyncio.create_task(client.run((lambda event: None) if options.quiet else _Printer()))

@@ -9,49 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
-import math
-import random
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import safetensors
-from .clock import Clock, Offload, SystemClock, offload
-from .conditions import Provider, system_conditions
-from .data.base import Dataset
+from .conditions import system_conditions
 from .data.check import check
 from .data.convert import as_dataset
-from .data.samples import SampleStore
 from .engines import load_engine
-from .engines.base import Engine
 from .errors import ProtocolError, Refused, VersionMismatch
-from .events import Disconnected, Event, Paused, Personal, Postponed, RunFinished
+from .events import Disconnected, Event, Paused, Postponed, RunFinished
 from .invite import Invite
-from .layout import Arrays
-from .manifest import EXECUTORCH_VERSION, InputContract, Manifest
+from .manifest import InputContract, Manifest
 from .net.backoff import delays
-from .net.connection import Connect, ConnectionLost, websocket
+from .net.connection import Connect, ConnectionLost, Transport, websocket
 from .net.link import Link
-from .participation.download import install_program
+from .participation.device import Device
 from .participation.model import Model
-from .participation.visit import ComeBack, Device, Listener, Visit
-from .payload import UpdateFormat, encode_update
-from .payload.feedback import carried_over, left_out
+from .participation.surroundings import Surroundings
+from .participation.visit import ComeBack, Listener, Visit
 from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .policy.rules import Policy
-from .process import ProcessFacts, ThisProcess
 from .protocol.device_session import DeviceSession
-from .protocol.messages import Assign, Evaluate, Name, Ready, Sha256
-from .storage.device_storage import DeviceStorage, HeldModel, PendingUpdate
-from .training.personal import side_by_side, to_report
-from .training.train import Execute, TrainingResult, train_in_thread
+from .storage.device_storage import DeviceStorage
 
-__all__ = ["Client"]
+__all__ = ["Client", "arguments_of"]
 
 
 class Client:
@@ -70,19 +58,10 @@ class Client:
         held_out: samples that are never trained on, in the same forms as ``dataset``: what the personal model is judged
             by, where the task has local parameters; without them it is judged by the samples that it is trained on.
         budget: bytes of memory that training may take; 0 for no limit.
-        insecure: allow ``ws://`` to another machine.
-        certificates: PEM file of authorities to trust instead of the system's.
-        certificate: SHA-256 (hex) of the one server certificate to trust instead; as in an invite.
-        proxy: HTTP proxy to go through; by default that of the environment, ``""`` for none.
+        transport: how ``url`` is reached and which certificate is trusted: proxies, authorities of your own.
         policy: when the device may connect and train; without one, always.
-        conditions: tells the state of the device, for the policy; by default the system's own.
         engine: what runs programs: ``"native"``, ``"android"`` or ``"interpreted"``; see :mod:`mobile_sdk.engines`.
-        load: makes that engine from a program's folder; :func:`~mobile_sdk.load_engine` by default.
-        execute: runs the training; the simulator puts its own here, as for the next four.
-        clock: where the time comes from.
-        offload: runs what must not block the event loop.
-        rng: jitter of the waits between tries.
-        process: what is reported of this process.
+        surroundings: what the simulator replaces: time, threads, chance; and what tells the device's conditions.
 
     Raises:
         ValueError: if ``url`` or ``key`` is malformed.
@@ -103,58 +82,37 @@ class Client:
         token: str = "",
         held_out: Any = None,
         budget: int = 0,
-        insecure: bool = False,
-        certificates: Path | None = None,
-        certificate: str = "",
-        proxy: str | None = None,
+        transport: Transport | None = None,
         policy: Policy | None = None,
-        conditions: Provider | None = None,
         engine: str = "native",
-        load: Callable[[Path], Engine] | None = None,
-        execute: Execute = train_in_thread,
-        clock: Clock | None = None,
-        offload: Offload = offload,
-        rng: random.Random | None = None,
-        process: ProcessFacts | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        self._connect = (
-            websocket(url, insecure=insecure, certificates=certificates, certificate=certificate, proxy=proxy)
-            if isinstance(url, str)
-            else url
-        )
+        self._connect = websocket(url, transport) if isinstance(url, str) else url
         if re.fullmatch("[0-9a-f]{64}", key) is None:
             raise ValueError(f"the key must be 64 hex digits, not {key!r}: the coordinator prints it at its start")
-        self._pinned = key
+        around = surroundings or Surroundings()
         self._run = run
         self._token = token
         self._dataset = as_dataset(dataset)
-        self._held_out = None if held_out is None else as_dataset(held_out)
-        self._budget = budget
-        self._clock = clock or SystemClock()
-        self._offload = offload
-        self._rng = rng or random.Random()
-        self._process = process or ThisProcess()
+        self._clock = around.clock
+        self._offload = around.offload
+        self._rng = around.rng
+        held_out = None if held_out is None else as_dataset(held_out)
         self._storage = DeviceStorage(Path(storage), run, name)
-        self._engine = engine
-        self._model = Model(self._storage, load or functools.partial(load_engine, engine=engine))
-        self._checked: tuple[str, int] | None = None
-        self._prepared = ""  # the manifest of the program that was loaded last
-        looks = (conditions or system_conditions()) if policy is not None else None
-        self._guard = Guard(policy, looks, self._storage, self._clock, offload)
+        self._model = Model(self._storage, around.load or functools.partial(load_engine, engine=engine))
+        looks = (around.conditions or system_conditions()) if policy is not None else None
+        self._guard = Guard(policy, looks, self._storage, around.clock, around.offload)
         self._device = Device(
-            storage=self._storage,
-            clock=self._clock,
-            offload=offload,
-            execute=execute,
-            rng=self._rng,
-            guard=self._guard,
-            process=self._process,
+            run=run,
             pinned=key,
-            ready=self._ready,
-            prepare=self._prepare,
-            samples=self._samples,
-            judge=self._judge,
-            keep=self._keep,
+            dataset=self._dataset,
+            held_out=held_out,
+            budget=budget,
+            engine=engine,
+            storage=self._storage,
+            model=self._model,
+            guard=self._guard,
+            surroundings=around,
         )
 
     @classmethod
@@ -166,20 +124,18 @@ class Client:
             link: what ``ftte invite`` printed, or its QR code said.
             dataset: this device's samples.
             storage: as in the class.
-            options: further arguments of the class.
+            options: further arguments of the class. A ``transport`` that names no certificate keeps the invite's.
 
         Raises:
             InviteError: if the link invites to no run.
 
         """
-        invite = Invite.parse(link) if isinstance(link, str) else link
-        given = {"token": invite.token, "certificate": invite.certificate} | options
-        return cls(invite.url, run=invite.run, key=invite.key, dataset=dataset, storage=storage, **given)
+        return cls(**arguments_of(link, options), dataset=dataset, storage=storage)
 
     @property
     def device(self) -> str:
         """The name that this device enrolled with."""
-        return self._storage.device
+        return self._storage.identity.device
 
     @property
     def manifest(self) -> Manifest:
@@ -278,11 +234,11 @@ class Client:
                 async with self._connect() as connection:
                     session = DeviceSession(
                         run=self._run,
-                        device=self._storage.device,
-                        secret=self._storage.secret,
+                        device=self._storage.identity.device,
+                        secret=self._storage.identity.secret,
                         token=self._token,
-                        key=self._storage.trusted_key(self._pinned),
-                        enrolled=self._storage.enrolled,
+                        key=self._storage.identity.trusted_key(self._device.pinned),
+                        enrolled=self._storage.identity.enrolled,
                     )
                     link = Link(connection, session, self._clock)
                     visit = Visit(self._device, link, listener)
@@ -314,74 +270,20 @@ class Client:
             listener(Paused("there are no samples yet", LOOK_AGAIN_SECONDS))
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    # What a visit needs of the device.
 
-    def _ready(self) -> Ready:
-        return Ready(
-            budget=self._budget,
-            samples=len(self._dataset),
-            engine=Name(self._engine),
-            executorch=EXECUTORCH_VERSION,
-            serial=self._storage.serial,
-            peak_rss_bytes=self._process.peak_rss_bytes(),
-            torch_loaded=self._process.torch_loaded(),
-            holds=self._holds(),
-        )
+def arguments_of(link: str | Invite, options: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The arguments of :class:`Client` that an invite gives, under what ``options`` say.
 
-    def _holds(self) -> tuple[Sha256, ...]:
-        model = self._storage.model()
-        return tuple(Sha256(sha256) for sha256 in model.weights) if model is not None else ()
+    A ``transport`` that names no certificate keeps the invite's: who sets a proxy does not stop comparing certificates.
 
-    def _prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
-        """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
-        key = bytes.fromhex(self._storage.trusted_key(self._pinned))
-        other = self._prepared != assign.manifest.sha256
-        if other:
-            self._process.release_memory()  # what starting and downloading took, before loading takes its own
-        install_program(self._storage, assign, public_key=key, run=self._run, engine=self._engine)
-        engine = self._model.engine(assign.manifest.sha256)
-        files = tuple(ref.sha256 for ref in assign.weights)
-        weights = self._model.weights(engine, files)
-        self._process.release_memory(garbage=other)  # before training takes its own
-        self._prepared = assign.manifest.sha256
-        self._storage.remember_model(HeldModel(assign.version, assign.manifest.sha256, files))
-        return engine, weights
+    Raises:
+        InviteError: if the link invites to no run.
 
-    def _samples(self, engine: Engine, manifest: str) -> Dataset:
-        """What to train on: all samples of now, which keep the task's contract."""
-        dataset = self._dataset.snapshot() if isinstance(self._dataset, SampleStore) else self._dataset
-        if self._checked != (manifest, len(dataset)) or isinstance(self._dataset, SampleStore):
-            check(dataset, engine.manifest.contract)
-            self._checked = manifest, len(dataset)
-        return dataset
-
-    def _judge(self, engine: Engine, assign: Assign, result: TrainingResult, samples: Dataset) -> Personal | None:
-        """The global and the personal model side by side; none where the task has no local parameters."""
-        if not engine.manifest.local:
-            return None
-        weights = self._model.weights(engine, tuple(ref.sha256 for ref in assign.weights), personal=False)
-        data, held_out = (samples, False) if self._held_out is None else (self._held_out, True)
-        return side_by_side(engine, weights, result.local, data, held_out)
-
-    def _keep(
-        self, assign: Assign, result: TrainingResult, personal: Personal | None, seconds: float, cpu: float
-    ) -> PendingUpdate:
-        """Write the update down; the weights that it was trained from are not needed any more."""
-        packing = UpdateFormat.from_json(assign.payload)
-        update = carried_over(result.update, self._storage.residual()) if packing.top_k < 1 else result.update
-        arrays, metadata = encode_update(update, packing, assign.seed)
-        metadata |= {"assignment": assign.assignment, "version": str(assign.version)}
-        left = left_out(update, arrays, metadata) if packing.top_k < 1 else b""
-        report = {
-            "version": assign.version,
-            "samples": result.samples,
-            "steps": result.steps,
-            "loss": result.loss,
-            "metrics": {name: value for name, value in result.metrics.items() if math.isfinite(value)},
-            "seconds": seconds,
-            "cpu_seconds": cpu,
-            **(to_report(personal) if personal is not None else {}),
-        }
-        if result.local:
-            self._storage.save_local(safetensors.dumps(result.local))
-        return self._storage.save_update(assign.assignment, safetensors.pieces(arrays, metadata), report, left)
+    """
+    invite = Invite.parse(link) if isinstance(link, str) else link
+    transport = options.get("transport") or Transport()
+    if not transport.certificate:
+        transport = dataclasses.replace(transport, certificate=invite.certificate)
+    given = {"url": invite.url, "run": invite.run, "key": invite.key, "token": invite.token}
+    return {**given, **options, "transport": transport}

@@ -18,6 +18,7 @@ from mobile_sdk.data import ArrayDataset, Dataset
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.events import Event, RunFinished
 from mobile_sdk.layout import Arrays
+from mobile_sdk.participation.surroundings import Surroundings
 from mobile_sdk.training.checkpoint import Keeper
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import TrainingProgress, TrainingResult
@@ -165,12 +166,14 @@ class SimulatedDevice:
             name=profile.name,
             token=world.token,
             budget=profile.section.memory,
-            load=world.load,
-            execute=self._execute,
-            clock=world.clock,
-            offload=offload,
-            rng=self._backoff,
-            process=self._process,
+            surroundings=Surroundings(
+                load=world.load,
+                execute=self._execute,
+                clock=world.clock,
+                offload=offload,
+                rng=self._backoff,
+                process=self._process,
+            ),
         )
         with contextlib.closing(client):
             running = asyncio.create_task(client.run(lambda event: world.listener(profile.name, event)))

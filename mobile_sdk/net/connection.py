@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import ipaddress
 import ssl
@@ -20,7 +21,7 @@ from websockets.asyncio.connection import Connection as ConnectionBase
 from ..errors import FtteError
 from ..protocol.frames import MAX_FRAME_BYTES
 
-__all__ = ["Connect", "Connection", "ConnectionLost", "WEBSOCKET_LIMITS", "is_loopback", "websocket"]
+__all__ = ["Connect", "Connection", "ConnectionLost", "Transport", "WEBSOCKET_LIMITS", "is_loopback", "websocket"]
 
 # Deflate costs ten times the throughput and our payloads are dense already; pings find dead links.
 WEBSOCKET_LIMITS: dict[str, Any] = {
@@ -116,41 +117,53 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def websocket(
-    url: str,
-    *,
-    insecure: bool = False,
-    certificates: Path | None = None,
-    certificate: str = "",
-    proxy: str | None = None,
-) -> Connect:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transport:
     """
-    How to reach a coordinator.
+    How a coordinator is reached, and which certificate of its is trusted.
 
     Args:
-        url: ``wss://host:port``, or ``ws://`` to this machine.
         insecure: allow ``ws://`` to another machine, where anyone on the way can read and alter it.
         certificates: PEM file of the authorities to trust instead of the system's.
         certificate: SHA-256 (hex) of the one certificate to trust instead of any authority's word; as in an invite.
         proxy: HTTP proxy to go through with CONNECT, ``http://[user:password@]host:port``; ``""`` for none. By
             default that of the environment (``https_proxy``, ``no_proxy``).
 
+    """
+
+    insecure: bool = False
+    certificates: Path | None = None
+    certificate: str = ""
+    proxy: str | None = None
+
+
+def websocket(url: str, transport: Transport | None = None) -> Connect:
+    """
+    How to open a connection to a coordinator.
+
+    Args:
+        url: ``wss://host:port``, or ``ws://`` to this machine.
+        transport: what else is needed to reach it.
+
     Raises:
         ValueError: if ``url`` is none of these.
 
     """
+    transport = transport or Transport()
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise ValueError(f"{url!r} is not the address of a coordinator, such as wss://example.org:8765")
-    if parts.scheme == "ws" and not insecure and not is_loopback(parts.hostname):
-        raise ValueError(f"{url} would send everything in the clear: use wss://, or allow it with insecure=True")
+    if parts.scheme == "ws" and not transport.insecure and not is_loopback(parts.hostname):
+        raise ValueError(
+            f"{url} would send everything in the clear: use wss://, or allow it with Transport(insecure=True)"
+        )
     context = None
     if parts.scheme == "wss":
-        context = ssl.create_default_context(cafile=None if certificates is None else str(certificates))
-        if certificate:  # the very certificate is compared instead, in _check_certificate
+        context = ssl.create_default_context(cafile=str(transport.certificates) if transport.certificates else None)
+        if transport.certificate:  # the very certificate is compared instead, in _check_certificate
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-    through: str | Literal[True] | None = True if proxy is None else proxy or None
+    through: str | Literal[True] | None = True if transport.proxy is None else transport.proxy or None
 
     @contextlib.asynccontextmanager
     async def open_socket() -> AsyncIterator[Connection]:
@@ -160,8 +173,8 @@ def websocket(
             raise ConnectionLost(f"cannot reach {url}: {error or type(error).__name__}") from error
         connection = WebSocketConnection(socket)
         try:
-            if certificate:
-                _check_certificate(socket, certificate)
+            if transport.certificate:
+                _check_certificate(socket, transport.certificate)
             yield connection
         finally:
             await connection.close()

@@ -14,6 +14,7 @@ from ..protocol.device_session import DeviceSession
 from ..protocol.messages import ArtifactRef, Assign, Evaluate
 from ..protocol.session import Received
 from ..signing import check_signature, verify_program
+from ..storage.artifacts import Artifacts
 from ..storage.device_storage import DeviceStorage
 
 __all__ = ["Downloads", "install_program"]
@@ -28,17 +29,17 @@ class Downloads:
 
     Args:
         link: the open connection.
-        storage: where they are kept; what is there already is not fetched, a part is continued.
+        artifacts: where they are kept; what is there already is not fetched, a part is continued.
         offload: runs what touches files.
         progress: called with (bytes here, bytes in all) of the artifact on its way.
 
     """
 
     def __init__(
-        self, link: Link[DeviceSession], storage: DeviceStorage, offload: Offload, progress: Callable[[int, int], None]
+        self, link: Link[DeviceSession], artifacts: Artifacts, offload: Offload, progress: Callable[[int, int], None]
     ) -> None:
         self._link = link
-        self._storage = storage
+        self._artifacts = artifacts
         self._offload = offload
         self._progress = progress
 
@@ -46,11 +47,11 @@ class Downloads:
         """Ask for what is missing of an artifact; true if it is complete and nothing was asked for."""
         if ref.size > MAX_ARTIFACT_BYTES:
             raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
-        if await self._offload(self._storage.has_artifact, ref.sha256):
+        if await self._offload(self._artifacts.has, ref.sha256):
             return True
-        offset = await self._offload(self._storage.partial_size, ref)
+        offset = await self._offload(self._artifacts.partial_size, ref)
         if offset == ref.size:
-            if await self._offload(self._storage.complete, ref.sha256):
+            if await self._offload(self._artifacts.complete, ref.sha256):
                 return True
             offset = 0
         self._link.session.fetch(ref, offset)
@@ -60,14 +61,14 @@ class Downloads:
     async def receive(self, ref: ArtifactRef, event: Received) -> bool:
         """Write a chunk down and acknowledge it; true when the artifact is complete and its hash is right."""
         chunk = event.chunk
-        await self._offload(self._storage.append, chunk.sha256, chunk.offset, chunk.data)
+        await self._offload(self._artifacts.append, chunk.sha256, chunk.offset, chunk.data)
         received = chunk.offset + len(chunk.data)
         self._link.session.acknowledge(chunk.sha256, received)
         await self._link.flush()
         self._progress(received, ref.size)
         if not event.last:
             return False
-        if not await self._offload(self._storage.complete, ref.sha256):
+        if not await self._offload(self._artifacts.complete, ref.sha256):
             raise ProtocolError(f"artifact {ref.sha256} came with another hash")
         return True
 
@@ -97,10 +98,10 @@ def install_program(
             files={name: program},
             public_key=public_key,
             run=run,
-            least_serial=storage.serial,
+            least_serial=storage.identity.serial,
             engine=engine,
         )
-        storage.raise_serial(verified.serial)
+        storage.identity.raise_serial(verified.serial)
 
     installed = storage.program_folder(assign.manifest.sha256)
     if installed is not None:
@@ -123,7 +124,7 @@ def install_program(
 
 
 def _read(storage: DeviceStorage, ref: ArtifactRef) -> bytes:
-    path = storage.artifact(ref.sha256)
+    path = storage.artifacts.find(ref.sha256)
     if path is None:
         raise ProtocolError(f"artifact {ref.sha256} is not here")
     return path.read_bytes()

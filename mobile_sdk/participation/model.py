@@ -49,7 +49,7 @@ class Model:
 
     def weights(self, engine: Engine, files: tuple[str, ...], *, personal: bool = True) -> Arrays:
         """Every parameter, mapped from these artifacts; with what is this device's own unless not ``personal``."""
-        paths = [self._storage.artifact(sha256) for sha256 in files]
+        paths = [self._storage.artifacts.find(sha256) for sha256 in files]
         manifest = engine.manifest
         weights = map_weights(manifest.layout, [path for path in paths if path is not None], manifest.baked)
         return {**weights, **self._own(manifest)} if personal else weights

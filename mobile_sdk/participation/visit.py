@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import random
 from collections.abc import Callable
 
-from ..clock import Clock, Offload
-from ..data.base import Dataset
-from ..engines.base import Engine
 from ..errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
 from ..events import (
     Announced,
@@ -29,13 +24,10 @@ from ..events import (
     UpdateRejected,
     Uploading,
 )
-from ..layout import Arrays
 from ..net.backoff import delays
 from ..net.connection import ConnectionLost
 from ..net.link import Link
 from ..payload import UpdateFormat
-from ..policy.guard import Guard
-from ..process import ProcessFacts
 from ..protocol.device_session import DeviceSession
 from ..protocol.messages import (
     Accepted,
@@ -47,52 +39,24 @@ from ..protocol.messages import (
     Finished,
     Later,
     MergedMessage,
-    Ready,
     Rejected,
     Welcome,
 )
 from ..protocol.session import FetchRequested, PeerError, Received, SendProgress
-from ..storage.device_storage import DeviceStorage, PendingUpdate
+from ..storage.pending_update import PendingUpdate
 from ..training.checkpoint import Checkpoints
 from ..training.evaluation import evaluate_dataset
 from ..training.settings import TrainingSettings
-from ..training.train import Diverged, Execute, TrainingResult
+from ..training.train import Diverged, TrainingResult
+from .device import Device
 from .download import Downloads
 
-__all__ = ["ComeBack", "Device", "Listener", "Visit"]
+__all__ = ["ComeBack", "Listener", "Visit"]
 
 # After so many assignments in a row that diverged or were refused, the device cannot help this run.
 MAX_DIVERGED = 3
 
 Listener = Callable[[Event], None]
-
-
-@dataclasses.dataclass
-class Device:
-    """
-    What visits need of the device, and what outlives them.
-
-    ``pinned`` is the key that the app pins. ``ready`` describes the device; ``prepare`` makes engine and weights of an
-    assignment; ``samples`` gives what to train on; ``judge`` compares models; ``keep`` writes an update down.
-    ``failed`` counts assignments in a row that came to nothing; bytes are those since the last update was acknowledged.
-    """
-
-    storage: DeviceStorage
-    clock: Clock
-    offload: Offload
-    execute: Execute
-    rng: random.Random
-    guard: Guard
-    process: ProcessFacts
-    pinned: str
-    ready: Callable[[], Ready]
-    prepare: Callable[[Assign | Evaluate], tuple[Engine, Arrays]]
-    samples: Callable[[Engine, str], Dataset]
-    judge: Callable[[Engine, Assign, TrainingResult, Dataset], Personal | None]
-    keep: Callable[[Assign, TrainingResult, Personal | None, float, float], PendingUpdate]
-    failed: int = 0
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 class ComeBack(Exception):
@@ -125,7 +89,10 @@ class Visit:
         self._ended = False
         self._inbox: asyncio.Queue[Welcome | Assign | Evaluate | Accepted | Rejected | Exception] = asyncio.Queue()
         self._downloads = Downloads(
-            link, self._storage, device.offload, lambda received, size: self._listener(Downloading(received, size))
+            link,
+            self._storage.artifacts,
+            device.offload,
+            lambda received, size: self._listener(Downloading(received, size)),
         )
         self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
         self.progressed = False
@@ -205,10 +172,10 @@ class Visit:
         welcome = await self._next()
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
-        self._storage.remember_enrolment()
-        self._storage.trust_key(self._device.pinned, self._link.session.key)
-        self._listener(Connected(self._storage.device, welcome.version))
-        pending = await self._offload(self._storage.pending_update)
+        self._storage.identity.remember_enrolment()
+        self._storage.identity.trust_key(self._device.pinned, self._link.session.key)
+        self._listener(Connected(self._storage.identity.device, welcome.version))
+        pending = await self._offload(self._storage.update.pending)
         while True:
             if pending is not None:
                 await self._hand_in(pending)
@@ -307,13 +274,13 @@ class Visit:
 
     async def _rebuild(self, ref: ArtifactRef, step: Difference) -> bool:
         """Make a file of weights of the one that is here; false if it has to be fetched as a whole."""
-        has = self._storage.has_artifact
+        has = self._storage.artifacts.has
         if await self._offload(has, ref.sha256):
             return True
         if step.base and not await self._offload(has, step.base):
             return False
         await self._fetch(step.artifact)
-        return bool(await self._offload(self._storage.rebuild, step.base, step.artifact.sha256, ref))
+        return bool(await self._offload(self._storage.artifacts.rebuild, step.base, step.artifact.sha256, ref))
 
     async def _fetch(self, ref: ArtifactRef) -> None:
         """Bring one artifact here, as far as it is not."""
@@ -335,14 +302,14 @@ class Visit:
         """Offer an update until the coordinator has it, or says that it never will."""
         session, content = self._link.session, None
         if session.is_short(update.artifact.size):
-            content = await self._offload(self._storage.update_content, update.artifact)
+            content = await self._offload(self._storage.update.content, update.artifact)
         session.offer(update.assignment, update.artifact, update.report, content, self._link.now())
         await self._link.flush()
         answer = await self._next()
         if not isinstance(answer, Accepted | Rejected) or answer.assignment != update.assignment:
             raise ProtocolError(f"{answer} does not answer the update of {update.assignment}")
         accepted = isinstance(answer, Accepted)
-        await self._offload(self._storage.accept_update if accepted else self._storage.drop_update)
+        await self._offload(self._storage.update.accept if accepted else self._storage.update.drop)
         self.progressed = True
         if isinstance(answer, Accepted):
             self._device.failed = 0
@@ -367,9 +334,9 @@ class Visit:
 
     async def _send(self, event: FetchRequested) -> None:
         """Send the pending update; it is the only thing that ever leaves a device."""
-        update = await self._offload(self._storage.pending_update)
+        update = await self._offload(self._storage.update.pending)
         if update is None or update.artifact.sha256 != event.sha256:
             raise ProtocolError(f"the coordinator asked for {event.sha256}, which was not offered")
-        content = await self._offload(self._storage.update_content, update.artifact)
+        content = await self._offload(self._storage.update.content, update.artifact)
         self._link.session.send_artifact(event.sha256, content, event.offset, self._link.now())
         await self._link.flush()

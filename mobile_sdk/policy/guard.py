@@ -13,7 +13,8 @@ from ..clock import Clock, Offload
 from ..conditions import Provider
 from ..events import Paused
 from ..storage.device_storage import DeviceStorage
-from .rules import Policy, hold, usual_lock
+from ..system.locks import hold_lock
+from .rules import Policy, usual_lock
 
 __all__ = ["LOOK_AGAIN_SECONDS", "Guard", "Stopped"]
 
@@ -102,7 +103,7 @@ class Guard:
             return
         path = Path(self._policy.lock) if self._policy.lock is not None else usual_lock()
         while True:
-            with hold(path) as free:
+            with hold_lock(path) as free:
                 if free:
                     yield
                     return

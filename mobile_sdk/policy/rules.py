@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..conditions import Conditions
 from ..sizes import format_bytes
-from ..system.locks import Locked, take_lock
 from ..system.users import user_name
 
-__all__ = ["Policy", "hold", "usual_lock"]
+__all__ = ["Policy", "usual_lock"]
 
 _HOUR = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
@@ -99,15 +96,3 @@ def _within(hours: tuple[str, str], now: time.struct_time) -> bool:
 def usual_lock() -> Path:
     """The file that processes of one user share."""
     return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"ftte-training-{user_name()}.lock"
-
-
-@contextlib.contextmanager
-def hold(path: Path) -> Iterator[bool]:
-    """Hold the lock for as long as the context lasts; gives whether it was free. A killed process lets go of it."""
-    try:
-        lock = take_lock(path)
-    except Locked:
-        yield False
-        return
-    with lock:
-        yield True

@@ -6,11 +6,13 @@ The system lets go of a lock when its process ends, however it ends; a lock file
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Locked", "take_lock"]
+__all__ = ["Locked", "hold_lock", "take_lock"]
 
 if sys.platform == "win32":
     import msvcrt
@@ -53,3 +55,21 @@ def take_lock(path: Path, *, shared: bool = False, wait: bool = False) -> IO[byt
         file.close()
         raise Locked(f"{path} is locked by another process") from error
     return file
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[bool]:
+    """
+    Hold the lock ``path`` for as long as the context lasts; gives whether it was free.
+
+    Raises:
+        OSError: if the file cannot be opened.
+
+    """
+    try:
+        file = take_lock(path)
+    except Locked:
+        yield False
+        return
+    with file:
+        yield True

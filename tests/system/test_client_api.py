@@ -32,6 +32,7 @@ from mobile_sdk.events import (
     from_json,
     to_json,
 )
+from mobile_sdk.participation.surroundings import Surroundings
 from mobile_sdk.training.train import TrainingResult, train_in_thread
 
 from .conftest import Site
@@ -228,7 +229,7 @@ def test_nothing_is_told_after_the_end_of_the_run_though_a_step_was_still_under_
             raise
 
     async def take_part() -> None:
-        slow = options(site, "slow", execute=one_more_step)
+        slow = options(site, "slow", surroundings=Surroundings(execute=one_more_step))
         async with Client(site.url, dataset=part(0, of=4), **slow) as client:
             trains = asyncio.Event()
 

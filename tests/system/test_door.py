@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from coordinator.net.tls import make_certificate
-from mobile_sdk import Client
+from mobile_sdk import Client, Transport
 from mobile_sdk.data import load_dataset
 from mobile_sdk.errors import Refused
 from mobile_sdk.events import Connected, Disconnected, Event, UpdateAccepted
@@ -214,8 +214,7 @@ def test_a_device_behind_a_proxy_reaches_a_coordinator_with_a_private_authority(
             dataset=data,
             storage=site.folder / name,
             name=name,
-            certificates=ca,
-            proxy=proxy,
+            transport=Transport(certificates=ca, proxy=proxy),
         )
 
     async def main() -> None:
@@ -257,10 +256,14 @@ def test_an_invitation_carries_a_self_signed_certificate(site: Site) -> None:
     data = load_dataset("exporters.zoo.digits_data:part(0, of=4)")
 
     async def main() -> None:
-        invited = Client.from_invite(link, dataset=data, storage=site.folder / "invited", name="invited", proxy="")
+        invited = Client.from_invite(
+            link, dataset=data, storage=site.folder / "invited", name="invited", transport=Transport(proxy="")
+        )
         await first_update(invited)
         other = make_certificate(["localhost"], site.folder / "other.pem", site.folder / "other.key")
-        misled = Client.from_invite(link, dataset=data, storage=site.folder / "misled", proxy="", certificate=other)
+        misled = Client.from_invite(
+            link, dataset=data, storage=site.folder / "misled", transport=Transport(proxy="", certificate=other)
+        )
         async with misled:
             async for event in misled.events():
                 assert isinstance(event, Disconnected)
@@ -301,7 +304,7 @@ def test_an_impostor_with_a_trusted_certificate_is_told_neither_token_nor_secret
                 dataset=data,
                 storage=site.folder / "victim",
                 token="open sesame",
-                proxy="",
+                transport=Transport(proxy=""),
             )
             async with client:
                 with pytest.raises(Refused, match="could not prove that it holds the run's key"):

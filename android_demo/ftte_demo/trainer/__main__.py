@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import logging.handlers
 import os
 import signal
 import sys
 from pathlib import Path
+
+from mobile_sdk.system.locks import hold_lock
 
 from .shown import Shown
 from .trainer import Trainer
@@ -36,10 +37,8 @@ def run(folder: Path, shown: Shown | None = None) -> int:
     os.nice(max(0, _NICENESS - os.getpriority(os.PRIO_PROCESS, 0)))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _log_to(folder / "trainer.log")
-    with (folder / "trainer.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with hold_lock(folder / "trainer.lock") as free:
+        if not free:
             logging.getLogger(__name__).info("another trainer is at work on %s", folder)
             return 0
         asyncio.run(_main(folder, shown))

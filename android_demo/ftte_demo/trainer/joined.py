@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobile_sdk.errors import FtteError
 from mobile_sdk.invite import Invite
-from mobile_sdk.system.syncs import sync_file
+from mobile_sdk.system.secret_files import replace_secret
 
 __all__ = ["Joined", "forget", "load", "save"]
 
@@ -25,13 +25,7 @@ class Joined:
 def save(path: Path, joined: Joined) -> None:
     """Write it down, readable by this app alone: it may hold a token."""
     data = {"link": str(joined.invite), "insecure": joined.insecure, "budget": joined.budget}
-    part = path.with_suffix(".part")
-    part.touch(mode=0o600)
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(data, file)
-        file.flush()
-        sync_file(file.fileno())
-    part.replace(path)
+    replace_secret(path, json.dumps(data).encode())
 
 
 def load(path: Path) -> Joined | None:

@@ -22,6 +22,8 @@ from mobile_sdk.clock import SystemClock
 from mobile_sdk.errors import FtteError, NoModel
 from mobile_sdk.events import Event
 from mobile_sdk.invite import Invite
+from mobile_sdk.net.connection import Transport
+from mobile_sdk.participation.surroundings import Surroundings
 
 from ..status import Phase, Status
 from ..words import preferred, words
@@ -114,11 +116,10 @@ class Trainer:
             dataset=self._samples.store,
             storage=self._folder / "runs" / invite.run,
             budget=joined.budget,
-            insecure=joined.insecure,
+            transport=Transport(insecure=joined.insecure, certificate=invite.certificate),
             engine=engine,
-            certificate=invite.certificate,
             policy=self._when.policy(),
-            conditions=self._conditions,
+            surroundings=Surroundings(conditions=self._conditions),
         )
         self._client = client
         self._status = Status(

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mobile_sdk.system.locks import Locked, take_lock
+from mobile_sdk.system.locks import hold_lock, take_lock
 from mobile_sdk.system.secret_files import create_secret
 from mobile_sdk.system.syncs import sync_file, sync_folder
 
@@ -52,13 +52,8 @@ _MEMBER = re.compile(
 @contextlib.contextmanager
 def backup_runs(folder: Path) -> Iterator[bool]:
     """Whether a backup is under way; if not, none begins for as long as this lasts."""
-    try:
-        lock = take_lock(folder / BACKUP_LOCK)
-    except Locked:
-        yield True
-        return
-    with lock:
-        yield False
+    with hold_lock(folder / BACKUP_LOCK) as free:
+        yield not free
 
 
 def remove_leftovers(folder: Path) -> None:

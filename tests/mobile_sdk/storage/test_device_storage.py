@@ -13,15 +13,16 @@ from mobile_sdk.storage.device_storage import DeviceStorage
 
 def test_identity_survives_a_restart_and_is_its_owners_alone(tmp_path: Path) -> None:
     storage = DeviceStorage(tmp_path / "phone", "digits", "phone-1")
-    secret = storage.secret
-    storage.raise_serial(3)
-    storage.remember_enrolment()
+    secret = storage.identity.secret
+    storage.identity.raise_serial(3)
+    storage.identity.remember_enrolment()
     storage.close()
     again = DeviceStorage(tmp_path / "phone", "digits", "another-name")
-    assert (again.device, again.secret, again.serial, again.enrolled) == ("phone-1", secret, 3, True)
+    who = again.identity
+    assert (who.device, who.secret, who.serial, who.enrolled) == ("phone-1", secret, 3, True)
     assert (tmp_path / "phone" / "device.json").stat().st_mode & 0o077 == 0
-    again.raise_serial(2)
-    assert again.serial == 3
+    again.identity.raise_serial(2)
+    assert again.identity.serial == 3
     again.close()
 
 
@@ -43,7 +44,7 @@ def test_a_name_that_the_protocol_does_not_allow_is_not_kept(tmp_path: Path) -> 
     with pytest.raises(StorageError, match="'my phone' cannot name a device"):
         DeviceStorage(tmp_path, "digits", "my phone")
     storage = DeviceStorage(tmp_path, "digits", "my-phone")
-    assert storage.device == "my-phone"
+    assert storage.identity.device == "my-phone"
     storage.close()
 
 
@@ -62,10 +63,10 @@ def test_a_finished_update_is_kept_until_it_is_dropped(tmp_path: Path) -> None:
     saved = storage.save_update("a00000001", [b"con", b"tent"], {"samples": 3})
     storage.close()
     again = DeviceStorage(tmp_path, "digits")
-    assert again.pending_update() == saved
-    assert again.update_content(saved.artifact) == b"content"
-    again.drop_update()
-    assert again.pending_update() is None
+    assert again.update.pending() == saved
+    assert bytes(again.update.content(saved.artifact)) == b"content"
+    again.update.drop()
+    assert again.update.pending() is None
     again.close()
 
 
@@ -80,7 +81,7 @@ def test_a_damaged_update_is_dropped_so_that_the_work_is_done_again(damage: str,
         description.write_text(json.dumps({"assignment": "a00000001"}))
     else:
         description.unlink()
-    assert storage.pending_update() is None
+    assert storage.update.pending() is None
     assert not (tmp_path / "update").exists()
     storage.close()
 
