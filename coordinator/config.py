@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.sizes import parse_bytes
-from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, TrainingSettings
 
 from .errors import ConfigError
 
@@ -181,23 +181,34 @@ class PlanningSection(_Section):
         return self
 
 
+def _training_field(name: str) -> Any:
+    """A field with the default and the limits that devices hold to."""
+    default = getattr(TrainingSettings(), name)
+    if name in COUNTS:
+        return Field(default, ge=COUNTS[name])
+    if name in RANGES:
+        least, below = RANGES[name]
+        return Field(default, ge=least, lt=below, allow_inf_nan=False)
+    return Field(default)
+
+
 class TrainingSection(_Section):
     """What devices do with what they get; see :class:`mobile_sdk.training.settings.TrainingSettings`."""
 
-    epochs: Annotated[int, Field(ge=1)] = 1
-    steps: Annotated[int, Field(ge=0)] = 0
-    seconds: NotNegative = 0.0
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: NotNegative = 0.05
-    momentum: Fraction = 0.0
-    nesterov: bool = False
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: NotNegative = 1e-8
-    weight_decay: NotNegative = 0.0
-    proximal: NotNegative = 0.0
-    clip_norm: NotNegative = 0.0
+    epochs: int = _training_field("epochs")
+    steps: int = _training_field("steps")
+    seconds: float = _training_field("seconds")
+    batch_size: int = _training_field("batch_size")
+    optimiser: OptimiserName = _training_field("optimiser")
+    learning_rate: float = _training_field("learning_rate")
+    momentum: float = _training_field("momentum")
+    nesterov: bool = _training_field("nesterov")
+    beta1: float = _training_field("beta1")
+    beta2: float = _training_field("beta2")
+    epsilon: float = _training_field("epsilon")
+    weight_decay: float = _training_field("weight_decay")
+    proximal: float = _training_field("proximal")
+    clip_norm: float = _training_field("clip_norm")
 
     @model_validator(mode="after")
     def _belongs_together(self) -> TrainingSection:

@@ -1,4 +1,8 @@
-"""Processes that work through items in parallel, torch on one thread in each."""
+"""
+Processes that work through items in parallel, torch on one thread in each.
+
+Importing this module does not import torch: what ends the processes is wanted before there are any.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-
-import torch
 
 __all__ = ["Workers", "stop_all"]
 
@@ -69,6 +71,8 @@ def stop_all() -> None:
 
 
 def _here(function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]) -> Iterator[tuple[Key, Any]]:
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same numbers as in a process of its own
     try:
@@ -86,6 +90,8 @@ def _pickled(value: Any) -> bytes | None:
 
 
 def _prepare(packed: bytes, path: list[str]) -> None:
+    import torch
+
     global _context  # noqa: PLW0603 a process of a pool has no other place for what it got once
     sys.path[:] = path
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from mobile_sdk.layout import Layout, Parameter, Vector
 from mobile_sdk.manifest import DTYPES, InputContract
+from mobile_sdk.references import load_attribute
 
 from .errors import TaskError
 from .fold_batch_norm import fold_batch_norm as folded
@@ -220,13 +220,7 @@ def load_samples(reference: str) -> Samples:
 
 
 def _named(reference: str, what: str) -> Any:
-    module_name, separator, attribute = reference.partition(":")
-    if not (module_name and separator and attribute):
-        raise TaskError(f"{reference!r} does not name a {what}; write package.module:{what}")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise TaskError(f"the {what}'s module {module_name!r} cannot be imported: {error}") from error
-    if not hasattr(module, attribute):
-        raise TaskError(f"the module {module_name!r} has no attribute {attribute!r}")
-    return getattr(module, attribute)
+        return load_attribute(reference, what)
+    except ValueError as error:
+        raise TaskError(str(error)) from error

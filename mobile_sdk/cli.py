@@ -9,7 +9,6 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from .client import Client
@@ -36,6 +35,7 @@ from .events import (
 )
 from .invite import Invite
 from .manifest import ENGINE_FILES
+from .metrics import format_metrics
 from .net.connection import Transport
 from .participation.surroundings import Surroundings
 from .policy.rules import Policy
@@ -218,7 +218,7 @@ class _Printer:
             case Declined():
                 return f"{event.assignment}: given back: {event.reason}"
             case Announced():
-                return f"version {event.version}: {_numbers(event.metrics)}"
+                return f"version {event.version}: {format_metrics(event.metrics)}"
             case Disconnected():
                 return f"{event.reason}; trying again in {event.retry_seconds:.1f} s"
             case Postponed():
@@ -228,12 +228,8 @@ class _Printer:
             case RunFinished():
                 peak = format_bytes(peak_rss_bytes())
                 return (
-                    f"the run has ended at version {event.version}: {event.reason} ({_numbers(event.metrics)}); "
+                    f"the run has ended at version {event.version}: {event.reason} ({format_metrics(event.metrics)}); "
                     f"peak memory of this process {peak}, torch {'loaded' if torch_loaded() else 'not loaded'}"
                 )
             case _:
                 return ""
-
-
-def _numbers(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

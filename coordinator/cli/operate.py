@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mobile_sdk.durable_files import write_durably
+from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..admin.client import AdminClient
@@ -160,10 +161,6 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Ma
     return table
 
 
-def _numbers(metrics: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
 def _time(at: float | None) -> str:
     return "-" if at is None else datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -176,7 +173,7 @@ def _runs(options: argparse.Namespace, console: Console, client: AdminClient) ->
             "phase": lambda r: r["phase"],
             "version": lambda r: str(r["version"]),
             "best": lambda r: "-" if r["best"] is None else str(r["best"]),
-            "metrics": lambda r: _numbers(r["metrics"]),
+            "metrics": lambda r: format_metrics(r["metrics"]),
             "buffer": lambda r: f"{r['buffered']} of {r['capacity']}",
             "devices": lambda r: f"{r['connected']} of {r['devices']}",
             "working": lambda r: str(r["working"]),
@@ -219,7 +216,7 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "devices": lambda c: f"{c['devices']} ({c['share_of_devices']:.0%})",
             "updates": lambda c: f"{c['updates']} ({c['share_of_updates']:.0%})",
             "failures": lambda c: str(c["failures"]),
-            "on their own data": lambda c: _numbers(c["metrics"]),
+            "on their own data": lambda c: format_metrics(c["metrics"]),
         }
         return _show(options, console, classes, lambda: _table(classes, columns))
     device = _needed(options.device, "device")
@@ -285,7 +282,7 @@ def _versions(options: argparse.Namespace, console: Console, client: AdminClient
         "version": lambda v: str(v["version"]),
         "parent": lambda v: "-" if v["parent"] < 0 else str(v["parent"]),
         "made": lambda v: _time(v["created_at"]),
-        "metrics": lambda v: _numbers(v["metrics"]),
+        "metrics": lambda v: format_metrics(v["metrics"]),
         "": remarks,
     }
     return _show(options, console, data, lambda: _table(data, columns))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mobile_sdk.durable_files import write_durably
+from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import ConfigError
@@ -34,6 +35,7 @@ def add_simulate_command(commands: Any) -> None:
 
 def _simulate(options: argparse.Namespace, console: Console) -> int:
     # Here, so that no other command has to wait for it; the last needs torch.
+    from ..sessions.update_upload import log as refusals
     from ..simulation.simulate import simulate
     from ..simulation.world.scenario import load_scenario
     from .simulation_progress import Display
@@ -46,7 +48,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
             raise ConfigError(f"--seed is {options.seed}; it must be at least 0")
         scenario = scenario.with_seed(options.seed)
     if not options.verbose:  # updates in flight when a run stops are always too late: hide their refusals
-        logging.getLogger("coordinator.sessions.device_connection").setLevel(logging.ERROR)
+        refusals.setLevel(logging.ERROR)
     with Display(console, scenario) as display:
         result = simulate(
             scenario,
@@ -66,7 +68,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
 def _show(result: dict[str, Any], console: Console) -> None:
     """The result for people: how long, how good, and what it costs each device."""
     last, machine = result["curve"][-1], result["machine"]
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in last["metrics"].items())
+    metrics = format_metrics(last["metrics"])
     console.print(f"The run would end after {duration(result['seconds'])}: {result['ended']}.", highlight=False)
     console.print(f"{result['versions']} versions from {result['trips']} updates; {metrics}", highlight=False)
     console.print(

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mobile_sdk.metrics import format_metrics
+
 from ..simulation.result import Point
 from ..simulation.world.scenario import Scenario
 
@@ -62,7 +64,7 @@ class Display:
     def progress(self, point: Point) -> None:
         """Show a moment of the run, if the last one is old enough."""
         if point.metrics:
-            self._metrics = ", ".join(f"{name} {value:.4f}" for name, value in point.metrics.items())
+            self._metrics = format_metrics(point.metrics)
         now = time.monotonic()
         if now - self._shown < (REFRESH_SECONDS if self._console.is_terminal else LINE_SECONDS):
             return

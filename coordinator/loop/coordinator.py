@@ -16,6 +16,7 @@ from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
 from mobile_sdk.layout import Vector
+from mobile_sdk.metrics import format_metrics
 from mobile_sdk.net.connection import Connection
 from mobile_sdk.protocol.messages import Finished, MergedMessage, Name
 from mobile_sdk.training.evaluation import finite
@@ -330,7 +331,7 @@ class Coordinator:
         )
         run.buffer.remove(updates)
         run.merged(merged)
-        log.info("version %d: %s", record.version, ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        log.info("version %d: %s", record.version, format_metrics(metrics))
         fates = {fate.assignment: fate for fate in merged}
         for update in updates:
             session = self._sessions.get(update.record.device)

@@ -8,7 +8,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,11 +111,10 @@ def stop_planning() -> None:
 
 def _end_with_workers() -> None:
     """In a worker: on SIGTERM, end with all processes that this one has started."""
+    from exporters import processes
 
     def end(signum: int, frame: object) -> None:
-        workers = sys.modules.get("exporters.processes")
-        if workers is not None:
-            workers.stop_all()
+        processes.stop_all()
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)

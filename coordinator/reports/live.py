@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..status import RunStatus
@@ -89,7 +90,7 @@ def _print_versions(console: Console, runs: Sequence[RunStatus], seen: dict[str,
         run = f"{status.name} " if len(runs) > 1 else ""
         for version, metrics in status.history:
             if version > seen.get(status.name, -1):
-                numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                numbers = format_metrics(metrics)
                 console.print(f"{run}version {version}: {numbers}", highlight=False)
         seen[status.name] = status.version
 

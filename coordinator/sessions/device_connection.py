@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.metrics import format_metrics
 from mobile_sdk.net.connection import Connection, ConnectionLost
 from mobile_sdk.net.link import Link
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
@@ -283,5 +284,5 @@ class DeviceConnection:
             self.device, message.evaluation, self._status.tier, message.samples, message.metrics
         )
         if result is not None:
-            numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+            numbers = format_metrics(result.metrics)
             log.info("version %d on %d devices' own samples: %s", result.version, result.devices, numbers)

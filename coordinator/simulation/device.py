@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import random
 from collections.abc import Callable
@@ -202,10 +203,11 @@ class SimulatedDevice:
     ) -> TrainingResult:
         """Train elsewhere, for as long as this device would; or be killed half-way."""
         world, manifest = self._world, engine.manifest
-        seconds = world.timing.seconds(manifest, len(data), settings) * self.profile.slowdown
-        seconds += self.profile.section.trip_seconds
-        if self.profile.straggler:
-            seconds *= world.delay.factor(self._training_rng)
+        delay = world.delay.factor(self._training_rng) if self.profile.straggler else 1.0
+        steps, seconds = world.timing.training(manifest, len(data), settings, self.profile.slowdown * delay)
+        seconds = (seconds * self.profile.slowdown + self.profile.section.trip_seconds) * delay
+        # The worker's own speed is not the device's: it does the steps that the device has time for.
+        settings = dataclasses.replace(settings, steps=steps, seconds=0.0)
         dropped = self._training_rng.random() < self.profile.section.drop_out
         fraction = float(self._training_rng.random())
         if dropped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..references import load_attribute
 from .base import ArrayDataset, Dataset
 from .convert import as_dataset
 from .folder import FolderDataset
@@ -41,8 +41,8 @@ def load_dataset(source: str) -> Dataset:
     if match is None:
         raise DataError(f"{source!r} is neither package.module:callable nor an .npz file nor a folder")
     try:
-        function = getattr(importlib.import_module(match["module"]), match["name"])
-    except (ImportError, AttributeError) as error:
+        function = load_attribute(f"{match['module']}:{match['name']}", "dataset")
+    except ValueError as error:
         raise DataError(f"cannot load the dataset {source!r}: {error}") from error
     args, kwargs = _literals(match["arguments"] or "()", source)
     try:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..errors import ProtocolError
 from .optimisers import SGD, Adam, Optimiser
 
-__all__ = ["OPTIMISERS", "TrainingSettings"]
+__all__ = ["COUNTS", "OPTIMISERS", "RANGES", "OptimiserName", "TrainingSettings"]
 
-OPTIMISERS = ("sgd", "adam", "adamw")
+OptimiserName = Literal["sgd", "adam", "adamw"]
+OPTIMISERS: tuple[str, ...] = get_args(OptimiserName)
 
-# Name -> lowest value, and what it must stay below.
-_RANGES = {
+# The limits of numbers: name -> lowest value, and what it must stay below. Both sides hold to them.
+RANGES = {
     "seconds": (0.0, 1e30),
     "learning_rate": (0.0, 1e30),
     "momentum": (0.0, 1.0),
@@ -26,7 +27,8 @@ _RANGES = {
     "proximal": (0.0, 1e30),
     "clip_norm": (0.0, 1e30),
 }
-_COUNTS = {"epochs": 1, "steps": 0, "batch_size": 1}
+# Those of whole numbers: name -> lowest value.
+COUNTS = {"epochs": 1, "steps": 0, "batch_size": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,10 @@ class TrainingSettings:
         """Optimiser steps that a device with so many samples does, unless its time is up."""
         return self.steps or self.epochs * -(-samples // self.batch_size)
 
+    def is_over(self, seconds: float) -> bool:
+        """Whether no new step begins once a step has ended so many seconds after the training began."""
+        return 0 < self.seconds <= seconds
+
     def make_optimiser(self) -> Optimiser:
         """The optimiser, with no state yet."""
         if self.optimiser == "sgd":
@@ -109,13 +115,13 @@ class TrainingSettings:
         """
         if set(data) != {field.name for field in dataclasses.fields(cls)}:
             raise ProtocolError(f"training settings have the fields {sorted(data)}: update the SDK")
-        for name, least in _COUNTS.items():
+        for name, least in COUNTS.items():
             value = data[name]
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ProtocolError(
                     f"training setting {name} is {value!r}; it must be a whole number, at least {least}"
                 )
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = data[name]
             if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < high:
                 bound = f", below {high:g}" if math.isfinite(high) and high <= 1 else ""

@@ -27,6 +27,7 @@ from ..layout import Arrays, Vector
 from .checkpoint import Checkpoint, Keeper
 from .optimisers import clip_gradients
 from .settings import TrainingSettings
+from .steps import micro_batches, step_spans
 
 __all__ = [
     "Cancelled",
@@ -137,7 +138,7 @@ def train(
                 keep()
                 raise
         moment = now()
-        if settings.seconds and spent + moment - began >= settings.seconds:
+        if settings.is_over(spent + moment - began):
             break
         if moment - kept_at >= KEEP_SECONDS:
             keep()
@@ -159,14 +160,11 @@ def _rounds(
     samples: int, settings: TrainingSettings, order: np.random.Generator
 ) -> Iterator[tuple[bool, npt.NDArray[np.int64]]]:
     """The batches of a training, each with whether it begins a pass over the samples."""
-    left = settings.count_steps(samples)
-    while left > 0:
-        shuffled = order.permutation(samples)
-        for start in range(0, samples, settings.batch_size):
-            if left == 0:
-                return
-            left -= 1
-            yield start == 0, shuffled[start : start + settings.batch_size]
+    shuffled = np.empty(0, np.int64)
+    for start, stop in step_spans(samples, settings):
+        if start == 0:
+            shuffled = order.permutation(samples)
+        yield start == 0, shuffled[start:stop]
 
 
 @dataclasses.dataclass
@@ -248,8 +246,8 @@ def _gradients(
     total = 0.0
     sums: dict[str, float] = dict.fromkeys(engine.manifest.metrics, 0.0)
     gradients: dict[str, Vector] = {}
-    for start in range(0, len(indices), size):
-        x, y = data.batch(indices[start : start + size])
+    for start, stop in micro_batches(len(indices), size):
+        x, y = data.batch(indices[start:stop])
         loss, metrics, micro = engine.train_step(x, y, np.ones(len(x), np.float32), weights, dropout)
         total += loss
         sums = {name: value + metrics[name] for name, value in sums.items()}

@@ -18,6 +18,7 @@ from mobile_sdk.engines.base import Engine
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE, Manifest
 from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.steps import count_work
 
 from ...programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ...store.interface import ArtifactStore
@@ -68,11 +69,24 @@ class Timing:
     def __init__(self, step_seconds: Mapping[str, float]) -> None:
         self.step_seconds = dict(step_seconds)
 
-    def seconds(self, manifest: Manifest, samples: int, settings: TrainingSettings) -> float:
-        """What ``samples`` samples take at slowdown 1: a short micro-batch costs as much as a full one."""
-        full, rest = divmod(samples, settings.batch_size)
-        micro = full * -(-settings.batch_size // manifest.micro_batch) + -(-rest // manifest.micro_batch)
-        return settings.epochs * micro * self.step_seconds[manifest.tier]
+    def training(
+        self, manifest: Manifest, samples: int, settings: TrainingSettings, slowdown: float
+    ) -> tuple[int, float]:
+        """
+        The optimiser steps of a training, and the virtual seconds that they take at slowdown 1.
+
+        Args:
+            manifest: of the program.
+            samples: that the device has.
+            settings: what the coordinator asks for.
+            slowdown: of the device; a time limit leaves a slow one fewer steps.
+
+        """
+        seconds = self.step_seconds[manifest.tier]
+        steps, micro = count_work(
+            samples, settings, micro_batch=manifest.micro_batch, micro_batch_seconds=seconds * slowdown
+        )
+        return steps, micro * seconds
 
 
 def calibrate(artifacts: ArtifactStore, tiers: Sequence[Tier], pinned: Mapping[str, float]) -> dict[str, float]:

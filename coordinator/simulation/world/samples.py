@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mobile_sdk.references import load_attribute
 
 from ...errors import ConfigError
 
@@ -34,11 +35,10 @@ def load_simulation_samples(source: str, folder: Path) -> SimulationSamples:
         ConfigError: if there is no such function, or it gives anything but arrays of equal length.
 
     """
-    module, _, name = source.partition(":")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot load data.source {source!r}: {error}") from error
+        function = load_attribute(source)
+    except ValueError as error:
+        raise ConfigError(f"data.source: {error}") from error
     result = function()
     if not isinstance(result, tuple) or len(result) not in (2, 3) or len({len(array) for array in result}) != 1:
         raise ConfigError(f"data.source {source!r} must give (x, y) or (x, y, writer), arrays of equal length")
