@@ -145,10 +145,6 @@ class EvaluationSection(_Section):
     federated_minimum: Annotated[int, Field(ge=1)] = 3
 
 
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
 class PlanningSection(_Section):
     """
     What devices train within their budgets; see docs/how-to/plan.md.

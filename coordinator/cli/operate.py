@@ -25,7 +25,6 @@ from ..errors import CoordinatorError
 __all__ = ["add_operating_commands"]
 
 Handler = Callable[[argparse.Namespace, Console, AdminClient], int]
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 

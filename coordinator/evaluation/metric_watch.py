@@ -49,11 +49,6 @@ class MetricWatch:
         """
         return None if self._best is None else self._best.version
 
-    @property
-    def merges_since_best(self) -> int:
-        """Merges that brought nothing better."""
-        return self._merges_since_best
-
     def see(self, version: VersionRecord) -> None:
         """There is a new version."""
         value = self._value(version)

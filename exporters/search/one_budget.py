@@ -20,15 +20,11 @@ from ..importance.evidence import Evidence
 from ..plan import Plan
 from ..space import FROZEN, Levels
 from .candidates import candidates
+from .fit_budget import FULL, fit_budget
 from .measurements import Measurements
 
 __all__ = ["Search", "PlannedTier"]
 
-# Plans that are measured per budget before the best that fitted is taken; and while none has fitted yet.
-_ROUNDS = 6
-_MOST_ROUNDS = 16
-# A plan that takes this much of its budget is not improved further.
-_FULL = 0.95
 # Layers that are raised one at a time to use what is left, if they are predicted to fit so many times the budget: where
 # there is much room, predictions are off.
 _RAISES = 8
@@ -128,47 +124,22 @@ class Search:
         """The best plan by the sum of its layers' gains."""
         measurements = self.measurements
         measurements.calibrate(size)
-        best: PlannedTier | None = None
-        limit = float(budget)
-        tried: set[Levels] = set()
-        stretch = 1.0
-        for round_ in range(_MOST_ROUNDS):
-            if round_ >= _ROUNDS and best is not None:
-                break
-            levels = candidates(self.evidence, self.scores, measurements.model.costs(size), (floor, self.top), limit)
-            if levels is None:
-                break
-            if levels in tried:
-                # The prediction says that no more fits, and there is room: see what it would give for a little more.
-                if best is None or best.levels != levels or stretch > 1:
-                    break
-                stretch = math.sqrt(budget / best.needs)
-                limit = budget * stretch
-                continue
-            needs = measurements(levels, size)
-            tried.add(levels)
-            if needs <= budget:
-                tier = self._tier(budget, levels, size)
-                if best is None or tier.gain > best.gain:
-                    best = tier
-                if needs >= _FULL * budget or limit < budget:
-                    break
-            elif stretch > 1:
-                break
-            else:
-                # The measurement is in the prediction now; where that did not move it enough, ask for less: in small
-                # steps, so as not to pass by what fits, and in larger ones once those have led nowhere.
-                predicted = measurements.model.predict(levels, size)
-                limit *= 0.97 if round_ < _ROUNDS - 1 else 0.9
-                if predicted <= budget:
-                    limit = min(limit, predicted * budget / needs)
-        return None if best is None else self._raised(best, budget, size)
+        best = fit_budget(
+            budget,
+            propose=lambda limit: candidates(
+                self.evidence, self.scores, measurements.model.costs(size), (floor, self.top), limit
+            ),
+            measure=lambda levels: measurements(levels, size),
+            predict=lambda levels: measurements.model.predict(levels, size),
+            gain=self.scores.of,
+        )
+        return None if best is None else self._raised(self._tier(budget, best.levels, size), budget, size)
 
     def _raised(self, tier: PlannedTier, budget: int, size: int) -> PlannedTier:
         """The plan with single layers at higher levels, those of the largest gain first, while there is room."""
         tried: set[Levels] = set()
         for _ in range(_RAISES):
-            if tier.needs >= _FULL * budget:
+            if tier.needs >= FULL * budget:
                 break
             more = [levels for levels in self._next(tier.levels) if levels not in tried]
             fitting = [m for m in more if self.measurements.model.predict(m, size) <= _HOPE * budget]

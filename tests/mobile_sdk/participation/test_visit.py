@@ -220,7 +220,7 @@ def test_a_device_without_work_comes_back_when_it_was_told_to(served: Served, tm
             await talk.ready()
             talk.session.later(0.0, "others train")
             await talk.link.flush()
-            await asyncio.Future()
+            await talk.next()  # it leaves
         await finish(talk)
 
     told = take_part(client(served, script, tmp_path))
