@@ -17,8 +17,9 @@ from mobile_sdk.conditions import Conditions, fixed
 from mobile_sdk.conditions.linux import LinuxConditions
 from mobile_sdk.events import Paused
 from mobile_sdk.policy.guard import Guard, Stopped
-from mobile_sdk.policy.rules import Policy, hold
+from mobile_sdk.policy.rules import Policy
 from mobile_sdk.storage.device_storage import DeviceStorage
+from mobile_sdk.system.locks import hold_lock
 
 GOOD = Conditions(charging=True, battery=0.9, unmetered=True, idle=True, thermal=0)
 NOON = time.mktime((2026, 5, 4, 12, 0, 0, 0, 0, -1))
@@ -209,8 +210,8 @@ def test_work_is_stopped_when_the_policy_does_not_hold_any_more(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mobile_sdk.policy.rules import hold
-with hold(Path(sys.argv[1])) as free:
+from mobile_sdk.system.locks import hold_lock
+with hold_lock(Path(sys.argv[1])) as free:
     print(free, flush=True)
     time.sleep(60)
 """
@@ -224,7 +225,7 @@ def test_one_training_at_a_time_across_processes_and_a_killed_one_lets_go(
     other = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "True\n"
-    with hold(lock) as free:
+    with hold_lock(lock) as free:
         assert not free
     guard = Guard(Policy(lock=lock), fixed(GOOD), storage, HandClock(), offload)
 
@@ -237,7 +238,7 @@ def test_one_training_at_a_time_across_processes_and_a_killed_one_lets_go(
             other.wait()
 
         async with guard.turn(tell):
-            with hold(lock) as free:
+            with hold_lock(lock) as free:
                 assert not free
         assert told[0].reason == "another training is under way on this device"
 
