@@ -35,6 +35,8 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin -p mobile_sdk -p coordinator -p exporters
+	$(BIN)/mypy --platform win32 -p mobile_sdk -p coordinator -p exporters
 
 setup: $(VENV)/installed
 

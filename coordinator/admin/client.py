@@ -103,6 +103,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        if not hasattr(socket, "AF_UNIX"):  # Windows
+            raise OSError("this system has no Unix sockets: set admin.port where the coordinator runs")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(os.fspath(self._path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from rich.text import Text
 from mobile_sdk.errors import FtteError
 from mobile_sdk.net.connection import is_loopback
 from mobile_sdk.sizes import format_bytes
+from mobile_sdk.system.open_files import open_file_limits
 
 from ..config import Config, load_config, run_files
 from ..errors import StoreError
@@ -152,7 +152,7 @@ def _certificate(config: Config) -> Iterator[Finding]:
 
 
 def _open_files(config: Config) -> Iterator[Finding]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = open_file_limits()
     wanted = config.server.connections + OTHER_FILES
     if soft < wanted:
         yield (

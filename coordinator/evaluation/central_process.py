@@ -12,9 +12,8 @@ import logging
 import multiprocessing
 import signal
 import threading
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,6 +26,16 @@ __all__ = ["EvaluationProcess"]
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 5.0
+
+
+class _Pipe(Protocol):
+    """An end of a pipe: of one class on Windows, of another elsewhere."""
+
+    def send(self, obj: Any) -> None: ...
+    def send_bytes(self, buf: Any) -> None: ...
+    def recv(self) -> Any: ...
+    def recv_bytes(self) -> bytes: ...
+    def close(self) -> None: ...
 
 
 class EvaluationProcess:
@@ -43,7 +52,7 @@ class EvaluationProcess:
     def __init__(self, manifest: bytes, program: bytes, samples: bytes) -> None:
         self._arguments = (manifest, program, samples)
         self._lock = threading.Lock()
-        self._running: tuple[BaseProcess, Connection] | None = None
+        self._running: tuple[BaseProcess, _Pipe] | None = None
 
     def __call__(self, vector: Vector) -> dict[str, float]:
         """Mean loss and metrics of a weight vector; nothing if evaluation fails, which a run survives."""
@@ -79,7 +88,7 @@ class EvaluationProcess:
             return {}
         return answer
 
-    def _start(self) -> tuple[BaseProcess, Connection]:
+    def _start(self) -> tuple[BaseProcess, _Pipe]:
         context = multiprocessing.get_context("spawn")  # threads do not survive a fork
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._arguments), name="ftte-evaluation", daemon=True)
@@ -99,7 +108,7 @@ class EvaluationProcess:
             process.join()
 
 
-def _serve(pipe: Connection, manifest: bytes, program: bytes, samples: bytes) -> None:
+def _serve(pipe: _Pipe, manifest: bytes, program: bytes, samples: bytes) -> None:
     """In the process: answer until the pipe closes."""
     from .central import Evaluator, engine_of
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from collections.abc import Iterator
+
+from mobile_sdk.system.open_files import TooFewFiles, allow_open_files
 
 from ..config import Config
 from ..errors import ConfigError
@@ -28,20 +29,14 @@ def enough_files(config: Config, devices: int) -> Iterator[None]:
     """
     trained = _trained(config, devices)
     wanted = devices + _MAPPED * trained + _SPARE
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        yield
-        return
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        raise ConfigError(
-            f"{devices} devices, {trained} of which train, need {wanted} open files and this system allows {hard}: "
-            "raise it with ulimit -n, or simulate fewer devices"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with allow_open_files(wanted):
+            yield
+    except TooFewFiles as error:
+        raise ConfigError(
+            f"{devices} devices, {trained} of which train, need {wanted} open files and this system allows "
+            f"{error.allowed}: raise it with ulimit -n, or simulate fewer devices"
+        ) from None
 
 
 def _trained(config: Config, devices: int) -> int:

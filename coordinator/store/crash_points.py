@@ -8,7 +8,8 @@ environment variable ``FTTE_CRASH_AT`` names a step, and optionally after how ma
 from __future__ import annotations
 
 import os
-import signal
+
+from mobile_sdk.system.processor import end_at_once
 
 __all__ = ["STEPS", "step"]
 
@@ -41,4 +42,4 @@ def step(label: str) -> None:
     if label == _label:
         _left -= 1
         if _left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end_at_once()

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mobile_sdk.system.syncs import sync_data, sync_folder
+from mobile_sdk.system.writing import write_at
 
 from .crash_points import step
 
@@ -84,7 +85,7 @@ class Segments:
         locations = []
         try:
             for content in contents:
-                _write(descriptor, content, end)
+                write_at(descriptor, content, end)
                 locations.append(Location(number, end, len(content)))
                 end += len(content)
             step("accept: written")
@@ -189,7 +190,7 @@ class Segments:
             for start, size in _joined(locations):
                 if not _punch(descriptor, start, size):
                     for at in range(start, start + size, len(_ZEROS)):
-                        _write(descriptor, _ZEROS[: start + size - at], at)
+                        write_at(descriptor, _ZEROS[: start + size - at], at)
             sync_data(descriptor)
         finally:
             os.close(descriptor)
@@ -217,10 +218,3 @@ def _punch(descriptor: int, start: int, size: int) -> bool:
     if _FALLOCATE is None:
         return False
     return bool(_FALLOCATE(descriptor, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(size)) == 0)
-
-
-def _write(descriptor: int, content: bytes | memoryview, at: int) -> None:
-    """Write all of ``content`` at ``at``: one call may write less, on a disk that is nearly full."""
-    written = os.pwrite(descriptor, content, at)
-    while written < len(content):
-        written += os.pwrite(descriptor, memoryview(content)[written:], at + written)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -144,7 +145,7 @@ def _licence(package: Path) -> Path:
 def _machine(library: Path) -> str:
     """The machine that a library is for, from its ELF header; this one while it is not built."""
     if not library.exists():  # an editable install asks before it builds
-        return os.uname().machine
+        return platform.machine()
     with library.open("rb") as file:
         number = int.from_bytes(file.read(20)[18:], "little")
     if number not in _MACHINES:

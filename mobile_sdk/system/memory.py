@@ -47,8 +47,9 @@ def peak_rss_bytes() -> int:
     """
     if sys.platform == "win32":
         return _peak_working_set()
-    peak = status_bytes("VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES if peak is None else peak
+    else:
+        peak = status_bytes("VmHWM")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES if peak is None else peak
 
 
 def release_memory(*, garbage: bool = True) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
-__all__ = ["cpu_seconds", "lower_priority"]
+__all__ = ["cpu_seconds", "end_at_once", "lower_priority"]
 
 if sys.platform != "win32":
     import resource
@@ -16,8 +17,17 @@ def cpu_seconds() -> float:
     """Processor time of all threads so far."""
     if sys.platform == "win32":
         return time.process_time()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    else:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
+
+
+def end_at_once() -> None:
+    """End this process as a power cut would: nothing is flushed, closed or told. For tests of what survives."""
+    if sys.platform == "win32":
+        os._exit(1)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def lower_priority(niceness: int) -> None:

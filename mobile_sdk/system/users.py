@@ -8,7 +8,7 @@ import sys
 __all__ = ["user_name"]
 
 if sys.platform != "win32":
-    import os
+    from os import getuid
 
 
 def user_name() -> str:
@@ -16,4 +16,7 @@ def user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return f"uid-{os.getuid()}" if sys.platform != "win32" else "unknown"
+        if sys.platform == "win32":
+            return "unknown"
+        else:
+            return f"uid-{getuid()}"

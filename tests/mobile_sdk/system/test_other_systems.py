@@ -222,6 +222,39 @@ def test_a_secret_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
     assert (tmp_path / "key").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("system", ["linux", "win32"])
+def test_content_is_written_at_its_place_whole_though_the_system_takes_a_part_at_a_time(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = on(system, "mobile_sdk.system.writing")
+    call = "pwrite" if system == "linux" else "write"
+    real: Any = getattr(os, call)
+    monkeypatch.setattr(os, call, lambda descriptor, content, *at: real(descriptor, content[:3], *at))
+    with (tmp_path / "file").open("wb") as file:
+        writing.write_at(file.fileno(), b"0123456789", 0)
+        writing.write_at(file.fileno(), b"abcdefg", 2)
+    assert (tmp_path / "file").read_bytes() == b"01abcdefg9"
+
+
+def test_open_files_are_allowed_for_as_long_as_they_are_needed() -> None:
+    files = load("mobile_sdk.system.open_files")
+    soft, hard = files.open_file_limits()
+    more = min(soft + 1, hard)
+    with files.allow_open_files(more):
+        assert files.open_file_limits()[0] == more
+    assert files.open_file_limits() == (soft, hard)
+    if hard < sys.maxsize:
+        with pytest.raises(files.TooFewFiles, match=f"allows {hard} open files"), files.allow_open_files(hard + 1):
+            pass
+
+
+def test_windows_has_no_limit_on_open_files() -> None:
+    with as_on("win32"):
+        files = load("mobile_sdk.system.open_files")
+        with files.allow_open_files(10_000_000):
+            assert files.open_file_limits()[0] > 10_000_000
+
+
 def test_only_this_package_asks_which_system_it_runs_on() -> None:
     root = Path(__file__).parents[3]
     asking = {
@@ -232,8 +265,4 @@ def test_only_this_package_asks_which_system_it_runs_on() -> None:
         if any(mark in path.read_text() for mark in ("sys.platform", "os.name", "import fcntl", "import resource"))
         if path.parent != root / "mobile_sdk" / "system"
     }
-    assert asking == {
-        "coordinator/cli/doctor.py",  # limits on open files, of a coordinator's machine
-        "coordinator/simulation/open_files.py",
-        "mobile_sdk/native/build.py",  # compiles for this system
-    }
+    assert asking == {"mobile_sdk/native/build.py"}  # compiles for this system
