@@ -2,14 +2,15 @@
 # make test   the tests
 # make demo-app   the phone app in a window, beside a coordinator
 # make test-full   the same, and what takes minutes
-# make lint   style and types
-# Each sets up what it needs, in .venv.
+# make lint   style, types and layers
+# make docs   the documentation as a site, in build/site
+# Each sets up what it needs, in .venv, with the newest fit Python of the PATH or with PYTHON=/path/to/python3.
 
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: demo demo-app apk test test-full lint setup native clean
+.PHONY: demo demo-app apk test test-full lint docs setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
@@ -20,7 +21,7 @@ demo-app: setup
 
 # The app for phones: needs buildozer and what it downloads, the Android SDK and NDK among it (some 10 GB).
 apk:
-	$(PYTHON) android_demo/package/stage.py
+	$$(scripts/find_python.sh) android_demo/package/stage.py
 	cd android_demo && buildozer android debug
 
 # Two processes: a file's tests stay together.
@@ -38,16 +39,19 @@ lint: setup
 	$(BIN)/mypy --platform darwin -p mobile_sdk -p coordinator -p exporters
 	$(BIN)/mypy --platform win32 -p mobile_sdk -p coordinator -p exporters
 
+# Strict: a warning fails, and so does a link to a page or heading that is not there. Needs no network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 setup: $(VENV)/installed
 
 # torch first and pinned: without the pin, what depends on it would bring gigabytes of CUDA packages.
 $(VENV)/installed: pyproject.toml mobile_sdk/pyproject.toml mobile_sdk/setup.py $(wildcard mobile_sdk/native/*.cpp mobile_sdk/native/*.h mobile_sdk/native/*.py)
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is needed (or: make PYTHON=/path/to/python3.11)"; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo "make: a C++ compiler is needed, e.g. 'apt-get install g++'"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ./mobile_sdk
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev,app-dev]"
+	@test -x $(BIN)/python || { python=$$(scripts/find_python.sh) && "$$python" -m venv $(VENV); }
+	$(BIN)/pip install $(PIP_OPTIONS) "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
+	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ./mobile_sdk
+	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ".[dev,docs,app-dev]"
 	touch $@
 
 # The SDK's native runtime alone, after a change of its sources.

@@ -28,7 +28,7 @@ class BuildWithRuntime(build_py):
     """Python files, and the runtime beside them; an editable install gets it in the source folder."""
 
     def run(self):
-        native.build(self.output)  # first, so that what is missing is all that is said
+        native.build(self.output, fetch=True)  # first, so that what is missing is all that is said
         super().run()
 
     @property

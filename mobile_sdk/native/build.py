@@ -5,6 +5,9 @@ Compile the native runtime into ``mobile_sdk/native/lib``.
 wheel. The libraries of ExecuTorch that the runtime needs are copied next to it, so a device needs no
 executorch package (which would bring torch along).
 
+Without an installed executorch package the wheel's build fetches the pinned one of ``executorch.txt`` with pip, for its
+headers and libraries alone: its dependencies (torch among them) are not needed.
+
 For another machine, ``FTTE_EXECUTORCH`` names the folder of an unpacked executorch wheel for it, and ``CXX`` a compiler
 to it; ``scripts/aarch64.sh`` does both.
 """
@@ -19,6 +22,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +31,7 @@ __all__ = ["BuildError", "build", "platform_tag"]
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "lib"
+PINNED = "executorch.txt"
 LIBRARY = "libftte_runtime.so"
 SOURCES = tuple(sorted(HERE.glob("*.cpp")))
 
@@ -45,13 +51,14 @@ class BuildError(Exception):
     """Something that the build needs is missing or of another version."""
 
 
-def build(output: Path = OUTPUT, definitions: Sequence[str] = ()) -> None:
+def build(output: Path = OUTPUT, definitions: Sequence[str] = (), *, fetch: bool = False) -> None:
     """
     Compile the runtime into ``output`` and copy ExecuTorch's libraries and licence there.
 
     Args:
         output: a folder, made if missing.
         definitions: macros, as ``NAME=VALUE``; ``FTTE_LOAD_MODE=File`` makes a runtime that does not map programs.
+        fetch: whether to fetch executorch with pip where no package is installed.
 
     Raises:
         BuildError: if the system, the compiler or the executorch package does not fit.
@@ -59,10 +66,15 @@ def build(output: Path = OUTPUT, definitions: Sequence[str] = ()) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise BuildError(f"the native runtime is built on Linux only, not on {sys.platform}")
-    package, version = _executorch()
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         raise BuildError(f"the C++ compiler {compiler!r} is missing: install g++ or set CXX to a compiler of C++17")
+    with tempfile.TemporaryDirectory(prefix="ftte-executorch-") as folder:
+        package, version = _executorch(Path(folder) if fetch else None)
+        _compile(compiler, package, version, output, definitions)
+
+
+def _compile(compiler: str, package: Path, version: str, output: Path, definitions: Sequence[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in EXECUTORCH_LIBRARIES:
         shutil.copy2(package / "lib" / name, output / name)
@@ -108,8 +120,12 @@ def platform_tag(folder: Path = OUTPUT) -> str:
     return f"manylinux_2_{glibc}_{_machine(folder / LIBRARY)}"
 
 
-def _executorch() -> tuple[Path, str]:
-    """Folder and version of the installed executorch, found without importing it (that imports torch)."""
+def _executorch(download: Path | None) -> tuple[Path, str]:
+    """
+    Folder and version of the executorch package, found without importing it (that imports torch).
+
+    Where none is installed it is fetched into ``download``, if that is given.
+    """
     wanted = _paired_version()
     unpacked = os.environ.get("FTTE_EXECUTORCH")
     if unpacked is not None:
@@ -118,13 +134,38 @@ def _executorch() -> tuple[Path, str]:
         return Path(unpacked) / "executorch", wanted
     spec = importlib.util.find_spec("executorch")
     if spec is None or not spec.submodule_search_locations:
-        raise BuildError(
-            f"executorch is missing: pip install executorch=={wanted} first, and build with --no-build-isolation"
-        )
+        if download is not None:
+            return _fetch(wanted, download), wanted
+        raise BuildError(f"executorch is missing: pip install executorch=={wanted} first, or pip wheel ./mobile_sdk")
     version = importlib.metadata.version("executorch").partition("+")[0]
     if version != wanted:
         raise BuildError(f"executorch {version} is installed; programs are paired with {wanted}: install that one")
     return Path(next(iter(spec.submodule_search_locations))), version
+
+
+def _fetch(version: str, folder: Path) -> Path:
+    """Download the wheel of executorch for this machine and unpack what the build needs into ``folder``."""
+    pinned = (HERE / PINNED).read_text()
+    if f"executorch=={version} " not in pinned:
+        raise BuildError(f"mobile_sdk/native/{PINNED} pins another version than {version} of mobile_sdk/manifest.py")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
+        # The pinned hashes are those of CPython 3.11's wheels, whatever Python builds.
+        *("--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--require-hashes"),
+        *("--dest", str(folder), "--requirement", str(HERE / PINNED)),
+    ]
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
+    if outcome.returncode != 0:
+        raise BuildError(
+            f"executorch {version} could not be fetched: install it first and build with --no-build-isolation, or let "
+            f"FTTE_EXECUTORCH name the folder of its unpacked wheel\n{outcome.stderr.strip()}"
+        )
+    (wheel,) = folder.glob("executorch-*.whl")
+    needed = ("executorch/include/", "executorch/lib/", f"executorch-{version}.dist-info/")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if name.startswith(needed)])
+    wheel.unlink()
+    return folder / "executorch"
 
 
 def _paired_version() -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mobile_sdk.manifest import EXECUTORCH_VERSION
+
 from .engines import native_program as sample
 
 SDK = Path(__file__).parents[2] / "mobile_sdk"
@@ -53,17 +55,28 @@ def run(*command: object, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
-def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    options = ("--no-build-isolation", "--no-deps", "--no-cache-dir", "-w", folder)
-    return run(sys.executable, "-m", "pip", "wheel", *options, SDK, cwd=folder, **environment)
+def build(folder: Path, *options: str, source: Path = SDK, **environment: str) -> subprocess.CompletedProcess[str]:
+    options = ("--no-deps", "--no-cache-dir", "-w", str(folder), *options)
+    return run(sys.executable, "-m", "pip", "wheel", *options, source, cwd=folder, **environment)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as a user does: in an environment of its own, for which ExecuTorch's headers are fetched."""
     folder = tmp_path_factory.mktemp("wheel")
     outcome = build(folder)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    script = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    outcome = run(sys.executable, "-c", script, cwd=SDK)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    (path,) = folder.glob("*.tar.gz")
     return path
 
 
@@ -114,6 +127,33 @@ def test_the_wheel_carries_the_licence_of_everything_that_is_linked_into_its_lib
         assert re.search("(?i)licen[cs]e|redistribution", archive.read(folder + name).decode()), name
 
 
+def test_the_wheel_says_its_licences_where_tools_look(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    (expression,) = re.findall(r"^License-Expression: (.*)$", metadata, re.MULTILINE)
+    table = (SDK / "native" / "licences" / "README.md").read_text()
+    carried = set(re.findall(r"\b(?:MIT|(?:BSD|Apache|MPL)-[\w.-]*\w)\b", table))
+    assert set(expression.split(" AND ")) == carried
+    assert archive.read(f"{folder}/licenses/LICENSE") == (SDK.parent / "LICENSE").read_bytes()
+    for path in (SDK / "native" / "licences").iterdir():
+        assert archive.read(f"{folder}/licenses/native/licences/{path.name}") == path.read_bytes()
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    outcome = build(tmp_path, "--no-build-isolation", source=sdist)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    (rebuilt,) = tmp_path.glob("*.whl")
+    assert rebuilt.name == wheel.name
+    assert set(zipfile.ZipFile(rebuilt).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_what_is_fetched_for_the_build_is_the_paired_version() -> None:
+    pinned = (SDK / "native" / "executorch.txt").read_text()
+    assert f"executorch=={EXECUTORCH_VERSION} " in pinned
+    assert len(re.findall("--hash=sha256:[0-9a-f]{64}", pinned)) == 2  # x86-64 and aarch64
+
+
 def test_the_wheel_is_small_enough_for_a_phone_plan(wheel: Path) -> None:
     size = wheel.stat().st_size
     print(f"{wheel.name}: {size / 1e6:.1f} MB")
@@ -141,7 +181,7 @@ def test_the_device_command_is_installed(installed: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_compiler_one_sentence_says_so(tmp_path: Path) -> None:
-    outcome = build(tmp_path, CXX="no-such-compiler")
+    outcome = build(tmp_path, "--no-build-isolation", CXX="no-such-compiler")
     assert outcome.returncode != 0
     assert "error: the C++ compiler 'no-such-compiler' is missing: install g++ or set CXX" in outcome.stderr
     assert "Traceback" not in outcome.stdout + outcome.stderr
