@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from ..net.admission import ConnectionLimits
 from ..runs.service import Service
 
-__all__ = ["metrics_text"]
+__all__ = ["metric_families", "metrics_text"]
 
 PHASES = ("created", "running", "paused", "draining", "finished")
 
@@ -22,6 +22,11 @@ def metrics_text(service: Service, gate: ConnectionLimits) -> str:
     registry = CollectorRegistry()
     registry.register(_Numbers(service, gate))
     return generate_latest(registry).decode()
+
+
+def metric_families(service: Service, gate: ConnectionLimits) -> list[Metric]:
+    """What :func:`metrics_text` writes, as values: one family for each name, also of what has no value yet."""
+    return list(_Numbers(service, gate).collect())
 
 
 class _Numbers(Collector):
