@@ -6,7 +6,8 @@ What can go wrong on the coordinator.
     ├── NotFoundError   a run, device or token that there is not
     ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
-    │   └── StoreUnavailable  it cannot be written just now: a full disk, say
+    │   ├── StoreUnavailable  it cannot be written just now: a full disk, say
+    │   └── Expelled          the device was revoked or withdrawn meanwhile
     └── UpdateRefused   an update that will never be merged
 
 """
@@ -19,6 +20,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "CoordinatorError",
+    "Expelled",
     "NotFoundError",
     "StoreError",
     "StoreUnavailable",
@@ -48,6 +50,10 @@ class StoreError(CoordinatorError):
 
 class StoreUnavailable(StoreError):
     """A state directory cannot be read or written just now; nothing has changed, and trying again may help."""
+
+
+class Expelled(StoreError):
+    """A device was revoked or withdrawn while something was being done for it."""
 
 
 class UpdateRefused(CoordinatorError):

@@ -43,6 +43,10 @@ class RunState:
     """
     The state of one run.
 
+    ``stopped`` says why nothing is merged just now, if an unexpected error is the reason. ``membership`` changes before
+    and after every revocation and withdrawal: what was looked up of a device is good for as long as it stays the same.
+    ``withdrawn`` names devices whose updates, written down before, must not be merged.
+
     Args:
         config: the operator's decisions.
         store: what is durable; accepted updates that wait in it are buffered again.
@@ -75,6 +79,9 @@ class RunState:
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
         self.phase, self.reason = store.phase()
         self.finished: Finished | None = None
+        self.stopped = ""
+        self.membership = 0
+        self.withdrawn: set[str] = set()
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
@@ -95,6 +102,12 @@ class RunState:
                 torch_loaded=device.profile.get("torch_loaded"),
             )
         self._staleness.update(update.staleness for update in self.store.updates.merged())
+        for update in self.waiting_updates():
+            self.buffer.add(update)
+
+    def waiting_updates(self) -> list[BufferedUpdate]:
+        """Every update that the store says is still to be merged, oldest first; damaged ones are discarded. Blocks."""
+        waiting = []
         for record in self.store.updates.buffered():
             try:
                 content = self.store.updates.content(record.assignment)
@@ -106,7 +119,8 @@ class RunState:
                 details = {"assignment": record.assignment, "why": str(error)}
                 self.store.audit.write(self.clock.wall(), "coordinator", "damaged", "update", details)
                 continue
-            self.buffer.add(BufferedUpdate(record, delta))
+            waiting.append(BufferedUpdate(record, delta))
+        return waiting
 
     def tier(self, name: str) -> Tier:
         """
@@ -160,8 +174,8 @@ class RunState:
         """One look at the run."""
         return RunStatus(
             name=self.config.run.name,
-            phase=self.phase,
-            reason=self.reason,
+            phase="stopped" if self.stopped else self.phase,
+            reason=self.stopped or self.reason,
             version=self.versions.newest.version,
             metrics=self.versions.newest.metrics,
             history=tuple((version.version, version.metrics) for version in self._history),
@@ -173,6 +187,8 @@ class RunState:
         )
 
     def _deliver(self, update: BufferedUpdate) -> None:
+        if update.record.device in self.withdrawn:
+            return
         device = self.device(update.record.device)
         device.updates += 1
         device.report = update.record.report

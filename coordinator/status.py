@@ -9,8 +9,9 @@ from typing import Any, Literal
 from .net.traffic import Traffic
 from .store.records import Phase
 
-__all__ = ["DeviceState", "DeviceStatus", "RunStatus"]
+__all__ = ["DeviceState", "DeviceStatus", "RunStatus", "ShownPhase"]
 
+ShownPhase = Phase | Literal["stopped"]
 DeviceState = Literal["offline", "idle", "waiting", "downloading", "training", "evaluating", "uploading"]
 
 
@@ -54,12 +55,13 @@ class RunStatus:
     """
     One look at a run.
 
-    ``phase`` is where the run stands in its life, ``reason`` why. ``staleness`` counts merged updates by their
+    ``phase`` is where the run stands in its life, ``reason`` why; ``stopped`` stands for any phase in which an error
+    keeps it from merging. ``staleness`` counts merged updates by their
     staleness; ``history`` holds the last versions with their metrics, oldest first.
     """
 
     name: str
-    phase: Phase
+    phase: ShownPhase
     reason: str
     version: int
     metrics: Mapping[str, float]

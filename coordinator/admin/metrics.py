@@ -14,7 +14,7 @@ from ..runs.service import Service
 
 __all__ = ["metric_families", "metrics_text"]
 
-PHASES = ("created", "running", "paused", "draining", "finished")
+PHASES = ("created", "running", "paused", "draining", "finished", "stopped")
 
 
 def metrics_text(service: Service, gate: ConnectionLimits) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from mobile_sdk import safetensors
@@ -133,23 +135,37 @@ class Operations:
 
     async def revoke(self, device: str) -> None:
         """The device may not come back. What it has contributed stays."""
-        if not await self._offload(lambda: self._store.devices.revoke(device, self._run.clock.wall(), by=self._by)):
+        with self._membership():
+            now = self._run.clock.wall()
+            known = await self._offload(lambda: self._store.devices.revoke(device, now, by=self._by))
+        if not known:
             raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
         await self._running.coordinator.expel(device)
 
     async def withdraw(self, device: str) -> int:
         """Delete all that is known of a device; how many of its updates were stopped."""
         async with self._running.coordinator.idle():
-            stopped = await self._offload(
-                lambda: self._store.devices.withdraw(device, self._run.clock.wall(), by=self._by)
-            )
+            with self._membership():
+                now = self._run.clock.wall()
+                stopped = await self._offload(lambda: self._store.devices.withdraw(device, now, by=self._by))
             if stopped is None:
                 raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
-            gone = set(stopped)
-            self._run.buffer.remove([u for u in self._run.buffer.all() if u.record.assignment in gone])
+            # An update may have been written down before, and come into the buffer after this.
+            self._run.withdrawn.add(device)
+            self._run.buffer.remove([u for u in self._run.buffer.all() if u.record.device == device])
         await self._running.coordinator.expel(device)
         self._run.forget(device)
-        return len(gone)
+        await self._running.update_summary()
+        return len(stopped)
+
+    @contextlib.contextmanager
+    def _membership(self) -> Iterator[None]:
+        """What is known of devices changes while the context lasts: who has looked before looks again."""
+        self._run.membership += 1
+        try:
+            yield
+        finally:
+            self._run.membership += 1
 
     # Tokens and invites.
 

@@ -157,7 +157,7 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 async def _health(service: Service) -> web.Response:
-    """200 while every run is served, 503 while one has stopped by an error."""
+    """200 while every run is served, 503 while one has stopped by an error; the reason needs the token."""
     failed = [name for name, running in service.runs.items() if running.failed]
     status = {"healthy": not failed, "runs": len(service.runs), "failed": failed}
     return web.json_response(status, status=503 if failed else 200)

@@ -50,6 +50,10 @@ RETRY_SECONDS = 5.0
 # Old versions are looked for so often at the most.
 PRUNE_SECONDS = 1.0
 
+# Part of an update whose device has not come back for so long is removed; that is looked for so often at the most.
+UPLOAD_SECONDS = 86_400.0
+EXPIRE_SECONDS = 600.0
+
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
 
@@ -97,6 +101,7 @@ class Coordinator:
         self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._changed.set)
         self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
         self._pruned_at = -math.inf
+        self._expired_at = -math.inf
 
     def status(self) -> RunStatus:
         """One look at the run."""
@@ -154,8 +159,9 @@ class Coordinator:
         try:
             async with self._writing:
                 await self._prune(now=True)
-        except StoreUnavailable as error:
-            log.error("old versions keep their files for now: %s", error)
+            await state.offload(state.uploads.expire, math.inf)
+        except (OSError, StoreUnavailable) as error:
+            log.error("old versions and unfinished uploads keep their files for now: %s", error)
         if state.phase != "finished":
             await self.phases.enter("finished", reason, by="coordinator")
         finished = state.finish(reason, state.versions.newest.metrics)
@@ -241,6 +247,29 @@ class Coordinator:
         self.dispatcher.void([assignment.device for assignment in lost])
         return record
 
+    async def recover(self) -> None:
+        """
+        After an unexpected error: go on from what the store says, whatever memory says.
+
+        Raises:
+            StoreError: if the store cannot be read either.
+
+        """
+        run = self.state
+        async with self._writing:
+            before, known = run.buffer.all(), run.versions.newest.version
+            waiting = await run.offload(run.waiting_updates)
+            await run.offload(run.versions.reload)
+            found = {update.record.assignment for update in waiting}
+            run.buffer.remove([update for update in before if update.record.assignment not in found])
+            for update in waiting:
+                if not run.buffer.holds([update]):
+                    run.buffer.add(update)
+            for record in await run.offload(run.store.versions.all):
+                if record.version > known:
+                    self._published(record)
+            run.stopped = ""
+
     async def expel(self, device: str) -> None:
         """A device was revoked or withdrawn: its connection ends, and its place is free."""
         self.dispatcher.void([device])
@@ -287,7 +316,9 @@ class Coordinator:
 
     async def _merge(self, updates: list[BufferedUpdate]) -> None:
         async with self._writing:
-            # Time went on while they waited, and a rollback may have come between.
+            # Time went on while this waited for its turn: an operator may have rolled back, withdrawn or discarded.
+            if not self.state.buffer.holds(updates):
+                return
             void = self._merging.void(updates)
             if void:
                 discarded = [DiscardedUpdate(update.record.assignment, reason) for update, reason in void]
@@ -313,6 +344,9 @@ class Coordinator:
         if pruned:
             run.versions.forget(pruned)
             log.info("the weights of %d older versions are removed", len(pruned))
+        if now or run.clock.monotonic() >= self._expired_at + EXPIRE_SECONDS:
+            self._expired_at = run.clock.monotonic()
+            await run.offload(run.uploads.expire, run.clock.wall() - UPLOAD_SECONDS)
 
     async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
         run = self.state

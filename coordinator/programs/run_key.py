@@ -16,6 +16,7 @@ from mobile_sdk.signing import signed_bytes
 from mobile_sdk.system.secret_files import replace_secret
 
 from ..errors import StoreError
+from ..store import crash_points
 
 __all__ = ["RunKey"]
 
@@ -73,7 +74,9 @@ class RunKey:
         # First the public list, then the key: killed in between, the list ends with a key that nobody has, and is cut.
         known = {"first": self._first, "steps": [dataclasses.asdict(step) for step in steps]}
         write_durably(_succession_path(path), json.dumps(known).encode())
+        crash_points.step("key: succession written")
         _write(path, private)
+        crash_points.step("key: written")
         return RunKey(private, steps, self._first)
 
     @property

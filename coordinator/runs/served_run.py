@@ -10,7 +10,8 @@ from typing import Any
 from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.durable_files import write_durably
-from mobile_sdk.protocol.messages import Finished
+from mobile_sdk.errors import FtteError
+from mobile_sdk.protocol.messages import Finished, printable
 
 from ..config import Config
 from ..evaluation.central_process import EvaluationProcess
@@ -26,6 +27,15 @@ from ..store.sqlite import SqliteStore
 __all__ = ["ServedRun", "load_evaluator", "open_run"]
 
 log = logging.getLogger(__name__)
+
+
+# A run that has stopped is tried again, after longer and longer, and given up after so many tries without a merge.
+ATTEMPTS = 8
+RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 300.0
+
+# Characters of an error that are shown.
+MOST_WORDS = 500
 
 
 class ServedRun:
@@ -46,8 +56,9 @@ class ServedRun:
 
     @property
     def failed(self) -> bool:
-        """Whether the run has stopped by an error."""
-        return self._task is not None and self._task.done() and self.finished is None
+        """Whether an error has stopped the run, for now or for good."""
+        gone = self._task is not None and self._task.done() and self.finished is None
+        return gone or bool(self.coordinator.state.stopped)
 
     @property
     def name(self) -> str:
@@ -63,13 +74,41 @@ class ServedRun:
 
     async def _run(self) -> None:
         try:
-            self.finished = await self.coordinator.run()
+            self.finished = await self._merge_until_ended()
             await asyncio.to_thread(self.save, self.summary())
-        except Exception:
-            log.exception("the run %s has stopped", self.name)
-            raise
         finally:
             self._ended.set()
+
+    async def _merge_until_ended(self) -> Finished:
+        """
+        The merge loop, begun again after an unexpected error, from what the store says.
+
+        Raises:
+            Exception: what the loop raised, if it did so ``ATTEMPTS`` times with no merge in between.
+
+        """
+        state, failures, merges = self.coordinator.state, 0, -1
+        while True:
+            try:
+                if failures:
+                    await self.coordinator.recover()
+                return await self.coordinator.run()
+            except Exception as error:
+                if state.versions.merges > merges:
+                    failures, merges = 0, state.versions.merges
+                failures += 1
+                state.stopped = f"stopped, because {_sentence(error)}"
+                log.error("the run %s has %s", self.name, state.stopped, exc_info=error if failures == 1 else None)
+                if failures == ATTEMPTS:
+                    raise
+                wait = min(RETRY_SECONDS * 2 ** (failures - 1), LONGEST_RETRY_SECONDS)
+                log.info("the run %s is tried again in %g s", self.name, wait)
+                await asyncio.sleep(wait)
+
+    async def update_summary(self) -> None:
+        """Write ``summary.json`` again, if there is one: a device that was withdrawn is not to be found in it."""
+        if (self.config.run.state / "summary.json").exists():
+            await asyncio.to_thread(self.save, self.summary())
 
     async def ended(self) -> None:
         """Wait for the end of the run; raises what went wrong."""
@@ -102,6 +141,12 @@ class ServedRun:
         if self._evaluate is not None:
             await asyncio.to_thread(self._evaluate.close)
         self.store.close()
+
+
+def _sentence(error: Exception) -> str:
+    """An error on one line, as operators read it."""
+    words = printable(str(error))[:MOST_WORDS]
+    return words if isinstance(error, FtteError) and words else f"of {type(error).__name__}: {words}"
 
 
 def open_run(config: Config, progress: Progress) -> ServedRun:

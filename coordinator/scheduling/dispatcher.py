@@ -11,7 +11,7 @@ from typing import Protocol
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
 from ..background import BackgroundTasks
-from ..errors import StoreError
+from ..errors import Expelled, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
@@ -195,29 +195,44 @@ class Dispatcher:
         """Write assignments down, all that came meanwhile at once, and tell their devices."""
         while self._granted:
             group, self._granted = self._granted, []
-            fresh = [grant for grant in group if not self._resumes(grant)]
-            run = self._run
-            now = run.clock.wall()
-            deadline = now + run.config.scheduling.deadline_seconds
-            requests = [
-                AssignmentRequest(grant.applicant.device, grant.version, grant.tier.name, now, deadline)
-                for grant in fresh
-            ]
-            try:
-                records = await run.offload(run.store.assignments.assign, requests) if requests else []
-            except StoreError as error:
-                log.error("%d devices have to wait: %s", len(group), error)
-                for grant in group:
-                    self.scheduler.end(grant.applicant.device, run.clock.monotonic())
-                    self._tasks.start(
-                        grant.applicant.fail("unavailable", "the coordinator cannot write to its disk"),
-                        f"sending {grant.applicant.device} away",
-                    )
-                continue
-            for record in records:
-                self._open[record.device] = record
-            for grant in group:
+            resumed = [grant for grant in group if self._resumes(grant)]
+            fresh = [grant for grant in group if grant not in resumed]
+            for grant in (*resumed, *(await self._write_down(fresh) if fresh else ())):
                 self._tasks.start(self._tell(grant), f"giving work to {grant.applicant.device}")
+
+    async def _write_down(self, grants: Sequence[_Grant]) -> Sequence[_Grant]:
+        """Write assignments down; those that cannot be are turned away. Returns the others."""
+        run = self._run
+        now = run.clock.wall()
+        deadline = now + run.config.scheduling.deadline_seconds
+        requests = [
+            AssignmentRequest(grant.applicant.device, grant.version, grant.tier.name, now, deadline) for grant in grants
+        ]
+        try:
+            records = await run.offload(run.store.assignments.assign, requests)
+        except Exception as error:
+            if len(grants) > 1 and not isinstance(error, StoreUnavailable):
+                # One of them is at fault, its device was revoked, say: the others are not to suffer.
+                return [written for grant in grants for written in await self._write_down([grant])]
+            for grant in grants:
+                self._turn_away(grant, error)
+            return ()
+        for record in records:
+            self._open[record.device] = record
+        return grants
+
+    def _turn_away(self, grant: _Grant, error: Exception) -> None:
+        device = grant.applicant.device
+        code, words = "unavailable", "the coordinator cannot write to its disk"
+        if isinstance(error, Expelled):
+            code, words = "revoked", "the operator has revoked this device"
+        elif isinstance(error, StoreUnavailable):
+            log.error("%s has to wait for work: %s", device, error)
+        else:
+            words = "the coordinator has a problem of its own: try again later"
+            log.error("%s gets no work", device, exc_info=error)
+        self.scheduler.end(device, self._run.clock.monotonic())
+        self._tasks.start(grant.applicant.fail(code, words), f"sending {device} away")
 
     async def _tell(self, grant: _Grant) -> None:
         run, record = self._run, self._open.get(grant.applicant.device)

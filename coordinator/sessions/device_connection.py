@@ -30,7 +30,7 @@ from mobile_sdk.protocol.messages import (
 )
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 
-from ..errors import StoreUnavailable
+from ..errors import Expelled, StoreUnavailable
 from ..net.admission import Rate
 from ..net.traffic import Traffic
 from ..programs.tiers import Tier
@@ -128,6 +128,9 @@ class DeviceConnection:
         except TimeoutError:
             seconds = self._run.config.server.handshake_seconds
             await self.fail("unavailable", f"the handshake took more than {seconds:g} s: try again")
+        except Expelled as error:
+            log.warning("%s is not served any more: %s", self.device, error)
+            await self.fail("revoked", "the operator has revoked this device")
         except StoreUnavailable as error:
             # Nothing was acknowledged: the device keeps its update and comes again.
             log.error("%s has to wait: %s", self.device or "a device", error)
@@ -221,7 +224,7 @@ class DeviceConnection:
             case Enrol():
                 await self._enrolment.enrol(event)
             case Proof():
-                self._open(self._enrolment.prove(event))
+                self._open(await self._enrolment.prove(event))
             case Ready():
                 await self._ready(event)
             case FetchRequested() if self._downloads is not None:

@@ -28,18 +28,26 @@ class Enrolment:
     def __init__(self, run: RunState, session: CoordinatorSession) -> None:
         self._run = run
         self._session = session
-        self._revoked = False
 
     async def greeted(self, message: Hello) -> None:
         """Challenge the device that said hello, whether or not it has enrolled."""
-        store = self._run.store
-
-        def look_up() -> tuple[bytes | None, bool]:
-            record = store.devices.find(message.device)
-            return store.devices.secret(message.device), record is not None and record.revoked_at is not None
-
-        secret, self._revoked = await self._run.offload(look_up)
+        secret, _ = await self._look_up()
         self._session.challenge(secret)
+
+    async def _look_up(self) -> tuple[bytes | None, bool]:
+        """The device's secret, and whether it was revoked: as of now, with no operation on devices in between."""
+        run, device, seen = self._run, self._session.device, -1
+        secret: bytes | None = None
+        revoked = False
+
+        def read() -> tuple[bytes | None, bool]:
+            record = run.store.devices.find(device)
+            return run.store.devices.secret(device), record is not None and record.revoked_at is not None
+
+        while seen != run.membership:
+            seen = run.membership
+            secret, revoked = await run.offload(read)
+        return secret, revoked
 
     async def enrol(self, message: Enrol) -> None:
         """
@@ -63,6 +71,7 @@ class Enrolment:
                 )
             case "revoked":
                 raise Refused("revoked", "the operator has revoked this device")
+        run.withdrawn.discard(device)
         self._session.enrolled(secret)
 
     def _token(self, given: bytes) -> str | None:
@@ -74,20 +83,24 @@ class Enrolment:
             return None
         return hashlib.sha256(given).hexdigest()  # one that `ftte invite` made; only its hash is kept
 
-    def prove(self, message: Proof) -> str:
+    async def prove(self, message: Proof) -> str:
         """
         Check the device's proof and welcome it.
 
         Returns:
-            Its name.
+            Its name. Nothing is awaited between the last look at the store and the return: the caller registers the
+            connection at once, so that an operation on the device that comes later finds it.
 
         Raises:
             Refused: ``auth`` if the proof is wrong, ``revoked`` if the operator has revoked the device.
 
         """
         device = self._session.device
+        # Between the challenge and the proof an operator may have revoked or withdrawn the device.
+        secret, revoked = await self._look_up()
+        self._session.enrolled(secret)
         if not self._session.prove(message, self._run.versions.newest.version):
             raise Refused("auth", f"{device} could not prove that it is the device that enrolled")
-        if self._revoked:  # said to the device itself only
+        if revoked:  # said to the device itself only, and after the welcome, which proves who says it
             raise Refused("revoked", "the operator has revoked this device")
         return device

@@ -67,11 +67,12 @@ class UpdateUpload:
 
     async def leave(self) -> None:
         """The connection is gone: what has come of an update is kept for the next one."""
-        if self._upload is not None:
+        upload = self._upload
+        if upload is not None:
             try:
-                await self._run.offload(self._upload.spool, self._now())
+                await self._run.offload(upload.spool, self._now())
             finally:
-                self._upload.release()
+                upload.release()
 
     def forget(self) -> None:
         """Nothing is to be left of what has come."""

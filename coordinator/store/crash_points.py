@@ -1,8 +1,9 @@
 """
 The instants between two writes, by name.
 
-What must survive a kill at any instant is tested by killing a real coordinator at each of these: the
-environment variable ``FTTE_CRASH_AT`` names a step, and optionally after how many passes, as in ``merge: committed*3``.
+What must survive a kill at any instant is tested by killing a process at each of these: a store alone, and a real
+coordinator under load that an operator works on. The environment variable ``FTTE_CRASH_AT`` names a step, and
+optionally after how many passes, as in ``merge: committed*3``.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 
 from mobile_sdk.system.processor import end_at_once
 
-__all__ = ["STEPS", "step"]
+__all__ = ["LOOP_STEPS", "OPERATION_STEPS", "STEPS", "step"]
 
-STEPS = (
+# What devices and merges pass.
+LOOP_STEPS = (
     "accept: written",
     "accept: synced",
     "accept: rows",
@@ -30,6 +32,25 @@ STEPS = (
     "prune: committed",
     "collect: one file",
 )
+
+# What enrolments and operators pass, and a start that finds a damaged update ("discard").
+OPERATION_STEPS = (
+    "enrol: rows",
+    "enrol: committed",
+    "revoke: rows",
+    "revoke: committed",
+    "withdraw: rows",
+    "withdraw: committed",
+    "discard: rows",
+    "discard: committed",
+    "rollback: rows",
+    "rollback: committed",
+    "key: succession written",
+    "key: written",
+    "sign: committed",
+)
+
+STEPS = LOOP_STEPS + OPERATION_STEPS
 
 
 _label, _, _passes = os.environ.get("FTTE_CRASH_AT", "").partition("*")

@@ -163,7 +163,13 @@ class AssignmentStore(Protocol):
     """What devices are given to do. A device has at most one open assignment."""
 
     def assign(self, requests: Sequence[AssignmentRequest]) -> list[AssignmentRecord]:
-        """Give devices work, in the order of ``requests``. An assignment that a device had open is closed."""
+        """
+        Give devices work, in the order of ``requests``. An assignment that a device had open is closed.
+
+        Raises:
+            Expelled: if one of them was revoked or withdrawn; then none gets work.
+
+        """
         ...
 
     def find(self, assignment: str) -> AssignmentRecord | None:
@@ -183,11 +189,17 @@ class UpdateStore(Protocol):
     """Updates that devices were promised will be merged."""
 
     def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
-        """Write updates down, many at once. Returns the assignments that were not known before."""
+        """
+        Write updates down, many at once. Returns the assignments that were not known before.
+
+        Raises:
+            Expelled: if the device of one of them was revoked or withdrawn; then none is written down.
+
+        """
         ...
 
     def is_accepted(self, assignment: str) -> bool:
-        """Whether the update of an assignment was written down, whatever became of it since."""
+        """Whether the update of an assignment was written down, unless the disk has lost it since."""
         ...
 
     def buffered(self) -> list[UpdateRecord]:

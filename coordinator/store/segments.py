@@ -97,6 +97,9 @@ class Segments:
                     os.ftruncate(descriptor, self._end)
                 self.close()
                 self._unnamed[number] -= len(contents)
+                if self._end == 0:  # a disk that stays full would leave an empty file at every attempt
+                    with contextlib.suppress(OSError):
+                        self._path(number).unlink()
             raise
         self._end = end
         step("accept: synced")

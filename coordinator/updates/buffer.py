@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+from collections.abc import Sequence
 
 from mobile_sdk.layout import Vector
 
@@ -139,6 +140,11 @@ class Buffer:
     def remainder(self) -> list[BufferedUpdate]:
         """Every update, to be merged though there are not enough; nothing if too few devices sent them."""
         return self.all() if len(self._devices) >= self._contributors else []
+
+    def holds(self, updates: Sequence[BufferedUpdate]) -> bool:
+        """Whether all of ``updates`` are still here: neither merged, nor discarded, nor withdrawn."""
+        here = {update.record.assignment for update in self._updates}
+        return here.issuperset(update.record.assignment for update in updates)
 
     def all(self) -> list[BufferedUpdate]:
         """Every update that waits, oldest first."""

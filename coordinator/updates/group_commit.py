@@ -8,16 +8,20 @@ transaction for all of them (group commit), so that many devices cost little mor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mobile_sdk.clock import Offload
 from mobile_sdk.layout import Vector
 
+from ..errors import StoreUnavailable
 from ..store.interface import UpdateStore
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
 
 __all__ = ["GroupCommit"]
+
+
+_Waiting = tuple[UpdateRecord, bytes | memoryview, Vector, asyncio.Future[bool]]
 
 
 class GroupCommit:
@@ -35,7 +39,7 @@ class GroupCommit:
         self._store = store
         self._deliver = deliver
         self._offload = offload
-        self._waiting: list[tuple[UpdateRecord, bytes | memoryview, Vector, asyncio.Future[bool]]] = []
+        self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
     async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
@@ -44,6 +48,10 @@ class GroupCommit:
 
         Returns:
             Whether it is new; false if this update was accepted before. Either way it is durable.
+
+        Raises:
+            StoreUnavailable: if nothing can be written just now.
+            Expelled: if the update's device was revoked or withdrawn.
 
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -55,18 +63,26 @@ class GroupCommit:
     async def _write(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
-            try:
-                new = await self._offload(self._store.accept, [(record, content) for record, content, _, _ in group])
-            except Exception as error:
-                # A full disk, say: nobody is acknowledged, every device keeps its update and tries again.
-                for _, _, _, future in group:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for record, _, delta, future in group:
-                fresh = record.assignment in new
-                new.discard(record.assignment)
-                if fresh:
-                    self._deliver(BufferedUpdate(record, delta))
+            await self._write_group(group)
+
+    async def _write_group(self, group: Sequence[_Waiting]) -> None:
+        try:
+            new = await self._offload(self._store.accept, [(record, content) for record, content, _, _ in group])
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, StoreUnavailable):
+                # One of them is at fault, its device was revoked, say: the others are not to suffer.
+                for one in group:
+                    await self._write_group([one])
+                return
+            # A full disk, say: nobody is acknowledged, every device keeps its update and tries again.
+            for _, _, _, future in group:
                 if not future.done():
-                    future.set_result(fresh)
+                    future.set_exception(error)
+            return
+        for record, _, delta, future in group:
+            fresh = record.assignment in new
+            new.discard(record.assignment)
+            if fresh:
+                self._deliver(BufferedUpdate(record, delta))
+            if not future.done():
+                future.set_result(fresh)

@@ -53,6 +53,7 @@ class Upload:
         self._chunks: list[Bytes] = []
         self._spooled_at = now
         self._memory = memory
+        self._forgotten = False
 
     @property
     def on_disk(self) -> bool:
@@ -73,12 +74,14 @@ class Upload:
     def spool(self, now: float) -> None:
         """Write what is in memory to the file. Blocks."""
         self._spooled_at = now
-        if self._chunks:
+        if self._chunks and not self._forgotten:
             with self._path.open("ab") as file:
                 file.truncate(self._in_file)
                 file.writelines(self._chunks)
             self._in_file = self.size
             self.release()
+            if self._forgotten:  # while it was being written
+                self.drop()
 
     def content(self) -> Bytes:
         """All that has come. Blocks if part of it is in the file."""
@@ -91,10 +94,15 @@ class Upload:
         self._memory.bytes -= sum(len(chunk) for chunk in self._chunks)
         self._chunks.clear()
 
+    def forget(self) -> None:
+        """Leave nothing of it, not even if it is being written to its file just now. Blocks."""
+        self._forgotten = True
+        self.drop()
+
     def drop(self) -> None:
         """Forget it. Blocks if part of it is in the file."""
         self.release()
-        if self._in_file:
+        if self._in_file or self._forgotten:
             self._path.unlink(missing_ok=True)
         self.size = self._in_file = 0
         self.resumed = False
@@ -114,6 +122,7 @@ class Uploads:
         self._memory = _Memory()
         folder.mkdir(parents=True, exist_ok=True)
         self._parts = {path.name.split("@")[0]: path for path in folder.iterdir()}
+        self._open: dict[str, Upload] = {}
 
     def begin(self, device: str, ref: ArtifactRef, now: float) -> Upload:
         """An upload of ``ref``, with what has come of it before; other parts of this device are thrown away."""
@@ -129,10 +138,26 @@ class Uploads:
         if size > ref.size:
             wanted.unlink()
             size = 0
-        return Upload(wanted, ref, size, now, self._memory)
+        self._open[device] = Upload(wanted, ref, size, now, self._memory)
+        return self._open[device]
+
+    def expire(self, before: float) -> int:
+        """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""
+        gone = 0
+        for device, path in list(self._parts.items()):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    gone += 1
+            if not path.exists() and device not in self._open:
+                self._parts.pop(device, None)
+        return gone
 
     def forget(self, device: str) -> None:
-        """The device has no upload any more, and none is to be left of it."""
+        """The device has no upload any more, and none is to be left of it. Blocks."""
+        upload = self._open.pop(device, None)
+        if upload is not None:
+            upload.forget()
         other = self._parts.pop(device, None)
         if other is not None:
             other.unlink(missing_ok=True)

@@ -65,19 +65,29 @@ class Versions:
         self._layout = layout
         self._subsets = subsets
         self.trained = trained_region([WeightRegion(subset.positions()) for subset in subsets])
+        self.reload()
+
+    def reload(self) -> None:
+        """
+        Take what the store says in the place of what memory says. Blocks.
+
+        Raises:
+            StoreError: if the newest version's files are damaged.
+
+        """
         self._parents: dict[int, int] = {}
         self._depths = {-1: -1}  # merges since version 0; a rollback is none
         self._pruned: set[int] = set()
         self.merges = 0
-        for record in store.all():
+        for record in self._store.all():
             self._place(record)
             if record.pruned:
                 self._pruned.add(record.version)
-        self.newest = store.latest()
-        self._line = self._ancestors(self.newest.version)
-        self.grid = self._grid(self.newest)
-        self.vector = self.load(self.newest)
-        self.state = self._load_state(self.newest)
+        newest = self._store.latest()
+        self.grid = self._grid(newest)
+        vector, state = self.load(newest), self._load_state(newest)
+        self._line = self._ancestors(newest.version)
+        self.newest, self.vector, self.state = newest, vector, state
         self._cached: dict[int, Vector] = {}
 
     def load(self, record: VersionRecord) -> Vector:
@@ -175,12 +185,12 @@ class Versions:
 
         """
         target = self._store.get(to)
-        vector = self.load(target)
+        vector, state = self.load(target), self._load_state(target)
         record = dataclasses.replace(
             target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
         )
         self._store.rollback(record, discarded, closed, by=by, why=why)
-        self._advance(record, vector, self._load_state(record))
+        self._advance(record, vector, state)
         return record
 
     def _load_state(self, record: VersionRecord) -> State:

@@ -86,8 +86,8 @@ class CoordinatorSession(Session):
         )
         self.state = State.PROVING
 
-    def enrolled(self, secret: bytes) -> None:
-        """The device's enrolment was written down."""
+    def enrolled(self, secret: bytes | None) -> None:
+        """What is known of the device now: its enrolment was written down, or it is no device of the run any more."""
         self._secret = secret
 
     def prove(self, message: Proof, version: int) -> bool:

@@ -263,9 +263,9 @@ class Device:
         """
         async for event in self._stream:
             self.events.append(event)
+            assert not isinstance(event, PeerError), f"{event.code}: {event.message}"
             if isinstance(event, kind):
                 return event
-            assert not isinstance(event, PeerError), f"{event.code}: {event.message}"
         raise AssertionError("the stream of events ended")
 
     async def join(self) -> Welcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...errors import StoreError
+from ...errors import Expelled, StoreError
 from ..crash_points import step
 from ..records import AssignmentRecord, AssignmentRequest
 from .database import Database
@@ -23,6 +23,9 @@ class AssignmentTable:
         records = []
         with self._database.transaction() as database:
             for request in requests:
+                known = "SELECT 1 FROM devices WHERE id = ? AND revoked_at IS NULL"
+                if not database.execute(known, (request.device,)).fetchone():
+                    raise Expelled(f"{request.device} was revoked or withdrawn: it gets no work")
                 database.execute("UPDATE assignments SET open = 0 WHERE device = ? AND open", (request.device,))
                 cursor = database.execute(
                     "INSERT INTO assignments (device, version, tier, issued_at, open, deadline) "

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from ..crash_points import step
 from ..records import DeviceRecord, DiscardedUpdate, Enrolment
 from .audit import write_audit
 from .database import Database
@@ -43,6 +44,8 @@ class DeviceTable:
                 (device, secret, at, alias, name),
             )
             write_audit(database, at, name or "open enrolment", "enrolled", alias, {})
+            step("enrol: rows")
+        step("enrol: committed")
         return "enrolled"
 
     def find(self, device: str) -> DeviceRecord | None:
@@ -101,6 +104,8 @@ class DeviceTable:
                 database.execute("UPDATE devices SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (at, device))
                 database.execute("UPDATE assignments SET open = 0 WHERE device = ? AND open", (device,))
                 write_audit(database, at, by, "revoked", row[0], {})
+            step("revoke: rows")
+        step("revoke: committed")
         return row is not None
 
     def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
@@ -123,6 +128,7 @@ class DeviceTable:
                 database.execute("DELETE FROM assignments WHERE device = ?", (device,))
                 database.execute("DELETE FROM devices WHERE id = ?", (device,))
                 write_audit(database, at, by, "withdrawn", row[0], {"stopped": len(waiting)})
-            self._erasure.erase(gone)
-            self._database.forget()
+                step("withdraw: rows")
+            step("withdraw: committed")
+            self._erasure.erase(gone, forget=True)
         return [update.assignment for update in waiting]

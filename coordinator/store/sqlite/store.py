@@ -14,6 +14,7 @@ from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.syncs import sync_folder
 
 from ...errors import StoreError
+from ..crash_points import step
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
 from ..segments import Segments
 from .artifacts import Artifacts
@@ -131,6 +132,7 @@ class SqliteStore:
             database.executemany(
                 "UPDATE tiers SET signature = ? WHERE name = ?", [(text, name) for name, text in signatures.items()]
             )
+        step("sign: committed")
 
     def phase(self) -> tuple[Phase, str]:
         ((phase, reason),) = self._database.rows("SELECT phase, reason FROM run")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from mobile_sdk.manifest import FileEntry
 
-from ...errors import StoreError
+from ...errors import Expelled, StoreError
 from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, UpdateRecord
 from ..segments import Location, Segments
@@ -19,6 +19,9 @@ from .database import Database, available
 from .erasure import WAITING, Erasure
 
 __all__ = ["UpdateTable", "discard_rows", "merge_rows"]
+
+# The rows of updates that the disk has not lost: a device may still hold what was damaged here.
+INTACT = "discarded IS NOT 'damaged'"
 
 
 class UpdateTable:
@@ -45,7 +48,8 @@ class UpdateTable:
         with self._accepting, available():
             new = {update.assignment: (update, content) for update, content in reversed(updates)}
             marks = ", ".join("?" * len(new))
-            for (known,) in self._database.rows(f"SELECT assignment FROM updates WHERE assignment IN ({marks})", *new):
+            accepted = f"SELECT assignment FROM updates WHERE assignment IN ({marks}) AND {INTACT}"
+            for (known,) in self._database.rows(accepted, *new):
                 del new[known]
             chosen = [new[name] for name in dict.fromkeys(u.assignment for u, _ in updates) if name in new]
             # Bytes first: a row must never name bytes that a power cut could take.
@@ -65,7 +69,7 @@ class UpdateTable:
             return set(new)
 
     def is_accepted(self, assignment: str) -> bool:
-        return bool(self._database.rows("SELECT 1 FROM updates WHERE assignment = ?", assignment))
+        return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = ? AND {INTACT}", assignment))
 
     def buffered(self) -> list[UpdateRecord]:
         rows = self._database.rows(
@@ -91,6 +95,11 @@ class UpdateTable:
         with self._database.writing():
             with self._database.transaction() as database:
                 gone = discard_rows(database, updates)
+                for update in updates:
+                    if update.reason == "damaged":
+                        _reopen(database, update.assignment)
+                step("discard: rows")
+            step("discard: committed")
             self._erasure.erase(gone)
 
     def merged(self) -> list[MergedUpdate]:
@@ -102,6 +111,10 @@ class UpdateTable:
 
 
 def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:
+    # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
+    if not database.execute("SELECT 1 FROM devices WHERE id = ? AND revoked_at IS NULL", (update.device,)).fetchone():
+        raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
+    database.execute("DELETE FROM updates WHERE assignment = ? AND discarded = 'damaged'", (update.assignment,))
     report = json.dumps(update.report)
     database.execute(
         "INSERT INTO updates (assignment, device, version, tier, sha256, size, report, received_at, segment, start) "
@@ -121,6 +134,15 @@ def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Locati
     )
     database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(update.assignment),))
     database.execute("UPDATE devices SET updates = updates + 1, report = ? WHERE id = ?", (report, update.device))
+
+
+def _reopen(database: sqlite3.Connection, assignment: str) -> None:
+    """Let a device hand an update in again that the disk has lost, unless it has other work by now."""
+    database.execute(
+        "UPDATE assignments SET open = 1 WHERE number = ? AND NOT EXISTS "
+        "(SELECT 1 FROM assignments AS other WHERE other.device = assignments.device AND other.open)",
+        (assignment_number(assignment),),
+    )
 
 
 def discard_rows(database: sqlite3.Connection, updates: Iterable[DiscardedUpdate]) -> list[Location]:

@@ -104,6 +104,8 @@ class VersionTable:
                 )
                 details = {"to": version.parent, "discarded": len(discarded), "why": why}
                 write_audit(database, version.created_at, by, "rolled back", f"version {version.version}", details)
+                step("rollback: rows")
+            step("rollback: committed")
             self._artifacts.named(version_files(version))
             self._erasure.erase(gone)
 

@@ -123,7 +123,7 @@ def test_a_device_that_holds_the_last_version_gets_what_has_changed(
         desk.downloads.holds = [ref.sha256 for ref in held]
         assign = work(desk.state, small.tiers[1])
         (way,) = await desk.downloads.allow(assign)
-        assert (way.target, way.base) == (assign.weights[-1].sha256, held[-1].sha256)
+        assert (str(way.target), str(way.base)) == (assign.weights[-1].sha256, held[-1].sha256)
         await desk.downloads.send(FetchRequested(way.artifact.sha256, 0))
         base = small.store.artifacts.path(way.base).read_bytes()
         whole = io.BytesIO()

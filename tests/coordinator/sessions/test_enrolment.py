@@ -52,7 +52,7 @@ class Door:
         return name
 
     async def prove(self, proof: Proof) -> str:
-        return self.enrolment.prove(proof)
+        return await self.enrolment.prove(proof)
 
     @staticmethod
     def _pass(sender: Any, receiver: Any) -> list[Event]:
@@ -62,8 +62,8 @@ class Door:
 def door(small: SmallRun, state: RunState, name: str = "phone-1", secret: bytes = SECRET, **device: Any) -> Door:
     key = small.key
     ours = CoordinatorSession(run="small", key=key.public, sign=key.sign_challenge)
-    device = {"token": "", "enrolled": False} | device
-    theirs = DeviceSession(run="small", device=name, secret=secret, key=key.public, **device)
+    facts: dict[str, Any] = {"token": "", "enrolled": False} | device
+    theirs = DeviceSession(run="small", device=name, secret=secret, key=key.public, **facts)
     return Door(Enrolment(state, ours), ours, theirs)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.store import crash_points
-from coordinator.store.crash_points import STEPS
+from coordinator.store.crash_points import LOOP_STEPS
 from coordinator.store.sqlite import SqliteStore
 
 from .crash_worker import BUFFER, GROUP, accept, begin, merge
@@ -36,11 +36,11 @@ PASSES = {
 
 
 def test_every_step_is_counted_below() -> None:
-    assert tuple(PASSES) == STEPS
+    assert tuple(PASSES) == LOOP_STEPS
     assert BUFFER <= 2 * GROUP < 2 * BUFFER, "two groups fill one buffer"
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", LOOP_STEPS)
 def test_a_step_is_passed_as_often_as_what_it_is_about_happens(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.store.crash_points import STEPS
+from coordinator.store.crash_points import LOOP_STEPS
 from coordinator.store.sqlite import SqliteStore
 
 from .crash_worker import SIZE, content, values
@@ -53,7 +53,7 @@ def check(state: Path, said: list[str]) -> None:
 
 
 @pytest.mark.parametrize("passes", [pytest.param(1, marks=pytest.mark.full), 3])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", LOOP_STEPS)
 def test_nothing_is_lost_or_doubled_by_a_kill_at(step: str, passes: int, tmp_path: Path) -> None:
     state = tmp_path / "state"
     code, said = work(state, 8, f"{step}*{passes}")
@@ -67,7 +67,7 @@ def test_nothing_is_lost_or_doubled_by_a_kill_at(step: str, passes: int, tmp_pat
 def test_kills_at_steps_of_kills_are_survived(tmp_path: Path) -> None:
     """Recovery itself is killed, too."""
     said: list[str] = []
-    for round_ in range(len(STEPS)):
-        step = STEPS[(round_ * 7) % len(STEPS)]
+    for round_ in range(len(LOOP_STEPS)):
+        step = LOOP_STEPS[(round_ * 7) % len(LOOP_STEPS)]
         said += work(tmp_path / "state", 4, f"{step}*{round_ % 3 + 1}")[1]
     check(tmp_path / "state", said)

@@ -1,0 +1,131 @@
+"""Whatever fails after a commit, the caller hears that the transaction happened; the rest is made up for later."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.errors import StoreError
+from coordinator.store.interface import Store
+from coordinator.store.records import DiscardedUpdate, MergedUpdate, UpdateRecord, VersionRecord
+from coordinator.store.segments import Segments
+from coordinator.store.sqlite import SqliteStore
+from mobile_sdk.manifest import FileEntry
+
+from .assigning import assign, open_assignment
+from .crash_worker import begin
+
+CANARY = b"the update of one device" * 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "state")
+    begin(store)
+    yield store
+    store.close()
+
+
+def accept(store: Store, device: str = "phone-0") -> UpdateRecord:
+    work = assign(store, device, store.versions.latest().version, "small", 0.0)
+    record = UpdateRecord(work.id, device, work.version, "small", FileEntry.of(CANARY), {"samples": 1}, 0.0)
+    store.updates.accept([(record, CANARY)])
+    return record
+
+
+def merge(store: Store, update: UpdateRecord) -> None:
+    number = store.versions.next_number()
+    version = VersionRecord(number, number - 1, store.versions.latest().weights, {}, 0.0)
+    store.versions.commit(version, [MergedUpdate(update.assignment, 0, 1.0)])
+
+
+def roll_back(store: Store, update: UpdateRecord) -> None:
+    number = store.versions.next_number()
+    version = VersionRecord(number, 0, store.versions.latest().weights, {}, 0.0, kind="rollback")
+    discarded = [DiscardedUpdate(update.assignment, "rolled-back")]
+    store.versions.rollback(version, discarded, [], by="anna", why="worse")
+
+
+OPERATIONS: dict[str, Callable[[Store, UpdateRecord], Any]] = {
+    "merge": merge,
+    "rollback": roll_back,
+    "discard": lambda store, update: store.updates.discard([DiscardedUpdate(update.assignment, "stale")]),
+    "withdraw": lambda store, update: store.devices.withdraw(update.device, 0.0, by="anna"),
+}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_erasure_that_fails_is_done_with_the_next(
+    store: SqliteStore, name: str, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    update = accept(store)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(number, "injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segments, "erase", fail)
+        OPERATIONS[name](store, update)
+    assert store.updates.buffered() == [], "it happened"
+    with pytest.raises(StoreError, match="was merged before, or was never accepted"):
+        merge(store, update)
+    assert left(tmp_path)
+    merge(store, accept(store, "phone-1"))
+    assert not left(tmp_path)
+
+
+def left(folder: Path) -> bool:
+    """Whether the update's bytes are anywhere."""
+    return any(CANARY in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_a_device_knows_of_a_damaged_update_it_may_hand_in_again(store: SqliteStore) -> None:
+    update = accept(store)
+    store.updates.discard([DiscardedUpdate(update.assignment, "damaged")])
+    assert not store.updates.is_accepted(update.assignment), "it would never be offered again"
+    work = store.assignments.find(update.assignment)
+    assert work is not None
+    assert work.open
+    assert store.updates.accept([(update, CANARY)]) == {update.assignment}
+    assert store.updates.is_accepted(update.assignment)
+    assert store.updates.content(update.assignment) == CANARY
+
+
+def test_a_damaged_update_takes_no_other_work_away(store: SqliteStore) -> None:
+    update = accept(store)
+    newer = assign(store, "phone-0", 0, "small", 1.0)
+    store.updates.discard([DiscardedUpdate(update.assignment, "damaged")])
+    assert open_assignment(store, "phone-0") == newer
+
+
+@pytest.mark.parametrize("end", ["revoke", "withdraw"])
+def test_who_was_revoked_or_withdrawn_gets_no_work_and_hands_nothing_in(store: SqliteStore, end: str) -> None:
+    work = assign(store, "phone-0", 0, "small", 0.0)
+    getattr(store.devices, end)("phone-0", 1.0, by="anna")
+    record = UpdateRecord(work.id, "phone-0", 0, "small", FileEntry.of(CANARY), {"samples": 1}, 0.0)
+    with pytest.raises(StoreError, match="revoked or withdrawn"):
+        store.updates.accept([(record, CANARY)])
+    with pytest.raises(StoreError, match="phone-0 was revoked or withdrawn"):
+        assign(store, "phone-0", 0, "small", 2.0)
+    assert store.updates.buffered() == []
+
+
+def test_a_disk_that_stays_full_leaves_no_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = Segments(tmp_path / "updates")
+
+    def full(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coordinator.store.segments.os.pwrite", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                segments.append([b"update"])
+    assert segments.files() == []
+    assert segments.append([b"update"])
+    segments.close()
