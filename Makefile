@@ -2,6 +2,7 @@
 # make test   the tests
 # make demo-app   the phone app in a window, beside a coordinator
 # make test-full   the same, and what takes minutes
+# make test-android   the app on Android's real framework code, every level from 26 to 36: fetches some 2 GB by Maven
 # make lint   style, types and layers
 # make docs   the documentation as a site, in build/site
 # Each sets up what it needs, in .venv, with the newest fit Python of the PATH or with PYTHON=/path/to/python3.
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: demo demo-app apk test test-full lint docs setup native clean
+.PHONY: demo demo-app apk test test-full test-android lint docs setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
@@ -31,6 +32,12 @@ test: setup
 # Every task of the zoo in the native runtime: about a quarter of an hour.
 test-full: setup
 	$(BIN)/pytest -m ""
+
+# Levels: FTTE_ANDROID_LEVELS="26 35" for those alone. What was fetched is kept in ~/.cache/ftte/android-framework.
+test-android: export FTTE_ANDROID_LEVELS ?= all
+test-android: setup
+	$(BIN)/python -m tests.android.framework.parts
+	$(BIN)/pytest -q tests/android
 
 lint: setup
 	$(BIN)/ruff format --check .

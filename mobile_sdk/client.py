@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .conditions import system_conditions
 from .data.check import check
 from .data.convert import as_dataset
 from .engines import load_engine
+from .engines.android import bridge_class
 from .errors import ProtocolError, Refused, VersionMismatch
 from .events import Disconnected, Event, Paused, Postponed, RunFinished
 from .invite import Invite
@@ -59,13 +61,15 @@ class Client:
             by, where the task has local parameters; without them it is judged by the samples that it is trained on.
         budget: bytes of memory that training may take; 0 for no limit.
         transport: how ``url`` is reached and which certificate is trusted: proxies, authorities of your own.
-        policy: when the device may connect and train; without one, always.
+        policy: when the device may connect and train; by default always, but on Android as
+            :meth:`~mobile_sdk.policy.rules.Policy.for_phones` says (``Policy()`` allows it always there, too).
         engine: what runs programs: ``"native"``, ``"android"`` or ``"interpreted"``; see :mod:`mobile_sdk.engines`.
         surroundings: what the simulator replaces: time, threads, chance; and what tells the device's conditions.
 
     Raises:
         ValueError: if ``url`` or ``key`` is malformed.
         DataError: if ``dataset`` is nothing that can be trained on.
+        ProgramError: if the engine is ``"android"`` and its Java class cannot be found.
         StorageError: if the folder is in use, damaged, or of another run.
 
     """
@@ -91,6 +95,10 @@ class Client:
         if re.fullmatch("[0-9a-f]{64}", key) is None:
             raise ValueError(f"the key must be 64 hex digits, not {key!r}: the coordinator prints it at its start")
         around = surroundings or Surroundings()
+        if engine == "android" and around.load is None:
+            bridge_class()  # training threads could not find it
+        if policy is None and hasattr(sys, "getandroidapilevel"):
+            policy = Policy.for_phones(Path(storage) / "training.lock")
         self._run = run
         self._token = token
         self._dataset = as_dataset(dataset)
@@ -231,26 +239,15 @@ class Client:
             try:
                 await self._guard.wait(listener)
                 await self._until_samples(listener)
-                async with self._connect() as connection:
-                    session = DeviceSession(
-                        run=self._run,
-                        device=self._storage.identity.device,
-                        secret=self._storage.identity.secret,
-                        token=self._token,
-                        key=self._storage.identity.trusted_key(self._device.pinned),
-                        enrolled=self._storage.identity.enrolled,
-                    )
-                    link = Link(connection, session, self._clock)
-                    visit = Visit(self._device, link, listener)
-                    self._guard.link_opened(link)
+                async with self._visiting(listener) as visit:
                     try:
                         finished = await self._guard.watch(visit.run())
                     finally:
                         if visit.progressed:
                             waits = delays(self._rng)
-                    if finished is not None:
-                        self._storage.drop_training()  # nobody wants it any more
-                        return finished
+                if finished is not None:
+                    self._storage.drop_training()  # nobody wants it any more
+                    return finished
             except Stopped as stopped:
                 listener(Paused(str(stopped), LOOK_AGAIN_SECONDS))
             except ComeBack as later:
@@ -264,6 +261,70 @@ class Client:
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
                 await asyncio.sleep(seconds)
+
+    async def visit(self, listener: Listener = lambda event: None, *, tries: int = 5) -> RunFinished | None:
+        """
+        Connect, train one assignment, hand it in and leave; for systems that grant a device some minutes at a time.
+
+        Returns at once where the policy forbids training now or the coordinator has no work. What a cancelled visit has
+        trained is in a checkpoint on disk: the next one goes on from it.
+
+        Args:
+            listener: as in :meth:`run`.
+            tries: connections to make at most, as far as they break.
+
+        Returns:
+            The end of the run if it has ended, else none.
+
+        Raises:
+            Refused, ProgramRejected, ProgramError, DataError: as :meth:`run`.
+
+        """
+        waits, trained = delays(self._rng), False
+        for _ in range(tries):
+            if not await self._guard.allowed(listener):
+                return None
+            if await self._offload(len, self._dataset) == 0:
+                listener(Paused("there are no samples yet", LOOK_AGAIN_SECONDS))
+                return None
+            try:
+                async with self._visiting(listener, once=True, trained=trained) as visit:
+                    try:
+                        finished = await self._guard.watch(visit.run())
+                    finally:
+                        trained = visit.trained
+                if finished is not None:
+                    self._storage.drop_training()
+                return finished
+            except Stopped as stopped:
+                listener(Paused(str(stopped), LOOK_AGAIN_SECONDS))
+                return None
+            except ComeBack as later:
+                listener(Postponed(later.reason, later.seconds))
+                return None
+            except VersionMismatch as error:
+                raise Refused("version", str(error)) from error
+            except (ConnectionLost, ProtocolError, OSError) as error:
+                seconds = next(waits)
+                listener(Disconnected(str(error), seconds))
+                await asyncio.sleep(seconds)
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _visiting(self, listener: Listener, *, once: bool = False, trained: bool = False) -> AsyncIterator[Visit]:
+        """A visit on a new connection."""
+        async with self._connect() as connection:
+            session = DeviceSession(
+                run=self._run,
+                device=self._storage.identity.device,
+                secret=self._storage.identity.secret,
+                token=self._token,
+                key=self._storage.identity.trusted_key(self._device.pinned),
+                enrolled=self._storage.identity.enrolled,
+            )
+            link = Link(connection, session, self._clock)
+            self._guard.link_opened(link)
+            yield Visit(self._device, link, listener, once=once, trained=trained)
 
     async def _until_samples(self, listener: Listener) -> None:
         while await self._offload(len, self._dataset) == 0:

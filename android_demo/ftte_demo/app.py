@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kivy.app import App
-from kivy.clock import Clock
+from kivy.clock import Clock, mainthread
 from kivy.core.window import Window
 from kivy.lang import Builder
 from kivy.properties import BooleanProperty, DictProperty, NumericProperty, ObjectProperty, StringProperty
@@ -15,6 +15,7 @@ from kivy.uix.boxlayout import BoxLayout
 
 from .host import Host
 from .line import Line
+from .rest import Rest
 from .screens.about import AboutPage
 from .screens.draw import DrawPage
 from .screens.join import JoinPage
@@ -22,7 +23,7 @@ from .screens.page import Page
 from .screens.train import TrainPage
 from .status import Status
 from .theme import DARK, LIGHT
-from .words import preferred, words
+from .words import SETTINGS, spoken, words
 
 __all__ = ["DemoApp", "Root"]
 
@@ -30,7 +31,6 @@ __all__ = ["DemoApp", "Root"]
 _LOOK_SECONDS = 1 / 15
 # Without a line for so long, the trainer's process is not there.
 _MISSING_SECONDS = 4.0
-_SETTINGS = "settings.json"
 
 
 class Root(BoxLayout):
@@ -71,6 +71,7 @@ class DemoApp(App):
     wide = BooleanProperty(False)
     status = ObjectProperty(Status(), rebind=True)
     trainer_missing = BooleanProperty(False)
+    resting = StringProperty("")
 
     title = "FTTE"
 
@@ -94,8 +95,9 @@ class DemoApp(App):
         self.host.start_trainer()
         self._line = Line(self.host.folder)
         Clock.schedule_interval(self._look, _LOOK_SECONDS)
-        self.host.on_invitation(self._invited)
-        self.host.ask_permissions(lambda: self._notify(self.words["notice_denied"]))
+        # The system answers in a thread of its own, and Kivy's widgets change in the main thread only.
+        self.host.on_invitation(mainthread(self._invited))
+        self.host.ask_permissions(mainthread(lambda: self._notify(self.words["notice_denied"])))
 
     def on_stop(self) -> None:
         """The window closes. Training goes on where the system lets it."""
@@ -104,8 +106,13 @@ class DemoApp(App):
         self.host.left()
 
     def on_pause(self) -> bool:
-        """Android puts the app aside: keep it."""
+        """Android puts the app aside: keep it. Nobody looks now."""
+        self.ask({"do": "look", "on": False})
         return True
+
+    def on_resume(self) -> None:
+        """The app is in front again."""
+        self.ask({"do": "look", "on": True})
 
     def ask(self, message: dict[str, Any]) -> None:
         """Tell the trainer to do something."""
@@ -126,6 +133,7 @@ class DemoApp(App):
         """Other words."""
         self.words = words(self.language)
         self._save_settings()
+        self.ask({"do": "language"})
 
     def on_dark(self, *_: object) -> None:
         """Other colours."""
@@ -142,7 +150,10 @@ class DemoApp(App):
 
     def _look(self, seconds: float) -> None:
         assert self._line is not None
-        self.trainer_missing = self._line.alone_seconds > _MISSING_SECONDS
+        missing = self._line.alone_seconds > _MISSING_SECONDS
+        if missing and not self.trainer_missing:
+            self.resting = self._resting()
+        self.trainer_missing = missing
         newest = None
         for message in self._line.received():
             if message.get("is") == "status":
@@ -153,6 +164,14 @@ class DemoApp(App):
         if newest is not None:
             self.status = Status.from_json(newest)
 
+    def _resting(self) -> str:
+        """Why no trainer is at work, and whether it begins again by itself."""
+        why = Rest(self.host.folder).read()
+        lines = [self.words[f"rest_{why}"] if why else self.words["service_gone"]]
+        if self.host.visits():
+            lines.append(self.words["rest_again"])
+        return " ".join(lines)
+
     def _invited(self, link: str) -> None:
         self.root.show("join")
         self.root.pages[0].invited(link)
@@ -162,11 +181,11 @@ class DemoApp(App):
 
     def _load_settings(self) -> None:
         try:
-            saved = json.loads((self.host.folder / _SETTINGS).read_text("utf-8"))
+            saved = json.loads((self.host.folder / SETTINGS).read_text("utf-8"))
         except (OSError, ValueError):
             saved = {}
         self._saved = False  # loading is no change
-        self.language = saved.get("language", preferred())
+        self.language = spoken(saved.get("language", self.host.language()))
         self.dark = bool(saved.get("dark", self.host.prefers_dark()))
         self.text = float(saved.get("text", 1.0))
         self._saved = True
@@ -174,4 +193,4 @@ class DemoApp(App):
     def _save_settings(self) -> None:
         if getattr(self, "_saved", False):
             settings = {"language": self.language, "dark": self.dark, "text": self.text}
-            (self.host.folder / _SETTINGS).write_text(json.dumps(settings), "utf-8")
+            (self.host.folder / SETTINGS).write_text(json.dumps(settings), "utf-8")

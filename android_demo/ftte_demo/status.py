@@ -43,7 +43,8 @@ class Status:
     Everything that a screen shows.
 
     Progress is ``(done, of)``: bytes for the transfers, steps for training. ``losses`` are those of the last steps,
-    ``accuracies`` pairs of a version and the accuracy on the operator's held-out data. Sizes are bytes.
+    ``accuracies`` pairs of a version and the accuracy on the operator's held-out data. Sizes are bytes. ``visit`` tells
+    whether the phone makes one visit that the system's job began, instead of training for as long as it may.
     """
 
     phase: str = Phase.IDLE
@@ -79,6 +80,7 @@ class Status:
     engine: str = ""
     cpu_seconds: float = 0.0
     policies: dict[str, Any] = dataclasses.field(default_factory=dict)
+    visit: bool = False
 
     def to_json(self) -> str:
         """One line."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import locale
 from pathlib import Path
 
-__all__ = ["LANGUAGES", "preferred", "words"]
+__all__ = ["LANGUAGES", "SETTINGS", "chosen", "spoken", "words"]
 
 _WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("words.json").read_text("utf-8"))
 
 # Code -> its name in itself.
 LANGUAGES = {"en": "English", "es": "Español"}
+
+# Name of the file of the app's settings in its folder.
+SETTINGS = "settings.json"
 
 
 def words(language: str) -> dict[str, str]:
@@ -19,7 +21,15 @@ def words(language: str) -> dict[str, str]:
     return _WORDS.get(language, _WORDS["en"])
 
 
-def preferred() -> str:
-    """The system's language where the app speaks it, else English."""
-    code = (locale.getlocale()[0] or "en")[:2].lower()
-    return code if code in _WORDS else "en"
+def spoken(language: str) -> str:
+    """The language if the app speaks it, else English."""
+    return language if language in _WORDS else "en"
+
+
+def chosen(folder: Path, system: str) -> str:
+    """The language of the app's settings, else the system's where the app speaks it, else English."""
+    try:
+        language = json.loads((folder / SETTINGS).read_text("utf-8"))["language"]
+    except (OSError, ValueError, KeyError, TypeError):
+        language = system
+    return spoken(str(language))

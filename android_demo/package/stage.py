@@ -1,5 +1,5 @@
 """
-Lay out what goes into the APK: the app, the SDK, and the SDK's Java bridge.
+Lay out what goes into the APK: the app, the SDK, and the Java classes of both.
 
 ``python android_demo/package/stage.py`` writes ``android_demo/build/app`` and ``android_demo/build/java``. The SDK's
 own native runtime stays out: on Android its place is taken by the AAR.
@@ -36,7 +36,8 @@ def stage(build: Path) -> Path:
     for name in ("ftte_demo", "service", "assets"):
         shutil.copytree(DEMO / name, app / name, ignore=_SKIPPED)
     shutil.copytree(SDK, app / "mobile_sdk", ignore=_SKIPPED)
-    shutil.copytree(SDK / "java", java, ignore=shutil.ignore_patterns("*.class"))
+    for sources in (SDK / "java", DEMO / "java"):
+        shutil.copytree(sources, java, ignore=shutil.ignore_patterns("*.class"), dirs_exist_ok=True)
     return app
 
 

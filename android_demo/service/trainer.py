@@ -9,10 +9,13 @@ from pathlib import Path
 # The app's files are beside this folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from android.storage import app_storage_path
 from ftte_demo.trainer.__main__ import run
-from ftte_demo.trainer.notification import AndroidNotification
+from ftte_demo.trainer.android import Android
 
-# Empty where the system restarted the service by itself.
-folder = Path(os.environ.get("PYTHON_SERVICE_ARGUMENT") or app_storage_path())
-run(folder, AndroidNotification())
+system = Android()
+try:
+    code = run(Path(os.environ["PYTHON_SERVICE_ARGUMENT"]), system)
+finally:
+    # python-for-android ends the process when this file ends; a service that is still started would begin again.
+    system.end()
+sys.exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def bridge_class() -> Any:
     """
     The Java class, found once.
 
-    On Android, call this on the main thread (of the app, or of its service) before engines are loaded on others: a
-    thread that Python made sees the system's classes only.
+    On Android a thread that Python made sees the system's classes only, so the first call must come from the main
+    thread of the app, or of its service. :class:`~mobile_sdk.client.Client` calls it when it is made.
 
     Raises:
         ProgramError: if there is no Java here, or not the class.
@@ -56,6 +57,14 @@ def bridge_class() -> Any:
     try:
         return autoclass("org.ftte.sdk.Bridge")
     except JavaException as error:
+        thread = threading.current_thread()
+        if thread is not threading.main_thread():
+            raise ProgramError(
+                f"the class org.ftte.sdk.Bridge is not found in the thread {thread.name!r}, and was "
+                "not looked for in the main thread before, where Android shows the app's classes: make the Client, or "
+                "call mobile_sdk.engines.android.bridge_class(), in the main thread of the app or its service first; "
+                f"if that fails, too, the app lacks the class ({error})"
+            ) from error
         raise ProgramError(
             f"the app lacks the class org.ftte.sdk.Bridge, or the archive that it stands on: {error}; "
             f"add {JAVA_SOURCES} to android.add_src and {ANDROID_ARCHIVE} to android.gradle_dependencies"
@@ -95,7 +104,7 @@ class AndroidEngine(CallingEngine):
         names = [f"{s.role}:{s.name}" + (f":{i}" if s.role == "dropout" else "") for i, s in enumerate(call.inputs)]
         for name, spec, array in zip(names, call.inputs, arguments, strict=True):
             self._fill(name, spec, array)
-        count = _java(f"executing {call.method!r}", self._bridge.run, call.method, names)
+        count = _java(f"executing {call.method!r}", self._bridge.run, call.method, "\n".join(names))
         if count != len(call.outputs):
             raise ProgramError(
                 f"manifest and program disagree: {call.method!r} has {len(call.outputs)} outputs by the manifest, "

@@ -124,7 +124,8 @@ class Transport:
 
     Args:
         insecure: allow ``ws://`` to another machine, where anyone on the way can read and alter it.
-        certificates: PEM file of the authorities to trust instead of the system's.
+        certificates: PEM file of the authorities to trust instead of the system's. Where OpenSSL finds none of the
+            system's, as on Android, those of ``certifi`` are trusted.
         certificate: SHA-256 (hex) of the one certificate to trust instead of any authority's word; as in an invite.
         proxy: HTTP proxy to go through with CONNECT, ``http://[user:password@]host:port``; ``""`` for none. By
             default that of the environment (``https_proxy``, ``no_proxy``).
@@ -146,7 +147,7 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
         transport: what else is needed to reach it.
 
     Raises:
-        ValueError: if ``url`` is none of these.
+        ValueError: if ``url`` is none of these, or there are no authorities to trust.
 
     """
     transport = transport or Transport()
@@ -158,11 +159,15 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
             f"{url} would send everything in the clear: use wss://, or allow it with Transport(insecure=True)"
         )
     context = None
-    if parts.scheme == "wss":
-        context = ssl.create_default_context(cafile=str(transport.certificates) if transport.certificates else None)
-        if transport.certificate:  # the very certificate is compared instead, in _check_certificate
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+    if parts.scheme == "wss" and transport.certificate:
+        context = ssl.create_default_context()
+        # The very certificate is compared instead, in _check_certificate.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif parts.scheme == "wss":
+        context = ssl.create_default_context(
+            cafile=str(transport.certificates) if transport.certificates else _authorities()
+        )
     through: str | Literal[True] | None = True if transport.proxy is None else transport.proxy or None
 
     @contextlib.asynccontextmanager
@@ -180,6 +185,28 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
             await connection.close()
 
     return open_socket
+
+
+def _authorities() -> str | None:
+    """
+    A PEM file of authorities; none where OpenSSL finds the system's own.
+
+    python-for-android's OpenSSL looks in folders of the machine that built it, and Android keeps its authorities in
+    another form: without this no authority would be trusted, and no server.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is not None or (paths.capath is not None and any(Path(paths.capath).iterdir())):
+        return None
+    if ssl.create_default_context().cert_store_stats()["x509_ca"]:  # of a store that is no folder: Windows
+        return None
+    try:
+        import certifi
+    except ImportError:
+        raise ValueError(
+            "this system has no certificate authorities that OpenSSL can read: install certifi (on Android, add it to "
+            "the app's requirements), or name a PEM file: Transport(certificates=...)"
+        ) from None
+    return str(certifi.where())
 
 
 def _check_certificate(socket: ConnectionBase, wanted: str) -> None:

@@ -76,11 +76,20 @@ class Visit:
         device: whose visit it is.
         link: the open connection, with nothing said on it yet.
         listener: called with every event.
+        once: leave after one assignment was trained and handed in, or given back.
 
-    ``progressed`` tells whether anything came of it.
+    ``progressed`` tells whether anything came of it, ``trained`` whether an assignment did.
     """
 
-    def __init__(self, device: Device, link: Link[DeviceSession], listener: Listener) -> None:
+    def __init__(
+        self,
+        device: Device,
+        link: Link[DeviceSession],
+        listener: Listener,
+        *,
+        once: bool = False,
+        trained: bool = False,
+    ) -> None:
         self._device = device
         self._storage = device.storage
         self._offload = device.offload
@@ -95,11 +104,13 @@ class Visit:
             lambda received, size: self._listener(Downloading(received, size)),
         )
         self._wanted: dict[str, tuple[ArtifactRef, asyncio.Future[None]]] = {}
+        self._once = once
+        self.trained = trained
         self.progressed = False
         self._broken: Exception | None = None
 
     async def run(self) -> RunFinished | None:
-        """Work until the run has ended; raises when the link breaks."""
+        """Work until the run has ended, or the one assignment is done; raises when the link breaks."""
         reader = asyncio.create_task(self._read())
         worker = asyncio.create_task(self._work())
         try:
@@ -169,7 +180,7 @@ class Visit:
         return item
 
     async def _work(self) -> None:
-        welcome = await self._next()
+        welcome = await self._next_in_time()
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
         self._storage.identity.remember_enrolment()
@@ -179,17 +190,30 @@ class Visit:
         while True:
             if pending is not None:
                 await self._hand_in(pending)
+            if self.trained and self._once:
+                return
             self._link.session.ready(await self._offload(self._device.ready))
             await self._link.flush()
-            task = await self._next()
+            task = await self._next_in_time()
             match task:
                 case Assign():
                     pending = await self._do(task)
+                    self.trained = True
                 case Evaluate():
                     pending = None
                     await self._evaluate(task)
                 case _:
                     raise ProtocolError(f"{type(task).__name__.lower()} came where an assignment was due")
+
+    async def _next_in_time(self) -> Welcome | Assign | Evaluate | Accepted | Rejected:
+        """What the coordinator wants next; a device whose patience has an end leaves when there is nothing."""
+        guard = self._device.guard
+        try:
+            async with asyncio.timeout(guard.patience_seconds):
+                return await self._next()
+        except TimeoutError:
+            reason = f"the coordinator gave no work within {guard.patience_seconds:g} s"
+            raise ComeBack(Later(guard.away_seconds, reason)) from None
 
     async def _evaluate(self, evaluate: Evaluate) -> None:
         """How well a version does on this device's own samples; nothing but the means is told."""

@@ -62,6 +62,23 @@ class Guard:
         self._link: Counted | None = None
         self._counted = 0
 
+    @property
+    def patience_seconds(self) -> float | None:
+        """How long to wait for work before leaving; none: for as long as it takes."""
+        return None if self._policy is None else self._policy.patience_seconds
+
+    @property
+    def away_seconds(self) -> float:
+        """How long to stay away then."""
+        return Policy.away_seconds if self._policy is None else self._policy.away_seconds
+
+    async def allowed(self, tell: Callable[[Paused], None]) -> bool:
+        """Whether the device may train now; if not, the reason is told."""
+        reason = await self._offload(self._obstacle)
+        if reason is not None:
+            tell(Paused(reason, LOOK_AGAIN_SECONDS))
+        return reason is None
+
     async def wait(self, tell: Callable[[Paused], None]) -> None:
         """Return when the device may train."""
         told = ""

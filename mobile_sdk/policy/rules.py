@@ -35,6 +35,9 @@ class Policy:
         bytes_per_day: moved at most in both directions, per day of local time; what is under way is cut off.
         one_at_a_time: never while another process of this device trains under a policy.
         lock: the file that says so; by default one per user of the machine. On Android give one in the app's folder.
+        patience_seconds: leave the coordinator after waiting so long for work, instead of keeping a connection open
+            whose pings keep a phone's radio awake; without it the device waits for as long as it takes.
+        away_seconds: how long to stay away then, before it asks again.
 
     Raises:
         ValueError: if a limit makes no sense.
@@ -50,12 +53,23 @@ class Policy:
     bytes_per_day: int | None = None
     one_at_a_time: bool = True
     lock: str | Path | None = None
+    patience_seconds: float | None = None
+    away_seconds: float = 900.0
+
+    @classmethod
+    def for_phones(cls, lock: str | Path | None = None) -> Policy:
+        """What nobody minds on a phone: while charging, on an unmetered network, without waiting in vain for work."""
+        return cls(charging=True, unmetered=True, lock=lock, patience_seconds=60.0)
 
     def __post_init__(self) -> None:
         if not 0 <= self.battery_above < 1:
             raise ValueError(f"battery_above is {self.battery_above}; it must be at least 0 and below 1")
         if self.bytes_per_day is not None and self.bytes_per_day < 1:
             raise ValueError(f"bytes_per_day is {self.bytes_per_day}; it must be at least 1, or None for no limit")
+        if self.patience_seconds is not None and self.patience_seconds <= 0:
+            raise ValueError(f"patience_seconds is {self.patience_seconds}; it must be above 0, or None to wait")
+        if self.away_seconds <= 0:
+            raise ValueError(f"away_seconds is {self.away_seconds}; it must be above 0")
         for hour in self.hours or ():
             if _HOUR.fullmatch(hour) is None:
                 raise ValueError(f"hours has {hour!r}; write times like '22:00'")

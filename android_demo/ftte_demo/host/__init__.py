@@ -21,7 +21,15 @@ class Host(Protocol):
     folder: Path
 
     def start_trainer(self) -> None:
-        """Start the trainer's process; one that runs already goes on instead."""
+        """Start the trainer's process; one that runs already goes on instead. Nothing happens where it may not now."""
+        ...
+
+    def visits(self) -> bool:
+        """Whether training begins again by itself when the phone's state allows it."""
+        ...
+
+    def language(self) -> str:
+        """The system's language as two letters."""
         ...
 
     def left(self) -> None:
@@ -29,11 +37,11 @@ class Host(Protocol):
         ...
 
     def ask_permissions(self, denied: Callable[[], None]) -> None:
-        """Ask for what the system wants to be asked; ``denied`` is called if the user says no."""
+        """Ask for what the system wants to be asked; ``denied`` is called, in any thread, unless the user says yes."""
         ...
 
     def on_invitation(self, opened: Callable[[str], None]) -> None:
-        """Call ``opened`` with each ``ftte://join?...`` link that is opened, also with the one that started the app."""
+        """Call ``opened``, in any thread, with each invitation that is opened; the one that started the app, too."""
         ...
 
     def prefers_dark(self) -> bool:

@@ -11,8 +11,10 @@ from android import activity, mActivity
 from android.permissions import Permission, request_permissions
 from android.runnable import run_on_ui_thread
 from android.storage import app_storage_path
-from jnius import autoclass, cast
+from jnius import JavaException, autoclass, cast
 
+from ..trainer.joined import load
+from ..words import chosen, words
 from .versions import versions
 
 __all__ = ["AndroidHost"]
@@ -20,6 +22,7 @@ __all__ = ["AndroidHost"]
 log = logging.getLogger(__name__)
 
 _SERVICE = "org.ftte.demo.ServiceTrainer"
+_VISITS = "org.ftte.demo.VisitJob"
 _NOTIFICATIONS_SINCE = 33
 _EDGE_TO_EDGE_SINCE = 35
 
@@ -32,8 +35,19 @@ class AndroidHost:
         self._sdk = int(autoclass("android.os.Build$VERSION").SDK_INT)
 
     def start_trainer(self) -> None:
-        # The app is in front here, so the system lets it start a foreground service.
-        autoclass(_SERVICE).start(mActivity, str(self.folder))
+        """In front, the app may start a foreground service; left during its start, it may not."""
+        texts = words(chosen(self.folder, self.language()))
+        try:
+            autoclass(_SERVICE).start(mActivity, "", "FTTE", texts["phase_connecting"], str(self.folder))
+        except JavaException as error:
+            log.warning("the system does not start the trainer now: %s", error)
+
+    def visits(self) -> bool:
+        return bool(autoclass(_VISITS).isScheduled(mActivity))
+
+    def language(self) -> str:
+        # Java's own: Android's C library knows no locale but C.
+        return str(mActivity.getResources().getConfiguration().getLocales().get(0).getLanguage())
 
     def left(self) -> None:
         """The service goes on; its notification has a button that stops it."""
@@ -43,7 +57,8 @@ class AndroidHost:
             return
 
         def answered(permissions: list[str], granted: list[bool]) -> None:
-            if not all(granted):
+            # An interrupted request has neither permissions nor answers.
+            if not granted or not all(granted):
                 denied()
 
         request_permissions([Permission.POST_NOTIFICATIONS], answered)
@@ -51,11 +66,15 @@ class AndroidHost:
     def on_invitation(self, opened: Callable[[str], None]) -> None:
         def look(intent: Any) -> None:
             data = intent.getDataString()
-            if data and data.startswith("ftte:"):
+            # From the list of recent apps, Android opens the intent of then again.
+            old = intent.getFlags() & autoclass("android.content.Intent").FLAG_ACTIVITY_LAUNCHED_FROM_HISTORY
+            if data and str(data).startswith(("ftte:", "https:")) and not old:
                 opened(str(data))
 
         activity.bind(on_new_intent=look)
-        look(mActivity.getIntent())
+        first = mActivity.getIntent()
+        if first.getDataString() != _joined(self.folder):  # a new process may get the intent that was accepted long ago
+            look(first)
 
     def prefers_dark(self) -> bool:
         configuration = autoclass("android.content.res.Configuration")
@@ -89,3 +108,9 @@ class AndroidHost:
         intent.setType("text/plain")
         intent.putExtra(intents.EXTRA_TEXT, cast("java.lang.CharSequence", string(text)))
         mActivity.startActivity(intents.createChooser(intent, cast("java.lang.CharSequence", string("FTTE"))))
+
+
+def _joined(folder: Path) -> str | None:
+    """The link of the run that this phone takes part in."""
+    joined = load(folder / "joined.json")
+    return None if joined is None else str(joined.invite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import subprocess
 import sys
@@ -43,6 +44,12 @@ class DesktopHost:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def visits(self) -> bool:
+        return False
+
+    def language(self) -> str:
+        return (locale.getlocale()[0] or "en")[:2].lower()
 
     def left(self) -> None:
         if self._trainer is not None and self._trainer.poll() is None:

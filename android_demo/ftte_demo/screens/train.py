@@ -24,6 +24,10 @@ class TrainPage(Page):
         """What the phone is doing."""
         return words[f"phase_{status.phase}"]
 
+    def mode(self, status: Status, words: Words) -> str:
+        """Who keeps it going: the app's service, or a job of the system's."""
+        return words["mode_visit" if status.visit else "mode_service"] if status.joined else ""
+
     def part(self, status: Status, words: Words) -> str:
         """How much of the model this phone trains."""
         if not status.joined:

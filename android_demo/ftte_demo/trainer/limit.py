@@ -1,7 +1,9 @@
 """
-Stop before Android does: it ends a data-sync service after six hours within a day (apps for Android 15 and later).
+Stop before Android does: it ends a data-sync service after six hours (apps for Android 15 and later).
 
-The seconds of service are written down as they pass, so a restart does not begin anew.
+As Android counts: hours of service within the last 24 hours, without those in which the app is in front; bringing the
+app to the front begins anew (developer.android.com, "Foreground service timeouts"). The seconds are written down as
+they pass, so a restart does not begin anew.
 """
 
 from __future__ import annotations
@@ -38,15 +40,19 @@ class DailyLimit:
             self._spans = []
 
     def note(self, now: float, since: float) -> None:
-        """The service ran from ``since`` to ``now`` (wall clock, seconds); call again as time passes."""
+        """The service ran unseen from ``since`` to ``now`` (wall clock, seconds); call again as time passes."""
         if self._spans and self._spans[-1][0] == since:
             self._spans[-1][1] = max(now, self._spans[-1][1])
         else:
             self._spans.append([since, max(now, since)])
         self._spans = [span for span in self._spans if span[1] > now - DAY_SECONDS]
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(self._spans), "utf-8")
-        part.replace(self._path)
+        self._write()
+
+    def reset(self) -> None:
+        """The app came to the front."""
+        if self._spans:
+            self._spans = []
+            self._write()
 
     def used(self, now: float) -> float:
         """Seconds of service within the last day."""
@@ -63,3 +69,8 @@ class DailyLimit:
         while self._limit - self.used(now + wait) < wanted and wait < DAY_SECONDS:
             wait += 60.0
         return wait
+
+    def _write(self) -> None:
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(self._spans), "utf-8")
+        part.replace(self._path)

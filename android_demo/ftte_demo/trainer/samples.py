@@ -8,6 +8,7 @@ often than others, as real phones differ.
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -54,18 +55,19 @@ class Samples:
 
     Args:
         folder: where they are kept.
-        seed: decides what the phone begins with.
+        seed: decides what the phone begins with; drawn at random if left out, since nothing else differs between two
+            phones with the same app (their folders have the same path).
 
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int | None = None) -> None:
         self.store = SampleStore(folder, max_samples=_MOST)
         self._count = folder / "drawn.json"
         self.drawn = 0
         if self._count.exists():
             self.drawn = int(json.loads(self._count.read_text("utf-8")))
         if len(self.store) == 0:
-            for x, y in zip(*starter(seed), strict=True):
+            for x, y in zip(*starter(secrets.randbits(64) if seed is None else seed), strict=True):
                 self.store.append(x, y)
             self.store.flush()
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from mobile_sdk.net.connection import Transport
 from mobile_sdk.participation.surroundings import Surroundings
 
 from ..status import Phase, Status
-from ..words import preferred, words
+from ..words import chosen, words
 from . import engines
 from .conditions import provider
 from .joined import Joined, forget, load, save
@@ -36,7 +35,7 @@ from .pixels import picture
 from .progress import apply, given
 from .samples import Samples
 from .server import Server
-from .shown import Shown
+from .system import Desktop, System
 from .when import When
 
 __all__ = ["Trainer"]
@@ -46,11 +45,20 @@ log = logging.getLogger(__name__)
 Message = dict[str, Any]
 Answer = Callable[[Message], None]
 
+# Screens are told this often at most, and this often at least while one looks (memory changes by itself).
 _TELL_SECONDS = 0.1
+_LOOK_SECONDS = 1.0
+# The notification: Android drops what is shown more often.
+_SHOW_SECONDS = 1.0
 # How often service time is written down.
-_NOTE_SECONDS = 30.0
+_NOTE_SECONDS = 300.0
 # With no run and no screen there is nothing to stay for.
 _LINGER_SECONDS = 60.0
+# A job has ten minutes; what is not done by then goes on from its checkpoint.
+_VISIT_SECONDS = 8.5 * 60
+# An assignment that does not move for so long lets the phone sleep; each sign of progress begins anew.
+_AWAKE_SECONDS = 180.0
+_PROLONG_SECONDS = 60.0
 
 
 class Trainer:
@@ -59,41 +67,60 @@ class Trainer:
 
     Args:
         folder: the app's private folder.
-        shown: where the system shows what goes on, or nothing.
+        system: what it runs on.
 
     """
 
-    def __init__(self, folder: Path, shown: Shown | None = None) -> None:
+    def __init__(self, folder: Path, system: System | None = None) -> None:
         self._folder = folder
-        self._shown = shown
+        self._system = system or Desktop()
         self._clock = SystemClock()
-        self._status = Status()
-        self._told = ""
+        self._status = Status(visit=self._system.is_visit())
         self._server = Server(folder, self._answer, self._greeting)
         self._gauge = Gauge()
         self._limit = DailyLimit(folder / "service_time.json")
-        self._samples = Samples(folder / "samples", zlib.crc32(str(folder).encode()))
+        self._samples = Samples(folder / "samples")
         self._client: Client | None = None
         self._work: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        self._why = "stopped"
         self._paused = False
-        self._when = When(folder)
+        self._when = When(folder, self._system.phone)
         self._conditions = provider()
+        self._awake_since: float | None = None
+        # Set by whatever changes the status: nothing wakes to look whether something did.
+        self._to_tell = asyncio.Event()
+        self._to_show = asyncio.Event()
 
-    def stop(self) -> None:
-        """End the process in good order."""
-        self._stopped.set()
+    def stop(self, why: str = "stopped") -> None:
+        """End the process in good order; ``why`` is one of :data:`ftte_demo.rest.REASONS`."""
+        if not self._stopped.is_set():
+            self._why = why
+            self._stopped.set()
 
-    async def run(self) -> None:
-        """Serve the screens and take part until stopped."""
-        since = self._clock.wall()
+    async def run(self) -> str:
+        """
+        Serve the screens and take part until stopped.
+
+        Returns:
+            Why it ended. What one of its tasks raises ends it, and is raised here.
+
+        """
         async with self._server.serving():
-            joined = load(self._folder / "joined.json")
-            if joined is not None:
-                self._join(joined)
-            tasks = [asyncio.create_task(work) for work in (self._tell(), self._keep_time(since), self._linger())]
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._tell(), self._show(), self._keep_time(), self._linger(), self._stopped.wait())
+            ]
             try:
-                await self._stopped.wait()
+                joined = load(self._folder / "joined.json")
+                if joined is not None:
+                    self._join(joined)
+                elif self._status.visit:
+                    self.stop("idle")
+                self._changed()
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
                 for task in tasks:
                     task.cancel()
@@ -101,6 +128,9 @@ class Trainer:
                 await self._halt()
                 self._close_client()
                 self._samples.close()
+                if self._why == "stopped":
+                    self._system.visit_no_more()  # who stops it does not want it to begin by itself
+        return self._why
 
     # The run.
 
@@ -122,7 +152,9 @@ class Trainer:
             surroundings=Surroundings(conditions=self._conditions),
         )
         self._client = client
+        self._schedule()
         self._status = Status(
+            visit=self._status.visit,
             joined=True,
             run=invite.run,
             address=invite.url,
@@ -138,21 +170,43 @@ class Trainer:
             self._gauge.rest()
             self._work = asyncio.create_task(self._take_part(self._client))
 
+    def _schedule(self) -> None:
+        """Let the system begin a visit by itself when this process is gone."""
+        on = self._when.on
+        self._system.visit_when(on["charging"], on["wifi"], on["battery"])
+
     async def _take_part(self, client: Client) -> None:
         status = self._status
         status.phase, status.reason = Phase.CONNECTING, ""
+        self._changed()
+        why = "visited"
         try:
-            await client.run(self._heard)
-        except asyncio.CancelledError:
-            raise
+            finished = None
+            if status.visit:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_VISIT_SECONDS):
+                        finished = await client.visit(self._heard)
+            if self._lasting() and finished is None:
+                await client.run(self._heard)
+            if status.phase == Phase.FINISHED:
+                self._system.visit_no_more()
         except FtteError as error:
             log.error("%s", error)
-            status.phase, status.reason = Phase.FAILED, str(error)
+            status.phase, status.reason, why = Phase.FAILED, str(error), "failed"
         except Exception as error:
             log.exception("training ended")
-            status.phase, status.reason = Phase.FAILED, f"{type(error).__name__}: {error}"
+            status.phase, status.reason, why = Phase.FAILED, f"{type(error).__name__}: {error}", "failed"
         finally:
             self._work = None
+            self._rest()
+            self._changed()
+        if not self._lasting():
+            self.stop(why)
+
+    def _lasting(self) -> bool:
+        """Whether training goes on after the visit: somebody opened the app meanwhile, and so asked for more."""
+        self._status.visit = self._status.visit and self._system.is_visit()
+        return not self._status.visit
 
     async def _halt(self) -> None:
         """Stop taking part; what is finished stays on disk and is handed in next time."""
@@ -184,6 +238,27 @@ class Trainer:
         self._gauge.look()
         if self._client is not None and not self._status.layers and self._status.phase == Phase.TRAINING:
             given(self._client.manifest, self._status)
+        if self._status.phase in (Phase.DOWNLOADING, Phase.TRAINING, Phase.UPLOADING):
+            self._stay_awake()
+        else:
+            self._rest()
+        self._changed()
+
+    def _stay_awake(self) -> None:
+        """For an assignment alone: waiting for one costs no battery."""
+        now = self._clock.monotonic()
+        if self._awake_since is None or now - self._awake_since >= _PROLONG_SECONDS:
+            self._awake_since = now
+            self._system.work(self._when.on["wifi"], _AWAKE_SECONDS)
+
+    def _rest(self) -> None:
+        if self._awake_since is not None:
+            self._awake_since = None
+            self._system.rest()
+
+    def _changed(self) -> None:
+        self._to_tell.set()
+        self._to_show.set()
 
     # The screens.
 
@@ -198,28 +273,36 @@ class Trainer:
         return status
 
     def _greeting(self) -> Message:
-        return {"is": "status", "status": self._as_data()}
-
-    def _as_data(self) -> Any:
-        return json.loads(self._snapshot().to_json())
+        return {"is": "status", "status": json.loads(self._snapshot().to_json())}
 
     async def _tell(self) -> None:
-        """Tell the screens what has changed, some times a second."""
+        """Tell the screens what has changed, some times a second, while one looks."""
+        told = ""
         while True:
+            await self._server.seen.wait()
+            if self._status.visit and self._lasting():
+                self._changed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._to_tell.wait()
+            self._to_tell.clear()
             self._gauge.look()
             text = self._snapshot().to_json()
-            if text != self._told:
-                self._told = text
-                self._server.tell({"is": "status", "status": self._as_data()})
-                self._show()
+            if text != told:
+                told = text
+                self._server.tell({"is": "status", "status": json.loads(text)})
             await asyncio.sleep(_TELL_SECONDS)
 
-    def _show(self) -> None:
-        if self._shown is None:
-            return
-        texts, status = words(preferred()), self._status
-        steps = status.training if status.phase == Phase.TRAINING else (0, 0)
-        self._shown.show(texts[f"phase_{status.phase}"], *steps, texts["about_stop"])
+    async def _show(self) -> None:
+        """Keep the notification true."""
+        while True:
+            await self._to_show.wait()
+            self._to_show.clear()
+            status = self._snapshot()
+            texts = words(chosen(self._folder, self._system.language()))
+            steps = status.training if status.phase == Phase.TRAINING else (0, 0)
+            self._system.show(texts[f"phase_{status.phase}"], *steps, texts["about_stop"])
+            await asyncio.sleep(_SHOW_SECONDS)
 
     async def _answer(self, message: Message, answer: Answer) -> None:
         what = message.get("do")
@@ -234,21 +317,26 @@ class Trainer:
                     await self._halt()
                     self._close_client()
                     forget(self._folder / "joined.json")
+                    self._system.visit_no_more()
                     self._status = Status()
                 case "policy":
                     self._when.switch(str(message["name"]), bool(message["on"]))
                     await self._begin_again()
                 case "pause":
                     self._paused = True
+                    self._system.visit_no_more()
                     await self._halt()
                 case "resume":
                     self._paused = False
+                    self._schedule()
                     self._start()
                 case "predict":
                     await self._predict(message, answer)
                 case "keep":
                     self._samples.keep(picture(message["strokes"]), _digit(message["label"]))
                     answer({"is": "kept", "samples": len(self._samples)})
+                case "language":
+                    pass  # the settings have it; the notification follows
                 case "stop":
                     self.stop()
                 case _:
@@ -256,6 +344,7 @@ class Trainer:
         except (FtteError, OSError, ValueError, KeyError, TypeError) as error:  # OSError: a full disk, say
             log.warning("%s: %s", what, error)
             answer({"is": "error", "about": what, "message": str(error)})
+        self._changed()
 
     async def _predict(self, message: Message, answer: Answer) -> None:
         x = picture(message["strokes"])
@@ -269,25 +358,42 @@ class Trainer:
 
     # The system's patience.
 
-    async def _keep_time(self, since: float) -> None:
+    async def _keep_time(self) -> None:
         """Count service time, and stop before the system does."""
         while True:
-            now = self._clock.wall()
-            self._limit.note(now, since)
-            if self._shown is not None and self._limit.left(now) <= 0:
-                log.info("the day's service time is used up; free again in %.0f s", self._limit.free_again(now))
-                self.stop()
-                return
-            await asyncio.sleep(min(_NOTE_SECONDS, max(1.0, self._limit.left(now))))
+            await self._server.unseen.wait()
+            since = self._clock.wall()
+            while not self._server.seen.is_set():
+                now = self._clock.wall()
+                self._limit.note(now, since)
+                left = self._limit.left(now)
+                if left <= 0 and self._system.phone and not self._status.visit:
+                    log.info("the day's service time is used up; free again in %.0f s", self._limit.free_again(now))
+                    self.stop("limit")
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(_NOTE_SECONDS, max(1.0, left))):
+                        await self._server.seen.wait()
+            self._limit.reset()
+            await self._server.unseen.wait()
 
     async def _linger(self) -> None:
-        """Leave when there is no run, and no screen for a while."""
+        """Leave when nobody looks and there is nothing to stay for: no run, or a phone's state that a job waits for."""
         while True:
-            await self._server.alone.wait()
-            await asyncio.sleep(_LINGER_SECONDS)
-            if self._server.alone.is_set() and not self._status.joined:
-                self.stop()
-                return
+            await self._server.unseen.wait()
+            try:
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    await self._server.seen.wait()
+                await self._server.unseen.wait()
+            except TimeoutError:
+                if self._status.visit:
+                    continue
+                if not self._status.joined:
+                    self.stop("idle")
+                    return
+                if self._system.phone and self._status.phase == Phase.PAUSED and not self._paused:
+                    self.stop("conditions")
+                    return
 
 
 def _digit(label: object) -> int:

@@ -10,7 +10,12 @@ from mobile_sdk.policy.rules import Policy
 __all__ = ["SWITCHES", "When"]
 
 SWITCHES = ("charging", "wifi", "battery")
+# On a phone, before anything was chosen: nobody's battery or data is spent unasked.
+_CAREFUL = ("charging", "wifi")
 _LEAST_CHARGE = 0.3
+# Without work for so long, the phone leaves and comes back later: a connection that is kept open keeps the radio awake.
+_PATIENCE_SECONDS = 60.0
+_AWAY_SECONDS = 900.0
 
 
 class When:
@@ -19,17 +24,18 @@ class When:
 
     Args:
         folder: the app's private folder.
+        phone: whether this is one, with a battery and a data plan.
 
     ``on`` maps each switch to whether it is on.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, phone: bool = True) -> None:
         self._folder = folder
         self._path = folder / "when.json"
-        self.on = dict.fromkeys(SWITCHES, False)
+        self.on = {name: phone and name in _CAREFUL for name in SWITCHES}
         try:
             saved = json.loads(self._path.read_text("utf-8"))
-            self.on |= {name: bool(saved.get(name, False)) for name in SWITCHES}
+            self.on |= {name: bool(saved.get(name, on)) for name, on in self.on.items()}
         except (OSError, ValueError, AttributeError):
             pass  # nothing was chosen yet
 
@@ -55,4 +61,6 @@ class When:
             unmetered=self.on["wifi"],
             battery_above=_LEAST_CHARGE if self.on["battery"] else 0.0,
             lock=self._folder / "training.lock",
+            patience_seconds=_PATIENCE_SECONDS,
+            away_seconds=_AWAY_SECONDS,
         )

@@ -32,9 +32,11 @@ builder.set_target("android")
 target = builder.target
 target.check_configuration_tokens()
 calls = []
-target._p4a = lambda command, env=None, **options: (
-    calls.append([str(word) for word in command]) or types.SimpleNamespace(stdout="", return_code=0)
-)
+def p4a(command, env=None, **options):
+    hook = [word for word in target.extra_p4a_args if word.startswith("--hook=")]
+    calls.append([*map(str, command), *hook])
+    return types.SimpleNamespace(stdout="", return_code=0)
+target._p4a = p4a
 target.compile_platform()
 target.build_mode, target.artifact_format = "debug", "apk"
 os.makedirs(target.get_dist_dir("demo"), exist_ok=True)
@@ -71,7 +73,7 @@ def render(folder: Path, apk: list[str]) -> Path:
         shutil.copytree(bootstraps / part / "build", dist, dirs_exist_ok=True)
     sdk = folder / "sdk"
     (sdk / "build-tools" / BUILD_TOOLS).mkdir(parents=True)
-    (dist / "project.properties").write_text("target=android-35\n")
+    (dist / "project.properties").write_text("target=android-36\n")
     (dist / "local.properties").write_text(f"sdk.dir={sdk}\n")
     archs = [value for option, value in itertools.pairwise(apk) if option == "--arch"]
     for arch in archs:
@@ -92,8 +94,12 @@ def render(folder: Path, apk: list[str]) -> Path:
             continue
         options.append(str(folder / "app") if index and apk[index - 1] == "--private" else apk[index])
         index += 1
-    # As the toolchain calls it: the file's own functions, in the distribution's folder.
+    # As the toolchain calls it: the file's own functions, in the distribution's folder; and then the hook's.
+    hook = next((word.partition("=")[2] for word in apk if word.startswith("--hook=")), "")
+    options = [word for word in options if not word.startswith("--hook=")]
     script = "import sys, build; build.parse_args_and_make_package(sys.argv[1:])"
+    if hook:
+        script += f"; import runpy; runpy.run_path({hook!r})['after_apk_build'](None)"
     done = subprocess.run(
         [sys.executable, "-c", script, *options, "--no-byte-compile-python"],
         cwd=dist,

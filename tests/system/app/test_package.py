@@ -70,7 +70,9 @@ def test_both_kinds_of_phones_are_built_for(built):
 
 
 def test_the_service_is_a_foreground_service_of_its_own_process(manifest):
-    (service,) = manifest.iter("service")
+    service = next(
+        item for item in manifest.iter("service") if item.get(f"{ANDROID}name", "").endswith("ServiceTrainer")
+    )
     assert service.get(f"{ANDROID}name") == "org.ftte.demo.ServiceTrainer"
     assert service.get(f"{ANDROID}foregroundServiceType") == "dataSync"
     assert service.get(f"{ANDROID}process") == ":service_Trainer"
@@ -78,11 +80,36 @@ def test_the_service_is_a_foreground_service_of_its_own_process(manifest):
     assert {"INTERNET", "POST_NOTIFICATIONS", "FOREGROUND_SERVICE", "FOREGROUND_SERVICE_DATA_SYNC"} <= permissions
 
 
-def test_the_service_survives_the_app_and_is_restarted_by_the_system(built):
+def test_the_service_is_the_apps_own_class_and_not_sticky(built):
+    """Android 12 refuses a foreground service to a restart in the background: the job begins again instead."""
     source = (built[2] / "src/main/java/org/ftte/demo/ServiceTrainer.java").read_text()
-    assert "START_STICKY" in source
+    assert "extends TrainingService" in source
+    assert "import org.ftte.demo.TrainingService;" in source
+    assert "START_STICKY" not in source
     assert '"serviceStartAsForeground", "true"' in source
     assert '"serviceEntrypoint", "service/trainer.py"' in source
+    assert (built[0] / "java" / "org" / "ftte" / "demo" / "TrainingService.java").exists()
+
+
+def test_a_job_that_survives_a_reboot_begins_training_in_the_services_process(manifest):
+    services = {item.get(f"{ANDROID}name"): item for item in manifest.iter("service")}
+    job = services["org.ftte.demo.VisitJob"]
+    assert job.get(f"{ANDROID}permission") == "android.permission.BIND_JOB_SERVICE"
+    assert job.get(f"{ANDROID}exported") == "false"
+    assert job.get(f"{ANDROID}process") == services["org.ftte.demo.ServiceTrainer"].get(f"{ANDROID}process")
+    permissions = {item.get(f"{ANDROID}name", "").rpartition(".")[2] for item in manifest.iter("uses-permission")}
+    assert {"RECEIVE_BOOT_COMPLETED", "WAKE_LOCK"} <= permissions
+
+
+def test_the_app_targets_what_play_asks_of_new_apps(manifest):
+    """Since 31 August 2026: Android 16."""
+    (sdk,) = manifest.iter("uses-sdk")
+    assert (sdk.get(f"{ANDROID}minSdkVersion"), sdk.get(f"{ANDROID}targetSdkVersion")) == ("26", "36")
+
+
+def test_certificates_of_authorities_are_in_the_app(built):
+    requirements = next(word for word in built[1]["create"] if word.startswith("--requirements="))
+    assert "certifi" in requirements.partition("=")[2].split(",")
 
 
 def test_an_invitation_opens_the_app_that_runs_already(manifest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -21,6 +22,7 @@ DEMO = Path(__file__).resolve().parents[3] / "android_demo"
 if str(DEMO) not in sys.path:
     sys.path.insert(0, str(DEMO))
 
+from ftte_demo.rest import REASONS, Rest  # noqa: E402
 from ftte_demo.sizes import megabytes, percent  # noqa: E402
 from ftte_demo.status import Layer, Status  # noqa: E402
 from ftte_demo.theme import DARK, LIGHT  # noqa: E402
@@ -31,7 +33,7 @@ from ftte_demo.trainer.progress import apply  # noqa: E402
 from ftte_demo.trainer.progress import given as given_to  # noqa: E402
 from ftte_demo.trainer.samples import Samples, starter  # noqa: E402
 from ftte_demo.trainer.when import When  # noqa: E402
-from ftte_demo.words import LANGUAGES, words  # noqa: E402
+from ftte_demo.words import LANGUAGES, chosen, words  # noqa: E402
 
 from mobile_sdk.events import Personal  # noqa: E402
 from mobile_sdk.invite import Invite  # noqa: E402
@@ -150,6 +152,36 @@ def test_an_accepted_invitation_is_kept_for_this_app_alone(tmp_path):
     assert joined.load(path) is None
 
 
+def test_two_phones_with_the_same_app_begin_with_different_digits(tmp_path):
+    """Folders have the same path on all phones: nothing of it may be the seed."""
+    labels = []
+    for phone in ("a", "b"):
+        (tmp_path / phone).mkdir()
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import asyncio\n"
+            "from ftte_demo.trainer.trainer import Trainer\n"
+            "store = Trainer(Path('data/org.ftte.demo'))._samples.store\n"
+            "import numpy; print(store.batch(numpy.arange(len(store)))[1].tolist())"
+        )
+        (tmp_path / phone / "data" / "org.ftte.demo").mkdir(parents=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(DEMO)], cwd=tmp_path / phone, capture_output=True, text=True, check=True
+        )
+        labels.append(json.loads(done.stdout))
+    assert len(labels[0]) == len(labels[1]) == 160
+    assert labels[0] != labels[1]
+
+
+def test_a_phone_keeps_the_digits_that_it_began_with(tmp_path):
+    first = Samples(tmp_path / "samples")
+    everything = np.arange(len(first))
+    began = first.store.batch(everything)[0]
+    first.close()
+    again = Samples(tmp_path / "samples")
+    assert np.array_equal(again.store.batch(everything)[0], began)
+    again.close()
+
+
 def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_path):
     limit = DailyLimit(tmp_path / "time.json", limit=1000)
     limit.note(600, since=0)
@@ -161,8 +193,23 @@ def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_pa
     assert 0 < again.free_again(1100, wanted=600) <= DAY_SECONDS
 
 
+def test_bringing_the_app_to_the_front_begins_the_days_limit_anew(tmp_path):
+    limit = DailyLimit(tmp_path / "time.json", limit=1000)
+    limit.note(900, since=0)
+    limit.reset()
+    assert limit.left(900) == 1000
+    assert DailyLimit(tmp_path / "time.json", limit=1000).left(900) == 1000
+
+
+def test_a_phones_switches_are_careful_until_something_is_chosen(tmp_path):
+    assert When(tmp_path).on == {"charging": True, "wifi": True, "battery": False}
+    policy = When(tmp_path).policy()
+    assert (policy.charging, policy.unmetered, policy.battery_above) == (True, True, 0.0)
+    assert policy.patience_seconds is not None, "a phone that waits with an open connection keeps its radio awake"
+
+
 def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path):
-    when = When(tmp_path)
+    when = When(tmp_path, phone=False)
     assert not any(when.on.values())
     for name in when.on:
         when.switch(name, True)
@@ -170,6 +217,29 @@ def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path):
     assert (policy.charging, policy.unmetered, policy.battery_above) == (True, True, 0.3)
     with pytest.raises(ValueError, match="there is no switch 'moon'"):
         when.switch("moon", True)
+
+
+def test_why_no_trainer_is_at_work_is_said_in_every_language(tmp_path):
+    rest = Rest(tmp_path)
+    assert rest.read() == ""
+    for why in REASONS:
+        rest.write(why)
+        assert Rest(tmp_path).read() == why
+        for language in LANGUAGES:
+            assert words(language)[f"rest_{why}"]
+    rest.clear()
+    assert rest.read() == ""
+    (tmp_path / "rest.json").write_text('{"why": "of a newer app"}')
+    assert rest.read() == ""
+
+
+def test_the_language_is_that_of_the_settings_and_else_the_systems(tmp_path):
+    assert chosen(tmp_path, "es") == "es"
+    assert chosen(tmp_path, "de") == "en"
+    (tmp_path / "settings.json").write_text(json.dumps({"language": "en"}))
+    assert chosen(tmp_path, "es") == "en"
+    (tmp_path / "settings.json").write_text("{")
+    assert chosen(tmp_path, "es") == "es"
 
 
 def test_what_a_phone_keeps_to_itself_is_told_apart_from_what_it_shares():

@@ -58,11 +58,15 @@ public final class Bridge implements Closeable {
     slots.get(name).map(path, offset);
   }
 
-  /** Run a method; returns the number of its outputs. */
-  public int run(String method, String[] inputs) {
-    EValue[] values = new EValue[inputs.length];
-    for (int i = 0; i < inputs.length; i++) {
-      values[i] = EValue.from(slots.get(inputs[i]).tensor);
+  /**
+   * Run a method on slots, whose names are joined by newlines; returns the number of its outputs. One text, since pyjnius
+   * leaks a local reference for every String[] that it passes.
+   */
+  public int run(String method, String inputs) {
+    String[] names = inputs.isEmpty() ? new String[0] : inputs.split("\n");
+    EValue[] values = new EValue[names.length];
+    for (int i = 0; i < names.length; i++) {
+      values[i] = EValue.from(slots.get(names[i]).tensor);
     }
     results = module.execute(method, values);
     return results.length;

@@ -1,0 +1,191 @@
+"""One visit at a time, and leaving instead of waiting: what phones do; against a real coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from exporters.zoo.digits_data import part
+from mobile_sdk import Client
+from mobile_sdk.conditions import Conditions, fixed
+from mobile_sdk.events import Assigned, Connected, Disconnected, Event, Paused, Postponed, Training, UpdateAccepted
+from mobile_sdk.net.connection import Connection, ConnectionLost, websocket
+from mobile_sdk.participation.surroundings import Surroundings
+from mobile_sdk.policy.rules import Policy
+
+from .conftest import Site
+from .test_client_api import SETTINGS, options
+
+PHONE = Conditions(charging=True, battery=0.9, unmetered=True, idle=True, thermal=0)
+
+
+def client(site: Site, name: str = "phone", **more: Any) -> Client:
+    return Client(more.pop("url", site.url), dataset=part(0, of=4), **options(site, name, **more))
+
+
+def test_a_visit_trains_once_hands_in_and_leaves(site: Site) -> None:
+    site.serve(SETTINGS.format(versions=100))
+    told: list[Event] = []
+
+    async def visit() -> None:
+        async with client(site) as phone:
+            assert await phone.visit(told.append) is None
+            assert await phone.visit(told.append) is None
+
+    asyncio.run(visit())
+    accepted = [event for event in told if isinstance(event, UpdateAccepted)]
+    assert len(accepted) == 2
+    assert sum(isinstance(event, Assigned) for event in told) == 2
+    assert sum(isinstance(event, Connected) for event in told) == 2
+
+
+def test_an_interrupted_visit_goes_on_from_its_checkpoint_to_the_same_bits(site: Site) -> None:
+    """The one that is cut off in the middle hands in what an undisturbed one would have."""
+    site.serve(SETTINGS.format(versions=100).replace("epochs = 2", "epochs = 40"))
+    seen: list[int] = []
+
+    async def interrupted() -> None:
+        async with client(site) as phone:
+            stop = asyncio.Event()
+
+            def listener(event: Event) -> None:
+                if isinstance(event, Training):
+                    seen.append(event.step)
+                    if event.step >= event.steps // 2:
+                        stop.set()
+
+            work = asyncio.create_task(phone.visit(listener))
+            await stop.wait()
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+    async def again() -> list[Event]:
+        told: list[Event] = []
+        async with client(site) as phone:
+            await phone.visit(told.append)
+        return told
+
+    asyncio.run(interrupted())
+    told = asyncio.run(again())
+    steps = [event.step for event in told if isinstance(event, Training)]
+    assert steps[0] > 1, "it began anew"
+    assert any(isinstance(event, UpdateAccepted) for event in told)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        (Conditions(charging=False, unmetered=True), "the device is not charging"),
+        (Conditions(charging=True, unmetered=False), "the network is metered, or there is none"),
+    ],
+)
+def test_a_visit_that_may_not_train_ends_without_a_connection(site: Site, conditions: Conditions, reason: str) -> None:
+    told: list[Event] = []
+
+    async def visit() -> None:
+        async with client(
+            site, policy=Policy.for_phones(), surroundings=Surroundings(conditions=fixed(conditions))
+        ) as phone:
+            assert await phone.visit(told.append) is None
+
+    asyncio.run(visit())
+    assert [event.reason for event in told if isinstance(event, Paused)] == [reason]
+    assert len(told) == 1
+
+
+def test_a_visit_gives_up_on_a_coordinator_that_is_not_there(site: Site) -> None:
+    told: list[Event] = []
+
+    async def visit() -> None:
+        async with client(site) as phone:
+            assert await phone.visit(told.append, tries=2) is None
+
+    asyncio.run(visit())
+    assert [type(event) for event in told] == [Disconnected, Disconnected]
+
+
+def test_a_link_that_breaks_after_training_costs_no_second_training(site: Site) -> None:
+    site.serve(SETTINGS.format(versions=100))
+    told: list[Event] = []
+    opened = 0
+
+    @contextlib.asynccontextmanager
+    async def unreliable() -> AsyncIterator[Connection]:
+        nonlocal opened
+        opened += 1
+        async with websocket(site.url)() as connection:
+            if opened > 1:
+                yield connection
+                return
+
+            class Breaking:
+                async def send(self, frame: str | bytes) -> None:
+                    if any(isinstance(event, Training) for event in told):
+                        raise ConnectionLost("the phone left the house")
+                    await connection.send(frame)
+
+                async def receive(self) -> str | bytes:
+                    return await connection.receive()
+
+                async def close(self, reason: str = "") -> None:
+                    await connection.close(reason)
+
+            yield Breaking()
+
+    async def visit() -> None:
+        async with client(site, url=unreliable) as phone:
+            await phone.visit(told.append)
+
+    asyncio.run(visit())
+    assert sum(isinstance(event, Assigned) for event in told) == 1
+    assert sum(isinstance(event, UpdateAccepted) for event in told) == 1
+    assert opened == 2
+
+
+def test_a_device_whose_patience_ends_leaves_and_comes_back(site: Site) -> None:
+    """It has handed in, and another device's update is awaited: no work, so no open connection and no pings."""
+    site.serve("[merge]\nbuffer = 2\n[stop]\nversions = 100\n")
+    told: list[Event] = []
+
+    async def wait() -> list[str]:
+        policy = Policy(patience_seconds=0.5, away_seconds=0.5)
+        async with client(site, policy=policy, surroundings=Surroundings(conditions=fixed(PHONE))) as phone:
+            done = asyncio.Event()
+
+            def listener(event: Event) -> None:
+                told.append(event)
+                if sum(isinstance(event, Connected) for event in told) >= 2:
+                    done.set()
+
+            work = asyncio.create_task(phone.run(listener))
+            await asyncio.wait({work, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        return [event.reason for event in told if isinstance(event, Postponed)]
+
+    assert asyncio.run(wait())[:1] == ["the coordinator gave no work within 0.5 s"], told
+
+
+def test_a_coordinator_that_says_nothing_is_left_by_a_visit(site: Site) -> None:
+    """It accepts the connection and never speaks; the caller's own time limit is not needed."""
+
+    async def silent(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async def visit() -> None:
+        async with serve(silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            policy = Policy(patience_seconds=0.3)
+            async with client(
+                site, url=f"ws://127.0.0.1:{port}", policy=policy, surroundings=Surroundings(conditions=fixed(PHONE))
+            ) as phone:
+                assert await phone.visit(tries=1) is None
+
+    asyncio.run(asyncio.wait_for(visit(), 20))
