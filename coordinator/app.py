@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from .admin.server import claim_admin_folder, open_admin
-from .config import Config, ServerSection
-from .errors import ConfigError
+from .config import Config, shared_server
 from .net.admission import ConnectionLimits
 from .net.listener import listen
 from .reports.live import live
@@ -76,7 +75,7 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
         ExportError: if a program cannot be made.
 
     """
-    section = _shared(configs)
+    section = shared_server(configs)
     service = Service(section)
     gate = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
     async with contextlib.AsyncExitStack() as stack:
@@ -86,7 +85,12 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
         with console.status("planning programs ...") as status:
 
             def progress(text: str) -> None:
-                status.update(text) if console.is_terminal else console.print(text, highlight=False)
+                if text.startswith("warning: "):
+                    console.print(text, style="yellow", highlight=False, soft_wrap=True)
+                elif console.is_terminal:
+                    status.update(text)
+                else:
+                    console.print(text, highlight=False, soft_wrap=True)
 
             for config in configs:
                 await service.create(config, progress)
@@ -96,13 +100,3 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
         if admin:
             await stack.enter_async_context(open_admin(service, gate, configs[0].admin))
         yield App(service, console)
-
-
-def _shared(configs: Sequence[Config]) -> ServerSection:
-    """The one [server] of all run files."""
-    given = [config.server for config in configs if config.server != ServerSection()]
-    if any(section != given[0] for section in given):
-        raise ConfigError(
-            "the run files have different [server] tables: write it into one of them, or the same into all"
-        )
-    return given[0] if given else ServerSection()

@@ -17,7 +17,7 @@ from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, Training
 
 from .errors import ConfigError
 
-__all__ = ["Config", "load_config", "parse_config", "run_files"]
+__all__ = ["Config", "load_config", "parse_config", "run_files", "shared_server"]
 
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -408,6 +408,22 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
         planning = planning.model_copy(update={"plans": folder / planning.plans})
     admin = config.admin.model_copy(update={"folder": folder / config.admin.folder})
     return config.model_copy(update={"run": run, "server": server, "planning": planning, "admin": admin})
+
+
+def shared_server(configs: Sequence[Config]) -> ServerSection:
+    """
+    The one ``[server]`` of run files that are served together.
+
+    Raises:
+        ConfigError: if they have different ones.
+
+    """
+    given = [config.server for config in configs if config.server != ServerSection()]
+    if any(section != given[0] for section in given):
+        raise ConfigError(
+            "the run files have different [server] tables: write it into one of them, or the same into all"
+        )
+    return given[0] if given else ServerSection()
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

@@ -15,6 +15,7 @@ from mobile_sdk.references import load_attribute
 
 from .errors import TaskError
 from .fold_batch_norm import fold_batch_norm as folded
+from .user_code import call_users
 
 __all__ = ["Samples", "Task", "load_samples", "load_task"]
 
@@ -196,7 +197,7 @@ def load_task(reference: str) -> Task:
 
     """
     found = _named(reference, "task")
-    task = found() if callable(found) and not isinstance(found, Task) else found
+    task = call_users(found, reference) if callable(found) and not isinstance(found, Task) else found
     if not isinstance(task, Task):
         raise TaskError(f"{reference!r} is a {type(task).__name__}, not a Task")
     return task
@@ -213,7 +214,7 @@ def load_samples(reference: str) -> Samples:
     found = _named(reference, "data")
     if not callable(found):
         raise TaskError(f"{reference!r} is a {type(found).__name__}, not a function that gives samples (x, y)")
-    samples = found()
+    samples = call_users(found, reference)
     if not isinstance(samples, tuple) or len(samples) != 2:
         raise TaskError(f"{reference!r} gives a {type(samples).__name__}, not samples (x, y)")
     return samples

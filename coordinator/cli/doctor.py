@@ -2,163 +2,123 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cryptography import x509
-from rich.console import Console
-from rich.text import Text
-
+from exporters.identity import identify_reference
 from mobile_sdk.errors import FtteError
-from mobile_sdk.net.connection import is_loopback
-from mobile_sdk.sizes import format_bytes
-from mobile_sdk.system.open_files import open_file_limits
 
+from ..checks.certificate import check_certificate
+from ..checks.findings import Finding
+from ..checks.fleet import check_together
+from ..checks.machine import check_admin_folder, check_disk, check_open_files, check_port, check_server
+from ..checks.plans import check_tiers
 from ..config import Config, load_config, run_files
 from ..errors import StoreError
+from ..programs.same_task import task_changes
+from ..programs.tiers import load_tiers
 from ..store.sqlite import SqliteStore
 
 __all__ = ["examine"]
 
-ROOM_BYTES = 1_000_000_000
-DAYS_LEFT = 30
-# Files that the process opens beside one per connection.
-OTHER_FILES = 200
 
-# "ok", "warning" or "error", and a sentence.
-Finding = tuple[str, str]
-
-
-def examine(files: Sequence[Path], console: Console) -> int:
-    """
-    Check run files, their state directories and this machine; say what was found.
-
-    Returns:
-        The exit code: 1 if something would not work, else 0.
-
-    """
-    styles = {"ok": "green", "warning": "yellow", "error": "red"}
-    worst = 0
+def examine(files: Sequence[Path]) -> list[Finding]:
+    """Check run files, their state directories and this machine."""
+    findings: list[Finding] = []
+    configs: dict[Path, Config] = {}
     for file in run_files(files):
-        for level, sentence in _findings(file):
-            console.print(Text.assemble((f"{level:8}", styles[level]), sentence), soft_wrap=True)
-            worst = max(worst, int(level == "error"))
-    return worst
+        try:
+            configs[file] = load_config(file)
+        except FtteError as error:
+            findings.append(Finding("error", str(error)))
+    findings += check_together(configs)
+    for file, config in configs.items():
+        findings += _examine(file, config)
+    return findings
 
 
-def _findings(file: Path) -> Iterator[Finding]:
+def _examine(file: Path, config: Config) -> Iterator[Finding]:
+    yield Finding("ok", f"{file} is a run file of the run {config.run.name}")
+    served = _is_served(config)
+    yield from _task(config)
+    yield from _state(config)
+    yield from check_disk(config)
+    yield from check_server(config.server)
+    if served:
+        yield Finding(
+            "ok", f"a coordinator serves this run now: its port and admin folder {config.admin.folder} are in use"
+        )
+    else:
+        yield from check_port(config.server)
+        yield from check_admin_folder(config.admin)
+    yield from check_certificate(config.server)
+    yield from check_open_files(config.server)
+
+
+def _is_served(config: Config) -> bool:
+    """Whether another process has the state directory."""
+    if not config.run.state.is_dir():
+        return False
     try:
-        config = load_config(file)
-    except FtteError as error:
-        yield "error", str(error)
-        return
-    yield "ok", f"{file} is a run file of the run {config.run.name}"
-    checks: list[Callable[[Config], Iterator[Finding]]] = [_task, _state, _disk, _server, _certificate, _open_files]
-    for check in checks:
-        yield from check(config)
+        SqliteStore(config.run.state).close()
+    except StoreError as error:
+        return "another coordinator" in str(error)
+    return False
 
 
 def _task(config: Config) -> Iterator[Finding]:
-    from exporters.task import load_task
+    from ..checks.task import check_task  # it needs torch, which takes seconds to import
 
-    try:
-        task = load_task(config.run.task)
-    except FtteError as error:
-        yield "error", f"run.task: {error}"
-        return
-    yield "ok", f"the task {config.run.task} has {task.layout.size} parameters"
-    watched = {"loss", *task.metrics}
-    if task.held_out is None:
-        yield "warning", "the task has no held-out data: versions get no metrics, and no guard watches over merges"
-    elif config.evaluation.metric not in watched:
-        yield "error", f"evaluation.metric {config.evaluation.metric!r} is none of {', '.join(sorted(watched))}"
+    yield from check_task(config)
 
 
 def _state(config: Config) -> Iterator[Finding]:
     folder = config.run.state
     if not folder.exists():
-        yield "ok", f"the state directory {folder} is to be made"
+        yield Finding("ok", f"the state directory {folder} is to be made")
         return
     for name in ("run.key", "state.sqlite"):
         file = folder / name
         if file.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and stat.S_IMODE(file.stat().st_mode) & 0o077:
-            yield "error", f"{file} can be read by others: chmod 700 {folder}"
+            yield Finding("error", f"{file} can be read by others: chmod 700 {folder}")
     try:
         store = SqliteStore(folder)
     except StoreError as error:
-        yield ("ok" if "another coordinator" in str(error) else "error"), str(error)
+        yield Finding("ok" if "another coordinator" in str(error) else "error", str(error))
         return
+    checks: list[Callable[[Config, SqliteStore], Iterator[Finding]]] = [_run, _same_task, _trained]
     try:
         if store.run() is None:
-            yield "ok", f"the state directory {folder} is empty"
+            yield Finding("ok", f"the state directory {folder} is empty")
             return
-        newest = store.versions.latest()
-        for ref in newest.weights:
-            store.artifacts.verified(ref.sha256)
-        lines = len(store.audit.entries())
-        phase, reason = store.phase()
-        yield "ok", f"the run is {phase} ({reason or 'new'}) at version {newest.version}, whose weights are sound"
-        yield "ok", f"the audit log's {lines} lines fit together"
-        enrolled, waiting = len(store.devices.all()), len(store.updates.buffered())
-        yield "ok", f"{enrolled} devices are enrolled, {waiting} updates wait to be merged"
-    except StoreError as error:
-        yield "error", str(error)
+        for check in checks:
+            yield from check(config, store)
+    except FtteError as error:
+        yield Finding("error", str(error))
     finally:
         store.close()
 
 
-def _disk(config: Config) -> Iterator[Finding]:
-    folder = config.run.state
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    yield ("ok" if free >= ROOM_BYTES else "warning"), f"{format_bytes(free)} are free at {folder}"
-    if not os.access(folder, os.W_OK):
-        yield "error", f"{folder} cannot be written"
+def _run(config: Config, store: SqliteStore) -> Iterator[Finding]:
+    newest = store.versions.latest()
+    for ref in newest.weights:
+        store.artifacts.verified(ref.sha256)
+    lines = len(store.audit.entries())
+    phase, reason = store.phase()
+    yield Finding("ok", f"the run is {phase} ({reason or 'new'}) at version {newest.version}, whose weights are sound")
+    yield Finding("ok", f"the audit log's {lines} lines fit together")
+    devices, waiting = len(store.devices.all()), len(store.updates.buffered())
+    yield Finding("ok", f"{devices} devices are enrolled, {waiting} updates wait to be merged")
 
 
-def _server(config: Config) -> Iterator[Finding]:
-    server = config.server
-    if server.certificate is None and not is_loopback(server.host):
-        yield "warning", f"host {server.host} is served without TLS: anyone on the way can read updates"
-    if is_loopback(server.host):
-        yield "ok", f"devices of this machine alone can connect, at {server.host}:{server.port}"
-    elif server.token:
-        yield (
-            "warning",
-            "server.token lets whoever knows it enrol any number of devices: `ftte invite` makes better ones",
-        )
+def _same_task(config: Config, store: SqliteStore) -> Iterator[Finding]:
+    run = store.run()
+    recorded = {} if run is None else run.plans.get("identity", {})
+    if recorded:
+        changes = task_changes(config, recorded, identify_reference(config.run.task))
+        yield Finding("error", changes) if changes else Finding("ok", "the task is the one that the run began with")
 
 
-def _certificate(config: Config) -> Iterator[Finding]:
-    path = config.server.certificate
-    if path is None:
-        return
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        yield "error", f"server.certificate: {path} holds no certificate: {error}"
-        return
-    left = (certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)).days
-    words = f"the certificate {path} is good for {left} more days"
-    yield ("ok" if left >= DAYS_LEFT else "warning" if left >= 0 else "error"), words
-    key = config.server.private_key
-    if key is not None and key.exists() and stat.S_IMODE(key.stat().st_mode) & 0o077:
-        yield "error", f"{key} can be read by others: chmod 600 {key}"
-
-
-def _open_files(config: Config) -> Iterator[Finding]:
-    soft, hard = open_file_limits()
-    wanted = config.server.connections + OTHER_FILES
-    if soft < wanted:
-        yield (
-            "warning",
-            f"{soft} files may be open (at most {hard}), {config.server.connections} connections need {wanted}: "
-            f"`ulimit -n {wanted}`, or LimitNOFILE of the systemd unit",
-        )
-    else:
-        yield "ok", f"{soft} files may be open"
+def _trained(config: Config, store: SqliteStore) -> Iterator[Finding]:
+    yield from check_tiers(load_tiers(store))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from exporters.cli.export import add_export_command
 from exporters.cli.plan import add_plan_command
@@ -63,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 def _doctor(options: argparse.Namespace, console: Console) -> int:
     from .doctor import examine
 
-    return examine(options.files, console)
+    styles = {"ok": "green", "warning": "yellow", "error": "red"}
+    findings = examine(options.files)
+    for level, sentence in findings:
+        console.print(Text.assemble((f"{level:8}", styles[level]), sentence), soft_wrap=True)
+    return int(any(finding.level == "error" for finding in findings))
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:

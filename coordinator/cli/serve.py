@@ -39,11 +39,15 @@ def add_serving_commands(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace, console: Console) -> int:
+    from ..checks.findings import raise_first_error
+    from ..checks.serving import check_before_serving
     from ..config import load_config, run_files
     from .event_loop import run
 
-    configs = [load_config(file) for file in run_files(options.files)]
-    return run(_until_ended(configs, console, stay=options.stay))
+    configs = {file: load_config(file) for file in run_files(options.files)}
+    for warning in raise_first_error(check_before_serving(configs)):
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    return run(_until_ended(list(configs.values()), console, stay=options.stay))
 
 
 async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:

@@ -13,6 +13,7 @@ from mobile_sdk.manifest import Manifest
 from mobile_sdk.payload import Grid, pack, pack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
+from ..checks.plans import check_tiers
 from ..config import Config, PlanningSection
 from ..errors import ConfigError, StoreError
 from ..evaluation.central import Evaluator, engine_of
@@ -67,6 +68,8 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         check_same_task(config, existing.plans.get("identity", {}), progress)
     sign_tiers(store, key)
     tiers = load_tiers(store, config.training.settings.state_copies)
+    for finding in check_tiers(tiers):
+        progress(f"{finding.level}: {finding.sentence}")
     if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
         raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
     return tiers

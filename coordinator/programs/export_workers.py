@@ -84,6 +84,8 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
         pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_workers))
         _pools.add(pool)
         stack.callback(_pools.discard, pool)
+        for sentence in pool.submit(_check, config).result():
+            progress(f"warning: {sentence}")
         evaluation = pool.submit(_held_out, config.run.task)
         identity = pool.submit(_identify, config.run.task)
         progress("searching what to train within the budgets")
@@ -178,6 +180,17 @@ def _export(
         return _Exported(tier, program.manifest.to_bytes(), program.pte, program.graph, program.weights)
 
 
+def _check(config: Config) -> list[str]:
+    """In a worker: refuse what planning would run into, and give the warnings about the rest."""
+    from exporters.quiet import quiet
+
+    with quiet():
+        from ..checks.findings import raise_first_error
+        from ..checks.task import check_task
+
+        return raise_first_error(check_task(config))
+
+
 def _identify(task: str) -> dict[str, Any]:
     """In a worker: which task it is."""
     from exporters.quiet import quiet
@@ -191,9 +204,12 @@ def _identify(task: str) -> dict[str, Any]:
 def _held_out(task: str) -> bytes:
     """In a worker: the task's held-out data as a safetensors file, or nothing."""
     from exporters.task import load_task
+    from exporters.user_code import call_users
 
-    held_out = load_task(task).held_out
-    if held_out is None:
+    from ..checks.samples import fit_samples
+
+    loaded = load_task(task)
+    if loaded.held_out is None:
         return b""
-    x, y = held_out()
+    x, y = fit_samples(loaded, call_users(loaded.held_out, "held_out"), "the held-out data")
     return safetensors.dumps({"x": x, "y": y})

@@ -59,7 +59,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         with quiet():  # torch takes seconds to import: not before the arguments are checked
             from ..cache.journal import Journal
             from ..importance.finetune import FineTuning
-            from ..search import evidence_of, plan_tiers, select
+            from ..search import check_least, evidence_of, plan_tiers, select
             from ..search.plan_files import save
             from ..task import load_samples, load_task
             from .picture import draw
@@ -75,6 +75,7 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             processes=options.processes,
             progress=lambda stage, done, total: bars.update(bar, description=stage, completed=done, total=total),
         )
+        check_least(evidence, budgets)
         scores = select(evidence, options.selector)
         tiers = plan_tiers(evidence, scores, budgets, mode=options.mode, shrink=options.shrink)
         bars.update(bar, description="drawing", total=None)

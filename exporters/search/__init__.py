@@ -8,6 +8,7 @@ the largest expected gain, ``tiers.py`` measures what they find and settles the 
 from __future__ import annotations
 
 from .all_budgets import MODES, Mode, Tiers, plan_tiers
+from .least_budget import check_budgets, check_least
 from .measurements import Measurements
 from .one_budget import PlannedTier
 from .plans import evidence_of, plan_for, plans_for, select
@@ -18,6 +19,8 @@ __all__ = [
     "Mode",
     "PlannedTier",
     "Tiers",
+    "check_budgets",
+    "check_least",
     "evidence_of",
     "plan_for",
     "plan_tiers",

@@ -11,9 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from mobile_sdk.sizes import format_bytes
-
-from ..errors import BudgetError
 from ..importance import Scores
 from ..importance.contribution import merits
 from ..importance.evidence import Evidence
@@ -21,6 +18,7 @@ from ..plan import Plan
 from ..space import FROZEN, Levels
 from .candidates import candidates
 from .fit_budget import FULL, fit_budget
+from .least_budget import too_small
 from .measurements import Measurements
 
 __all__ = ["Search", "PlannedTier"]
@@ -98,12 +96,7 @@ class Search:
             size //= 2
         if found is not None:
             return found
-        least_bytes = math.ceil(min(smallest) * 1.02 / 10_000) * 10_000
-        raise BudgetError(
-            f"no plan of task {self.space.task.name!r} fits {format_bytes(budget)}: training its last layer, "
-            f"one sample at a time, takes {format_bytes(least_bytes)}; set at least that",
-            least_bytes,
-        )
+        raise too_small(self.space.task, budget, min(smallest))
 
     def _at(self, budget: int, floor: Levels, size: int) -> PlannedTier | None:
         """The best plan that was measured within the budget at this micro-batch."""

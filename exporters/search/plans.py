@@ -17,6 +17,7 @@ from ..processes import Workers
 from ..space import Space
 from ..task import Samples, Task
 from .all_budgets import Mode, plan_tiers
+from .least_budget import check_least
 
 __all__ = ["DEFAULT_SELECTOR", "evidence_of", "plan_for", "plans_for", "select"]
 
@@ -59,6 +60,7 @@ def plans_for(
     say = progress
     report: EvidenceProgress = silent if say is None else lambda stage, done, total: say(f"{stage}: {done} of {total}")
     evidence = evidence_of(task, samples=samples, seed=seed, journal=journal, processes=processes, progress=report)
+    check_least(evidence, budgets)
     scores = select(evidence, selector)
     tiers = plan_tiers(evidence, scores, budgets, mode=mode, shrink=shrink)
     by_budget = {tier.budget: tier.plan for tier in tiers.tiers}

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..references import load_attribute
+from ..user_code import say_where_raised
 from .base import ArrayDataset, Dataset
 from .convert import as_dataset
 from .folder import FolderDataset
@@ -49,6 +50,8 @@ def load_dataset(source: str) -> Dataset:
         return as_dataset(function(*args, **kwargs))
     except DataError as error:
         raise DataError(f"{source!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{source!r} fails {say_where_raised(error)}") from error
 
 
 def _load_npz(path: Path) -> Dataset:

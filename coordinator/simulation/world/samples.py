@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mobile_sdk.references import load_attribute
+from mobile_sdk.user_code import say_where_raised
 
 from ...errors import ConfigError
 
@@ -39,7 +40,10 @@ def load_simulation_samples(source: str, folder: Path) -> SimulationSamples:
         function = load_attribute(source)
     except ValueError as error:
         raise ConfigError(f"data.source: {error}") from error
-    result = function()
+    try:
+        result = function()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"data.source {source!r} fails {say_where_raised(error)}") from error
     if not isinstance(result, tuple) or len(result) not in (2, 3) or len({len(array) for array in result}) != 1:
         raise ConfigError(f"data.source {source!r} must give (x, y) or (x, y, writer), arrays of equal length")
     x_path, y_path = folder / "x.npy", folder / "y.npy"

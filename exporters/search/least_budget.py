@@ -1,0 +1,48 @@
+"""Budgets that nothing fits are refused before anything else is worked out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mobile_sdk.sizes import format_bytes
+
+from ..errors import BudgetError
+from ..importance.evidence import Evidence
+from ..space import Space
+from ..task import Task
+from .measurements import Measurements
+
+__all__ = ["check_budgets", "check_least", "too_small"]
+
+# A plan inside another may take a little less than the same plan alone: what is near the limit is left to the search.
+_NEAR = 1.2
+
+
+def check_budgets(task: Task, budgets: Sequence[int]) -> None:
+    """
+    Refuse budgets that are too small for any plan: one program is exported and measured.
+
+    Raises:
+        BudgetError: if one is; it names the smallest budget that can be met.
+        ExportError: if the model cannot be lowered.
+
+    """
+    check_least(Evidence(Space(task)), budgets)
+
+
+def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
+    """The same, with what is known of a task."""
+    least = Measurements(evidence)(evidence.space.last(1), 1)
+    if min(budgets) * _NEAR < least:
+        raise too_small(evidence.space.task, min(budgets), least)
+
+
+def too_small(task: Task, budget: int, least: int) -> BudgetError:
+    """The error of a budget; ``least`` bytes are what the smallest plan was measured to take."""
+    least_bytes = math.ceil(least * 1.02 / 10_000) * 10_000
+    return BudgetError(
+        f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, "
+        f"one sample at a time, takes {format_bytes(least_bytes)}; set at least that",
+        least_bytes,
+    )

@@ -1,0 +1,39 @@
+"""Calls into the user's code: whatever it raises becomes one sentence with its file and line."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+__all__ = ["say_where_raised"]
+
+_OURS = Path(__file__).resolve().parents[1]
+_PACKAGES = tuple(_OURS / name for name in ("coordinator", "exporters", "mobile_sdk"))
+
+
+def say_where_raised(error: BaseException) -> str:
+    """
+    ``in FILE, line N: TYPE: MESSAGE``, in one line.
+
+    The place is the innermost line of the user's code; where there is none, that of whatever raised it.
+    """
+    first = str(error).strip().partition("\n")[0]
+    words = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"in {error.filename}, line {error.lineno}: {words}"
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if _is_users(frame.filename)]
+    if not (users or frames):
+        return words
+    frame = (users or frames)[-1]
+    return f"in {frame.filename}, line {frame.lineno}: {words}"
+
+
+def _is_users(filename: str) -> bool:
+    file = Path(filename)
+    if filename.startswith("<") or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    outside = (*_PACKAGES, Path(sysconfig.get_path("stdlib")), Path(sys.prefix) / "lib")
+    return not any(file.is_relative_to(folder) for folder in outside)
