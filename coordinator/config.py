@@ -133,7 +133,8 @@ class EvaluationSection(_Section):
     ``metric`` is watched, and should grow unless ``minimise``. The run ends after ``patience`` versions without a
     better one (0: never). A merge that makes it worse by more than ``guard`` is rolled back; after three such in a
     row the run is paused. Each ``federated_every``-th version, ``federated_devices`` devices are asked how it does on
-    their own samples; of fewer than ``federated_minimum`` answers nothing is kept.
+    their own samples; of fewer than ``federated_minimum`` answers nothing is kept. After ``learns_within`` merges whose
+    median is no better than version 0 the run says so, with the settings to look at (0: never).
     """
 
     metric: str = "accuracy"
@@ -143,6 +144,7 @@ class EvaluationSection(_Section):
     federated_devices: Annotated[int, Field(ge=0)] = 0
     federated_every: Annotated[int, Field(ge=1)] = 5
     federated_minimum: Annotated[int, Field(ge=1)] = 3
+    learns_within: Annotated[int, Field(ge=0)] = 30
 
 
 class PlanningSection(_Section):

@@ -82,6 +82,7 @@ class RunState:
         self.stopped = ""
         self.membership = 0
         self.withdrawn: set[str] = set()
+        self.notice = ""
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
@@ -184,7 +185,33 @@ class RunState:
             merged=self._staleness.total(),
             staleness=dict(sorted(self._staleness.items())),
             devices=tuple(self._devices[name] for name in sorted(self._devices)),
+            waits_for=self._waits_for(),
+            notice=self.notice,
         )
+
+    @property
+    def mean_staleness(self) -> float:
+        """Versions that merged updates were old, on average; 0 where none was merged."""
+        return sum(tau * count for tau, count in self._staleness.items()) / max(self._staleness.total(), 1)
+
+    @property
+    def history(self) -> Sequence[VersionRecord]:
+        """The last versions, oldest first."""
+        return self._history
+
+    def _waits_for(self) -> str:
+        """What a new version waits for, where more updates of the same devices would not do."""
+        if self.phase != "running":
+            return ""
+        missing = self.buffer.missing_contributors
+        if missing and len(self.buffer) >= self.buffer.capacity:
+            return (
+                f"updates of {missing} more devices: {len(self.buffer)} updates wait, of fewer devices than "
+                f"merge.min_contributors = {self.config.merge.min_contributors}"
+            )
+        if all(device.state == "offline" for device in self._devices.values()):
+            return "devices: none is connected"
+        return ""
 
     def _deliver(self, update: BufferedUpdate) -> None:
         if update.record.device in self.withdrawn:
@@ -194,3 +221,5 @@ class RunState:
         device.report = update.record.report
         device.staleness = self.versions.staleness(update.record.version)
         self.buffer.add(update)
+        if len(self.buffer) == self.buffer.capacity and self.buffer.missing_contributors:
+            log.warning("version %d waits for %s", self.versions.newest.version + 1, self._waits_for())

@@ -56,8 +56,9 @@ class RunStatus:
     One look at a run.
 
     ``phase`` is where the run stands in its life, ``reason`` why; ``stopped`` stands for any phase in which an error
-    keeps it from merging. ``staleness`` counts merged updates by their
-    staleness; ``history`` holds the last versions with their metrics, oldest first.
+    keeps it from merging. ``staleness`` counts merged updates by their staleness; ``history`` holds the last versions
+    with their metrics, oldest first. ``waits_for`` says what must come before there is a new version, where that is not
+    just more updates; ``notice`` what the operator should look at.
     """
 
     name: str
@@ -71,3 +72,5 @@ class RunStatus:
     merged: int
     staleness: Mapping[int, int]
     devices: tuple[DeviceStatus, ...]
+    waits_for: str = ""
+    notice: str = ""

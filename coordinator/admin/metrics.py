@@ -50,6 +50,7 @@ class _Numbers(Collector):
         waiting = GaugeMetricFamily("ftte_devices_waiting", "Devices that wait for their turn.", labels=("run",))
         overdue = CounterMetricFamily("ftte_tasks_overdue", "Tasks whose place was given to another.", labels=("run",))
         metric = GaugeMetricFamily("ftte_metric", "Metrics of the newest version.", labels=("run", "metric"))
+        stuck = GaugeMetricFamily("ftte_run_not_learning", "1 while versions are no better than 0.", labels=("run",))
         own = GaugeMetricFamily(
             "ftte_federated_metric", "Metrics on the devices' own samples, newest result.", labels=("run", "metric")
         )
@@ -59,6 +60,7 @@ class _Numbers(Collector):
             for each in PHASES:
                 phase.add_metric((name, each), float(status.phase == each))
             version.add_metric((name,), status.version)
+            stuck.add_metric((name,), float(bool(status.notice)))
             buffered.add_metric((name,), status.buffered)
             merged.add_metric((name,), status.merged)
             accepted.add_metric((name,), sum(device.updates for device in status.devices))
@@ -76,4 +78,4 @@ class _Numbers(Collector):
                 for key, value in result.metrics.items():
                     own.add_metric((name, key), value)
         yield from (phase, version, buffered, merged, accepted, failures, moved, devices)
-        yield from (working, waiting, overdue, metric, own)
+        yield from (working, waiting, overdue, metric, stuck, own)

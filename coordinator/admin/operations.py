@@ -55,6 +55,8 @@ class Operations:
             "task": self._run.config.run.task,
             "phase": status.phase,
             "reason": status.reason,
+            "waits_for": status.waits_for,
+            "notice": status.notice,
             "version": status.version,
             "metrics": dict(status.metrics),
             "best": self._running.coordinator.watch.best,

@@ -24,6 +24,7 @@ from mobile_sdk.training.evaluation import finite
 from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
+from ..evaluation.learning import PAGE, does_not_learn, likely_causes
 from ..evaluation.metric_watch import MetricWatch
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
@@ -93,6 +94,7 @@ class Coordinator:
         self._evaluate = evaluate
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
+        self._first = store.versions.get(0)
         self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceConnection] = {}
         self._tasks = BackgroundTasks()
@@ -380,6 +382,27 @@ class Coordinator:
         """There is a new version: everybody hears of it, and who has waited for it gets it."""
         self.state.published(record)
         self.watch.see(record)
+        self._look_at_learning()
         self.state.federated.begin(record, list(self._sessions))
         self.announcements.announce()
         self.dispatcher.dispatch()
+
+    def _look_at_learning(self) -> None:
+        """Say so, once, where versions are no better than the first; and again when they are."""
+        run = self.state
+        notice = does_not_learn(run.history, self._first, self._config)
+        if notice:
+            causes = likely_causes(self._config, run.tiers, run.mean_staleness)
+            notice = f"{notice}. Likely: {'; '.join(causes)}. See {PAGE}"
+            if not run.notice:
+                log.warning("%s", notice)
+                self._tasks.start(
+                    self._write_down("does-not-learn", notice), "writing down that the run does not learn"
+                )
+        elif run.notice:
+            log.info("the run learns: versions are better than version 0 again")
+        run.notice = notice
+
+    async def _write_down(self, action: str, why: str) -> None:
+        run = self.state
+        await run.offload(run.store.audit.write, run.clock.wall(), "coordinator", action, "run", {"why": why})

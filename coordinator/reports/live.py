@@ -114,6 +114,10 @@ def render(status: RunStatus) -> RenderableType:
     )
     facts.add_row(Text("buffer", style="dim"), buffer)
     facts.add_row(Text("staleness", style="dim"), _staleness(status))
+    if status.waits_for:
+        facts.add_row(Text("waits for", style="dim"), Text(status.waits_for, style="yellow"))
+    if status.notice:
+        facts.add_row(Text("look at", style="dim"), Text(status.notice, style="yellow"))
     up, down = sum(d.bytes_up for d in status.devices), sum(d.bytes_down for d in status.devices)
     facts.add_row(Text("bytes", style="dim"), f"{format_bytes(up)} up, {format_bytes(down)} down")
     return Group(Text(f"FTTE  {status.name}", style="bold"), facts, _devices(status))

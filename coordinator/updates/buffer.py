@@ -55,6 +55,11 @@ class Buffer:
         """Whether there is enough to merge."""
         return bool(self.oldest())
 
+    @property
+    def missing_contributors(self) -> int:
+        """How many more devices must send an update before there can be a merge."""
+        return max(self._contributors - len(self._devices), 0)
+
     async def room(self, device: str, *, reserve: bool = False) -> None:
         """
         Wait until an update of ``device`` may come; first come, first served.

@@ -307,3 +307,59 @@ def test_old_versions_lose_their_files_and_never_the_newest(tmp_path: Path) -> N
             assert not coordinator.state.versions.has_weights(0)
 
     run(main())
+
+
+def test_a_run_that_does_not_learn_says_so_once_and_takes_it_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    accuracies = iter([0.0, 0.0, 0.0, 0.0, 0.9, 0.9, 0.9])
+
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1}, evaluation={"learns_within": 3}, training={"momentum": 0.9})
+        coordinator = small.coordinator(lambda vector: {"accuracy": next(accuracies)})
+        # Version 0 of this run has no metrics; the second stands in for it, as its evaluation would have.
+        async with merging(coordinator):
+            accept_update(coordinator.state, "phone-1")
+            await asyncio.sleep(0.001)
+            coordinator._first = coordinator.state.versions.newest
+            said = []
+            for _ in range(6):
+                accept_update(coordinator.state, "phone-1")
+                await asyncio.sleep(0.001)
+                said.append(coordinator.status().notice)
+        assert [bool(notice) for notice in said] == [False, True, True, True, False, False]
+        assert "median accuracy of the last 3 versions is 0.0000" in said[1]
+        assert "training.momentum is 0.9: set it to 0" in said[1]
+        assert [e.action for e in small.store.audit.entries()].count("does-not-learn") == 1
+
+    run(main())
+    assert caplog.text.count("the run does not learn") == 1
+
+
+def test_what_a_version_waits_for_is_said_where_more_updates_would_not_do(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "min_contributors": 2})
+        coordinator = small.coordinator()
+        async with merging(coordinator), Device(small, "phone-1").connected(coordinator.serve) as device:
+            await device.join()
+            for _ in range(3):
+                accept_update(coordinator.state, "phone-1")
+            await asyncio.sleep(0.001)
+            assert coordinator.status().waits_for == (
+                "updates of 1 more devices: 3 updates wait, of fewer devices than merge.min_contributors = 2"
+            )
+            accept_update(coordinator.state, "phone-2")
+            await asyncio.sleep(0.001)
+            assert coordinator.status().version == 1
+        assert make_run(tmp_path / "other").coordinator().status().waits_for == ""
+
+    run(main())
+
+
+def test_a_run_that_no_device_is_connected_to_waits_for_devices(tmp_path: Path) -> None:
+    async def main() -> None:
+        coordinator = make_run(tmp_path).coordinator()
+        async with merging(coordinator):
+            assert coordinator.status().waits_for == "devices: none is connected"
+
+    run(main())

@@ -1,0 +1,73 @@
+"""
+Whether a run learns at all, and if not, which settings to look at.
+
+Metrics waver from version to version, so medians are compared with version 0 and not single versions.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from ..config import Config
+from ..programs.tiers import Tier
+from ..store.records import VersionRecord
+
+__all__ = ["PAGE", "does_not_learn", "likely_causes"]
+
+# Updates that are older than this many versions on average pull the model back to where it was.
+OLD = 4.0
+# Below this share of the exchanged parameters, what is frozen decides what can be learned.
+LITTLE = 0.10
+PAGE = "docs/how-to/not-learning.md"
+
+
+def does_not_learn(versions: Sequence[VersionRecord], first: VersionRecord, config: Config) -> str:
+    """
+    A sentence on what has not become better since version 0; empty if the run learns or is too young to tell.
+
+    Args:
+        versions: of the run, oldest first.
+        first: version 0.
+        config: ``evaluation.learns_within`` merges are looked at, and the watched metric.
+
+    """
+    section = config.evaluation
+    merges = [version for version in versions if version.kind == "merge"]
+    if section.learns_within == 0 or len(merges) < section.learns_within:
+        return ""
+    recent = merges[-section.learns_within :]
+    for name, minimise in ((section.metric, section.minimise), ("loss", True)):
+        values = [version.metrics[name] for version in recent if name in version.metrics]
+        before = first.metrics.get(name)
+        if before is None or len(values) < len(recent):
+            continue
+        now = statistics.median(values)
+        if now >= before if minimise else now <= before:
+            return (
+                f"the run does not learn: the median {name} of the last {len(recent)} versions is {now:.4f}, and "
+                f"version 0 had {before:.4f}"
+            )
+    return ""
+
+
+def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) -> list[str]:
+    """What may be why, each with the setting to change; the likeliest first."""
+    causes = []
+    trained = max(len(tier.positions) for tier in tiers)
+    if mean_staleness > OLD:
+        causes.append(
+            f"updates are {mean_staleness:.1f} versions old on average: set scheduling.concurrency to about twice "
+            "merge.buffer, or a larger merge.buffer"
+        )
+    if config.training.momentum > 0:
+        causes.append(f"training.momentum is {config.training.momentum:g}: set it to 0")
+    if len(tiers) > 1 and config.merge.rule == "holders":
+        causes.append('tiers train different parameters: set merge.rule = "fixed-K"')
+    if trained < LITTLE * tiers[0].manifest.layout.size:
+        causes.append(f"only {trained} of {tiers[0].manifest.layout.size} parameters are trained: raise [budgets]")
+    if tiers[0].manifest.local:
+        causes.append("devices keep a part of the model, which the coordinator evaluates untrained: see their metrics")
+    rate = config.training.learning_rate
+    causes.append(f"training.learning_rate is {rate:g}: try {rate / 3:.2g}")
+    return causes
