@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mobile_sdk.net.connection import is_loopback
+from mobile_sdk.net.loopback import is_loopback
 from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.sizes import parse_bytes
 from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, TrainingSettings

@@ -7,7 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 
-from mobile_sdk.net.connection import is_loopback
+from mobile_sdk.net.loopback import is_loopback
 from mobile_sdk.sizes import format_bytes
 from mobile_sdk.system.open_files import open_file_limits
 

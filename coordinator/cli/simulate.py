@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ def add_simulate_command(commands: Any) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the scenario's")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that train (default: one per processor)")
     parser.add_argument("--ray", metavar="ADDRESS", help="train on a Ray cluster instead (needs ftte[ray])")
-    parser.add_argument("--plans", type=Path, metavar="DIR", help="keep planned programs here, for the next simulation")
+    parser.add_argument(
+        "--programs",
+        type=Path,
+        metavar="DIR",
+        help="keep planned programs here for the next simulation",
+    )
     parser.set_defaults(handler=_simulate)
 
 
@@ -49,20 +55,31 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         scenario = scenario.with_seed(options.seed)
     if not options.verbose:  # updates in flight when a run stops are always too late: hide their refusals
         refusals.setLevel(logging.ERROR)
+    if options.out is not None:
+        _check_can_be_written(options.out)
     with Display(console, scenario) as display:
         result = simulate(
             scenario,
             workers=options.workers,
             ray=options.ray,
-            plans=options.plans,
+            plans=options.programs,
             say=display.say,
             progress=display.progress,
         )
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_durably(options.out, json.dumps(result, indent=1).encode() + b"\n")
     _show(result, console)
     return 0
+
+
+def _check_can_be_written(file: Path) -> None:
+    """Before anything is simulated, for it would be lost."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {file}: {file.parent} cannot be made: {error.strerror}") from error
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise ConfigError(f"--out {file} cannot be written: name a file in a folder that can")
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

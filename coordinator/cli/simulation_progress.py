@@ -56,10 +56,10 @@ class Display:
 
     def say(self, text: str) -> None:
         """What is being prepared."""
-        if self._console.is_terminal:
+        if self._console.is_terminal and not text.startswith("warning: "):
             self._bar.update(self._task, description=text)
         else:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def progress(self, point: Point) -> None:
         """Show a moment of the run, if the last one is old enough."""

@@ -89,15 +89,20 @@ def simulate(
         limits.enter_context(enough_files(config, scenario.simulation.devices))
         if plans is not None and plans.exists():
             shutil.copytree(plans, config.run.state)
+        # What cannot be simulated is found before a minute of planning.
+        samples = load_simulation_samples(scenario.data.source, folder)
+        draw_world(scenario, samples)
+        for sentence in scenario.doubts():
+            say(f"warning: {sentence}")
         store = SqliteStore(config.run.state)
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
             tiers = begin_or_resume(config, store, key, START, say)
+            scenario.check_memory(tiers[0].name, tiers[0].needs_bytes)
             if plans is not None and not plans.exists():
                 _keep(config.run.state, plans)
             say("measuring the programs' steps")
             timing = Timing(calibrate(store.artifacts, tiers, scenario.simulation.step_seconds))
-            samples = load_simulation_samples(scenario.data.source, folder)
             files = WorkshopFiles(
                 config.run.task,
                 {tier.name: unpacked_manifest(store.artifacts, tier.record) for tier in tiers},

@@ -9,7 +9,6 @@ best in a fine-tuning is taken.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from ..importance import Scores
 from ..importance.contribution import merits

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import websockets
@@ -20,8 +19,10 @@ from websockets.asyncio.connection import Connection as ConnectionBase
 
 from ..errors import FtteError
 from ..protocol.frames import MAX_FRAME_BYTES
+from .loopback import is_loopback
+from .proxy import check_proxy, environment_proxy, shown_proxy
 
-__all__ = ["Connect", "Connection", "ConnectionLost", "Transport", "WEBSOCKET_LIMITS", "is_loopback", "websocket"]
+__all__ = ["Connect", "Connection", "ConnectionLost", "Transport", "WEBSOCKET_LIMITS", "websocket"]
 
 # Deflate costs ten times the throughput and our payloads are dense already; pings find dead links.
 WEBSOCKET_LIMITS: dict[str, Any] = {
@@ -109,14 +110,6 @@ def describe(error: websockets.ConnectionClosed) -> str:
     return f"the connection was closed: {close.reason or close.code}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` names this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transport:
     """
@@ -128,7 +121,7 @@ class Transport:
             system's, as on Android, those of ``certifi`` are trusted.
         certificate: SHA-256 (hex) of the one certificate to trust instead of any authority's word; as in an invite.
         proxy: HTTP proxy to go through with CONNECT, ``http://[user:password@]host:port``; ``""`` for none. By
-            default that of the environment (``https_proxy``, ``no_proxy``).
+            default that of the environment (``https_proxy``, ``no_proxy``), except to this machine.
 
     """
 
@@ -147,7 +140,7 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
         transport: what else is needed to reach it.
 
     Raises:
-        ValueError: if ``url`` is none of these, or there are no authorities to trust.
+        ValueError: if ``url`` is none of these, the proxy is no address of a proxy, or there are no authorities to trust.
 
     """
     transport = transport or Transport()
@@ -168,14 +161,21 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
         context = ssl.create_default_context(
             cafile=str(transport.certificates) if transport.certificates else _authorities()
         )
-    through: str | Literal[True] | None = True if transport.proxy is None else transport.proxy or None
+    if transport.proxy:
+        check_proxy(transport.proxy)
 
     @contextlib.asynccontextmanager
     async def open_socket() -> AsyncIterator[Connection]:
+        through, problem = (transport.proxy or None, "")
+        if transport.proxy is None:
+            through, problem = environment_proxy(url)
+        by = f" through the proxy {shown_proxy(through)}" if through else ""
+        if problem:
+            raise ConnectionLost(f"cannot reach {url}{by}: {problem}")
         try:
             socket = await connect(url, ssl=context, open_timeout=20, proxy=through, **WEBSOCKET_LIMITS)
-        except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.InvalidURI) as error:
-            raise ConnectionLost(f"cannot reach {url}: {error or type(error).__name__}") from error
+        except (OSError, TimeoutError, EOFError, ValueError, ImportError, websockets.WebSocketException) as error:
+            raise ConnectionLost(f"cannot reach {url}{by}: {_explain(error, through)}") from error
         connection = WebSocketConnection(socket)
         try:
             if transport.certificate:
@@ -207,6 +207,23 @@ def _authorities() -> str | None:
             "the app's requirements), or name a PEM file: Transport(certificates=...)"
         ) from None
     return str(certifi.where())
+
+
+def _explain(error: BaseException, proxy: str | None) -> str:
+    """Why there is no connection, and what may help."""
+    if isinstance(error, ImportError):
+        return "SOCKS proxies need the package python-socks: pip install python-socks, or name an HTTP proxy"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted ({error.verify_message}): join with the link of `ftte invite`, which "
+            "names the certificate, or give its PEM file with --certificates (certificates= in an app)"
+        )
+    reset = isinstance(error, ConnectionResetError) and not proxy
+    if (isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error)) or reset:
+        return "what listens there does not speak the protocol of the address, TLS for wss://: check address and port"
+    if isinstance(error, websockets.InvalidMessage) and not proxy:
+        return f"what listens there does not answer as a WebSocket ({error}): if it uses TLS, write wss://"
+    return str(error) or type(error).__name__
 
 
 def _check_certificate(socket: ConnectionBase, wanted: str) -> None:

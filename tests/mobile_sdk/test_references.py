@@ -23,7 +23,7 @@ def test_what_is_no_reference_is_answered_with_how_to_write_one(reference: str) 
 def test_a_missing_module_is_told_from_a_missing_attribute() -> None:
     with pytest.raises(ValueError, match=r"no module 'no_such_package' for the function 'no_such_package\.tasks:task'"):
         load_attribute("no_such_package.tasks:task")
-    with pytest.raises(ValueError, match=r"the module 'math' has no attribute 'absent'$"):
+    with pytest.raises(ValueError, match=r"the module 'math' has no attribute 'absent'; did you mean 'fabs'"):
         load_attribute("math:absent")
 
 

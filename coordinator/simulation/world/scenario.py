@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mobile_sdk.sizes import format_bytes, parse_bytes
+
 from ...config import Config, Size, parse_config
 from ...errors import ConfigError
 
@@ -164,6 +166,31 @@ class Scenario(BaseModel):
         """The same world, drawn again."""
         return self.model_copy(update={"simulation": self.simulation.model_copy(update={"seed": seed})})
 
+    def doubts(self) -> list[str]:
+        """What may turn out to be impossible once programs are planned."""
+        least = min(parse_bytes(size) for size in self.run["budgets"].values())
+        return [
+            f"devices.{name}.memory {format_bytes(section.memory)} is less than the smallest budget, "
+            f"{format_bytes(least)}: its devices train only if the program turns out to need less"
+            for name, section in self.devices.items()
+            if section.memory < least
+        ]
+
+    def check_memory(self, tier: str, needs: int) -> None:
+        """
+        Compare every class's memory with what the smallest program needs, in bytes.
+
+        Raises:
+            ConfigError: if one has less.
+
+        """
+        for name, section in self.devices.items():
+            if section.memory < needs:
+                raise ConfigError(
+                    f"devices.{name}.memory is {format_bytes(section.memory)}, and the smallest tier, {tier}, needs "
+                    f"{format_bytes(needs)}: raise it, or add a smaller budget to [budgets]"
+                )
+
     def config(self, folder: Path) -> Config:
         """The run file, with its state directory in ``folder``."""
         run = {**self.run, "run": {**self.run["run"], "state": "state"}}
@@ -206,5 +233,7 @@ def parse_scenario(data: dict[str, Any], folder: Path, name: str = "the scenario
     if stragglers.trace is not None:
         stragglers = stragglers.model_copy(update={"trace": folder / stragglers.trace})
     run = {key: value for key, value in data.items() if key not in sections}
-    parse_config(run, folder, name)  # says now what is wrong with it
+    plans = parse_config(run, folder, name).planning.plans  # says now what is wrong with it
+    if plans is not None:  # relative to the scenario's file, as in a run file
+        run = {**run, "planning": {**run["planning"], "plans": str(plans.absolute())}}
     return Scenario(simulation=world.simulation, data=world.data, devices=world.devices, stragglers=stragglers, run=run)

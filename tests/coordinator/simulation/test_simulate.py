@@ -153,7 +153,18 @@ def test_the_command_says_what_to_expect(
     facts(digits(stop={"versions": 1}))  # so that there are plans
     scenario, result = tmp_path / "scenario.toml", tmp_path / "result.json"
     scenario.write_text(DIGITS.read_text().replace("accuracy = 0.95", "versions = 2"))
-    command = ["simulate", str(scenario), "--out", str(result), "--workers", "0", "--plans", str(plans), "--seed", "5"]
+    command = [
+        "simulate",
+        str(scenario),
+        "--out",
+        str(result),
+        "--workers",
+        "0",
+        "--programs",
+        str(plans),
+        "--seed",
+        "5",
+    ]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "version 2 has reached the limit of 2" in shown
