@@ -140,7 +140,7 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
         transport: what else is needed to reach it.
 
     Raises:
-        ValueError: if ``url`` is none of these, the proxy is no address of a proxy, or there are no authorities to trust.
+        ValueError: if ``url`` is none of these, the proxy is no address of one, or there are no authorities to trust.
 
     """
     transport = transport or Transport()
