@@ -108,15 +108,17 @@ class SchedulingSection(_Section):
     """
     Who gets work.
 
-    ``concurrency``: the most devices that train at once (0: all that ask). ``waiting``: the most that wait connected
-    for their turn; further devices are told to come back after ``retry_seconds`` or later. A task whose update has not
+    ``concurrency``: the most devices that train at once (0: all that ask). ``auto`` makes that between 1 and 10 times
+    ``merge.least``: as many as keep merges stable (:mod:`coordinator.updates.buffer_size`), and no more than a third of
+    those that are there, so that a queue gives slow devices their share. ``waiting``: the most that wait connected for
+    their turn; further devices are told to come back after ``retry_seconds`` or later. A task whose update has not
     arrived within ``deadline_seconds``, or whose device has been offline for ``liveness_seconds``, is given to another
     device. ``repeat`` lets a device train the same version again. ``cohort``: the most devices that train one version
     (0: no limit). ``cohort = merge.buffer`` gives synchronous rounds; a larger cohort over-selects. ``coverage``:
     weights that fewer running tasks train go first.
     """
 
-    concurrency: Annotated[int, Field(ge=0)] = 0
+    concurrency: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     waiting: Annotated[int, Field(ge=0)] = 1_000
     retry_seconds: Annotated[float, Field(gt=0)] = 30.0
     deadline_seconds: Annotated[float, Field(gt=0)] = 1_800.0
@@ -277,13 +279,16 @@ class MergeSection(_Section):
     """
     When and how updates become a version; see :mod:`coordinator.merge`.
 
-    A merge takes ``buffer`` updates by at least ``min_contributors`` devices. A buffer that is not full, and that
-    nothing has come into for ``flush_seconds``, is merged as it is (0: never). With ``limit`` updates waiting
-    (by default 4 times ``buffer``), devices have to wait before they upload more. Coordinates that fewer than
+    A merge takes ``buffer`` updates by at least ``min_contributors`` devices. ``auto`` makes that the smallest number
+    from ``least`` on at which merges are stable, given how stale updates are (:mod:`coordinator.updates.buffer_size`),
+    and at most the number of devices at work. A buffer that is not full, and that nothing has come into for
+    ``flush_seconds``, is merged as it is (0: never). With ``limit`` updates waiting
+    (by default 4 times the buffer), devices have to wait before they upload more. Coordinates that fewer than
     ``min_contributors_per_coordinate`` devices hold do not move.
     """
 
-    buffer: Annotated[int, Field(ge=1)] = 10
+    buffer: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    least: Annotated[int, Field(ge=1)] = 10
     rule: Literal["holders", "fixed-K"] = "holders"
     min_holders: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
@@ -297,18 +302,22 @@ class MergeSection(_Section):
     optimiser: OptimiserSection = OptimiserSection()
     staleness: StalenessSection = StalenessSection()
 
+    def most(self, buffer: int) -> int:
+        """How many updates may wait beside a buffer of ``buffer``."""
+        return 4 * buffer if self.limit is None else self.limit
+
     @property
-    def most(self) -> int:
-        """How many updates may wait."""
-        return 4 * self.buffer if self.limit is None else self.limit
+    def smallest(self) -> int:
+        """How many updates a merge takes at the least, where there are enough devices."""
+        return max(self.least, self.min_contributors) if self.buffer == "auto" else self.buffer
 
     @model_validator(mode="after")
     def _can_be_filled(self) -> MergeSection:
-        if self.limit is not None and self.limit < self.buffer:
-            raise ValueError(f"limit {self.limit} would never let a buffer of {self.buffer} fill: make it larger")
+        if self.limit is not None and self.limit < self.smallest:
+            raise ValueError(f"limit {self.limit} would never let a buffer of {self.smallest} fill: make it larger")
         for name in ("min_contributors", "min_contributors_per_coordinate"):
-            if getattr(self, name) > self.buffer:
-                raise ValueError(f"{name} {getattr(self, name)} is more than the buffer of {self.buffer} holds")
+            if getattr(self, name) > self.smallest:
+                raise ValueError(f"{name} {getattr(self, name)} is more than the buffer of {self.smallest} holds")
         return self
 
 
@@ -324,10 +333,11 @@ class RetentionSection(_Section):
 
 
 class StopSection(_Section):
-    """When the run has ended; without a limit it goes on until it is stopped."""
+    """When the run has ended; without a limit it goes on until it is stopped. ``updates`` counts merged ones."""
 
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     versions: Annotated[int, Field(ge=1)] | None = None
+    updates: Annotated[int, Field(ge=1)] | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
 
 

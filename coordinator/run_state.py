@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.protocol.messages import Finished
@@ -17,6 +19,7 @@ from mobile_sdk.protocol.messages import Finished
 from .config import Config
 from .errors import StoreError, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
+from .merge.from_config import safe_gain, staleness_policy
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
@@ -25,6 +28,7 @@ from .status import DeviceStatus, RunStatus
 from .store.interface import Store
 from .store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .updates.buffer import Buffer, BufferedUpdate
+from .updates.buffer_size import AdaptiveSize
 from .updates.group_commit import GroupCommit
 from .updates.partial_uploads import Uploads
 from .updates.validation import parse_update
@@ -34,6 +38,9 @@ from .versions.history import Versions
 __all__ = ["RunState"]
 
 log = logging.getLogger(__name__)
+
+# The part of the devices that are there that an adaptive limit lets work at once.
+SHARE = 1 / 3
 
 # Versions that a status looks back on.
 HISTORY = 512
@@ -71,7 +78,9 @@ class RunState:
         self.versions = Versions(
             store.versions, store.artifacts, self.layout, [tier.manifest.subset for tier in tiers], inside
         )
-        self.buffer = Buffer(config.merge.buffer, config.merge.min_contributors, config.merge.most)
+        merge = config.merge
+        self.buffer = Buffer(merge.smallest, merge.min_contributors, merge.most(merge.smallest))
+        self.buffer_size = AdaptiveSize(staleness_policy(merge.staleness).by_age, safe_gain(merge), merge.smallest)
         self.intake = GroupCommit(store.updates, self._deliver, offload)
         self.downlink = Downlink(store.artifacts)
         self.uploads = Uploads(config.run.state / "incoming")
@@ -102,7 +111,8 @@ class RunState:
                 peak_rss_bytes=device.profile.get("peak_rss_bytes"),
                 torch_loaded=device.profile.get("torch_loaded"),
             )
-        self._staleness.update(update.staleness for update in self.store.updates.merged())
+        for _, merge in itertools.groupby(self.store.updates.merged(), lambda update: update.into):
+            self.merged(list(merge))
         for update in self.waiting_updates():
             self.buffer.add(update)
 
@@ -162,8 +172,49 @@ class RunState:
         return record if record is not None and record.version == number else None
 
     def merged(self, updates: Sequence[MergedUpdate]) -> None:
-        """Count updates that became part of a version."""
+        """Count updates that became part of a version, in the order in which they came."""
         self._staleness.update(update.staleness for update in updates)
+        self.buffer_size.merged([update.staleness for update in updates])
+
+    def concurrency(self, present: int) -> int:
+        """
+        How many devices may work at once; 0: as many as want to.
+
+        Where all are at work at all times, fast ones send most of the updates, and the model becomes theirs. So an
+        adaptive limit leaves two of three waiting, who are served by fewest contributions.
+
+        Args:
+            present: devices at work or waiting.
+
+        """
+        section, least = self.config.scheduling, self.config.merge.smallest
+        if section.concurrency != "auto":
+            return section.concurrency
+        if section.cohort:
+            return 0  # a cohort is a limit itself
+        return min(self.buffer_size.concurrency, max(least, math.ceil(present * SHARE)))
+
+    def resize_buffer(self, working: Collection[str]) -> None:
+        """
+        Let the buffer have its size, if it is adaptive: not more than there are devices to fill it.
+
+        Args:
+            working: devices at work.
+
+        """
+        merge = self.config.merge
+        if merge.buffer != "auto":
+            return
+        size = self.buffer_size.size if merge.limit is None else min(self.buffer_size.size, merge.limit)
+        if len(working) < size:
+            size = max(1, min(size, len(self.buffer.devices.union(working))))
+        size = max(size, merge.min_contributors)
+        self.buffer.resize(size, merge.most(size))
+
+    @property
+    def updates_merged(self) -> int:
+        """Updates that became part of a version, since the run began."""
+        return self._staleness.total()
 
     def finish(self, reason: str, metrics: Mapping[str, float]) -> Finished:
         """The run has ended; devices are told."""
@@ -182,7 +233,10 @@ class RunState:
             history=tuple((version.version, version.metrics) for version in self._history),
             buffered=len(self.buffer),
             capacity=self.buffer.capacity,
-            merged=self._staleness.total(),
+            adaptive=self.config.merge.buffer == "auto",
+            mean_staleness=self.buffer_size.mean_staleness,
+            margin=self.buffer_size.margin if self.config.merge.buffer == "auto" else None,
+            merged=self.updates_merged,
             staleness=dict(sorted(self._staleness.items())),
             devices=tuple(self._devices[name] for name in sorted(self._devices)),
             waits_for=self._waits_for(),

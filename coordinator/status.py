@@ -56,9 +56,11 @@ class RunStatus:
     One look at a run.
 
     ``phase`` is where the run stands in its life, ``reason`` why; ``stopped`` stands for any phase in which an error
-    keeps it from merging. ``staleness`` counts merged updates by their staleness; ``history`` holds the last versions
-    with their metrics, oldest first. ``waits_for`` says what must come before there is a new version, where that is not
-    just more updates; ``notice`` what the operator should look at.
+    keeps it from merging. ``capacity`` is the buffer's size, which may be ``adaptive``; ``mean_staleness`` is that of
+    the updates merged lately, and ``margin`` how far merges of the adaptive size are from oscillating (above 1: they do
+    not; :mod:`coordinator.merge.stability`). ``staleness`` counts merged updates by their staleness; ``history`` holds
+    the last versions with their metrics, oldest first. ``waits_for`` says what must come before there is a new version,
+    where that is not just more updates; ``notice`` what the operator should look at.
     """
 
     name: str
@@ -69,6 +71,9 @@ class RunStatus:
     history: tuple[tuple[int, Mapping[str, float]], ...]
     buffered: int
     capacity: int
+    adaptive: bool
+    mean_staleness: float | None
+    margin: float | None
     merged: int
     staleness: Mapping[int, int]
     devices: tuple[DeviceStatus, ...]

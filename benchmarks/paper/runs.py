@@ -55,21 +55,28 @@ class Paper:
         data = merged(self.data["base"], self.algorithm(run.algorithm))
         data = merged(data, run.changes)
         buffer = data["merge"]["buffer"]
-        versions = max(1, run.trips // buffer)
+        adaptive = buffer == "auto"
+        points = TUNING_POINTS if run.part == "tuning" else POINTS
+        versions = 1 if adaptive else max(1, run.trips // buffer)
         data = merged(
             data,
             {
                 "simulation": {
                     "devices": run.devices,
                     "seed": run.seed,
-                    "evaluate_every": max(1, versions // (TUNING_POINTS if run.part == "tuning" else POINTS)),
+                    **(
+                        {"evaluate_trips": max(1, run.trips // points)}
+                        if adaptive
+                        else {"evaluate_every": max(1, versions // points)}
+                    ),
                 },
                 "stragglers": {"share": run.stragglers, "slowdown": run.slowdown, "law": run.law},
                 "run": {"task": f"benchmarks.paper_task:{run.task}"},
-                "stop": {"versions": versions},
+                "stop": {"updates": run.trips} if adaptive else {"versions": versions},
             },
         )
-        data["scheduling"]["concurrency"] = min(data["scheduling"]["concurrency"], run.devices)
+        if data["scheduling"]["concurrency"] != "auto":
+            data["scheduling"]["concurrency"] = min(data["scheduling"]["concurrency"], run.devices)
         if "full" in data["budgets"]:
             for section in data["devices"].values():
                 section["memory"] = FULL

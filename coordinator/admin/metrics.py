@@ -41,6 +41,8 @@ class _Numbers(Collector):
         phase = GaugeMetricFamily("ftte_run_phase", "1 for the phase that a run is in.", labels=("run", "phase"))
         version = GaugeMetricFamily("ftte_version", "The newest version.", labels=("run",))
         buffered = GaugeMetricFamily("ftte_buffered_updates", "Updates that wait to be merged.", labels=("run",))
+        size = GaugeMetricFamily("ftte_buffer_size", "Updates that the next merge takes.", labels=("run",))
+        stale = GaugeMetricFamily("ftte_mean_staleness", "Of the updates merged lately, in versions.", labels=("run",))
         merged = CounterMetricFamily("ftte_merged_updates", "Updates that were merged.", labels=("run",))
         accepted = CounterMetricFamily("ftte_accepted_updates", "Updates that were accepted.", labels=("run",))
         failures = CounterMetricFamily("ftte_device_failures", "Given back, refused or overdue.", labels=("run",))
@@ -62,6 +64,9 @@ class _Numbers(Collector):
             version.add_metric((name,), status.version)
             stuck.add_metric((name,), float(bool(status.notice)))
             buffered.add_metric((name,), status.buffered)
+            size.add_metric((name,), status.capacity)
+            if status.mean_staleness is not None:
+                stale.add_metric((name,), status.mean_staleness)
             merged.add_metric((name,), status.merged)
             accepted.add_metric((name,), sum(device.updates for device in status.devices))
             failures.add_metric((name,), sum(device.failures for device in status.devices))
@@ -77,5 +82,5 @@ class _Numbers(Collector):
             for result in running.coordinator.state.federated.results[-1:]:
                 for key, value in result.metrics.items():
                     own.add_metric((name, key), value)
-        yield from (phase, version, buffered, merged, accepted, failures, moved, devices)
+        yield from (phase, version, buffered, size, stale, merged, accepted, failures, moved, devices)
         yield from (working, waiting, overdue, metric, stuck, own)

@@ -62,6 +62,8 @@ class Operations:
             "best": self._running.coordinator.watch.best,
             "buffered": status.buffered,
             "capacity": status.capacity,
+            "adaptive": status.adaptive,
+            "mean_staleness": status.mean_staleness,
             "merged": status.merged,
             "devices": len(status.devices),
             "connected": sum(device.state != "offline" for device in status.devices),

@@ -105,4 +105,6 @@ class Phases:
             return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"
         if stop.versions is not None and self._run.versions.merges >= stop.versions:
             return f"version {newest.version} has reached the limit of {stop.versions}"
+        if stop.updates is not None and self._run.updates_merged >= stop.updates:
+            return f"{self._run.updates_merged} merged updates have reached the limit of {stop.updates}"
         return self._watch.exhausted()

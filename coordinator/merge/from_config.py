@@ -7,7 +7,7 @@ from .merger import Merger
 from .optimisers import ServerAdam, ServerMomentum, ServerOptimiser, ServerSgd
 from .staleness import AgeVariance, Constant, Distance, Exponential, Hinge, Polynomial, StalenessPolicy
 
-__all__ = ["merger", "server_optimiser", "staleness_policy"]
+__all__ = ["merger", "safe_gain", "server_optimiser", "staleness_policy"]
 
 
 def merger(section: MergeSection) -> Merger:
@@ -22,6 +22,16 @@ def merger(section: MergeSection) -> Merger:
         outlier_factor=section.outlier_factor,
         difference=section.difference,
     )
+
+
+def safe_gain(section: MergeSection) -> float:
+    """
+    The critical gain below which merges could oscillate; see :mod:`coordinator.merge.stability`.
+
+    With ``difference = "current"`` a stale update pulls the weights towards where its device ended, and at learning
+    rates up to 1 no age makes that diverge.
+    """
+    return 0.0 if section.difference == "current" and section.learning_rate <= 1.0 else section.learning_rate
 
 
 def server_optimiser(section: OptimiserSection, learning_rate: float) -> ServerOptimiser:

@@ -30,6 +30,7 @@ __all__ = [
     "deviations",
 ]
 
+Ages = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
 
 
@@ -59,13 +60,20 @@ class StalenessPolicy(Protocol):
         """The weight of each update, float64, shape ``(len(buffer.staleness),)``, at least 0."""
         ...
 
+    def by_age(self, staleness: Ages) -> Weights:
+        """That part of the weights that staleness alone decides: integers in, float64 of the same shape out."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
     """``s = 1``: staleness does not matter."""
 
     def weights(self, buffer: BufferView) -> Weights:
-        return np.ones(len(buffer.staleness))
+        return self.by_age(_ages(buffer))
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return np.ones(len(staleness))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +83,10 @@ class Polynomial:
     exponent: float = 0.5
 
     def weights(self, buffer: BufferView) -> Weights:
-        return (1.0 + np.asarray(buffer.staleness, np.float64)) ** -self.exponent
+        return self.by_age(_ages(buffer))
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return np.power(1.0 + staleness.astype(np.float64), -self.exponent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +97,10 @@ class Hinge:
     threshold: int = 4
 
     def weights(self, buffer: BufferView) -> Weights:
-        beyond = np.maximum(np.asarray(buffer.staleness, np.float64) - self.threshold, 0.0)
-        return 1.0 / (self.slope * beyond + 1.0)
+        return self.by_age(_ages(buffer))
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return 1.0 / (self.slope * np.maximum(staleness - self.threshold, 0) + 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +110,10 @@ class Exponential:
     rate: float = 0.1
 
     def weights(self, buffer: BufferView) -> Weights:
-        return np.exp(-self.rate * np.asarray(buffer.staleness, np.float64))
+        return self.by_age(_ages(buffer))
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return np.exp(-self.rate * staleness.astype(np.float64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +134,11 @@ class AgeVariance:
         v = deviations(buffer.size, buffer.contributions)
         mean = v.mean() if len(v) else 0.0
         c = 1.0 / (1.0 + self.beta * v / mean) if mean > 0 else np.ones(len(v))
-        weights: Weights = Polynomial(self.exponent).weights(buffer) * (c / c.mean())
+        weights: Weights = self.by_age(_ages(buffer)) * (c / c.mean())
         return weights
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return Polynomial(self.exponent).by_age(staleness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +159,13 @@ class Distance:
             if c.staleness and length:
                 weights[k] = 1.0 / (1.0 + buffer.drift(k) / length / self.scale)
         return weights
+
+    def by_age(self, staleness: Ages) -> Weights:
+        return np.ones(len(staleness))  # what counts is how far the weights moved, which ages do not say
+
+
+def _ages(buffer: BufferView) -> Ages:
+    return np.asarray(buffer.staleness, np.int64)
 
 
 def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:

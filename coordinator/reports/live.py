@@ -110,7 +110,7 @@ def render(status: RunStatus) -> RenderableType:
     buffer = Table.grid(padding=(0, 1))
     buffer.add_row(
         ProgressBar(status.capacity, min(status.buffered, status.capacity), width=20),
-        f"{status.buffered} of {status.capacity}",
+        f"{status.buffered} of {status.capacity}{' (auto)' if status.adaptive else ''}",
     )
     facts.add_row(Text("buffer", style="dim"), buffer)
     facts.add_row(Text("staleness", style="dim"), _staleness(status))
@@ -135,7 +135,8 @@ def _staleness(status: RunStatus) -> Text:
     for tau, count in list(status.staleness.items())[:16]:
         text.append(f"{tau}")
         text.append(BLOCKS[round((len(BLOCKS) - 1) * count / most)] + " ", style="yellow")
-    return text.append(f" {status.merged} merged")
+    mean = "" if status.mean_staleness is None else f", {status.mean_staleness:.1f} on average lately"
+    return text.append(f" {status.merged} merged{mean}")
 
 
 def _devices(status: RunStatus) -> Table:

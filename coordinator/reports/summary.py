@@ -33,6 +33,12 @@ def summarise(run: RunState) -> dict[str, Any]:
         "versions": status.version,
         "updates_merged": status.merged,
         "updates_buffered": status.buffered,
+        "buffer": {
+            "size": status.capacity,
+            "adaptive": status.adaptive,
+            "mean_staleness": status.mean_staleness,
+            "margin": status.margin,
+        },
         "wall_seconds": round(_wall_seconds(run), 3),
         "parameters": run.layout.size,
         "dense_bytes": sum(device["dense_bytes"] for device in devices),

@@ -33,6 +33,10 @@ def show(summary: dict[str, Any]) -> RenderableType:
         )
     staleness = ", ".join(f"{tau}: {count}" for tau, count in summary["staleness"].items())
     lines.append(f"merged updates by staleness  {staleness or 'none'}")
+    buffer = summary["buffer"]
+    if buffer["mean_staleness"] is not None:
+        size = f"{buffer['size']} updates a merge{' (auto)' if buffer['adaptive'] else ''}"
+        lines.append(f"{size}; the last ones merged were {buffer['mean_staleness']:.1f} versions old on average")
     return Group(*(Text(line) for line in lines), _tiers(summary), _devices(summary))
 
 

@@ -146,12 +146,14 @@ class Dispatcher:
 
     def dispatch(self) -> None:
         """Give work to whoever waits, as far as there are places; to be called whenever something has changed."""
+        self.scheduler.concurrency = self._run.concurrency(self.scheduler.present)
         if self._run.phase == "running" and not self._stopped:
             version = self._run.versions.newest.version
             while (device := self.scheduler.choose(version)) is not None:
                 applicant, tier = self._waiting.pop(device)
                 self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
                 self._granted.append(_Grant(applicant, tier, version))
+        self._run.resize_buffer(self.scheduler.working.keys())
         if self._granted and (self._giver is None or self._giver.done()):
             self._giver = asyncio.create_task(self._give())
         self._arm()

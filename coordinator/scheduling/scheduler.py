@@ -91,6 +91,8 @@ class Scheduler:
         self._trained: dict[str, int] = {}
         self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
         self._seconds = section.retry_seconds
+        self._gone = 0  # of those at work, who are not connected
+        self.concurrency = 0 if section.concurrency == "auto" else section.concurrency
         self.overdue = 0
 
     @property
@@ -102,6 +104,11 @@ class Scheduler:
     def waiting(self) -> Mapping[str, Wait]:
         """Devices that wait connected."""
         return self._waiting
+
+    @property
+    def present(self) -> int:
+        """How many devices are at work and connected, or wait."""
+        return len(self._working) - self._gone + len(self._waiting)
 
     def ask(self, device: str, tier: str, now: float) -> Postpone | None:
         """A device wants work: it waits for :meth:`choose` to pick it, or is sent away."""
@@ -198,7 +205,7 @@ class Scheduler:
 
     def retry_seconds(self) -> float:
         """When it is worth coming back: about the time until those who wait have had their turn."""
-        places = max(self._section.concurrency, 1)
+        places = max(self.concurrency, 1)
         estimate = self._seconds * (len(self._waiting) + 1) / places
         return min(max(estimate, self._section.retry_seconds), LONGEST_RETRY_SECONDS)
 
@@ -206,10 +213,13 @@ class Scheduler:
         task = self._working.pop(device, None)
         if task is not None:
             self._tiers[task.tier] -= 1
+            self._gone -= task.gone_at is not None
         return task
 
     def _full(self) -> bool:
-        return 0 < self._section.concurrency <= len(self._working)
+        # An adaptive limit follows from updates that came: devices that are away, perhaps for ever, make none.
+        away = self._gone if self._section.concurrency == "auto" else 0
+        return 0 < self.concurrency <= len(self._working) - away
 
     def _may(self, device: str, version: int) -> bool:
         if device in self._working:
@@ -236,6 +246,7 @@ class Scheduler:
         task = self._working.get(device)
         if task is not None:
             self._working[device] = dataclasses.replace(task, gone_at=gone_at)
+            self._gone += (gone_at is not None) - (task.gone_at is not None)
 
     def _ends(self, task: OpenTask) -> float:
         if task.gone_at is None:

@@ -41,7 +41,7 @@ def enough_files(config: Config, devices: int) -> Iterator[None]:
 
 def _trained(config: Config, devices: int) -> int:
     """How many devices may train before the run ends: every version takes a buffer of them, and others are at it."""
-    versions, at_once = config.stop.versions, config.scheduling.concurrency
-    if versions is None or at_once == 0:
+    versions, at_once, buffer = config.stop.versions, config.scheduling.concurrency, config.merge.buffer
+    if versions is None or buffer == "auto" or isinstance(at_once, str) or at_once == 0:
         return devices
-    return min(devices, versions * config.merge.buffer + at_once)
+    return min(devices, versions * buffer + at_once)

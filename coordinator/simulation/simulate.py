@@ -280,11 +280,19 @@ class _Simulation:
     def _evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Central evaluation of the version that is being made, if it is its turn."""
         version = self._coordinator.state.versions.newest.version + 1
-        if self._labels is None or version % self._scenario.simulation.evaluate_every:
+        if self._labels is None or not self._is_due(version):
             return {}
         metrics = self._metrics(vector)
         self._note(metrics, version=version)
         return metrics
+
+    def _is_due(self, version: int) -> bool:
+        """Whether it is a version's turn to be evaluated."""
+        simulation, last = self._scenario.simulation, self._curve[-1].trips
+        if not simulation.evaluate_trips:
+            return version % simulation.evaluate_every == 0
+        trips = self._point({}, version).trips
+        return trips // simulation.evaluate_trips > last // simulation.evaluate_trips
 
     def _of_straggler_classes(self) -> dict[str, Any]:
         """How well those classes are known in the end that stragglers alone have."""
@@ -314,12 +322,14 @@ class _Simulation:
 
     def _point(self, metrics: Mapping[str, float], version: int | None = None) -> Point:
         status = self._coordinator.state
+        # A version that is being made takes what its merge has not yet taken out of the buffer.
+        trips = status.updates_merged + (0 if version is None else len(status.buffer.oldest()))
         traffic = self._network.traffic() if metrics else None
         version = status.versions.newest.version if version is None else version
         return Point(
             seconds=asyncio.get_running_loop().time(),
             version=version,
-            trips=version * status.buffer.capacity,
+            trips=trips,
             bytes_up=traffic.up if traffic else 0,
             bytes_down=traffic.down if traffic else 0,
             metrics=dict(metrics),

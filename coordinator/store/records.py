@@ -174,11 +174,12 @@ class UpdateRecord:
 
 @dataclasses.dataclass(frozen=True)
 class MergedUpdate:
-    """How an update was merged into a version."""
+    """How an update was merged into a version; ``into`` is its number where the store gives the record back."""
 
     assignment: str
     staleness: int
     weight: float
+    into: int = dataclasses.field(default=-1, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,9 +46,27 @@ class Buffer:
         self.arrivals = 0
         self.tiers: collections.Counter[str] = collections.Counter()
         self._devices: collections.Counter[str] = collections.Counter()
+        self._merged: set[str] = set()  # devices of the last merge
 
     def __len__(self) -> int:
         return len(self._updates)
+
+    @property
+    def devices(self) -> set[str]:
+        """Devices whose updates wait, or were in the last merge."""
+        return self._merged | self._devices.keys()
+
+    def resize(self, capacity: int, limit: int | None) -> None:
+        """Merge so many at a time from now on, and let ``limit`` wait."""
+        if (capacity, limit) == (self.capacity, self._limit):
+            return
+        self.capacity, self._limit = capacity, limit
+        if self.is_full:
+            self._full.set()
+        else:
+            self._full.clear()
+        for reserve in (True, False):
+            self._wake(reserve=reserve)
 
     @property
     def is_full(self) -> bool:
@@ -158,6 +176,7 @@ class Buffer:
     def remove(self, updates: list[BufferedUpdate]) -> None:
         """Forget updates that were merged."""
         gone = {update.record.assignment for update in updates}
+        self._merged = {update.record.device for update in updates}
         self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
         self._updates = [update for update in self._updates if update.record.assignment not in gone]
         self._devices = collections.Counter(update.record.device for update in self._updates)

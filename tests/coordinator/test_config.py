@@ -43,7 +43,7 @@ def test_the_defaults_serve_this_machine_alone() -> None:
         ({"merge": {"bufer": 3}}, r"merge\.bufer: there is no such key; did you mean 'buffer'\?"),
         ({"merge": {"staleness": {"exponnt": 3}}}, r"did you mean 'exponent'\?"),
         ({"sever": {"port": 3}}, r"sever: there is no such key; did you mean 'server'\?"),
-        ({"stop": {"quite_another": 3}}, r"stop has accuracy, versions, seconds"),
+        ({"stop": {"quite_another": 3}}, r"stop has accuracy, versions, updates, seconds"),
         ({"merge": {"buffer": 0}}, r"merge\.buffer"),
         ({"merge": {"staleness": {"policy": "magic"}}}, r"merge\.staleness\.policy"),
         ({"stop": {"accuracy": 95}}, r"stop\.accuracy"),

@@ -43,7 +43,8 @@ class SimulationSection(_Section):
     How much to simulate.
 
     ``seed`` fixes every draw. ``start`` is the hour of the day at which the run begins. A version is evaluated
-    centrally if its number is a multiple of ``evaluate_every``. ``hours`` of virtual time end the run, if its own
+    centrally if its number is a multiple of ``evaluate_every``, or instead, if that is not 0, whenever another
+    ``evaluate_trips`` updates are merged. ``hours`` of virtual time end the run, if its own
     ``[stop]`` does not before. ``step_seconds`` fixes what an optimiser's micro-batch takes in the program of a
     tier on a device with slowdown 1; tiers that it does not name are measured on this machine.
     """
@@ -53,6 +54,7 @@ class SimulationSection(_Section):
     hours: Annotated[float, Field(gt=0)] = 24.0
     start: Hour = 0.0
     evaluate_every: Annotated[int, Field(ge=1)] = 1
+    evaluate_trips: Annotated[int, Field(ge=0)] = 0
     step_seconds: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 

@@ -104,7 +104,7 @@ class UpdateTable:
 
     def merged(self) -> list[MergedUpdate]:
         rows = self._database.rows(
-            "SELECT assignment, staleness, weight FROM updates WHERE merged_into IS NOT NULL "
+            "SELECT assignment, staleness, weight, merged_into FROM updates WHERE merged_into IS NOT NULL "
             "ORDER BY merged_into, arrival"
         )
         return [MergedUpdate(*row) for row in rows]

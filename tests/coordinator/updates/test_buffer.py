@@ -117,3 +117,38 @@ def test_who_stops_waiting_takes_no_place() -> None:
         assert buffer.has_room("phone-4", reserve=True)
 
     asyncio.run(scenario())
+
+
+def test_a_smaller_size_can_make_it_full_and_a_larger_one_not() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(4, limit=8)
+        for number in range(3):
+            buffer.add(update(number, f"phone-{number}"))
+        filled = asyncio.create_task(buffer.filled())
+        await asyncio.sleep(0)
+        assert not filled.done()
+        buffer.resize(3, 12)
+        await filled
+        assert len(buffer.oldest()) == 3
+        buffer.resize(5, 20)
+        assert not buffer.is_full
+        later = asyncio.create_task(buffer.filled())
+        await asyncio.sleep(0)
+        assert not later.done()
+        later.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_larger_limit_lets_in_who_waits() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(2, limit=2)
+        for number in range(2):
+            buffer.add(update(number, "phone-1"))
+        waiting = asyncio.create_task(buffer.room("phone-1"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        buffer.resize(4, 16)
+        await waiting
+
+    asyncio.run(scenario())

@@ -1,0 +1,103 @@
+"""An adaptive buffer is as small as it can be without merges that oscillate."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from coordinator.config import MergeSection
+from coordinator.merge.from_config import safe_gain
+from coordinator.merge.staleness import Polynomial
+from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize
+
+
+def adaptive(gain: float = 1.0, least: int = 10) -> AdaptiveSize:
+    return AdaptiveSize(Polynomial().by_age, gain, least)
+
+
+def fleet(size: AdaptiveSize, seconds: npt.NDArray[np.float64], updates: int) -> list[int]:
+    """Let devices train for so many seconds each, again and again; the sizes of the merges."""
+    ends = seconds.copy()
+    started = np.zeros(len(seconds), int)
+    merges: list[int] = []
+    buffer: list[int] = []
+    for _ in range(updates):
+        device = int(ends.argmin())
+        buffer.append(len(merges) - started[device])
+        ends[device] += seconds[device]
+        if len(buffer) >= size.size:
+            merges.append(len(buffer))
+            size.merged(buffer)
+            buffer = []
+        started[device] = len(merges)
+    return merges
+
+
+def test_equal_devices_need_a_buffer_of_more_than_half_of_them_or_few_at_a_time() -> None:
+    size = adaptive()
+    fleet(size, np.random.default_rng(0).uniform(0.95, 1.05, 100), 2000)
+    assert 50 <= size.size <= 75
+    assert size.mean_staleness == pytest.approx(100 / size.size, abs=0.5)
+    assert size.margin is not None
+    assert MARGIN <= size.margin < MARGIN + 0.3
+    assert 10 <= size.concurrency <= 20, "few equal devices at a time keep merges of ten stable"
+
+
+def test_devices_of_very_different_speed_need_no_more_than_the_least() -> None:
+    size = adaptive()
+    late = np.arange(100) < 90
+    seconds = np.where(late, np.abs(np.random.default_rng(0).normal(0, 12, 100)) + 0.5, 1.0)
+    fleet(size, seconds, 2000)
+    assert size.size <= 14
+    assert size.concurrency == MOST * 10
+    assert size.mean_staleness is not None
+    assert size.mean_staleness > 5, "old ones are in it, and do no harm"
+
+
+def test_it_settles_and_does_not_chase_its_own_effect() -> None:
+    size = adaptive()
+    merges = fleet(size, np.random.default_rng(1).uniform(0.9, 1.1, 60), 4000)
+    late = merges[-20:]
+    assert max(late) - min(late) <= 0.25 * max(late)
+
+
+def test_a_smaller_fleet_makes_it_shrink_again() -> None:
+    size = adaptive()
+    fleet(size, np.random.default_rng(0).uniform(0.95, 1.05, 100), 2000)
+    fleet(size, np.random.default_rng(0).uniform(0.95, 1.05, 12), 2000)
+    assert size.size == 10
+
+
+def test_a_larger_server_rate_needs_a_larger_buffer() -> None:
+    careful, bold = adaptive(), adaptive(gain=1.5)
+    for each in (careful, bold):
+        fleet(each, np.random.default_rng(0).uniform(0.95, 1.05, 50), 2000)
+    assert bold.size > careful.size
+
+
+def test_the_same_merges_give_the_same_size_whenever_one_looks() -> None:
+    watched, restored = adaptive(), adaptive()
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        merge = rng.integers(0, 9, rng.integers(5, 30)).tolist()
+        watched.merged(merge)
+        assert watched.size >= 10  # one looks after every merge
+        restored.merged(merge)  # and the other never
+    assert (watched.size, watched.margin) == (restored.size, restored.margin)
+    assert watched.concurrency == restored.concurrency
+
+
+def test_ages_beyond_every_limit_do_not_end_it() -> None:
+    size = adaptive()
+    for _ in range(20):
+        size.merged([100_000] * 10)
+    assert size.size >= 10
+
+
+def test_pulling_towards_where_devices_ended_needs_no_larger_buffer() -> None:
+    assert safe_gain(MergeSection(difference="current", learning_rate=0.6)) == 0.0
+    assert safe_gain(MergeSection(learning_rate=0.6)) == 0.6
+    size = adaptive(gain=0.0)
+    fleet(size, np.full(100, 1.0), 1000)
+    assert (size.size, size.margin) == (10, None)
