@@ -251,7 +251,10 @@ ANDROID = {
 }
 
 
-def test_android_is_asked_through_pyjnius_which_is_imported_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("api", "thermal"), [(28, None), (29, 1), (30, 1)])
+def test_android_is_asked_through_pyjnius_which_is_imported_nowhere_else(
+    api: int, thermal: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The Java side is a double here: no Android runs on this machine."""
     from types import ModuleType, SimpleNamespace
 
@@ -263,7 +266,7 @@ def test_android_is_asked_through_pyjnius_which_is_imported_nowhere_else(monkeyp
     context = SimpleNamespace(getSystemService=services.__getitem__)
     classes = {
         "android.content.Context": SimpleNamespace(**ANDROID["android.content.Context"]),
-        "android.os.Build$VERSION": SimpleNamespace(SDK_INT=30),
+        "android.os.Build$VERSION": SimpleNamespace(SDK_INT=api),
         "org.kivy.android.PythonService": SimpleNamespace(mService=context),
     }
     code = "import sys, mobile_sdk.conditions.linux, mobile_sdk.client; assert 'jnius' not in sys.modules"
@@ -273,4 +276,4 @@ def test_android_is_asked_through_pyjnius_which_is_imported_nowhere_else(monkeyp
     monkeypatch.setitem(sys.modules, "jnius", jnius)
     from mobile_sdk.conditions.android import AndroidConditions
 
-    assert AndroidConditions()() == Conditions(charging=True, battery=0.55, unmetered=False, idle=True, thermal=1)
+    assert AndroidConditions()() == Conditions(charging=True, battery=0.55, unmetered=False, idle=True, thermal=thermal)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.protocol.frames import MAX_CHUNK_BYTES, Chunk
-from mobile_sdk.protocol.transfer import CHUNKS_IN_FLIGHT, MIN_CHUNK_BYTES, Incoming, Outgoing
+from mobile_sdk.protocol.transfer import (
+    CHUNK_SECONDS,
+    CHUNKS_IN_FLIGHT,
+    LEAST_CHUNK_BYTES,
+    MIN_CHUNK_BYTES,
+    Incoming,
+    Outgoing,
+)
 
 SHA = "ab" * 32
 
@@ -21,7 +28,8 @@ def transmit(
     """Move ``content`` over a link in virtual time; what arrived, and the sizes of the chunks."""
     outgoing, incoming = Outgoing(SHA, memoryview(content), offset), Incoming(SHA, len(content), offset)
     link: collections.deque[Chunk] = collections.deque(outgoing.chunks(0.0))
-    now, arrived, sizes = 0.0, b"", []
+    now, arrived = 0.0, b""
+    sizes: list[int] = []
     while link and (stop_after is None or len(sizes) < stop_after):
         assert len(link) <= CHUNKS_IN_FLIGHT
         chunk = link.popleft()
@@ -77,3 +85,53 @@ def test_bytes_that_were_never_sent_cannot_be_acknowledged() -> None:
 def test_an_offset_beyond_the_end_is_refused() -> None:
     with pytest.raises(ProtocolError, match="offset 11"):
         Outgoing(SHA, memoryview(bytes(10)), 11)
+
+
+def test_an_offset_at_the_end_is_a_transfer_that_is_done() -> None:
+    outgoing = Outgoing(SHA, memoryview(bytes(10)), 10)
+    assert outgoing.done
+    assert list(outgoing.chunks(0.0)) == []
+    assert (outgoing.size, outgoing.acknowledged) == (10, 10)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(LEAST_CHUNK_BYTES - 1, False), (LEAST_CHUNK_BYTES, True)])
+def test_a_chunk_before_the_last_has_at_least_a_kilobyte(size: int, taken: bool) -> None:
+    incoming = Incoming(SHA, 5000, 0)
+    chunk = Chunk(SHA, 0, bytes(size))
+    if not taken:
+        with pytest.raises(ProtocolError, match="all but an artifact's last have at least 1024"):
+            incoming.receive(chunk)
+        return
+    incoming.receive(chunk)
+    assert (incoming.received, incoming.done) == (size, False)
+
+
+def test_the_last_chunk_may_be_short_and_ends_the_artifact() -> None:
+    incoming = Incoming(SHA, 2001, 2000)
+    incoming.receive(Chunk(SHA, 2000, b"x"))
+    assert incoming.done
+    with pytest.raises(ProtocolError, match="a chunk ends at 2002"):
+        Incoming(SHA, 2001, 2000).receive(Chunk(SHA, 2000, b"xy"))
+
+
+def test_a_chunk_doubles_where_twice_as_much_fits_its_time_and_halves_below_it() -> None:
+    def after(bytes_per_second: float, begins_with: int) -> int:
+        outgoing = Outgoing(SHA, memoryview(bytes(1_000_000)), 0, begins_with)
+        (first, *_) = outgoing.chunks(0.0)
+        outgoing.acknowledge(len(first.data), len(first.data) / bytes_per_second)
+        return outgoing.chunk_bytes
+
+    begun = 2 * MIN_CHUNK_BYTES
+    assert after(2 * begun / CHUNK_SECONDS, begun) == 2 * begun
+    assert after(1.99 * begun / CHUNK_SECONDS, begun) == begun
+    assert after(begun / CHUNK_SECONDS, begun) == begun
+    assert after(0.99 * begun / CHUNK_SECONDS, begun) == MIN_CHUNK_BYTES
+    assert after(0.1 * begun / CHUNK_SECONDS, MIN_CHUNK_BYTES) == MIN_CHUNK_BYTES
+
+
+def test_a_sender_keeps_four_chunks_in_flight_and_no_more() -> None:
+    outgoing = Outgoing(SHA, memoryview(bytes(10 * MIN_CHUNK_BYTES)), 0)
+    assert [chunk.offset // MIN_CHUNK_BYTES for chunk in outgoing.chunks(0.0)] == [0, 1, 2, 3]
+    assert list(outgoing.chunks(0.0)) == []
+    outgoing.acknowledge(2 * MIN_CHUNK_BYTES, 2 * CHUNK_SECONDS)
+    assert [chunk.offset // MIN_CHUNK_BYTES for chunk in outgoing.chunks(1.0)] == [4, 5]
