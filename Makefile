@@ -43,6 +43,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/mypy --platform darwin -p mobile_sdk -p coordinator -p exporters
 	$(BIN)/mypy --platform win32 -p mobile_sdk -p coordinator -p exporters
 

@@ -23,7 +23,6 @@ from .merge.from_config import safe_gain, staleness_policy
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
-from .scheduling.quota import Quota
 from .status import DeviceStatus, RunStatus
 from .store.interface import Store
 from .store.records import DiscardedUpdate, MergedUpdate, VersionRecord
@@ -84,7 +83,6 @@ class RunState:
         self.intake = GroupCommit(store.updates, self._deliver, offload)
         self.downlink = Downlink(store.artifacts)
         self.uploads = Uploads(config.run.state / "incoming")
-        self.quota = Quota(config.limits.bytes_per_day)
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
         self.phase, self.reason = store.phase()
         self.finished: Finished | None = None

@@ -15,6 +15,7 @@ from ..errors import Expelled, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
+from .quota import Quota
 from .scheduler import Postpone, Scheduler
 
 __all__ = ["Applicant", "Dispatcher"]
@@ -73,6 +74,7 @@ class Dispatcher:
             buffered=lambda: run.buffer.tiers,
             contribution=lambda device: run.device(device).updates,
         )
+        self._quota = Quota(run.config.limits.bytes_per_day)
         self._settings = run.config.training.settings.to_json()
         self._packing = run.config.payload.packing.to_json()
         self._open: dict[str, AssignmentRecord] = {}
@@ -108,7 +110,7 @@ class Dispatcher:
         if run.phase != "running":
             await applicant.postpone(run.config.scheduling.retry_seconds, f"the run is {run.phase}")
             return
-        over = run.quota.seconds(device, run.device(device), run.clock.wall())
+        over = self._quota.seconds(device, run.device(device), run.clock.wall())
         if over > 0:
             await applicant.postpone(over, "the device has moved as many bytes as it may in a day")
             return

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-import exporters
 import mobile_sdk
 from mobile_sdk.manifest import EXECUTORCH_VERSION
 from mobile_sdk.native.library import LIBRARY
 
+from ..location import PACKAGE_FOLDER
 from ..lowering.registry import REWRITES
 
 __all__ = ["folder", "graphs_key", "key", "load", "store"]
@@ -132,7 +132,7 @@ def sources_key(package: Path, *, without: Sequence[str] = ()) -> bytes:
 def _version() -> bytes:
     """Hash of our sources, the native runtime, and the versions of what both stand on."""
     digest = hashlib.sha256(f"{torch.__version__} {EXECUTORCH_VERSION} {np.__version__}".encode())
-    digest.update(sources_key(Path(str(exporters.__file__)).parent, without=_CHOOSING))
+    digest.update(sources_key(PACKAGE_FOLDER, without=_CHOOSING))
     digest.update(sources_key(Path(str(mobile_sdk.__file__)).parent))
     if LIBRARY.exists():
         digest.update(LIBRARY.read_bytes())

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-import exporters
 import mobile_sdk
 
 from ..emit.pte import emit
 from ..errors import ExportError
+from ..location import PACKAGE_FOLDER
 from . import measure_child
 from .footprint import Footprint
 
@@ -54,7 +54,7 @@ def measure(program: Program) -> Footprint:
         first.write_bytes(_one_operator())
         command = [sys.executable, "-m", measure_child.__name__, folder, str(first)]
         # One arena and one thread, as in a device's process; where this package lies, for a fresh interpreter.
-        paths = [str(Path(p).resolve().parent.parent) for p in (str(exporters.__file__), str(mobile_sdk.__file__))]
+        paths = [str(PACKAGE_FOLDER.parent), str(Path(str(mobile_sdk.__file__)).resolve().parent.parent)]
         environment = os.environ | {
             "MALLOC_ARENA_MAX": "1",
             "OMP_NUM_THREADS": "1",
