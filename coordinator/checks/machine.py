@@ -11,12 +11,10 @@ from mobile_sdk.net.loopback import is_loopback
 from mobile_sdk.sizes import format_bytes
 from mobile_sdk.system.open_files import open_file_limits
 
-from ..admin.server import claim_admin_folder
-from ..config import AdminSection, Config, ServerSection
-from ..errors import ConfigError
+from ..config import Config, ServerSection
 from .findings import Finding
 
-__all__ = ["check_admin_folder", "check_disk", "check_open_files", "check_port", "check_server"]
+__all__ = ["check_disk", "check_open_files", "check_port", "check_server"]
 
 ROOM_BYTES = 1_000_000_000
 # Files that the process opens beside one per connection.
@@ -56,19 +54,6 @@ def check_server(section: ServerSection) -> Iterator[Finding]:
             "warning",
             "server.token lets whoever knows it enrol any number of devices: `ftte invite` makes better ones",
         )
-
-
-def check_admin_folder(section: AdminSection) -> Iterator[Finding]:
-    """Whether operators' commands can be answered there."""
-    existed = section.folder.exists()
-    try:
-        claim_admin_folder(section).close()
-    except ConfigError as error:
-        yield Finding("error", str(error))
-        return
-    if not existed:
-        shutil.rmtree(section.folder)
-    yield Finding("ok", f"operators' commands are answered in the admin folder {section.folder}")
 
 
 def check_disk(config: Config) -> Iterator[Finding]:

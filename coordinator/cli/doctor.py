@@ -9,13 +9,14 @@ from pathlib import Path
 from exporters.identity import identify_reference
 from mobile_sdk.errors import FtteError
 
+from ..admin.folder_check import check_admin_folder
 from ..checks.certificate import check_certificate
 from ..checks.findings import Finding
 from ..checks.fleet import check_together
-from ..checks.machine import check_admin_folder, check_disk, check_open_files, check_port, check_server
-from ..checks.plans import check_tiers
+from ..checks.machine import check_disk, check_open_files, check_port, check_server
 from ..config import Config, load_config, run_files
 from ..errors import StoreError
+from ..programs.plan_checks import check_tiers
 from ..programs.same_task import task_changes
 from ..programs.tiers import load_tiers
 from ..store.sqlite import SqliteStore

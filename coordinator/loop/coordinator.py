@@ -24,11 +24,11 @@ from mobile_sdk.training.evaluation import finite
 from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
-from ..evaluation.learning import PAGE, does_not_learn, likely_causes
 from ..evaluation.metric_watch import MetricWatch
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
+from ..reports.learning import PAGE, does_not_learn, likely_causes
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
 from ..sessions.device_connection import DeviceConnection

@@ -13,7 +13,6 @@ from mobile_sdk.manifest import Manifest
 from mobile_sdk.payload import Grid, pack, pack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
-from ..checks.plans import check_tiers
 from ..config import Config, PlanningSection
 from ..errors import ConfigError, StoreError
 from ..evaluation.central import Evaluator, engine_of
@@ -21,6 +20,7 @@ from ..store.interface import ArtifactStore, Store
 from ..store.records import RunRecord, TierRecord, VersionRecord
 from ..versions.files import put_weights, trained_part
 from .export_workers import Progress, export_all
+from .plan_checks import check_tiers
 from .run_key import RunKey
 from .same_task import check_same_task
 from .signing import sign_tiers

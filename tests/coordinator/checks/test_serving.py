@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from coordinator.admin.folder_check import check_admin_folder
 from coordinator.admin.server import claim_admin_folder
 from coordinator.checks.findings import Finding, raise_first_error
 from coordinator.checks.fleet import check_together
-from coordinator.checks.machine import check_admin_folder, check_disk, check_port
+from coordinator.checks.machine import check_disk, check_port
 from coordinator.config import AdminSection, Config, ServerSection, parse_config
 from coordinator.errors import ConfigError
 

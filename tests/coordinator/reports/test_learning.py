@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coordinator.config import Config
-from coordinator.evaluation.learning import does_not_learn, likely_causes
+from coordinator.reports.learning import does_not_learn, likely_causes
 from coordinator.store.records import VersionRecord
 
 

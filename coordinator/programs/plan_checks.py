@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..programs.tiers import Tier
-from .findings import Finding
+from ..checks.findings import Finding
+from .tiers import Tier
 
 __all__ = ["check_tiers"]
 
