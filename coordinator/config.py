@@ -341,6 +341,21 @@ class StopSection(_Section):
     seconds: Annotated[float, Field(gt=0)] | None = None
 
 
+class TrackingSection(_Section):
+    """
+    Where the run's curves go, besides ``history`` in the state directory.
+
+    ``tensorboard``: a folder for TensorBoard's event files, one below it for each run. ``mlflow``: the address of an
+    MLflow server, or a database such as ``sqlite:///mlflow.db``. ``wandb``: the name of a Weights & Biases project; the
+    environment variable ``WANDB_MODE=offline`` keeps it on this machine. Each needs the extra of its name
+    (``pip install 'ftte[tensorboard]'``). A tracker that fails is reported once and stops no run.
+    """
+
+    tensorboard: Path | None = None
+    mlflow: str | None = None
+    wandb: str | None = None
+
+
 class Config(_Section):
     """A whole run file. ``budgets`` maps a tier's name to its memory for training."""
 
@@ -357,6 +372,7 @@ class Config(_Section):
     limits: LimitsSection = LimitsSection()
     evaluation: EvaluationSection = EvaluationSection()
     admin: AdminSection = AdminSection()
+    tracking: TrackingSection = TrackingSection()
 
 
 def load_config(path: Path) -> Config:
@@ -419,7 +435,12 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     if planning.plans is not None:
         planning = planning.model_copy(update={"plans": folder / planning.plans})
     admin = config.admin.model_copy(update={"folder": folder / config.admin.folder})
-    return config.model_copy(update={"run": run, "server": server, "planning": planning, "admin": admin})
+    tracking = config.tracking
+    if tracking.tensorboard is not None:
+        tracking = tracking.model_copy(update={"tensorboard": folder / tracking.tensorboard})
+    return config.model_copy(
+        update={"run": run, "server": server, "planning": planning, "admin": admin, "tracking": tracking}
+    )
 
 
 def shared_server(configs: Sequence[Config]) -> ServerSection:

@@ -265,6 +265,11 @@ class RunState:
             return "devices: none is connected"
         return ""
 
+    def traffic(self) -> Traffic:
+        """What all devices have moved since the run began."""
+        devices = self._devices.values()
+        return Traffic(sum(device.bytes_up for device in devices), sum(device.bytes_down for device in devices))
+
     def _deliver(self, update: BufferedUpdate) -> None:
         if update.record.device in self.withdrawn:
             return

@@ -35,9 +35,11 @@ from ..sessions.device_connection import DeviceConnection
 from ..status import RunStatus
 from ..store.interface import Store
 from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..tracking.trackers import Trackers
 from ..updates.buffer import BufferedUpdate
 from ..versions.retention import prune
 from .announcements import Announcements
+from .history import History
 from .merging import Merging
 from .phases import Phases
 
@@ -70,6 +72,7 @@ class Coordinator:
         evaluate: central evaluation of a weight vector; none: versions have no metrics.
         clock: where the time comes from.
         offload: runs what must not block the event loop.
+        trackers: are told of versions, merged updates and phases; closed by whoever opened them.
 
     ``state`` is the run in memory, ``dispatcher`` gives out its work, ``watch`` follows its metrics, ``phases`` is its
     life from created to finished, ``announcements`` tells its devices of new versions.
@@ -85,6 +88,7 @@ class Coordinator:
         *,
         clock: Clock | None = None,
         offload: Offload = offload,
+        trackers: Trackers | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.state = RunState(config, store, key, tiers, clock=clock, offload=offload)
@@ -100,7 +104,8 @@ class Coordinator:
         self._tasks = BackgroundTasks()
         self._left = asyncio.Event()
         self._leaving = 0  # connections that have ended, whose accounts are being settled
-        self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._changed.set)
+        self._history = History(self.state, trackers or Trackers(config.run.name, {}))
+        self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._phase_changed)
         self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
         self._pruned_at = -math.inf
         self._expired_at = -math.inf
@@ -205,6 +210,10 @@ class Coordinator:
         if rest:
             log.info("merging %d of %d updates: no other came for %g s", len(rest), buffer.capacity, flush)
         return rest
+
+    def _phase_changed(self) -> None:
+        self._history.tell_phase()
+        self._changed.set()
 
     def _woken(self) -> None:
         """A device is done with its work: what a draining run waits for."""
@@ -375,12 +384,15 @@ class Coordinator:
             if session is not None and fate is not None:
                 told = MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight)
                 self._tasks.start(session.tell(told), f"telling {session.device} of its update")
-        self._published(record)
+        self._published(record, updates, merged)
         return record
 
-    def _published(self, record: VersionRecord) -> None:
+    def _published(
+        self, record: VersionRecord, updates: Sequence[BufferedUpdate] = (), merged: Sequence[MergedUpdate] = ()
+    ) -> None:
         """There is a new version: everybody hears of it, and who has waited for it gets it."""
         self.state.published(record)
+        self._history.tell_version(record, updates, merged)
         self.watch.see(record)
         self._look_at_learning()
         self.state.federated.begin(record, list(self._sessions))

@@ -23,6 +23,8 @@ from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
 from ..store.sqlite import SqliteStore
+from ..tracking.from_config import open_trackers
+from ..tracking.trackers import Trackers
 
 __all__ = ["ServedRun", "load_evaluator", "open_run"]
 
@@ -45,12 +47,20 @@ class ServedRun:
     ``coordinator`` is the run at work, ``finished`` how it ended, once it has.
     """
 
-    def __init__(self, config: Config, store: Store, coordinator: Coordinator, evaluate: EvaluationProcess | None):
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        coordinator: Coordinator,
+        evaluate: EvaluationProcess | None,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.config = config
         self.store = store
         self.coordinator = coordinator
         self.finished: Finished | None = None
         self._evaluate = evaluate
+        self._trackers = trackers
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
 
@@ -140,6 +150,8 @@ class ServedRun:
         self.coordinator.close()
         if self._evaluate is not None:
             await asyncio.to_thread(self._evaluate.close)
+        if self._trackers is not None:
+            await asyncio.to_thread(self._trackers.close)
         self.store.close()
 
 
@@ -170,7 +182,9 @@ def open_run(config: Config, progress: Progress) -> ServedRun:
         evaluate = load_evaluator(store, tiers[-1])
         if evaluate is not None:
             evaluate.start()
-        return ServedRun(config, store, Coordinator(config, store, key, tiers, evaluate), evaluate)
+        trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics))
+        coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
+        return ServedRun(config, store, coordinator, evaluate, trackers)
     except BaseException:
         store.close()
         raise

@@ -36,6 +36,8 @@ from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest
 from ..store.interface import Store
 from ..store.sqlite import SqliteStore
+from ..tracking.from_config import open_trackers
+from ..tracking.trackers import Trackers
 from .compute.pool import Pool, local_pool, ray_pool
 from .compute.step_times import Timing, calibrate
 from .compute.workshop import Evaluation, Workshop, WorkshopFiles
@@ -211,8 +213,23 @@ class _Simulation:
         loop = asyncio.get_running_loop()
         simulation = self._scenario.simulation
         clock = VirtualClock(loop, START + 3600 * simulation.start)
+        trackers = open_trackers(self._config, ("loss", *self._tiers[0].manifest.metrics), history=False)
+        try:
+            return await self._live(clock, trackers)
+        finally:
+            trackers.close()
+
+    async def _live(self, clock: VirtualClock, trackers: Trackers) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
         self._coordinator = Coordinator(
-            self._config, self._store, self._key, self._tiers, self._evaluate, clock=clock, offload=offload
+            self._config,
+            self._store,
+            self._key,
+            self._tiers,
+            self._evaluate,
+            clock=clock,
+            offload=offload,
+            trackers=trackers,
         )
         self._network = Network(self._coordinator.serve)
         fleet, parts, device_seeds = draw_world(self._scenario, self._samples)

@@ -35,6 +35,7 @@ from coordinator.store.records import (
     VersionRecord,
 )
 from coordinator.store.sqlite import SqliteStore
+from coordinator.tracking.trackers import Trackers
 from coordinator.updates.buffer import BufferedUpdate
 from coordinator.versions.files import put_weights
 from mobile_sdk import safetensors
@@ -85,10 +86,14 @@ class SmallRun:
         clock = VirtualClock(asyncio.get_running_loop())
         return RunState(self.config, self.store, self.key, self.tiers, clock=clock, offload=offload)
 
-    def coordinator(self, evaluate: Evaluate | None = None, offload: Offload = offload) -> Coordinator:
+    def coordinator(
+        self, evaluate: Evaluate | None = None, offload: Offload = offload, trackers: Trackers | None = None
+    ) -> Coordinator:
         """The coordinator; a virtual loop is running."""
         clock = VirtualClock(asyncio.get_running_loop())
-        return Coordinator(self.config, self.store, self.key, self.tiers, evaluate, clock=clock, offload=offload)
+        return Coordinator(
+            self.config, self.store, self.key, self.tiers, evaluate, clock=clock, offload=offload, trackers=trackers
+        )
 
 
 def make_run(folder: Path, **sections: Mapping[str, Any]) -> SmallRun:

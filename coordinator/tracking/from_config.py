@@ -1,0 +1,63 @@
+"""The trackers that a run file asks for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import Config
+from ..errors import ConfigError
+from .files import FileTracker
+from .tracker import Tracker
+from .trackers import Trackers
+
+__all__ = ["open_trackers"]
+
+# The library of each tracker, and the extra of this package that brings it.
+_LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+
+
+def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = True) -> Trackers:
+    """
+    Open every tracker of ``[tracking]``, and the history in the state directory. Blocks.
+
+    Args:
+        config: the run file.
+        metrics: the names of the run's metrics.
+        history: keep files in ``history`` of the state directory; a simulation's directory goes when it ends.
+
+    Raises:
+        ConfigError: if a tracker's library is not installed, or it cannot be opened.
+
+    """
+    section, run, state = config.tracking, config.run.name, config.run.state
+    trackers: dict[str, Tracker] = {}
+    name = "files"
+    try:
+        if history:
+            trackers[name] = FileTracker(state / "history", metrics)
+        if section.tensorboard is not None:
+            name = "tensorboard"
+            trackers[name] = _module(name).TensorBoardTracker(section.tensorboard / run)
+        if section.mlflow is not None:
+            name = "mlflow"
+            trackers[name] = _module(name).MlflowTracker(section.mlflow, run, state)
+        if section.wandb is not None:
+            name = "wandb"
+            trackers[name] = _module(name).WandbTracker(section.wandb, run, state)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a library raises
+        raise ConfigError(f"tracking.{name} cannot be opened: {type(error).__name__}: {error}") from error
+    return Trackers(run, trackers)
+
+
+def _module(name: str) -> Any:
+    try:
+        importlib.import_module(_LIBRARIES[name])
+    except ImportError as error:
+        raise ConfigError(
+            f"tracking.{name} needs the package {_LIBRARIES[name]} ({error}): pip install 'ftte[{name}]'"
+        ) from error
+    return importlib.import_module(f".{name}", __package__)
