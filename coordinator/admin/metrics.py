@@ -38,6 +38,7 @@ class _Numbers(Collector):
         yield GaugeMetricFamily("ftte_connections", "Open device connections.", self._gate.open)
         yield GaugeMetricFamily("ftte_handshakes", "Connections whose peer has not proved itself.", self._gate.unproven)
         yield CounterMetricFamily("ftte_connections_shed", "Connections refused for lack of room.", self._gate.shed)
+        yield CounterMetricFamily("ftte_connections_cut", "Connections that broke a limit.", self._gate.cut)
         phase = GaugeMetricFamily("ftte_run_phase", "1 for the phase that a run is in.", labels=("run", "phase"))
         version = GaugeMetricFamily("ftte_version", "The newest version.", labels=("run",))
         buffered = GaugeMetricFamily("ftte_buffered_updates", "Updates that wait to be merged.", labels=("run",))

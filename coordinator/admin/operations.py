@@ -135,7 +135,11 @@ class Operations:
         """The registry, with what goes on just now."""
         records = await self._offload(self._store.devices.all)
         merged = sum(record.updates for record in records) or 1
-        return [_device(record, self._run.device(record.id), record.updates / merged) for record in records]
+        scheduler = self._running.coordinator.dispatcher.scheduler
+        return [
+            _device(record, self._run.device(record.id), record.updates / merged) | {"lost": scheduler.lost(record.id)}
+            for record in records
+        ]
 
     async def revoke(self, device: str) -> None:
         """The device may not come back. What it has contributed stays."""

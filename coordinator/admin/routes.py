@@ -23,6 +23,10 @@ __all__ = ["Api"]
 log = logging.getLogger(__name__)
 
 
+# Longer than any token is good for; times up to then can be shown.
+LONGEST_SECONDS = 100 * 365 * 86_400.0
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -32,13 +36,13 @@ class _Create(_Body):
 
 
 class _RollBack(_Body):
-    version: int = Field(ge=0)
+    version: int = Field(ge=0, lt=2**63)
     why: str = Field("", max_length=1000)
 
 
 class _Token(_Body):
-    uses: int | None = Field(1, ge=1)
-    seconds: float | None = Field(None, gt=0)
+    uses: int | None = Field(1, ge=1, le=1_000_000_000)
+    seconds: float | None = Field(None, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)
     note: str = Field("", max_length=200)
 
 
@@ -89,6 +93,8 @@ class Api:
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await _parse(request, _Create)
+        if "\0" in str(body.file):
+            raise ConfigError("the request's file: a path has no NUL character")
         config = await asyncio.to_thread(load_config, body.file)
         running = await self._service.create(config, lambda text: log.info("%s: %s", config.run.name, text))
         return web.json_response(Operations(running, _operator(request)).overview(), status=201)
@@ -113,8 +119,8 @@ class Api:
 
     async def _weights(self, request: web.Request) -> web.Response:
         number = request.query.get("version", "")
-        if number and not number.isdecimal():
-            raise ConfigError(f"version must be a number, not {number!r}")
+        if number and not (number.isascii() and number.isdecimal() and len(number) <= 18):
+            raise ConfigError(f"version must be a number of at most 18 digits, not {number[:40]!r}")
         version, content = await self._operations(request).weights(int(number) if number else None)
         headers = {"X-FTTE-Version": str(version)}
         return web.Response(body=content, content_type="application/octet-stream", headers=headers)
@@ -140,7 +146,11 @@ class Api:
         body = await _parse(request, _Invite)
         operations = self._operations(request)
         url = body.url or self._service.section.public_url or self._service.url
-        if urlsplit(url).hostname in ("0.0.0.0", "::"):
+        try:
+            host = urlsplit(url).hostname
+        except ValueError as error:
+            raise ConfigError(f"{url!r} is not the address of a coordinator: {error}") from error
+        if host in ("0.0.0.0", "::"):
             raise ConfigError(f"devices cannot connect to {url}: give --url, or set server.public_url in the run file")
         token, record = await operations.create_token(body.uses, body.seconds, body.note)
         return web.json_response({"link": operations.invite(url, token), **record}, status=201)

@@ -14,6 +14,7 @@ from typing import Any
 import segno
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.metrics import format_metrics
@@ -156,12 +157,17 @@ def _show(options: argparse.Namespace, console: Console, data: Any, table: Calla
 def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Table:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(value(row) for value in columns.values()))
+        table.add_row(*(Text(value(row)) for value in columns.values()))  # data is no markup
     return table
 
 
 def _time(at: float | None) -> str:
-    return "-" if at is None else datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if at is None:
+        return "-"
+    try:
+        return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999
+        return "never"
 
 
 def _runs(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
@@ -203,6 +209,7 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "updates": lambda d: str(d["updates"]),
             "share": lambda d: f"{d['contribution']:.0%}",
             "failures": lambda d: str(d["failures"]),
+            "lost in a row": lambda d: str(d["lost"]),
             "up": lambda d: format_bytes(d["bytes_up"]),
             "down": lambda d: format_bytes(d["bytes_down"]),
             "last seen": lambda d: _time(d["last_seen"]),

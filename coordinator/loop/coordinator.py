@@ -57,6 +57,9 @@ PRUNE_SECONDS = 1.0
 UPLOAD_SECONDS = 86_400.0
 EXPIRE_SECONDS = 600.0
 
+# Assignments that came to nothing are remembered for so long, so that a late device hears what became of its own.
+ASSIGNMENT_SECONDS = 86_400.0
+
 Evaluate = Callable[[Vector], Mapping[str, float]]
 
 
@@ -358,6 +361,7 @@ class Coordinator:
         if now or run.clock.monotonic() >= self._expired_at + EXPIRE_SECONDS:
             self._expired_at = run.clock.monotonic()
             await run.offload(run.uploads.expire, run.clock.wall() - UPLOAD_SECONDS)
+            await run.offload(run.store.assignments.prune, run.clock.wall() - ASSIGNMENT_SECONDS)
 
     async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
         run = self.state

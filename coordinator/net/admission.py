@@ -22,6 +22,8 @@ class ConnectionLimits:
         handshakes: how many of them may be unproven.
         per_address: how many of those may come from one address.
 
+    ``shed`` counts connections for which there was no room, ``cut`` those that broke a limit of bytes or frames.
+
     """
 
     def __init__(self, connections: int, handshakes: int, per_address: int) -> None:
@@ -31,6 +33,7 @@ class ConnectionLimits:
         self._unproven: collections.Counter[str] = collections.Counter()
         self.open = 0
         self.shed = 0
+        self.cut = 0
 
     @property
     def unproven(self) -> int:
@@ -65,19 +68,21 @@ class Rate:
     A token bucket.
 
     Args:
-        per_second: how many may come in the long run; ``BURST_SECONDS`` worth of them at once.
+        per_second: how many may come in the long run.
+        burst_seconds: so many seconds' worth of them may come at once.
 
     """
 
-    def __init__(self, per_second: float) -> None:
+    def __init__(self, per_second: float, burst_seconds: float = BURST_SECONDS) -> None:
         self._per_second = per_second
-        self._tokens = per_second * BURST_SECONDS
+        self._most = per_second * burst_seconds
+        self._tokens = self._most
         self._at: float | None = None
 
     def take(self, now: float) -> bool:
         """Whether one more may come at the monotonic time ``now``."""
         if self._at is not None:
-            self._tokens = min(self._tokens + (now - self._at) * self._per_second, self._per_second * BURST_SECONDS)
+            self._tokens = min(self._tokens + (now - self._at) * self._per_second, self._most)
         self._at = now
         if self._tokens < 1:
             return False

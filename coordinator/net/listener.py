@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, cast
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 
 from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
 
 from ..config import ServerSection
 from ..errors import ConfigError
-from .admission import ConnectionLimits
+from .admission import ConnectionLimits, Rate
 from .coalescing import coalesce_writes
 from .tls import server_context
 from .traffic import Traffic
@@ -37,6 +39,14 @@ class ConnectionHost(Protocol):
         ...
 
 
+# What a peer may send before it has proved who it is: the HTTP request, hello, enrolment with a token, and proof.
+UNPROVEN_BYTES = 32_768
+
+# Frames that carry no message: pings, pongs, and pieces of messages, of which our SDK sends a few a minute.
+BARE_FRAMES_PER_SECOND = 20.0
+_BARE = (Opcode.PING, Opcode.PONG, Opcode.CONT)
+
+
 class _Door(ServerConnection):
     """Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included."""
 
@@ -47,6 +57,7 @@ class _Door(ServerConnection):
         self._address = ""
         self._entered = False
         self._proven = False
+        self._bare_frames = Rate(BARE_FRAMES_PER_SECOND)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
@@ -64,7 +75,21 @@ class _Door(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         self.traffic.up += len(data)
+        if not self._proven and self.traffic.up > UNPROVEN_BYTES:
+            # Before anything is decoded: whoever has proved nothing gets no more of the processor.
+            self._gate.cut += 1
+            self.transport.abort()
+            return
         super().data_received(data)
+
+    def process_event(self, event: Event) -> None:
+        # The library answers pings by itself, and no message comes of them that anybody would count.
+        bare = isinstance(event, Frame) and (event.opcode in _BARE or not event.fin)
+        if bare and not self._bare_frames.take(self.loop.time()):
+            self._gate.cut += 1
+            self.transport.abort()
+            return
+        super().process_event(event)
 
     def prove(self) -> None:
         """The device has proved who it is."""

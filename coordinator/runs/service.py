@@ -13,6 +13,7 @@ from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, dec
 
 from ..config import Config, ServerSection
 from ..errors import ConfigError, ConflictError
+from ..net.peer_log import PeerLog
 from ..net.traffic import Traffic
 from ..programs.export_workers import stop_planning
 from .served_run import ServedRun, open_run
@@ -20,6 +21,7 @@ from .served_run import ServedRun, open_run
 __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
+peers = PeerLog(log)
 
 # How long a device that comes while the coordinator shuts down stays away.
 RESTART_SECONDS = 15.0
@@ -165,5 +167,5 @@ async def _say(connection: Connection, message: Message) -> None:
 
 
 async def _refuse(connection: Connection, code: str, words: str) -> None:
-    log.warning("a connection was refused: %s", words)
+    peers.warning("a stranger", "a connection was refused: %s", words)
     await _say(connection, Error(Name(code), printable(words)))

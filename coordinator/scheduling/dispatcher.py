@@ -15,7 +15,7 @@ from ..errors import Expelled, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
-from .quota import Quota
+from .quota import OverQuota, Quota
 from .scheduler import Postpone, Scheduler
 
 __all__ = ["Applicant", "Dispatcher"]
@@ -112,7 +112,7 @@ class Dispatcher:
             return
         over = self._quota.seconds(device, run.device(device), run.clock.wall())
         if over > 0:
-            await applicant.postpone(over, "the device has moved as many bytes as it may in a day")
+            await applicant.postpone(over, OverQuota.words)
             return
         if run.federated.wants(device):
             await applicant.evaluate(self._evaluation(device, tier), tier)
@@ -125,12 +125,22 @@ class Dispatcher:
         self._waiting[device] = (applicant, tier)
         self.dispatch()
 
-    def ended(self, device: str) -> None:
-        """The device's assignment is handed in, refused or given back."""
+    def ended(self, device: str, *, returned: bool = True) -> None:
+        """The device's assignment is handed in, or refused or given back (``returned`` is false)."""
         self._open.pop(device, None)
-        self.scheduler.end(device, self._run.clock.monotonic())
+        self.scheduler.end(device, self._run.clock.monotonic(), returned=returned)
         self.dispatch()
         self._woken()
+
+    def check_quota(self, device: str) -> None:
+        """
+        To be called where bytes are about to flow.
+
+        Raises:
+            OverQuota: if the device has moved as many bytes as it may in a day.
+
+        """
+        self._quota.check(device, self._run.device(device), self._run.clock.wall())
 
     def came(self, device: str) -> None:
         """The device is connected."""
@@ -235,7 +245,7 @@ class Dispatcher:
         else:
             words = "the coordinator has a problem of its own: try again later"
             log.error("%s gets no work", device, exc_info=error)
-        self.scheduler.end(device, self._run.clock.monotonic())
+        self.scheduler.cancel(device)
         self._tasks.start(grant.applicant.fail(code, words), f"sending {device} away")
 
     async def _tell(self, grant: _Grant) -> None:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from ..status import DeviceStatus
 
-__all__ = ["Quota"]
+__all__ = ["OverQuota", "Quota"]
 
 DAY_SECONDS = 86_400.0
+
+
+class OverQuota(Exception):
+    """A device has moved as many bytes as it may in a day: it is sent away for ``seconds``."""
+
+    words = "the device has moved as many bytes as it may in a day"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(self.words)
+        self.seconds = seconds
 
 
 class Quota:
@@ -21,6 +31,18 @@ class Quota:
     def __init__(self, bytes_per_day: int | None) -> None:
         self._limit = bytes_per_day
         self._days: dict[str, tuple[float, int]] = {}  # device -> (start of its day, bytes moved before that)
+
+    def check(self, device: str, status: DeviceStatus, now: float) -> None:
+        """
+        To be called where bytes are about to flow.
+
+        Raises:
+            OverQuota: if the device is beyond its limit.
+
+        """
+        over = self.seconds(device, status, now)
+        if over > 0:
+            raise OverQuota(over)
 
     def seconds(self, device: str, status: DeviceStatus, now: float) -> float:
         """How long a device has to stay away: 0 while it is within its limit, else until its day is over."""

@@ -25,6 +25,19 @@ __all__ = ["Postpone", "Scheduler", "OpenTask", "Wait"]
 # Nobody is sent away for longer: the fleet may have shrunk meanwhile.
 LONGEST_RETRY_SECONDS = 3_600.0
 
+# A device whose task does not come back waits for its next chance, for no longer than this.
+LONGEST_PENALTY_SECONDS = 86_400.0
+
+# After the first loss a device waits for ``PENALTY`` times as long as it had held its place, after each further one in a
+# row ``GROWTH`` times longer. What it hands in, however late, wipes its losses out.
+PENALTY = 4.0
+GROWTH = 16.0
+
+# A device that has never handed anything in keeps its place for so many times as long as a task usually takes, once so
+# many tasks have shown how long that is. What it hands in later is taken all the same.
+PATIENCE = 20.0
+KNOWN_AFTER = 10
+
 # How much a task's duration counts in the running mean of durations.
 MEMORY = 0.1
 
@@ -48,6 +61,20 @@ class Wait:
     device: str
     tier: str
     since: float
+
+
+@dataclasses.dataclass
+class Record:
+    """
+    How a device has dealt with what it was given.
+
+    ``returned`` counts tasks that it handed in, ``lost`` those since the last one that it did not. It gets nothing
+    before ``until``, a monotonic time.
+    """
+
+    returned: int = 0
+    lost: int = 0
+    until: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +120,8 @@ class Scheduler:
         self._seconds = section.retry_seconds
         self._gone = 0  # of those at work, who are not connected
         self.concurrency = 0 if section.concurrency == "auto" else section.concurrency
+        self._ended = 0
+        self._records: dict[str, Record] = collections.defaultdict(Record)
         self.overdue = 0
 
     @property
@@ -112,6 +141,10 @@ class Scheduler:
 
     def ask(self, device: str, tier: str, now: float) -> Postpone | None:
         """A device wants work: it waits for :meth:`choose` to pick it, or is sent away."""
+        record = self._records[device]
+        if now < record.until and device not in self._working:
+            reason = f"the last {record.lost} tasks of this device did not come back"
+            return Postpone(max(record.until - now, self._section.retry_seconds), reason)
         needed = self._missing(tier) > 0
         if device not in self._working and len(self._waiting) >= self._section.waiting and not needed and self._full():
             return Postpone(self.retry_seconds(), "there are more devices than work just now")
@@ -159,14 +192,42 @@ class Scheduler:
             self._cohort = version, set()
         self._cohort[1].add(device)
         self._remove(device)
-        self._working[device] = OpenTask(device, tier, version, now, now + self._section.deadline_seconds)
+        self._working[device] = OpenTask(device, tier, version, now, now + self._patience(device))
         self._tiers[tier] += 1
 
-    def end(self, device: str, now: float) -> None:
-        """Its task is handed in or given back: the place is free."""
+    def end(self, device: str, now: float, *, returned: bool = True) -> None:
+        """Its task is handed in, or given back or refused (``returned`` is false): the place is free."""
         task = self._remove(device)
-        if task is not None:
+        if task is not None and returned:
+            self._ended += 1
             self._seconds += MEMORY * (now - task.since - self._seconds)
+        if returned:
+            record = self._records[device]
+            record.returned, record.lost, record.until = record.returned + 1, 0, 0.0
+        elif task is not None:
+            self._lose(task, now)
+
+    def cancel(self, device: str) -> None:
+        """The device was given nothing after all."""
+        self._remove(device)
+
+    def lost(self, device: str) -> int:
+        """How many tasks in a row a device has not handed in."""
+        return self._records[device].lost if device in self._records else 0
+
+    def _lose(self, task: OpenTask, now: float) -> None:
+        """Whoever takes and does not return gets less and less: each time it waits longer for its next chance."""
+        record = self._records[task.device]
+        record.lost += 1
+        held = now - task.since
+        record.until = now + min(held * PENALTY * GROWTH ** min(record.lost - 1, 8), LONGEST_PENALTY_SECONDS)
+
+    def _patience(self, device: str) -> float:
+        """How long a device keeps its place: less than the deadline, if it has never handed anything in."""
+        deadline = self._section.deadline_seconds
+        if self._records[device].returned or self._ended < KNOWN_AFTER:
+            return deadline
+        return min(deadline, max(PATIENCE * self._seconds, self._section.retry_seconds))
 
     def forget(self, device: str) -> None:
         """The device will not come back, or what it has trained is void: it has no place and may train anything."""
@@ -189,6 +250,7 @@ class Scheduler:
         late = [task for task in self._working.values() if self._ends(task) <= now]
         for task in late:
             self._remove(task.device)
+            self._lose(task, now)
             self._cohort[1].discard(task.device)
         self.overdue += len(late)
         return late

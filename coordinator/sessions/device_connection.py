@@ -32,10 +32,12 @@ from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Receiv
 
 from ..errors import Expelled, StoreUnavailable
 from ..net.admission import Rate
+from ..net.peer_log import PeerLog
 from ..net.traffic import Traffic
 from ..programs.tiers import Tier
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
+from ..scheduling.quota import OverQuota
 from ..status import DeviceStatus
 from .downloads import Downloads
 from .enrolment import Enrolment
@@ -44,6 +46,7 @@ from .update_upload import UpdateUpload
 __all__ = ["DeviceConnection", "Host"]
 
 log = logging.getLogger(__name__)
+peers = PeerLog(log)
 
 
 class Host(Protocol):
@@ -121,9 +124,12 @@ class DeviceConnection:
             log.debug("%s left: %s", self.device or "a device", error)
         except ProtocolError as error:
             if not self._dismissed:  # else it had not heard that it is over
-                log.warning("%s broke the protocol: %s", self.device or "a device", error)
+                self._warn("%s broke the protocol: %s", error)
+                await self.fail(error.code, str(error))
+        except OverQuota as over:
+            await self._send_away(over)
         except Refused as error:
-            log.warning("%s was refused: %s", self.device or "a device", error)
+            self._warn("%s was refused: %s", error)
             await self.fail(error.code, error.message)
         except TimeoutError:
             seconds = self._run.config.server.handshake_seconds
@@ -217,6 +223,17 @@ class DeviceConnection:
         except ConnectionLost:
             log.debug("%s left before it heard: %s", self.device or "a device", message)
 
+    async def _send_away(self, over: OverQuota) -> None:
+        """Tell the device when to come back, and close: what it goes on to send would cost bytes again."""
+        try:
+            await self.postpone(over.seconds, over.words)
+        except ConnectionLost as error:
+            log.debug("%s left before it heard: %s", self.device, error)
+        await self._link.close(over.words)
+
+    def _warn(self, kind: str, *words: object) -> None:
+        peers.warning(self.device, kind, self.device or "a device", *words)
+
     async def _handle(self, event: Event) -> None:
         match event:
             case Hello():
@@ -236,7 +253,7 @@ class DeviceConnection:
             case Received() if self._upload is not None:
                 await self._upload.received(event)
             case Decline():
-                log.warning("%s gave %s back: %s", self.device, event.assignment, event.message)
+                self._warn("%s gave %s back: %s", event.assignment, event.message)
                 if event.code == "evaluation":
                     self._run.federated.lost(self.device)
                 elif self._upload is not None:
@@ -244,7 +261,7 @@ class DeviceConnection:
             case Evaluated():
                 self._evaluated(event)
             case PeerError():
-                log.warning("%s reports: %s [%s]", self.device or "a device", event.message, event.code)
+                self._warn("%s reports: %s [%s]", event.message, event.code)
             case _:
                 raise ProtocolError(f"{type(event).__name__} is not for a coordinator")
 
@@ -255,7 +272,7 @@ class DeviceConnection:
         self._status = run.device(device)
         self._status.current = self._traffic
         self._status.state = "idle"
-        self._downloads = Downloads(run, session, self._status, now)
+        self._downloads = Downloads(run, session, self._status, now, self._host.dispatcher.check_quota)
         self._upload = UpdateUpload(run, session, self._host.dispatcher, device, self._status, now)
         self._proven()
         self._host.greet(self)

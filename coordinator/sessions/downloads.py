@@ -25,13 +25,20 @@ class Downloads:
         session: the device's; the files are sent through it.
         status: what is shown of the device.
         now: a monotonic time in seconds.
+        check_quota: raises :exc:`OverQuota` if the device of this name has moved as many bytes as it may.
 
     ``holds`` are the hashes (hex) of the files that the device says it has.
     """
 
     def __init__(
-        self, run: RunState, session: CoordinatorSession, status: DeviceStatus, now: Callable[[], float]
+        self,
+        run: RunState,
+        session: CoordinatorSession,
+        status: DeviceStatus,
+        now: Callable[[], float],
+        check_quota: Callable[[str], None] = lambda device: None,
     ) -> None:
+        self._check_quota = check_quota
         self.holds: Sequence[str] = ()
         self._run = run
         self._session = session
@@ -65,6 +72,7 @@ class Downloads:
         Begin to send a file.
 
         Raises:
+            OverQuota: if the device has moved as many bytes as it may.
             Refused: ``unknown-artifact`` if it is not one that the device may fetch.
             ProtocolError: if the offset lies beyond its end, or too many are asked for at once.
             StoreError: if the file is gone.
@@ -72,6 +80,7 @@ class Downloads:
         """
         if event.sha256 not in self._allowed:
             raise Refused("unknown-artifact", f"{event.sha256} is not part of this device's assignment")
+        self._check_quota(self._status.id)
         self._sending.add(event.sha256)
         self._status.state = "downloading"
         if (difference := self._differences.get(event.sha256)) is not None:

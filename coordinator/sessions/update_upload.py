@@ -14,6 +14,7 @@ from mobile_sdk.protocol.messages import Offer
 from mobile_sdk.protocol.session import Received
 
 from ..errors import UpdateRefused
+from ..net.peer_log import PeerLog
 from ..programs.tiers import Tier
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
@@ -30,7 +31,11 @@ ROOM_SECONDS = 60.0
 # Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
 SMALL_BYTES = 65_536
 
+# An update that comes with another hash than was announced is asked for again, so many times in all.
+MOST_FETCHES = 3
+
 log = logging.getLogger(__name__)
+peers = PeerLog(log)
 
 
 class UpdateUpload:
@@ -64,6 +69,7 @@ class UpdateUpload:
         self._now = now
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._upload: Upload | None = None
+        self._fetched = 0
 
     async def leave(self) -> None:
         """The connection is gone: what has come of an update is kept for the next one."""
@@ -85,6 +91,7 @@ class UpdateUpload:
         if self._upload is not None:
             raise ProtocolError("an update was offered while another is on its way")
         run = self._run
+        self._dispatcher.check_quota(self._device)
         record = self._dispatcher.assignment(self._device)
         if record is None or record.id != offer.assignment:
             # Not what it is at work on: handed in before, given back, overdue, or made up.
@@ -107,6 +114,7 @@ class UpdateUpload:
             await self._reject(offer, error)
             return
         self._offer = (offer, *accepted)
+        self._fetched = 1
         self._status.state = "uploading"
         self._upload = run.uploads.begin(self._device, offer.artifact, self._now())
         if offer.follows:
@@ -127,6 +135,7 @@ class UpdateUpload:
         chunk, upload = event.chunk, self._upload
         if upload is None:
             raise ProtocolError("a chunk came of an upload that was not offered")
+        self._dispatcher.check_quota(self._device)
         upload.append(chunk.data)
         if upload.should_spool(self._now()):
             await self._run.offload(upload.spool, self._now())
@@ -174,10 +183,11 @@ class UpdateUpload:
             else:
                 content, delta = await run.offload(check_upload, upload, tier)
         except UpdateRefused as error:
-            torn = upload.resumed and error.code == "payload"
+            again = error.code == "corrupted" and self._fetched < MOST_FETCHES
             await self._drop(upload)
-            if torn:
-                # The part that was here may have been torn by a crash of ours; the device's copy is whole.
+            if again:
+                # A part that was here may have been torn by a crash of ours, or a bit flipped on the way.
+                self._fetched += 1
                 self._session.fetch(offer.artifact, 0)
                 return
             self._offer = self._upload = None
@@ -200,7 +210,11 @@ class UpdateUpload:
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
 
     async def _reject(self, offer: Offer, error: UpdateRefused) -> None:
-        log.warning("the update of %s by %s was refused: %s [%s]", offer.assignment, self._device, error, error.code)
+        peers.warning(
+            self._device,
+            "the update of %s by %s was refused: %s [%s]",
+            *(offer.assignment, self._device, error, error.code),
+        )
         await self.failed(offer.assignment)
         self._session.reject(offer.assignment, error.code, str(error))
 
@@ -217,7 +231,7 @@ class UpdateUpload:
         await self._run.offload(write_down)
         self._status.failures += 1
         self._status.state = "idle"
-        self._dispatcher.ended(self._device)
+        self._dispatcher.ended(self._device, returned=False)
 
 
 def check_upload(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:

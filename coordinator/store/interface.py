@@ -184,6 +184,14 @@ class AssignmentStore(Protocol):
         """Close an assignment: the device gave it back, or its update was refused."""
         ...
 
+    def prune(self, before: float) -> int:
+        """
+        Forget assignments that ended without an update and were given out before the wall time ``before``; how many.
+
+        What was handed in keeps its assignment: the device may ask again whether it arrived.
+        """
+        ...
+
 
 class UpdateStore(Protocol):
     """Updates that devices were promised will be merged."""

@@ -65,12 +65,12 @@ def check_offer(
     if offer.report.get("version") != assignment.version:
         raise UpdateRefused(
             "unknown-version",
-            f"the update was trained from version {offer.report.get('version')!r}; "
+            f"the update was trained from version {_quoted(offer.report.get('version'))}; "
             f"{offer.assignment} is for version {assignment.version}",
         )
     samples = offer.report.get("samples")
     if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MAX_SAMPLES:
-        raise UpdateRefused("report", f"the update counts {samples!r} samples; it must be 1 to {MAX_SAMPLES}")
+        raise UpdateRefused("report", f"the update counts {_quoted(samples)} samples; it must be 1 to {MAX_SAMPLES}")
     if maximum is not None and staleness > maximum:
         raise UpdateRefused("stale", f"the update is {staleness} versions old; this run takes {maximum} at the most")
     if offer.artifact.encoding != "identity":
@@ -83,6 +83,11 @@ def check_offer(
     return assignment, tier
 
 
+def _quoted(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector:
     """
     The update's elements in the order of ``tier.positions``, float32.
@@ -93,7 +98,7 @@ def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector
 
     """
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise UpdateRefused("payload", "the update came with another hash than was announced: send it again")
+        raise UpdateRefused("corrupted", "the update came with another hash than was announced")
     try:
         decoded = dict(decode_update(*safetensors.loads(content), tier.manifest.subset))
     except PayloadError as error:

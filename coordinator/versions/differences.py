@@ -23,8 +23,9 @@ from ..store.interface import ArtifactStore
 
 __all__ = ["Downlink"]
 
-# Packed differences in memory, for all devices together.
+# Packed differences in memory, for all devices together; what is known not to exist takes memory as well.
 MOST_BYTES = 64_000_000
+ENTRY_BYTES = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +88,10 @@ class Downlink:
             packed = _Packed(ArtifactRef(Sha256(hashlib.sha256(content).hexdigest()), len(content)), content)
         with self._looking:
             self._known[base, target] = packed
-            self._bytes += len(content or b"")
+            self._bytes += ENTRY_BYTES + len(content or b"")
             while self._bytes > MOST_BYTES and len(self._known) > 1:
                 _, oldest = self._known.popitem(last=False)
-                self._bytes -= 0 if oldest is None else len(oldest.content)
+                self._bytes -= ENTRY_BYTES + (0 if oldest is None else len(oldest.content))
         return packed
 
     def _make(self, base: str, target: str) -> bytes | None:

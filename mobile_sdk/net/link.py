@@ -77,6 +77,10 @@ class Link(Generic[S]):
             for event in events:
                 yield event
 
+    async def close(self, reason: str) -> None:
+        """Close the connection; the peer has been told why."""
+        await self._connection.close(reason)
+
     async def fail(self, code: str, message: str) -> None:
         """Tell the peer what is wrong and close."""
         self.session.fail(code, message)

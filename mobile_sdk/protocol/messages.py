@@ -384,7 +384,7 @@ def decode(text: str) -> Message:
         raise ProtocolError("a control message is not a JSON object")
     kind = data.pop("type", None)
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise ProtocolError(f"unknown message type {kind!r}")
+        raise ProtocolError(f"unknown message type {_quoted(kind)}")
     if kind in ("hello", "challenge") and data.get("protocol") != PROTOCOL_VERSION:
         # Another version may have other fields: they say nothing, the number says it all.
         number = data.get("protocol")
@@ -410,7 +410,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
     fields = _fields(cls)
     extra = sorted(data.keys() - fields.keys())
     if extra:
-        raise ProtocolError(f"{where} has an unknown field {extra[0]!r}")
+        raise ProtocolError(f"{where} has an unknown field {_quoted(extra[0])}")
     values = {}
     for name, check in fields.items():
         if name not in data:
@@ -427,8 +427,14 @@ def _fields(cls: Any) -> dict[str, Callable[[Any, str], Any]]:
 
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
     if not condition:
-        shown = "what was sent" if where.startswith("enrol") else ascii(value)  # secrets are never shown
-        raise ProtocolError(f"{where} must be {wanted}, not {shown if len(shown) <= 80 else shown[:77] + '...'}")
+        secret = where.startswith(("enrol", "proof", "welcome"))  # secrets and MACs are never shown
+        raise ProtocolError(f"{where} must be {wanted}, not {'what was sent' if secret else _quoted(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """What a peer sent, as an error may carry it: without control characters, and not long."""
+    text = ascii(value[:200] if isinstance(value, str) else value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _integer(value: Any, where: str) -> int:
@@ -473,7 +479,7 @@ def _metrics(value: Any, where: str) -> dict[str, float]:
     for name, number in value.items():
         # The comparison holds for no NaN and no infinity, and takes integers of any length.
         is_number = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 2**1000
-        _expect(is_number, number, f"{where}.{name}", "a finite number")
+        _expect(is_number, number, f"{where}[{_quoted(name)}]", "a finite number")
     return {str(name): float(number) for name, number in value.items()}
 
 

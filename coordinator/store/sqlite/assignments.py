@@ -76,6 +76,15 @@ class AssignmentTable:
         with self._database.transaction() as database:
             database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(assignment),))
 
+    def prune(self, before: float) -> int:
+        with self._database.transaction() as database:
+            cursor = database.execute(
+                "DELETE FROM assignments WHERE NOT open AND issued_at < ? AND NOT EXISTS "
+                "(SELECT 1 FROM updates WHERE updates.assignment = printf('a%08d', assignments.number))",
+                (before,),
+            )
+        return cursor.rowcount
+
 
 def assignment_number(assignment: str) -> int | None:
     """The number in an assignment's name; none if it is no such name."""

@@ -104,3 +104,53 @@ def test_a_port_that_is_taken_is_named() -> None:
                     pass
 
     asyncio.run(main())
+
+
+async def until_cut(gate: ConnectionLimits) -> None:
+    """Wait until a connection was cut."""
+    async with asyncio.timeout(30):
+        while not gate.cut:
+            await asyncio.sleep(0.01)
+
+
+def test_who_has_proved_nothing_may_send_little() -> None:
+    async def main() -> None:
+        gate = ConnectionLimits(10, 10, 10)
+        async with listen(Echo(), ServerSection(port=0), gate) as url, connect(url, compression=None) as socket:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                for _ in range(40):
+                    await socket.send(b"x" * 1000)
+            await until_cut(gate)
+
+    asyncio.run(main())
+
+
+def test_who_has_proved_itself_may_send_much() -> None:
+    async def main() -> None:
+        gate = ConnectionLimits(10, 10, 10)
+        async with listen(Echo(), ServerSection(port=0), gate) as url, connect(url, compression=None) as socket:
+            await socket.send("prove")
+            await socket.recv()
+            for _ in range(40):
+                await socket.send(b"x" * 1000)
+                await socket.recv()
+            assert gate.cut == 0
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_pings_ends_the_connection_also_of_a_device_that_is_in() -> None:
+    async def main() -> None:
+        gate = ConnectionLimits(10, 10, 10)
+        async with listen(Echo(), ServerSection(port=0), gate) as url, connect(url, compression=None) as socket:
+            await socket.send("prove")
+            await socket.recv()
+            for number in range(20):
+                await socket.ping(str(number))  # as a keepalive may do
+            assert gate.cut == 0
+            with contextlib.suppress(websockets.ConnectionClosed):
+                for number in range(20, 200):
+                    await socket.ping(str(number))
+            await until_cut(gate)
+
+    asyncio.run(main())

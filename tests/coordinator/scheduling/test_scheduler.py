@@ -252,3 +252,85 @@ def test_a_task_that_ended_leaves_exactly_one_task_fewer_of_its_tier() -> None:
         assert d.ask(name, of) == []
     d.hand_in("l0")
     assert d.choose() == ["small-one"], "l1 still trains both ranges, and small-one has contributed least"
+
+
+def test_devices_that_take_work_and_never_return_it_leave_the_others_most_of_their_throughput() -> None:
+    """Two places, two honest devices, a deadline of three seconds: with six that never hand in, and without."""
+    alone, beside = honest_updates(0), honest_updates(6)
+    assert beside >= 0.8 * alone
+
+
+def honest_updates(stallers: int, seconds: float = 120.0) -> int:
+    """Updates of two devices that train for half a second each, while others only take."""
+    section = SchedulingSection(concurrency=2, coverage=0, deadline_seconds=3.0, retry_seconds=0.25)
+    contributions: Counter[str] = Counter()
+    scheduler = Scheduler(section, TIERS, contribution=lambda device: contributions[device])
+    asks = {name: 0.0 for name in [*(f"stall-{n}" for n in range(stallers)), "honest-0", "honest-1"]}
+    done: dict[str, float] = {}
+    now = 0.0
+    while now < seconds:
+        now = round(now + 0.05, 2)
+        for task in scheduler.expire(now):
+            asks[task.device] = now + 0.05
+        for device, at in list(done.items()):
+            if at <= now:
+                del done[device]
+                contributions[device] += 1
+                scheduler.end(device, now)
+                asks[device] = now + 0.05
+        for device, at in list(asks.items()):
+            if at <= now:
+                del asks[device]
+                answer = scheduler.ask(device, "small", now)
+                if isinstance(answer, Postpone):
+                    asks[device] = now + answer.seconds
+        while (chosen := scheduler.choose(0)) is not None:
+            scheduler.begin(chosen, "small", 0, now)
+            if chosen.startswith("honest"):
+                done[chosen] = now + 0.5
+    return contributions.total()
+
+
+def test_a_device_that_lost_its_tasks_gets_another_chance_each_time_later() -> None:
+    d = desk(concurrency=1, coverage=0, deadline_seconds=10, retry_seconds=1)
+    waits = []
+    for lost in range(1, 4):
+        assert d.ask("a") == ["a"]
+        d.now += 10
+        assert [task.device for task in d.scheduler.expire(d.now)] == ["a"]
+        assert d.scheduler.lost("a") == lost
+        answer = d.scheduler.ask("a", "small", d.now)
+        assert isinstance(answer, Postpone)
+        assert f"the last {lost} tasks of this device did not come back" in answer.reason
+        waits.append(answer.seconds)
+        d.now += answer.seconds
+    assert waits[1] == pytest.approx(16 * waits[0])
+    assert waits[2] == pytest.approx(256 * waits[0])
+    assert d.ask("a") == ["a"]
+    d.hand_in("a")
+    assert d.scheduler.lost("a") == 0
+    assert d.ask("a") == ["a"], "one that comes back is as good as any"
+
+
+def test_what_is_handed_in_late_counts_as_returned() -> None:
+    d = desk(concurrency=1, coverage=0, deadline_seconds=10)
+    assert d.ask("a") == ["a"]
+    d.now += 10
+    d.scheduler.expire(d.now)
+    d.hand_in("a")
+    assert d.scheduler.lost("a") == 0
+    assert d.ask("a") == ["a"]
+
+
+def test_a_newcomer_keeps_its_place_for_a_multiple_of_what_tasks_usually_take() -> None:
+    d = desk(concurrency=1, coverage=0, deadline_seconds=1800, retry_seconds=1)
+    for _ in range(60):
+        assert d.ask("honest") == ["honest"]
+        d.hand_in("honest")
+    assert d.ask("newcomer") == ["newcomer"]
+    expiry = d.scheduler.next_expiry()
+    assert expiry is not None
+    assert expiry - d.now < 60, "not half an hour: tasks take a second here"
+    d.hand_in("newcomer")
+    assert d.ask("newcomer") == ["newcomer"]
+    assert d.scheduler.next_expiry() == d.now + 1800, "it has shown that it returns"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from mobile_sdk.protocol.messages import (
     Accepted,
     Announce,
     Evaluate,
+    Fetch,
     Finished,
     Later,
     MergedMessage,
     Name,
+    encode,
 )
 
 from ..small_run import Device, SmallRun, Wire, make_run, update_bytes
@@ -302,3 +305,71 @@ def test_a_paused_run_sends_devices_away(tmp_path: Path) -> None:
             assert office.state.device("phone-1").state == "idle"
 
     run(main())
+
+
+def test_a_file_beyond_its_end_is_answered_with_an_error_of_the_protocol(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        device = Device(small)
+        async with device.connected(office.serve):
+            await device.join()
+            ref = (await device.work()).manifest
+            await device.wire.send(encode(Fetch(ref.sha256, ref.size + 1)))
+            await device.served()
+        assert device.heard[-1]["code"] == "protocol"
+        assert f"offset {ref.size + 1} of an artifact of {ref.size} bytes" in device.heard[-1]["message"]
+
+    run(main())
+
+
+def test_bytes_of_a_day_are_counted_where_they_flow(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, limits={"bytes_per_day": 10_000})
+        office, traffic = Office(small), Traffic()
+        device = Device(small)
+        async with device.connected(office.serve, traffic):
+            await device.join()
+            assign = await device.work()
+            fetched = 0
+            with contextlib.suppress(ConnectionLost):
+                while fetched < 100:
+                    await device.download(assign.manifest)
+                    traffic.down += assign.manifest.size  # as a socket counts them
+                    fetched += 1
+            assert 10_000 <= fetched * assign.manifest.size <= 10_000 + assign.manifest.size
+            await device.served()
+        later = device.heard[-1]
+        assert (later["type"], later["reason"]) == ("later", "the device has moved as many bytes as it may in a day")
+        assert later["seconds"] == pytest.approx(86_400, abs=10)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        json.dumps({"type": "x" * 65_000}),
+        json.dumps({"type": "later", "seconds": 1, "reason": "", "y" * 60_000: 1}),
+        json.dumps({"type": "evaluated", "evaluation": "e1", "samples": 1, "metrics": {"m" * 60_000: "a"}}),
+        json.dumps({"type": "evaluated", "evaluation": "e1", "samples": 1, "metrics": {"x\n2026 ERROR\x1b[2J": "a"}}),
+        json.dumps({"type": "proof", "mac": "not hexadecimal"}),
+    ],
+)
+def test_what_a_stranger_sends_makes_one_short_line_without_its_control_characters(
+    tmp_path: Path, frame: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        device = Device(small)
+        async with device.connected(office.serve):
+            await device.wire.send(frame)
+            await device.served()
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    (line,) = caplog.messages
+    assert len(line) < 500
+    assert line.isprintable()
+    assert "not hexadecimal" not in line, "a MAC is never logged"

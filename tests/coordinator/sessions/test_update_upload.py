@@ -187,6 +187,37 @@ def test_the_assignment_of_another_device_is_refused_and_stays_open(tmp_path: Pa
     run(main())
 
 
+def test_a_bit_that_flips_on_the_way_costs_one_more_upload_and_not_the_work(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        flipped = bytes([content[0] ^ 1]) + content[1:]
+        fetch = Fetch(Sha256(hashlib.sha256(content).hexdigest()), 0)
+        assert await hand.offer(content) == [fetch]
+        name = hashlib.sha256(content).hexdigest()
+        for _ in range(2):
+            await hand.upload.received(Received(Chunk(name, 0, memoryview(flipped)), True))
+            assert hand.said() == [fetch]
+        assert [type(message) for message in await hand.send(content, 0, len(content))] == [Accepted]
+
+    run(main())
+
+
+def test_what_is_never_what_was_announced_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        name = hashlib.sha256(content).hexdigest()
+        said: list[Message] = []
+        for _ in range(update_upload.MOST_FETCHES):
+            await hand.upload.received(Received(Chunk(name, 0, memoryview(bytes(len(content)))), True))
+            said += hand.said()
+        assert [type(message) for message in said] == [Fetch, Fetch, Rejected]
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [

@@ -25,6 +25,17 @@ def put(artifacts: Artifacts, content: bytes) -> ArtifactRef:
     return ArtifactRef(Sha256(entry.sha256), entry.size)
 
 
+def test_what_a_device_makes_up_takes_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Artifacts(tmp_path)
+    monkeypatch.setattr(downlink, "MOST_BYTES", 100 * downlink.ENTRY_BYTES)
+    (target,) = versions(files, 1)
+    link = Downlink(files)
+    for number in range(20):
+        holds = [hashlib.sha256(f"{number} {each}".encode()).hexdigest() for each in range(64)]
+        link.differences(holds, [target])
+    assert len(link._known) <= 100
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Artifacts:
     return Artifacts(tmp_path)
