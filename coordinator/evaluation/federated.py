@@ -1,8 +1,9 @@
 """
 Federated evaluation: how a version does on the devices' own samples.
 
-A random sample of devices is asked. Of an answer only sums are kept, and of a version with too few
-answers nothing: a single device's metrics would say something about its data.
+A random sample of devices is asked. A result is given out once for each evaluation: when everybody who was asked has
+answered, or when the next evaluation begins, and only if at least ``federated_minimum`` devices answered. Were it given
+out at each answer, the difference of two results would be one device's metrics, which say something about its data.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import random
+import statistics
 from collections.abc import Mapping, Sequence
 
 from mobile_sdk.errors import Refused
@@ -18,13 +20,13 @@ from ..config import EvaluationSection
 from ..merge.contribution import MAX_SAMPLES
 from ..store.records import VersionRecord
 
-__all__ = ["FederatedEvaluation", "FederatedResult"]
+__all__ = ["FederatedEvaluation", "FederatedResult", "trimmed_mean"]
 
 
 @dataclasses.dataclass(frozen=True)
 class FederatedResult:
     """
-    What devices say of a version: means over all their samples.
+    What devices say of a version: trimmed means over their samples, see :func:`trimmed_mean`.
 
     ``by_tier`` has the same per tier, where enough devices of it have answered.
     """
@@ -36,22 +38,59 @@ class FederatedResult:
     by_tier: Mapping[str, Mapping[str, float]]
 
 
-class _Sums:
+# Of the values that devices report, this share is left out at either end before the mean is taken.
+TRIM = 0.1
+
+# A device counts for no more than so many times as many samples as the median device: the count is its own word.
+MOST_SAMPLES = 4.0
+
+# Results that are kept.
+MOST_RESULTS = 1_000
+
+# With fewer values there is nothing to trim.
+LEAST_TO_TRIM = 4
+
+# No metric is larger; beyond, sums would overflow, and infinities are no JSON.
+LARGEST = 1e9
+
+
+class _Answers:
     def __init__(self) -> None:
-        self.devices = 0
-        self.samples = 0
-        self._totals: dict[str, float] = collections.defaultdict(float)
-        self._counts: dict[str, int] = collections.defaultdict(int)
+        self._answers: list[tuple[int, Mapping[str, float]]] = []
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
     def add(self, samples: int, metrics: Mapping[str, float]) -> None:
-        self.devices += 1
-        self.samples += samples
-        for name, value in metrics.items():
-            self._totals[name] += samples * value
-            self._counts[name] += samples  # a device leaves out what is no number
+        self._answers.append((samples, metrics))
 
-    def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._totals.items()}
+    @property
+    def samples(self) -> int:
+        return sum(samples for samples, _ in self._answers)
+
+    def means(self, minimum: int) -> dict[str, float]:
+        """Means of the metrics that at least ``minimum`` devices gave: a device leaves out what is no number."""
+        names = sorted({name for _, metrics in self._answers for name in metrics})
+        given = {name: [(m[name], samples) for samples, m in self._answers if name in m] for name in names}
+        return {name: trimmed_mean(values) for name, values in given.items() if len(values) >= minimum}
+
+
+def trimmed_mean(values: Sequence[tuple[float, int]]) -> float:
+    """
+    The mean of values weighted by samples, of which no single device decides.
+
+    Args:
+        values: pairs of a value and its samples. With four or more, the smallest and the largest ``TRIM`` of them
+            (at least one each) are left out; samples count up to ``MOST_SAMPLES`` times their median.
+
+    """
+    ordered = sorted((min(max(value, -LARGEST), LARGEST), samples) for value, samples in values)
+    if len(ordered) >= LEAST_TO_TRIM:
+        cut = max(int(TRIM * len(ordered)), 1)
+        ordered = ordered[cut:-cut]
+    most = MOST_SAMPLES * statistics.median(samples for _, samples in ordered)
+    weights = [min(samples, most) for _, samples in ordered]
+    return sum(value * weight for (value, _), weight in zip(ordered, weights, strict=True)) / sum(weights)
 
 
 class FederatedEvaluation:
@@ -74,13 +113,14 @@ class FederatedEvaluation:
         self._asked: set[str] = set()
         self._answered: set[str] = set()
         self._open_places = 0
-        self._sums: dict[str, _Sums] = collections.defaultdict(_Sums)
+        self._sums: dict[str, _Answers] = collections.defaultdict(_Answers)
         self.results: list[FederatedResult] = []
 
     def begin(self, version: VersionRecord, connected: Sequence[str]) -> None:
         """There is a new version; where one is due, devices are drawn from those ``connected``, then from who comes."""
         if self._section.federated_devices == 0 or version.version % self._section.federated_every:
             return
+        self._finish()
         self._version = version
         draw = random.Random(f"{self._run} {version.version}")
         count = min(self._section.federated_devices, len(connected))
@@ -111,7 +151,7 @@ class FederatedEvaluation:
         A device has answered.
 
         Returns:
-            What is known of the version by now, if enough devices have answered.
+            The result, if this was the last answer and there are enough.
 
         Raises:
             Refused: if the counts are impossible.
@@ -125,7 +165,9 @@ class FederatedEvaluation:
         known = {name: value for name, value in metrics.items() if name in self._names}
         for key in ("", tier):
             self._sums[key].add(samples, known)
-        return self._result()
+        if len(self._sums[""]) < self._section.federated_devices:
+            return None
+        return self._finish()
 
     def lost(self, device: str) -> None:
         """A device could not evaluate, or has left: another takes its place."""
@@ -136,17 +178,18 @@ class FederatedEvaluation:
     def _is_current(self, evaluation: str) -> bool:
         return self._version is not None and evaluation == f"e{self._version.version:08d}"
 
-    def _result(self) -> FederatedResult | None:
-        everyone, version = self._sums[""], self._version
-        if version is None or everyone.devices < self._section.federated_minimum:
+    def _finish(self) -> FederatedResult | None:
+        """Give the result out, if there are enough answers; nothing more is added to it."""
+        everyone, version, minimum = self._sums[""], self._version, self._section.federated_minimum
+        self._version = None
+        if version is None or len(everyone) < minimum:
             return None
         tiers = {
-            name: sums.means()
-            for name, sums in sorted(self._sums.items())
-            if name and sums.devices >= self._section.federated_minimum
+            name: answers.means(minimum)
+            for name, answers in sorted(self._sums.items())
+            if name and len(answers) >= minimum and not 0 < len(everyone) - len(answers) < minimum
         }
-        result = FederatedResult(version.version, everyone.devices, everyone.samples, everyone.means(), tiers)
-        if self.results and self.results[-1].version == version.version:
-            self.results.pop()
+        result = FederatedResult(version.version, len(everyone), everyone.samples, everyone.means(minimum), tiers)
         self.results.append(result)
+        del self.results[:-MOST_RESULTS]
         return result

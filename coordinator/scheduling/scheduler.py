@@ -28,8 +28,8 @@ LONGEST_RETRY_SECONDS = 3_600.0
 # A device whose task does not come back waits for its next chance, for no longer than this.
 LONGEST_PENALTY_SECONDS = 86_400.0
 
-# After the first loss a device waits for ``PENALTY`` times as long as it had held its place, after each further one in a
-# row ``GROWTH`` times longer. What it hands in, however late, wipes its losses out.
+# After the first loss a device waits for ``PENALTY`` times as long as it had held its place, after each further one in
+# a row ``GROWTH`` times longer. What it hands in, however late, wipes its losses out.
 PENALTY = 4.0
 GROWTH = 16.0
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coordinator.config import EvaluationSection
-from coordinator.evaluation.federated import FederatedEvaluation
+from coordinator.evaluation.federated import FederatedEvaluation, trimmed_mean
 from coordinator.store.records import VersionRecord
 from mobile_sdk.errors import Refused
 
@@ -47,25 +47,52 @@ def test_who_comes_later_fills_the_sample() -> None:
     assert asked == ["d0", "d1", "d2", "d3"]
 
 
-def test_answers_are_weighed_by_samples_and_kept_only_when_there_are_enough() -> None:
+def test_a_result_is_given_out_once_when_everybody_has_answered() -> None:
     federated = begun()
     asked = [device for device in FLEET if federated.wants(device)]
     results = []
     for number, device in enumerate(asked):
         federated.ask(device)
         accuracy = {"accuracy": number / 10, "loss": 1.0, "spying": 1.0}
-        results.append(federated.answer(device, "e00000005", "small" if number else "large", number + 1, accuracy))
-    assert results[:2] == [None, None]
+        results.append(federated.answer(device, "e00000005", "small", number + 1, accuracy))
+    assert results[:3] == [None, None, None], "three would do, but then the fourth were a subtraction away"
     last = results[-1]
     assert last is not None
     assert (last.version, last.devices, last.samples) == (5, 4, 10)
-    assert last.metrics == pytest.approx({"accuracy": (0 * 1 + 0.1 * 2 + 0.2 * 3 + 0.3 * 4) / 10, "loss": 1.0})
-    assert set(last.by_tier) == {"small"}  # one large device alone is not shown
+    assert last.metrics == pytest.approx({"accuracy": (0.1 * 2 + 0.2 * 3) / 5, "loss": 1.0}), "without both ends"
     assert federated.results == [last]
+    assert not any(federated.wants(device) for device in FLEET)
+
+
+def test_enough_answers_are_given_out_when_the_next_evaluation_begins_and_too_few_never() -> None:
+    for count, kept in ((3, 1), (2, 0)):
+        federated = begun()
+        for device in [device for device in FLEET if federated.wants(device)][:count]:
+            federated.ask(device)
+            assert federated.answer(device, "e00000005", "small", 1, {"accuracy": 0.5}) is None
+        federated.begin(VersionRecord(10, 9, (), {}, 0.0), FLEET)
+        assert [(r.version, r.devices) for r in federated.results] == [(5, count)] * kept
+
+
+def test_a_tier_is_not_shown_where_it_tells_of_the_few_others() -> None:
+    federated = begun(federated_devices=4, federated_minimum=3)
+    for number, device in enumerate([device for device in FLEET if federated.wants(device)]):
+        federated.ask(device)
+        federated.answer(device, "e00000005", "small" if number else "large", 1, {"accuracy": 0.5})
+    (result,) = federated.results
+    assert result.by_tier == {}, "everybody less the small ones would be the one large device"
+
+
+def test_no_device_moves_a_result_far_whatever_it_says() -> None:
+    honest = [(0.8 + 0.01 * number, 100) for number in range(7)]
+    for lie in ((1e301, 100_000_000), (-1e301, 1), (0.0, 100_000_000)):
+        mean = trimmed_mean([*honest, lie])
+        assert 0.8 <= mean <= 0.86
+    assert abs(trimmed_mean([(1e301, 10**8), (0.5, 1)])) <= 1e9, "what two say is bounded, and JSON"
 
 
 def test_an_answer_that_nobody_asked_for_or_that_comes_twice_changes_nothing() -> None:
-    federated = begun(federated_minimum=1)
+    federated = begun(federated_minimum=1, federated_devices=1)
     (first, *_) = [device for device in FLEET if federated.wants(device)]
     federated.ask(first)
     assert federated.answer("stranger", "e00000005", "small", 5, {"accuracy": 1.0}) is None
