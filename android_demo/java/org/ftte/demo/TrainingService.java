@@ -150,7 +150,7 @@ public class TrainingService extends PythonService {
   private void finish() {
     locks.release();
     if (visit != null) {
-      visit.done(true);
+      visit.done(false); // the job is periodic: the next visit follows by itself
       visit = null;
     }
     if (foreground) {

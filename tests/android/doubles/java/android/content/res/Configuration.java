@@ -1,0 +1,9 @@
+package android.content.res;
+
+import android.os.LocaleList;
+
+public class Configuration {
+  public LocaleList getLocales() {
+    return new LocaleList();
+  }
+}

@@ -1,0 +1,4 @@
+package org.kivy.android;
+
+/** Named by the notification alone. */
+public class PythonActivity {}
