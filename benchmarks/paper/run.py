@@ -27,6 +27,7 @@ from benchmarks.paper.report import (
     figures,
     final_accuracy,
     gains,
+    gains_figure,
     grid_markdown,
     markdown,
     target_of,
@@ -169,6 +170,8 @@ def _report(
         f"CIFAR-10, {size['devices']} devices, {paper.section['stragglers']:.0%} stragglers, "
         f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
     )
+    if not quick:
+        gains_figure(gain, FIGURES / "gains.png", note)
     figures(headline, table, report["curve"], target, FIGURES / f"{name}.png", note)
     if markdown_file is not None:
         _replace(markdown_file, "paper", markdown(table, target))

@@ -1,4 +1,4 @@
-"""The admin API's paths; ``docs/how-to/operate.md`` lists them."""
+"""The admin API's paths; ``docs/reference/admin-api.md`` lists them."""
 
 from __future__ import annotations
 
