@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +13,7 @@ from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.sizes import parse_bytes
 from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, TrainingSettings
 
+from .config_errors import explain, read_toml
 from .errors import ConfigError
 
 __all__ = ["Config", "load_config", "parse_config", "run_files", "shared_server"]
@@ -375,21 +374,19 @@ class Config(_Section):
     tracking: TrackingSection = TrackingSection()
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     Read a run file; relative paths in it start at its folder.
+
+    Args:
+        path: the file.
+        overrides: ``section.key=value``, in place of what the file has.
 
     Raises:
         ConfigError: naming file, key, value and remedy.
 
     """
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read the run file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(data, path.parent, str(path))
+    return parse_config(read_toml(path, "run file", overrides), path.parent, str(path))
 
 
 def run_files(paths: Sequence[Path]) -> list[Path]:
@@ -417,12 +414,7 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        words = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            words = f"there is no such key{_suggestion(first['loc'])}"
-        raise ConfigError(f"{name}: {where}: {words}") from error
+        raise ConfigError(f"{name}: {explain(error, Config)}") from error
     server = config.server.model_copy(
         update={
             key: folder / value
@@ -457,17 +449,3 @@ def shared_server(configs: Sequence[Config]) -> ServerSection:
             "the run files have different [server] tables: write it into one of them, or the same into all"
         )
     return given[0] if given else ServerSection()
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    """What may have been meant by a key that is not known."""
-    section: Any = Config
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        section = None if field is None else field.annotation
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return ""
-    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; {location[-2] if len(location) > 1 else 'a run file'} has {', '.join(section.model_fields)}"

@@ -13,12 +13,36 @@ from urllib.parse import quote, urlsplit
 from mobile_sdk.system.users import user_name
 
 from ..errors import CoordinatorError
-from .files import OPERATOR_HEADER, SOCKET_FILE, TOKEN_FILE, URL_FILE
+from .files import ADMIN_FOLDER, OPERATOR_HEADER, SOCKET_FILE, TOKEN_FILE, URL_FILE
 
-__all__ = ["AdminClient"]
+__all__ = ["AdminClient", "find_admin_folder"]
 
 # Planning a new run's programs takes minutes for a large model; everything else, seconds.
 TIMEOUT_SECONDS = 3_600.0
+
+
+def find_admin_folder(here: Path) -> Path:
+    """
+    The admin folder where none is named: ``FTTE_ADMIN`` of the environment, else a ``.ftte`` that is in use.
+
+    ``.ftte`` is looked for in ``here``, in the folders in it, and in those around it: it lies beside its run file.
+
+    Raises:
+        CoordinatorError: if there are several.
+
+    """
+    if "FTTE_ADMIN" in os.environ:
+        return Path(os.environ["FTTE_ADMIN"])
+    own = here / ADMIN_FOLDER
+    if (own / TOKEN_FILE).exists():
+        return own
+    below = [folder for folder in sorted(here.glob(f"*/{ADMIN_FOLDER}")) if (folder / TOKEN_FILE).exists()]
+    if len(below) > 1:
+        raise CoordinatorError(
+            f"several coordinators run below {here}: name one with --admin: {', '.join(map(str, below))}"
+        )
+    above = (folder / ADMIN_FOLDER for folder in here.parents)
+    return next((folder for folder in (*below, *above) if (folder / TOKEN_FILE).exists()), own)
 
 
 class AdminClient:

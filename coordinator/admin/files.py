@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["LOCK_FILE", "OPERATOR_HEADER", "SOCKET_FILE", "TOKEN_FILE", "URL_FILE"]
+__all__ = ["ADMIN_FOLDER", "LOCK_FILE", "OPERATOR_HEADER", "SOCKET_FILE", "TOKEN_FILE", "URL_FILE"]
 
+# What it is called unless a run file says otherwise.
+ADMIN_FOLDER = ".ftte"
 TOKEN_FILE = "admin.token"
 # Held by the coordinator that answers here.
 LOCK_FILE = "admin.lock"

@@ -24,13 +24,13 @@ from ..store.sqlite import SqliteStore
 __all__ = ["examine"]
 
 
-def examine(files: Sequence[Path]) -> list[Finding]:
+def examine(files: Sequence[Path], overrides: Sequence[str] = ()) -> list[Finding]:
     """Check run files, their state directories and this machine."""
     findings: list[Finding] = []
     configs: dict[Path, Config] = {}
     for file in run_files(files):
         try:
-            configs[file] = load_config(file)
+            configs[file] = load_config(file, overrides)
         except FtteError as error:
             findings.append(Finding("error", str(error)))
     findings += check_together(configs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,14 +20,35 @@ from mobile_sdk.version import __version__
 from .backup import add_backup_commands
 from .logs import configure_logging
 from .operate import add_operating_commands
+from .parsing import Parser, add_set_option, group_commands
 from .serve import add_serving_commands
 from .simulate import add_simulate_command
 
 __all__ = ["main"]
 
 
+# Every command is in one of these.
+GROUPS = {
+    "Start here": ("demo", "doctor"),
+    "Prepare a run": ("export", "plan", "simulate", "certificate"),
+    "Serve runs": ("serve", "runs", "invite", "tokens", "devices"),
+    "Look and decide": ("versions", "rollback", "export-model", "audit", "metrics"),
+    "Keep safe": ("backup", "restore", "rotate-key"),
+}
+# As if SIGPIPE had ended the process: whoever read the output has gone.
+CLOSED_PIPE = 141
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0 on success, 1 on an error, 2 on wrong usage, 130 when interrupted."""
+    """
+    Entry point.
+
+    Returns:
+        The exit code: 0 on success (and when ``serve`` is ended by SIGTERM), 1 on an error, 2 on wrong usage, 130 when
+        interrupted, 141 when the reader of the output has gone. Errors are one line on standard error; with ``--json``
+        it is a JSON object with the key ``error``.
+
+    """
     options = _parser().parse_args(arguments)
     # Tasks are looked up like the modules of `python -m`: from the folder where the user is.
     sys.path.insert(0, str(Path.cwd()))
@@ -33,23 +56,41 @@ def main(arguments: list[str] | None = None) -> int:
     configure_logging(console, verbose=options.verbose, as_json=getattr(options, "json_logs", False))
     try:
         code: int = options.handler(options, console)
+        sys.stdout.flush()
     except FtteError as error:
-        console.print(f"ftte: {error}", style="red", highlight=False, markup=False)
+        if getattr(options, "json", False):
+            print(json.dumps({"error": str(error)}), file=sys.stderr)
+        else:
+            errors = Console(stderr=True)
+            errors.print(f"ftte: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered must not raise again
+        return CLOSED_PIPE
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ftte", description="Federated Tiny Training Engine.")
+    parser = Parser(
+        prog="ftte",
+        description="Federated Tiny Training Engine: phones, watches and sensors learn one model together.\n\n"
+        "  ftte demo                 see it: a coordinator and eight devices on this machine\n"
+        "  ftte serve RUN.toml       coordinate a run",
+        usage="ftte [--version] [--verbose] COMMAND ...",
+    )
     parser.add_argument("--version", action="version", version=f"ftte {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log what goes on")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(
+        required=True, metavar="COMMAND", parser_class=Parser, prog="ftte", help=argparse.SUPPRESS
+    )
     add_serving_commands(commands)
     add_operating_commands(commands)
     doctor = commands.add_parser("doctor", help="check run files, their state and this machine")
     doctor.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder of them")
+    add_set_option(doctor)
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     doctor.set_defaults(handler=_doctor)
     show_demo = commands.add_parser("demo", help="a coordinator and eight devices on this machine")
     show_demo.add_argument("--out", type=Path, default=Path("ftte-demo"), metavar="DIR", help="default: ftte-demo")
@@ -58,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     add_simulate_command(commands)
     add_backup_commands(commands)
     add_plan_command(commands)
+    for action in commands._choices_actions:
+        described = commands.choices[action.dest]
+        words = action.help or ""
+        described.description = described.description or f"{words[:1].upper()}{words[1:]}."
+    group_commands(parser, commands, GROUPS)
     return parser
 
 
@@ -65,8 +111,10 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     from .doctor import examine
 
     styles = {"ok": "green", "warning": "yellow", "error": "red"}
-    findings = examine(options.files)
-    for level, sentence in findings:
+    findings = examine(options.files, options.set)
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    for level, sentence in () if options.json else findings:
         console.print(Text.assemble((f"{level:8}", styles[level]), sentence), soft_wrap=True)
     return int(any(finding.level == "error" for finding in findings))
 

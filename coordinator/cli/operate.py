@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import segno
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
-from ..admin.client import AdminClient
+from ..admin.client import AdminClient, find_admin_folder
 from ..errors import CoordinatorError
+from .tables import Columns, print_rows
 
 __all__ = ["add_operating_commands"]
 
@@ -91,12 +90,15 @@ def _command(commands: Any, name: str, words: str, handler: Handler) -> argparse
     parser.add_argument(
         "--admin",
         type=Path,
-        default=Path(os.environ.get("FTTE_ADMIN", ".ftte")),
         metavar="DIR",
-        help="the coordinator's admin folder (default: FTTE_ADMIN of the environment, or .ftte)",
+        help="the coordinator's admin folder (default: FTTE_ADMIN of the environment, or a .ftte here, below or above)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(handler=lambda options, console: handler(options, console, AdminClient(options.admin)))
+    parser.set_defaults(
+        handler=lambda options, console: handler(
+            options, console, AdminClient(options.admin or find_admin_folder(Path.cwd()))
+        )
+    )
     return parser
 
 
@@ -117,10 +119,9 @@ def _token_options(parser: argparse.ArgumentParser) -> None:
 def _uses(text: str) -> int | None:
     if text == "any":
         return None
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1, or 'any'")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of devices; give at least 1, or 'any'")
+    return int(text)
 
 
 def _duration(text: str) -> float:
@@ -146,19 +147,20 @@ def _needed(value: str | None, what: str) -> str:
     return value
 
 
-def _show(options: argparse.Namespace, console: Console, data: Any, table: Callable[[], Table]) -> int:
+def _show(
+    options: argparse.Namespace, console: Console, data: Any, rows: Sequence[Mapping[str, Any]], columns: Columns
+) -> int:
     if options.json:
         print(json.dumps(data, indent=2))
     else:
-        console.print(table())
+        print_rows(console, rows, columns)
     return 0
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Mapping[str, Any]], str]]) -> Table:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(value(row)) for value in columns.values()))  # data is no markup
-    return table
+def _say(options: argparse.Namespace, words: str, **data: Any) -> int:
+    """What was done: in words, or as JSON."""
+    print(json.dumps(data, indent=2) if options.json else words)
+    return 0
 
 
 def _time(at: float | None) -> str:
@@ -168,6 +170,10 @@ def _time(at: float | None) -> str:
         return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):  # beyond the year 9999
         return "never"
+
+
+def _is_past(at: float | None) -> bool:
+    return at is not None and at < datetime.datetime.now().timestamp()
 
 
 def _runs(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
@@ -184,8 +190,9 @@ def _runs(options: argparse.Namespace, console: Console, client: AdminClient) ->
             "devices": lambda r: f"{r['connected']} of {r['devices']}",
             "working": lambda r: str(r["working"]),
             "waiting": lambda r: str(r["waiting"]),
+            "": lambda r: "; ".join(filter(None, (r["waits_for"] and f"waits for {r['waits_for']}", r["notice"]))),
         }
-        return _show(options, console, data, lambda: _table(data["runs"], columns))
+        return _show(options, console, data, data["runs"], columns)
     if options.action == "create":
         file = _needed(options.target, "run file")
         run = client.post("runs", file=str(Path(file).absolute()))
@@ -214,7 +221,7 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "down": lambda d: format_bytes(d["bytes_down"]),
             "last seen": lambda d: _time(d["last_seen"]),
         }
-        return _show(options, console, data, lambda: _table(data, columns))
+        return _show(options, console, data, data, columns)
     if options.action == "classes":
         classes = client.get("runs", run)["classes"]
         columns = {
@@ -225,14 +232,15 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "failures": lambda c: str(c["failures"]),
             "on their own data": lambda c: format_metrics(c["metrics"]),
         }
-        return _show(options, console, classes, lambda: _table(classes, columns))
+        return _show(options, console, classes, classes, columns)
     device = _needed(options.device, "device")
     if options.action == "revoke":
         client.post("runs", run, "devices", device, "revoke")
-        print(f"{device} is revoked")
+        return _say(options, f"{device} is revoked", device=device, revoked=True)
     else:
         stopped = client.delete("runs", run, "devices", device)["stopped_updates"]
-        print(f"{device} and what was known of it are gone; {stopped} of its updates were stopped")
+        words = f"{device} and what was known of it are gone; {stopped} of its updates were stopped"
+        return _say(options, words, device=device, withdrawn=True, stopped_updates=stopped)
     return 0
 
 
@@ -245,18 +253,17 @@ def _tokens(options: argparse.Namespace, console: Console, client: AdminClient) 
     if options.action == "revoke":
         token = _needed(options.token, "token's id")
         client.delete("runs", run, "tokens", token)
-        print(f"nobody enrols with the token {token} any more")
-        return 0
+        return _say(options, f"nobody enrols with the token {token} any more", token=token, revoked=True)
     data = client.get("runs", run, "tokens")
     columns = {
         "id": lambda t: t["id"],
         "uses left": lambda t: "any" if t["uses_left"] is None else str(t["uses_left"]),
         "made": lambda t: _time(t["created_at"]),
-        "good until": lambda t: _time(t["expires_at"]),
+        "good until": lambda t: _time(t["expires_at"]) + (" (expired)" if _is_past(t["expires_at"]) else ""),
         "revoked": lambda t: _time(t["revoked_at"]),
         "note": lambda t: t["note"],
     }
-    return _show(options, console, data, lambda: _table(data, columns))
+    return _show(options, console, data, data, columns)
 
 
 def _invite(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
@@ -270,8 +277,10 @@ def _invite(options: argparse.Namespace, console: Console, client: AdminClient) 
         code.save(str(options.svg), scale=4)
     if not options.no_qr:
         code.terminal(compact=True)
-    # One line, whatever the terminal's width: it is copied.
+    # One line, whatever the terminal's width: it is copied. A shell would take some of its characters for its own.
     print(made["link"])
+    if not options.no_qr:
+        print(f"on a computer: ftte-device join {shlex.quote(made['link'])} --data MODULE:CALLABLE")
     return 0
 
 
@@ -292,7 +301,7 @@ def _versions(options: argparse.Namespace, console: Console, client: AdminClient
         "metrics": lambda v: format_metrics(v["metrics"]),
         "": remarks,
     }
-    return _show(options, console, data, lambda: _table(data, columns))
+    return _show(options, console, data, data, columns)
 
 
 def _rollback(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
@@ -315,14 +324,14 @@ def _export(options: argparse.Namespace, console: Console, client: AdminClient) 
         with console.status(f"making {options.out} ..."):
             content = convert(client.get("runs", run)["task"], content)
     write_durably(options.out, content)
-    print(f"version {number} is in {options.out} ({format_bytes(len(content))})")
-    return 0
+    words = f"version {number} is in {options.out} ({format_bytes(len(content))})"
+    return _say(options, words, version=number, file=str(options.out), bytes=len(content))
 
 
 def _rotate(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
     key = client.post("runs", _only(options, client), "rotate-key")["key"]
-    print(f"the run's key is {key} now; devices that pin an earlier one follow, new ones pin this one")
-    return 0
+    words = f"the run's key is {key} now; devices that pin an earlier one follow, new ones pin this one"
+    return _say(options, words, key=key)
 
 
 def _audit(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
@@ -335,9 +344,21 @@ def _audit(options: argparse.Namespace, console: Console, client: AdminClient) -
         "to": lambda e: e["subject"],
         "details": lambda e: ", ".join(f"{name} {value}" for name, value in e["details"].items()),
     }
-    return _show(options, console, data, lambda: _table(data, columns))
+    return _show(options, console, data, data, columns)
 
 
 def _metrics(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
-    print(client.text("metrics"), end="")
+    text = client.text("metrics")
+    print(json.dumps(_samples(text), indent=2) if options.json else text, end="\n" if options.json else "")
     return 0
+
+
+def _samples(text: str) -> list[dict[str, Any]]:
+    """Prometheus' text as JSON values: a name, labels and a value for each line that has one."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return [
+        {"name": sample.name, "labels": sample.labels, "value": sample.value}
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    ]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import dataclasses
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mobile_sdk.system.signals import call_when_told_to_end
+
+from .parsing import add_set_option
 
 if TYPE_CHECKING:
     from ..app import App
@@ -26,6 +32,7 @@ def add_serving_commands(commands: Any) -> None:
     serve.add_argument(
         "files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder: every .toml file in it"
     )
+    add_set_option(serve)
     serve.add_argument("--stay", action="store_true", help="go on when all runs have ended: they tell devices so")
     serve.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
     serve.set_defaults(handler=_serve)
@@ -44,18 +51,31 @@ def _serve(options: argparse.Namespace, console: Console) -> int:
     from ..config import load_config, run_files
     from .event_loop import run
 
-    configs = {file: load_config(file) for file in run_files(options.files)}
+    configs = {file: load_config(file, options.set) for file in run_files(options.files)}
     for warning in raise_first_error(check_before_serving(configs)):
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    return run(_until_ended(list(configs.values()), console, stay=options.stay))
+    ended = Ended()
+    try:
+        return run(_until_ended(list(configs.values()), console, ended, stay=options.stay))
+    except asyncio.CancelledError:
+        if ended.by == signal.SIGTERM:  # asked to end by whoever supervises it: that is no failure
+            return 0
+        raise
 
 
-async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -> int:
+@dataclasses.dataclass
+class Ended:
+    """The signal that has ended the process, if one has."""
+
+    by: int | None = None
+
+
+async def _until_ended(configs: list[Config], console: Console, ended: Ended, *, stay: bool) -> int:
     from ..app import open_app
 
     task = asyncio.current_task()
     if task is not None:
-        call_when_told_to_end(asyncio.get_running_loop(), _stop_once(task))
+        _end_when_told(task, ended)
     async with open_app(configs, console) as server:
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public
@@ -63,6 +83,9 @@ async def _until_ended(configs: list[Config], console: Console, *, stay: bool) -
             console.print(f"The run {run} waits for devices on {server.url}. Join it with", highlight=False)
             join = f"ftte-device join {server.url} --run {run} --key {key}{token} --data MODULE:CALLABLE"
             console.print(f"  {join}", highlight=False, soft_wrap=True)
+        if server.service.section.needs_token:
+            console.print("`ftte invite` gives a link with a token, for one device or many.", highlight=False)
+        console.print(f"Operate with `ftte runs` and the like; admin folder {configs[0].admin.folder}", highlight=False)
         try:
             await _serve_until(server, console, stay)
         except asyncio.CancelledError:
@@ -88,17 +111,19 @@ async def _serve_until(server: App, console: Console, stay: bool) -> None:
         console.print(f"summary and weights are in {running.config.run.state}", highlight=False)
 
 
-def _stop_once(task: asyncio.Task[Any]) -> Any:
+def _end_when_told(task: asyncio.Task[Any], ended: Ended) -> None:
     """The first signal drains, and further ones do not cut that short: it is bounded by drain_seconds."""
-    stopping = False
 
-    def stop() -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
+    def stop(by: int = signal.SIGINT) -> None:
+        if ended.by is None:
+            ended.by = by
             task.cancel()
 
-    return stop
+    loop = asyncio.get_running_loop()
+    call_when_told_to_end(loop, stop)
+    if sys.platform != "win32":
+        with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
+            loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM)
 
 
 def _certificate(options: argparse.Namespace, console: Console) -> int:

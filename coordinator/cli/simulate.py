@@ -18,6 +18,7 @@ from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..errors import ConfigError
+from .parsing import add_set_option
 
 __all__ = ["add_simulate_command"]
 
@@ -26,6 +27,7 @@ def add_simulate_command(commands: Any) -> None:
     """Add the command to ``ftte``'s."""
     parser = commands.add_parser("simulate", help="predict how a run will go: real training, virtual time")
     parser.add_argument("file", type=Path, metavar="SCENARIO.toml", help="the scenario: a run file and its fleet")
+    add_set_option(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON (default: print it only)")
     parser.add_argument("--seed", type=int, metavar="N", help="instead of the scenario's")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that train (default: one per processor)")
@@ -48,7 +50,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
 
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"--workers is {options.workers}; it must be at least 0")
-    scenario = load_scenario(options.file)
+    scenario = load_scenario(options.file, options.set)
     if options.seed is not None:
         if options.seed < 0:
             raise ConfigError(f"--seed is {options.seed}; it must be at least 0")

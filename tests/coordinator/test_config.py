@@ -39,7 +39,7 @@ def test_the_defaults_serve_this_machine_alone() -> None:
         ({"budgets": {"small": "0KB"}}, r"budgets\.small"),
         ({"run": {"name": "../x", "task": "a:b"}}, r"run\.name"),
         ({"run": {"name": "digits", "task": "no-colon"}}, r"run\.task"),
-        ({"run": {"name": "digits"}}, r"run\.task: Field required"),
+        ({"run": {"name": "digits"}}, r"run\.task: it is missing"),
         ({"merge": {"bufer": 3}}, r"merge\.bufer: there is no such key; did you mean 'buffer'\?"),
         ({"merge": {"staleness": {"exponnt": 3}}}, r"did you mean 'exponent'\?"),
         ({"sever": {"port": 3}}, r"sever: there is no such key; did you mean 'server'\?"),

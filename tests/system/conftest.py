@@ -229,7 +229,7 @@ class Operator:
             check=False,
         )
         assert result.returncode == code, result.stdout + result.stderr
-        return result.stdout
+        return result.stdout if code == 0 else result.stderr
 
     def json(self, *command: str) -> Any:
         """What a command prints as JSON."""

@@ -7,7 +7,7 @@ operator adds these sections to the file that ``ftte serve`` takes, and sees wha
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from ...config import Config, Size, parse_config
+from ...config_errors import explain, read_toml
 from ...errors import ConfigError
 
 __all__ = [
@@ -199,21 +200,19 @@ class Scenario(BaseModel):
         return parse_config(run, folder, "the scenario")
 
 
-def load_scenario(path: Path) -> Scenario:
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     """
     Read a scenario file.
+
+    Args:
+        path: the file.
+        overrides: ``section.key=value``, in place of what the file has.
 
     Raises:
         ConfigError: naming file, key, value and remedy.
 
     """
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read the scenario {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_scenario(data, path.parent, str(path))
+    return parse_scenario(read_toml(path, "scenario", overrides), path.parent, str(path))
 
 
 def parse_scenario(data: dict[str, Any], folder: Path, name: str = "the scenario") -> Scenario:
@@ -228,9 +227,7 @@ def parse_scenario(data: dict[str, Any], folder: Path, name: str = "the scenario
     try:
         world = _World.model_validate({key: value for key, value in data.items() if key in sections})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(f"{name}: {explain(error, _World)}") from error
     stragglers = world.stragglers
     if stragglers.trace is not None:
         stragglers = stragglers.model_copy(update={"trace": folder / stragglers.trace})

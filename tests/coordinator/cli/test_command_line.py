@@ -1,0 +1,117 @@
+"""What every command has in common: help, mistakes, errors, JSON, and an output that somebody closes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coordinator.cli.main import GROUPS, main
+
+FTTE = Path(sys.executable).with_name("ftte")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """A command in a folder of its own; exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FTTE_ADMIN", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = main(list(arguments))
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_help_says_where_to_start_and_lists_every_command_once(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert out.index("Start here") < out.index("  doctor ") < out.index("Serve runs") < out.index("serve  ")
+    for names in GROUPS.values():
+        for name in names:
+            assert out.count(f"\n  {name} ") == 1, name
+
+
+@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+def test_every_command_describes_itself(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    usage, _, rest = out.partition("\n\n")
+    assert usage.startswith(f"usage: ftte {command}")
+    assert rest.partition("\n\n")[0].strip().endswith("."), "a sentence"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["srve"], "ftte: there is no command 'srve'; did you mean 'serve'? (see ftte --help)"),
+        (
+            ["invite", "--uses", "many"],
+            "ftte invite: --uses: 'many' is no number of devices; give at least 1, or 'any'",
+        ),
+        (["invite", "--valid", "long"], "ftte invite: --valid: 'long' is no time; write it like 90m, 12h or 7d"),
+        (["rollback", "last"], "ftte rollback: VERSION: 'last' is no whole number"),
+        (["doctor"], "ftte doctor: give RUN.toml"),
+        (["runs", "stop"], "ftte runs: there is no action 'stop'; "),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence_on_standard_error(run: Run, arguments: list[str], words: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(words)
+    assert err.count("\n") == 1
+
+
+def test_errors_go_to_standard_error_in_one_line_and_as_json_where_that_was_asked_for(run: Run) -> None:
+    code, out, err = run("runs")
+    assert (code, out) == (1, "")
+    assert err.startswith("ftte: no coordinator runs with the admin folder ")
+    assert err.count("\n") == 1
+    code, out, err = run("runs", "--json")
+    assert (code, out) == (1, "")
+    assert list(json.loads(err)) == ["error"]
+
+
+def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("name = gait\n")
+    command = f"'{FTTE}' doctor --json run.toml; echo code $? >&2"
+    result = subprocess.run(
+        ["bash", "-c", f"({command}) | true"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+
+
+def test_the_admin_folder_is_found_here_below_and_above(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coordinator.admin.client import find_admin_folder
+    from coordinator.admin.files import TOKEN_FILE
+    from coordinator.errors import CoordinatorError
+
+    def used(folder: Path) -> Path:
+        (folder / ".ftte").mkdir(parents=True)
+        (folder / ".ftte" / TOKEN_FILE).write_text("token")
+        return folder / ".ftte"
+
+    assert find_admin_folder(tmp_path) == tmp_path / ".ftte"
+    below = used(tmp_path / "two")
+    (tmp_path / "left" / ".ftte").mkdir(parents=True)  # of a coordinator that has ended
+    assert find_admin_folder(tmp_path) == below
+    assert find_admin_folder(tmp_path / "two" / "deeper") == below
+    other = used(tmp_path / "three")
+    with pytest.raises(CoordinatorError, match=r"several coordinators run below .*three.*two"):
+        find_admin_folder(tmp_path)
+    here = used(tmp_path)
+    assert find_admin_folder(tmp_path) == here
+    monkeypatch.setenv("FTTE_ADMIN", str(other))
+    assert find_admin_folder(tmp_path) == other
