@@ -56,3 +56,7 @@ def __getattr__(name: str) -> Any:
     if name == "events":
         return importlib.import_module(".events", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,6 +29,7 @@ from .events import (
     Paused,
     Postponed,
     RunFinished,
+    SamplesSkipped,
     Training,
     UpdateAccepted,
     UpdateRejected,
@@ -215,6 +216,8 @@ class _Printer:
                 return f"paused: {event.reason}"
             case UpdateRejected():
                 return f"{event.assignment}: refused: {event.reason}"
+            case SamplesSkipped():
+                return f"{len(event.indices)} of {event.used + len(event.indices)} samples are left out: {event.reason}"
             case Declined():
                 return f"{event.assignment}: given back: {event.reason}"
             case Announced():

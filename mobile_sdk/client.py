@@ -39,6 +39,7 @@ from .participation.visit import ComeBack, Listener, Visit
 from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
 from .policy.rules import Policy
 from .protocol.device_session import DeviceSession
+from .sizes import parse_bytes
 from .storage.device_storage import DeviceStorage
 
 __all__ = ["Client", "arguments_of"]
@@ -59,7 +60,7 @@ class Client:
         token: the operator's enrolment token, where one is needed.
         held_out: samples that are never trained on, in the same forms as ``dataset``: what the personal model is judged
             by, where the task has local parameters; without them it is judged by the samples that it is trained on.
-        budget: bytes of memory that training may take; 0 for no limit.
+        budget: memory that training may take, in bytes or like ``"2MB"``; 0 for no limit.
         transport: how ``url`` is reached and which certificate is trusted: proxies, authorities of your own.
         policy: when the device may connect and train; by default always, but on Android as
             :meth:`~mobile_sdk.policy.rules.Policy.for_phones` says (``Policy()`` allows it always there, too).
@@ -67,7 +68,7 @@ class Client:
         surroundings: what the simulator replaces: time, threads, chance; and what tells the device's conditions.
 
     Raises:
-        ValueError: if ``url`` or ``key`` is malformed.
+        ValueError: if ``url``, ``key`` or ``budget`` is malformed.
         DataError: if ``dataset`` is nothing that can be trained on.
         ProgramError: if the engine is ``"android"`` and its Java class cannot be found.
         StorageError: if the folder is in use, damaged, or of another run.
@@ -85,7 +86,7 @@ class Client:
         name: str = "",
         token: str = "",
         held_out: Any = None,
-        budget: int = 0,
+        budget: int | str = 0,
         transport: Transport | None = None,
         policy: Policy | None = None,
         engine: str = "native",
@@ -115,7 +116,7 @@ class Client:
             pinned=key,
             dataset=self._dataset,
             held_out=held_out,
-            budget=budget,
+            budget=parse_bytes(budget) if budget else 0,
             engine=engine,
             storage=self._storage,
             model=self._model,
@@ -231,7 +232,8 @@ class Client:
             Refused: if the coordinator will not have this device, and why.
             ProgramRejected: if it sent a program that is not the run's own.
             ProgramError: if a program cannot run on this device.
-            DataError: if the dataset breaks the task's input contract.
+            DataError: if no sample of the dataset keeps the task's input contract, and the dataset cannot grow. Of
+                samples that break it among others, :class:`~mobile_sdk.events.SamplesSkipped` tells.
 
         """
         waits = delays(self._rng)

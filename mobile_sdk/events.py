@@ -12,6 +12,7 @@ __all__ = [
     "Connected",
     "Cost",
     "Declined",
+    "SamplesSkipped",
     "Disconnected",
     "Downloading",
     "Evaluating",
@@ -136,6 +137,19 @@ class Personal:
 
 
 @dataclasses.dataclass(frozen=True)
+class SamplesSkipped:
+    """
+    Samples at ``indices`` of the dataset break the task's contract and are left out of training.
+
+    ``used`` are left; ``reason`` says what is wrong with the first. Told once for the same samples.
+    """
+
+    indices: tuple[int, ...]
+    used: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Declined:
     """What was assigned could not be trained here."""
 
@@ -212,6 +226,7 @@ Event = (
     | Training
     | Personal
     | Declined
+    | SamplesSkipped
     | Uploading
     | UpdateAccepted
     | UpdateRejected

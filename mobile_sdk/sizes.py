@@ -19,6 +19,8 @@ def parse_bytes(text: str | int) -> int:
 
     """
     match = _SIZE.fullmatch(str(text))
+    if match is not None and match[2] in ("Kb", "Mb", "Gb"):
+        raise ValueError(f"{text!r} would be bits: write {match[1]} {match[2].upper()} for bytes")
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write it like 400KB, 2MB or 1.5MiB")
     count = round(float(match[1]) * _UNITS[match[2].upper()])

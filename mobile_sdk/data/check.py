@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..manifest import InputContract
 from .base import Dataset
 
-__all__ = ["check"]
+__all__ = ["check", "check_batch"]
 
 CHUNK = 256
 
@@ -31,12 +31,19 @@ def check(dataset: Dataset, contract: InputContract) -> None:
         except DataError:
             # Samples that do not even go together: one at a time tells which.
             for index in indices:
-                _check_batch(*dataset.batch(np.array([index])), int(index), contract)
+                check_batch(*dataset.batch(np.array([index])), int(index), contract)
             raise
-        _check_batch(x, y, start, contract)
+        check_batch(x, y, start, contract)
 
 
-def _check_batch(x: npt.NDArray[Any], y: npt.NDArray[Any], start: int, contract: InputContract) -> None:
+def check_batch(x: npt.NDArray[Any], y: npt.NDArray[Any], start: int, contract: InputContract) -> None:
+    """
+    Compare samples with a contract; the first of them is number ``start``.
+
+    Raises:
+        DataError: naming the first sample that breaks it.
+
+    """
     _check_array("x", x, contract.x_shape, contract.x_dtype, start)
     _check_array("y", y, contract.y_shape, contract.y_dtype, start)
     flat = x.reshape(len(x), -1)

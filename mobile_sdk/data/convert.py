@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ def as_dataset(source: Any) -> Dataset:
     Whatever an app has its samples in, as a dataset.
 
     Args:
-        source: a :class:`Dataset`; a pair of arrays ``(x, y)``; a sequence of pairs ``(x, y)``; or the path of a folder
-            of ``.npz`` or ``.npy`` files (see :class:`~mobile_sdk.data.folder.FolderDataset`).
+        source: a :class:`Dataset`; a pair of arrays ``(x, y)``, or a dict with ``x`` and ``y``; a sequence of pairs
+            ``(x, y)``; or the path of a folder of ``.npz`` or ``.npy`` files (see
+            :class:`~mobile_sdk.data.folder.FolderDataset`).
 
     Raises:
         DataError: if it is none of these.
@@ -30,11 +32,20 @@ def as_dataset(source: Any) -> Dataset:
         return source
     if isinstance(source, str | Path):
         return FolderDataset(source)
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, np.ndarray) for part in source):
-        return ArrayDataset(*source)
+    if isinstance(source, Mapping):
+        if set(source) != {"x", "y"}:
+            raise DataError(f"a dict of arrays must have the keys 'x' and 'y', not {sorted(map(str, source))}")
+        source = np.asarray(source["x"]), np.asarray(source["y"])
+    if isinstance(source, tuple) and len(source) == 2 and all(_is_array(part) for part in source):
+        return ArrayDataset(*(np.asarray(part) for part in source))
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return SequenceDataset(source)
     raise DataError(
         f"{type(source).__name__} is no dataset: give arrays (x, y), a sequence of pairs (x, y), a folder, "
         "or an object with __len__ and batch"
     )
+
+
+def _is_array(part: Any) -> bool:
+    """Whether it is an array, or a tensor that gives one."""
+    return isinstance(part, np.ndarray) or (hasattr(part, "__array__") and hasattr(part, "dtype"))

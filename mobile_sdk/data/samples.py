@@ -20,7 +20,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
@@ -30,9 +30,12 @@ import numpy.typing as npt
 
 from ..durable_files import write_durably
 from ..errors import DataError, StorageError
+from ..manifest import InputContract
 from ..system.locks import Locked, take_lock
 from ..system.syncs import sync_file, sync_folder
 from .base import Batch
+from .check import check_batch
+from .fit import fit_dtype
 
 __all__ = ["SampleStore"]
 
@@ -71,6 +74,7 @@ class SampleStore:
         self._folder = Path(folder)
         self._max_samples = max_samples
         self._max_bytes = max_bytes
+        self._contract: InputContract | None = None
         self._lock: IO[bytes] | None = None
         self._writing: tuple[int, FileIO] | None = None
         try:
@@ -88,11 +92,15 @@ class SampleStore:
             y: its target.
 
         Raises:
-            DataError: if shape or dtype differ from those of the samples that are here.
+            DataError: if shape or dtype differ from those of the samples that are here, or the sample breaks the
+                contract of :meth:`use_contract`.
             StorageError: if another process appends to this folder, or the disk is full; nothing has changed then.
 
         """
         x, y = np.asarray(x), np.asarray(y)
+        if self._contract is not None:
+            x, y = fit_dtype(x, self._contract.x_dtype, "x"), fit_dtype(y, self._contract.y_dtype, "y")
+            check_batch(x[None], y[None], 0, self._contract)
         try:
             self._begin_writing(x, y)
             assert self._format is not None
@@ -107,6 +115,44 @@ class SampleStore:
                 raise
         except OSError as error:
             raise StorageError(f"cannot append to {self._folder}: {error.strerror or error}") from error
+
+    def use_contract(self, contract: InputContract) -> None:
+        """
+        Hold every further sample against a task's contract, and keep it in the task's dtypes.
+
+        Args:
+            contract: what the task takes, such as :attr:`~mobile_sdk.client.Client.contract`.
+
+        """
+        self._contract = contract
+
+    def remove(self, indices: Sequence[int]) -> None:
+        """
+        Erase samples; those after them move up.
+
+        Args:
+            indices: as of :meth:`batch` now, 0 being the oldest; as :class:`~mobile_sdk.events.SamplesSkipped` tells.
+
+        Raises:
+            IndexError: if there is no such sample; nothing has changed then.
+            StorageError: if another process appends to this folder, or the disk is full.
+
+        """
+        self._lock_for_writing()
+        snapshot = self.snapshot()
+        gone: dict[Path, set[int]] = {}
+        for index in indices:
+            path, record = snapshot.place(int(index))
+            gone.setdefault(path, set()).add(record)
+        if self._writing is not None:
+            self._writing[1].close()
+            self._writing = None
+        assert self._format is not None or not gone
+        try:
+            for path, records in gone.items():
+                write_durably(path, self._format.without(path.read_bytes(), records) if self._format else b"")
+        except OSError as error:
+            raise StorageError(f"cannot remove samples from {self._folder}: {error.strerror or error}") from error
 
     def flush(self) -> None:
         """Make all samples survive a power cut."""
@@ -146,13 +192,16 @@ class SampleStore:
 
     # Writing.
 
-    def _begin_writing(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+    def _lock_for_writing(self) -> None:
         if self._lock is None:
             try:
                 self._lock = take_lock(self._folder / "lock")
             except Locked:
                 raise StorageError(f"another process appends to {self._folder}: one at a time") from None
             self._format = _Format.load(self._folder)
+
+    def _begin_writing(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        self._lock_for_writing()
         if self._format is None:
             self._format = _Format.of(x, y, self._max_samples, self._max_bytes)
             write_durably(self._folder / "store.json", self._format.to_bytes())
@@ -204,6 +253,7 @@ class Snapshot:
     def __init__(self, form: _Format | None, paths: list[Path], newest: int | None) -> None:
         self._format = form
         self._maps: list[memoryview] = []
+        self._paths: list[Path] = []
         places: list[tuple[int, int]] = []
         for path in paths:
             with contextlib.suppress(OSError, ValueError), path.open("rb") as file:  # dropped, or empty
@@ -212,10 +262,18 @@ class Snapshot:
                 good = [i for i in range(len(content) // form.record) if form.is_good(content, i)]
                 places += [(len(self._maps), i) for i in good]
                 self._maps.append(content)
+                self._paths.append(path)
         self._places = places if newest is None else places[-newest:]
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def place(self, index: int) -> tuple[Path, int]:
+        """The file of a sample, and which record of it it is."""
+        if not 0 <= index < len(self._places):
+            raise IndexError(f"there is no sample {index}; there are {len(self._places)}")
+        part, record = self._places[index]
+        return self._paths[part], record
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
         if self._format is None:
@@ -294,6 +352,11 @@ class _Format:
         """A record."""
         body = b"".join(array.tobytes() for array in sample)
         return _CRC.pack(zlib.crc32(body)) + body
+
+    def without(self, content: bytes, records: set[int]) -> bytes:
+        """A segment's content without these records."""
+        kept = (i for i in range(len(content) // self.record) if i not in records)
+        return b"".join(content[i * self.record : (i + 1) * self.record] for i in kept)
 
     def is_good(self, content: memoryview, index: int) -> bool:
         """Whether a record is what was written."""

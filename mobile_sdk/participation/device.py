@@ -6,8 +6,9 @@ import math
 
 from .. import safetensors
 from ..data.base import Dataset
-from ..data.check import check
+from ..data.folder import FolderDataset
 from ..data.samples import SampleStore
+from ..data.usable import Usable, usable_samples
 from ..engines.base import Engine
 from ..events import Personal
 from ..layout import Arrays
@@ -79,6 +80,10 @@ class Device:
         self._engine = engine
         self._model = model
         self._checked: tuple[str, int] | None = None
+        self._usable: Usable | None = None
+        self.told_skipped: list[int] = []
+        # What an app adds to, so that data that cannot be used today may be used tomorrow.
+        self.data_may_change = isinstance(dataset, SampleStore | FolderDataset)
         self._prepared = ""  # the manifest of the program that was loaded last
 
     def ready(self) -> Ready:
@@ -113,13 +118,19 @@ class Device:
         self.storage.remember_model(HeldModel(assign.version, assign.manifest.sha256, files))
         return engine, weights
 
-    def samples(self, engine: Engine, manifest: str) -> Dataset:
-        """What to train on: all samples of now, which keep the task's contract."""
+    def samples(self, engine: Engine, manifest: str) -> Usable:
+        """
+        What to train on: the samples of now that keep the task's contract.
+
+        Raises:
+            DataError: if none does.
+
+        """
         dataset = self._dataset.snapshot() if isinstance(self._dataset, SampleStore) else self._dataset
-        if self._checked != (manifest, len(dataset)) or isinstance(self._dataset, SampleStore):
-            check(dataset, engine.manifest.contract)
+        if self._usable is None or self._checked != (manifest, len(dataset)) or isinstance(self._dataset, SampleStore):
+            self._usable = usable_samples(dataset, engine.manifest.contract)
             self._checked = manifest, len(dataset)
-        return dataset
+        return self._usable
 
     def judge(self, engine: Engine, assign: Assign, result: TrainingResult, samples: Dataset) -> Personal | None:
         """The global and the personal model side by side; none where the task has no local parameters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..data.usable import Usable
 from ..errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
 from ..events import (
     Announced,
@@ -19,6 +20,7 @@ from ..events import (
     Merged,
     Personal,
     RunFinished,
+    SamplesSkipped,
     Training,
     UpdateAccepted,
     UpdateRejected,
@@ -55,6 +57,9 @@ __all__ = ["ComeBack", "Listener", "Visit"]
 
 # After so many assignments in a row that diverged or were refused, the device cannot help this run.
 MAX_DIVERGED = 3
+
+# When samples that could not be used are looked at again: an app may have added others meanwhile.
+DATA_SECONDS = 300.0
 
 Listener = Callable[[Event], None]
 
@@ -238,6 +243,7 @@ class Visit:
             await self._download(assign)
             engine, weights = await self._offload(self._device.prepare, assign)
             samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
+            self._tell_skipped(samples)
             async with self._device.guard.turn(self._listener):
                 began, cpu = self._device.clock.monotonic(), self._device.process.cpu_seconds()
                 result = await self._device.execute(
@@ -258,6 +264,13 @@ class Visit:
             await self._decline(assign, error)
             return None
         return await self._keep(assign, result, personal, seconds, cpu)
+
+    def _tell_skipped(self, samples: Usable) -> None:
+        """Of samples that are left out, once for each set of them."""
+        if samples.skipped and list(samples.skipped) != self._device.told_skipped:
+            first = next(iter(samples.skipped.values()))
+            self._listener(SamplesSkipped(tuple(samples.skipped), len(samples), first))
+        self._device.told_skipped = list(samples.skipped)
 
     async def _keep(
         self, assign: Assign, result: TrainingResult, personal: Personal | None, seconds: float, cpu: float
@@ -281,6 +294,8 @@ class Visit:
         self._link.session.decline(assign.assignment, code.get(type(error), "program"), str(error))
         await self._link.flush()
         self._device.failed += 1
+        if isinstance(error, DataError) and self._device.data_may_change:
+            raise ComeBack(Later(DATA_SECONDS, f"{error}; the samples are looked at again then"))
         if not isinstance(error, Diverged) or self._device.failed >= MAX_DIVERGED:
             raise error
 

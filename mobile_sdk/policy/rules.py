@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ..conditions import Conditions
-from ..sizes import format_bytes
+from ..sizes import format_bytes, parse_bytes
 from ..system.users import user_name
 
 __all__ = ["Policy", "usual_lock"]
@@ -32,7 +32,8 @@ class Policy:
         idle: only while nobody uses the device.
         cool: not while it is so hot that it slows down.
         hours: only within this window of local time, such as ``("22:00", "06:00")``.
-        bytes_per_day: moved at most in both directions, per day of local time; what is under way is cut off.
+        bytes_per_day: bytes, or a size like ``"50MB"``, moved at most in both directions, per day of local time; what
+            is under way is cut off.
         one_at_a_time: never while another process of this device trains under a policy.
         lock: the file that says so; by default one per user of the machine. On Android give one in the app's folder.
         patience_seconds: leave the coordinator after waiting so long for work, instead of keeping a connection open
@@ -50,7 +51,7 @@ class Policy:
     idle: bool = False
     cool: bool = True
     hours: tuple[str, str] | None = None
-    bytes_per_day: int | None = None
+    bytes_per_day: int | str | None = None
     one_at_a_time: bool = True
     lock: str | Path | None = None
     patience_seconds: float | None = None
@@ -64,7 +65,9 @@ class Policy:
     def __post_init__(self) -> None:
         if not 0 <= self.battery_above < 1:
             raise ValueError(f"battery_above is {self.battery_above}; it must be at least 0 and below 1")
-        if self.bytes_per_day is not None and self.bytes_per_day < 1:
+        if isinstance(self.bytes_per_day, str):
+            object.__setattr__(self, "bytes_per_day", parse_bytes(self.bytes_per_day))
+        if self.daily_bytes is not None and self.daily_bytes < 1:
             raise ValueError(f"bytes_per_day is {self.bytes_per_day}; it must be at least 1, or None for no limit")
         if self.patience_seconds is not None and self.patience_seconds <= 0:
             raise ValueError(f"patience_seconds is {self.patience_seconds}; it must be above 0, or None to wait")
@@ -73,6 +76,11 @@ class Policy:
         for hour in self.hours or ():
             if _HOUR.fullmatch(hour) is None:
                 raise ValueError(f"hours has {hour!r}; write times like '22:00'")
+
+    @property
+    def daily_bytes(self) -> int | None:
+        """``bytes_per_day`` in bytes."""
+        return None if self.bytes_per_day is None else int(self.bytes_per_day)
 
     def obstacle(self, conditions: Conditions, wall: float, bytes_today: int) -> str | None:
         """
@@ -96,8 +104,8 @@ class Policy:
             return "the device is too hot"
         if self.hours is not None and not _within(self.hours, time.localtime(wall)):
             return f"it is not between {self.hours[0]} and {self.hours[1]}"
-        if self.bytes_per_day is not None and bytes_today >= self.bytes_per_day:
-            return f"{format_bytes(bytes_today)} were moved today; {format_bytes(self.bytes_per_day)} are allowed"
+        if self.daily_bytes is not None and bytes_today >= self.daily_bytes:
+            return f"{format_bytes(bytes_today)} were moved today; {format_bytes(self.daily_bytes)} are allowed"
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mobile_sdk import Policy
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 
@@ -23,3 +24,15 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 def test_bytes_are_written_in_readable_units() -> None:
     assert [format_bytes(n) for n in (999, 1940, 45_600, 2_000_000)] == ["999 B", "1.94 KB", "45.6 KB", "2.00 MB"]
+
+
+@pytest.mark.parametrize("text", ["1Mb", "8 Kb", "2Gb"])
+def test_bits_are_not_taken_for_bytes(text: str) -> None:
+    with pytest.raises(ValueError, match="would be bits: write"):
+        parse_bytes(text)
+
+
+def test_sizes_are_texts_in_a_policy_too() -> None:
+    assert Policy(bytes_per_day="50MB") == Policy(bytes_per_day=50_000_000)
+    with pytest.raises(ValueError, match="is not a size"):
+        Policy(bytes_per_day="much")

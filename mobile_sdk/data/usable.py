@@ -1,0 +1,88 @@
+"""The samples of a dataset that a task can be trained on: in its dtypes, and without those that break its contract."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..manifest import InputContract
+from .base import Batch, Dataset
+from .check import check_batch
+from .fit import fit_dtype
+
+__all__ = ["Usable", "usable_samples"]
+
+CHUNK = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Usable:
+    """
+    Samples that keep a task's contract, as a dataset.
+
+    ``skipped`` maps the indices of the others, in the dataset that was given, to what is wrong with them.
+    """
+
+    source: Dataset
+    contract: InputContract
+    indices: npt.NDArray[np.int64]
+    skipped: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
+        """The samples at ``indices``: x of shape ``(len(indices), ...)`` and their y, in the task's dtypes."""
+        return _fitted(self.source, self.indices[indices], self.contract)
+
+
+def usable_samples(dataset: Dataset, contract: InputContract) -> Usable:
+    """
+    The samples of ``dataset`` that can be trained on.
+
+    Args:
+        dataset: read once, some hundred samples at a time.
+        contract: what the task takes.
+
+    Raises:
+        DataError: if there is none: what is wrong with the first.
+
+    """
+    skipped: dict[int, str] = {}
+    for start in range(0, len(dataset), CHUNK):
+        indices = np.arange(start, min(start + CHUNK, len(dataset)))
+        if _problem(dataset, indices, contract) is not None:
+            alone = ((int(index), _problem(dataset, np.array([index]), contract)) for index in indices)
+            skipped |= {index: words for index, words in alone if words is not None}
+    good = np.array([index for index in range(len(dataset)) if index not in skipped], np.int64)
+    if not len(good):
+        raise DataError(skipped[0] if skipped else "the dataset has no samples")
+    return Usable(dataset, contract, good, skipped)
+
+
+def _problem(dataset: Dataset, indices: npt.NDArray[np.int64], contract: InputContract) -> str | None:
+    try:
+        check_batch(*_fitted(dataset, indices, contract), int(indices[0]), contract)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _fitted(dataset: Dataset, indices: npt.NDArray[np.int64], contract: InputContract) -> Batch:
+    x, y = dataset.batch(indices)
+    where = f"sample {indices[0]} has" if len(indices) == 1 else "the samples have"
+    for name, array, shape, dtype in (
+        ("x", x, contract.x_shape, contract.x_dtype),
+        ("y", y, contract.y_shape, contract.y_dtype),
+    ):
+        if array.shape[1:] != shape:
+            raise DataError(
+                f"{where} {name} of {array.dtype} and shape {array.shape[1:]}; the task takes {dtype} and {shape}"
+            )
+    try:
+        return fit_dtype(x, contract.x_dtype, "x"), fit_dtype(y, contract.y_dtype, "y")
+    except DataError as error:
+        raise DataError(f"{where} the wrong kind of numbers: {error}") from error
