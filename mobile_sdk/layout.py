@@ -89,7 +89,13 @@ class Layout:
         return self._offsets[name]
 
     def views(self, vector: Vector) -> dict[str, Vector]:
-        """Name -> view into ``vector`` (float32, shape ``(size,)``) with the parameter's shape; no copies."""
+        """
+        Name -> view into ``vector`` (float32, shape ``(size,)``) with the parameter's shape; no copies.
+
+        Raises:
+            LayoutError: if ``vector`` has another shape or dtype.
+
+        """
         if vector.shape != (self.size,) or vector.dtype != np.float32:
             raise LayoutError(
                 f"weights must be float32 of shape ({self.size},), not {vector.dtype} of shape {vector.shape}"
@@ -100,7 +106,19 @@ class Layout:
         }
 
     def flatten(self, arrays: Arrays) -> Vector:
-        """The flat vector of ``arrays``, which must name every parameter with its shape."""
+        """
+        The flat vector of ``arrays``, which must name every parameter with its shape.
+
+        Args:
+            arrays: name -> array of the parameter's shape.
+
+        Returns:
+            float32, shape ``(size,)``.
+
+        Raises:
+            LayoutError: if a parameter is missing or has another shape.
+
+        """
         vector = np.empty(self.size, np.float32)
         for name, view in self.views(vector).items():
             if name not in arrays:

@@ -55,6 +55,10 @@ def dumps(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str] | 
     Arrays keep the order of the mapping; equal input gives equal bytes, so files can be
     addressed by content.
 
+    Args:
+        arrays: name -> array of any shape; float, integer or bool.
+        metadata: texts for the header.
+
     Raises:
         PayloadError: if an array has a dtype that the format does not know.
 
@@ -67,6 +71,10 @@ def pieces(
 ) -> list[bytes | memoryview]:
     """
     What :func:`dumps` joins: the header, and the arrays where they lie, without a copy of them.
+
+    Args:
+        arrays: name -> array of any shape; float, integer or bool.
+        metadata: texts for the header.
 
     Raises:
         PayloadError: if an array has a dtype that the format does not know.
@@ -86,7 +94,18 @@ def write_header(
     entries: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]],
     metadata: Mapping[str, str] | None = None,
 ) -> list[np.dtype[Any]]:
-    """The beginning of a file, for whoever writes the arrays' bytes behind it; the dtypes as they are to be written."""
+    """
+    The beginning of a file, for whoever writes the arrays' bytes behind it; the dtypes as they are to be written.
+
+    Args:
+        output: where the header goes.
+        entries: name, dtype and shape of each array, in the order of the file.
+        metadata: texts for the header.
+
+    Raises:
+        PayloadError: if an array has a dtype that the format does not know.
+
+    """
     header: dict[str, Any] = {}
     if metadata:
         header["__metadata__"] = dict(sorted(metadata.items()))

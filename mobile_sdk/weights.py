@@ -25,6 +25,14 @@ def map_weights(layout: Layout, files: Iterable[Path], inside: Collection[str] =
     Parameters named ``inside`` are constants of the program: they may be missing, and are zeros then, which nobody
     reads.
 
+    Args:
+        layout: the parameters that are needed.
+        files: safetensors files; later ones overlay earlier ones.
+        inside: parameters that are constants of the program.
+
+    Returns:
+        Name -> read-only float32 array of the parameter's shape.
+
     Raises:
         PayloadError: if a file is malformed, or another parameter is missing or of another shape or dtype.
 

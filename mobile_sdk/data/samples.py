@@ -179,7 +179,16 @@ class SampleStore:
         return len(self.snapshot())
 
     def batch(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """The samples at ``indices``, 0 being the oldest; to train while samples come, use :meth:`snapshot`."""
+        """
+        The samples at ``indices``, 0 being the oldest; to train while samples come, use :meth:`snapshot`.
+
+        Args:
+            indices: int64, shape ``(n,)``.
+
+        Returns:
+            x of shape ``(n, *x_shape)`` and y of shape ``(n, *y_shape)``, as they were appended.
+
+        """
         return self.snapshot().batch(indices)
 
     def snapshot(self) -> Snapshot:

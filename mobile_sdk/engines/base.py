@@ -55,7 +55,19 @@ class Engine(Protocol):
     def evaluate(
         self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
     ) -> tuple[float, dict[str, float]]:
-        """Loss sum and metric sums as in :meth:`train_step`, without gradients."""
+        """
+        Loss sum and metric sums as in :meth:`train_step`, without gradients.
+
+        Args:
+            x: inputs, of the dtype of the contract, shape ``(n, *contract.x_shape)``, ``1 <= n <= micro_batch``.
+            y: targets, shape ``(n, *contract.y_shape)``.
+            sample_weight: float32, shape ``(n,)``.
+            weights: name -> full float32 array.
+
+        Raises:
+            ProgramError: if an array is not as the manifest says, or the runtime fails.
+
+        """
         ...
 
     def predict(self, x: npt.NDArray[Any], weights: Arrays) -> npt.NDArray[np.float32]:

@@ -66,6 +66,11 @@ class Call:
         ``batch`` maps roles to arrays whose first dimension is the batch's. Arrays that are contiguous, and
         full where they are of the batch, are passed as they are. ``dropout`` draws masks; without it dropout is off.
 
+        Args:
+            batch: ``x``, ``y`` and ``sample_weight`` as far as the method takes them, shape ``(n, ...)``.
+            weights: name -> full float32 array.
+            dropout: draws masks; without it dropout is off.
+
         Raises:
             ProgramError: if an array is missing, or of another shape or dtype than the manifest's.
 
@@ -84,7 +89,13 @@ class Call:
         return result
 
     def sums(self, results: Sequence[npt.NDArray[Any]]) -> tuple[float, dict[str, float], dict[str, Vector]]:
-        """Loss, metrics and gradients among the ``results`` of a call, in its order; the gradients are not copied."""
+        """
+        Loss, metrics and gradients among the ``results`` of a call, in its order; the gradients are not copied.
+
+        Args:
+            results: an array per output: float32 of shape ``()`` or ``(1,)`` for sums, compact shapes for gradients.
+
+        """
         loss, metrics, gradients = 0.0, {}, {}
         for spec, result in zip(self.outputs, results, strict=True):
             if spec.role == "loss":

@@ -26,7 +26,15 @@ def generator(seed: int) -> np.random.Generator:
 
 
 def draw(spec: TensorSpec, source: np.random.Generator | None, mask: Vector) -> None:
-    """Fill ``mask``, float32 of ``spec.shape``; with ones where there is no ``source``."""
+    """
+    Fill ``mask``, float32 of ``spec.shape``; with ones where there is no ``source``.
+
+    Args:
+        spec: shape, and the probability of keeping an element.
+        source: the generator of a training; :obj:`None` turns dropout off.
+        mask: float32, shape ``spec.shape``, overwritten with 0 and ``1 / keep``.
+
+    """
     if source is None:
         mask.fill(1.0)
         return

@@ -217,6 +217,11 @@ class NativeProgram:
 
         An output given as :obj:`None` stays in the arena, where :meth:`output` finds it.
 
+        Args:
+            method: its name in the program.
+            inputs: one per input, of the shape and dtype that :meth:`metadata` gives.
+            outputs: one per output, likewise, or :obj:`None`.
+
         Raises:
             ProgramError: if their number or sizes in bytes are not the program's, or ExecuTorch fails.
 

@@ -133,7 +133,16 @@ class Device:
         return self._usable
 
     def judge(self, engine: Engine, assign: Assign, result: TrainingResult, samples: Dataset) -> Personal | None:
-        """The global and the personal model side by side; none where the task has no local parameters."""
+        """
+        The global and the personal model side by side; none where the task has no local parameters.
+
+        Args:
+            engine: runs the program.
+            assign: names the weights that were trained from.
+            result: of the training, with the local parameters.
+            samples: what to compare on, where there are no held-out ones.
+
+        """
         if not engine.manifest.local:
             return None
         weights = self._model.weights(engine, tuple(ref.sha256 for ref in assign.weights), personal=False)
@@ -143,7 +152,17 @@ class Device:
     def keep(
         self, assign: Assign, result: TrainingResult, personal: Personal | None, seconds: float, cpu: float
     ) -> PendingUpdate:
-        """Write the update down; the weights that it was trained from are not needed any more."""
+        """
+        Write the update down; the weights that it was trained from are not needed any more.
+
+        Args:
+            assign: says how updates are packed.
+            result: of the training.
+            personal: metrics of the global and the personal model.
+            seconds: wall time of the training.
+            cpu: seconds of processor time.
+
+        """
         packing = UpdateFormat.from_json(assign.payload)
         update = carried_over(result.update, self.storage.update.residual()) if packing.top_k < 1 else result.update
         arrays, metadata = encode_update(update, packing, assign.seed)

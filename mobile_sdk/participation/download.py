@@ -44,7 +44,13 @@ class Downloads:
         self._progress = progress
 
     async def start(self, ref: ArtifactRef) -> bool:
-        """Ask for what is missing of an artifact; true if it is complete and nothing was asked for."""
+        """
+        Ask for what is missing of an artifact; true if it is complete and nothing was asked for.
+
+        Raises:
+            ProtocolError: if the artifact is larger than any that this SDK takes.
+
+        """
         if ref.size > MAX_ARTIFACT_BYTES:
             raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
         if await self._offload(self._artifacts.has, ref.sha256):
@@ -59,7 +65,13 @@ class Downloads:
         return False
 
     async def receive(self, ref: ArtifactRef, event: Received) -> bool:
-        """Write a chunk down and acknowledge it; true when the artifact is complete and its hash is right."""
+        """
+        Write a chunk down and acknowledge it; true when the artifact is complete and its hash is right.
+
+        Raises:
+            ProtocolError: if the whole artifact has another hash.
+
+        """
         chunk = event.chunk
         await self._offload(self._artifacts.append, chunk.sha256, chunk.offset, chunk.data)
         received = chunk.offset + len(chunk.data)
@@ -78,6 +90,13 @@ def install_program(
 ) -> Path:
     """
     Verify the downloaded program of an assignment and install it, with the file that ``engine`` runs.
+
+    Args:
+        storage: where the artifact lies and the program goes.
+        assign: names program, manifest and signature.
+        public_key: the run's, 32 bytes.
+        run: the run's name, which the manifest must have.
+        engine: whose file of the program is installed.
 
     Returns:
         The folder that :func:`~mobile_sdk.load_engine` takes.

@@ -48,7 +48,18 @@ class Model:
             return self._engine[1]
 
     def weights(self, engine: Engine, files: tuple[str, ...], *, personal: bool = True) -> Arrays:
-        """Every parameter, mapped from these artifacts; with what is this device's own unless not ``personal``."""
+        """
+        Every parameter, mapped from these artifacts; with what is this device's own unless not ``personal``.
+
+        Args:
+            engine: its manifest says which parameters there are.
+            files: SHA-256 of artifacts; later ones overlay earlier ones.
+            personal: whether this device's own parameters lie over them.
+
+        Returns:
+            Name -> read-only float32 array of the parameter's shape.
+
+        """
         paths = [self._storage.artifacts.find(sha256) for sha256 in files]
         manifest = engine.manifest
         weights = map_weights(manifest.layout, [path for path in paths if path is not None], manifest.baked)

@@ -122,7 +122,13 @@ class _Unpacking:
         self._unpacker = zlib.decompressobj()
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
+        """
+        The next ``count`` bytes.
+
+        Raises:
+            PayloadError: if fewer bytes are left, or more were announced than the file holds.
+
+        """
         if count > self._left:
             raise PayloadError("a difference unpacks to more than the file that it gives")
         self._left -= count
@@ -136,7 +142,13 @@ class _Unpacking:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def end(self) -> None:
-        """Raise PayloadError unless everything was taken."""
+        """
+        Check that everything was taken.
+
+        Raises:
+            PayloadError: if something is left.
+
+        """
         if self._more(1) or not self._unpacker.eof:
             raise PayloadError("a difference does not end where its header says")
 

@@ -40,7 +40,15 @@ def carried_over(update: Arrays, residual: bytes) -> dict[str, Vector]:
 
 
 def left_out(update: Arrays, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """What is missing in the packed form of ``update``, as a safetensors file."""
+    """
+    What is missing in the packed form of ``update``, as a safetensors file.
+
+    Args:
+        update: name -> float32 array in compact shape, before it was packed.
+        arrays: its packed form, as :func:`~mobile_sdk.payload.updates.encode_update` gives it.
+        metadata: of the packed form.
+
+    """
     return safetensors.dumps(
         {name: array - decode_parameter(name, array.shape, arrays, metadata) for name, array in update.items()}
     )

@@ -91,7 +91,21 @@ class Grid:
         return self._integers(name, array, self._spread(name))
 
     def integers_within(self, name: str, flat: Vector, start: int) -> npt.NDArray[np.int64]:
-        """The same for some elements in a row, of which the first is element ``start`` of the parameter."""
+        """
+        The same for some elements in a row, of which the first is element ``start`` of the parameter.
+
+        Args:
+            name: the parameter.
+            flat: float32, shape ``(n,)``: elements of the flattened parameter.
+            start: the place of the first of them.
+
+        Returns:
+            int64, shape ``(n,)``.
+
+        Raises:
+            PayloadError: if they do not lie on the grid.
+
+        """
         return self._integers(name, flat, self._within(name, start, len(flat)))
 
     def _integers(self, name: str, array: Vector, exponents: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -107,7 +121,18 @@ class Grid:
         return np.ldexp(integers.astype(np.float64), self._spread(name)).astype(np.float32)
 
     def weights_within(self, name: str, integers: npt.NDArray[np.int64], start: int) -> Vector:
-        """The inverse of :meth:`integers_within`: float32."""
+        """
+        The inverse of :meth:`integers_within`: float32.
+
+        Args:
+            name: the parameter.
+            integers: int64, shape ``(n,)``: multiples of the steps.
+            start: the place of the first in the flattened parameter.
+
+        Returns:
+            float32, shape ``(n,)``.
+
+        """
         exponents = self._within(name, start, len(integers))
         return np.ldexp(integers.astype(np.float64), exponents).astype(np.float32)
 
@@ -132,7 +157,17 @@ class Grid:
 
     @classmethod
     def in_file(cls, arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> Grid | None:
-        """The grid that a file of weights says it lies on, if it does."""
+        """
+        The grid that a file of weights says it lies on, if it does.
+
+        Args:
+            arrays: name -> full float32 array, in the order of the file.
+            metadata: of the file.
+
+        Raises:
+            PayloadError: if what the file says is no grid for these shapes.
+
+        """
         text = metadata.get(METADATA)
         return None if text is None else cls.from_text([(n, a.shape) for n, a in arrays.items()], text)
 

@@ -48,6 +48,12 @@ def quantise(values: Vector, scale: Vector, levels: int, rng: np.random.Generato
     """
     Round at random to multiples of ``scale`` (one per value, or 0).
 
+    Args:
+        values: float32, shape ``(n,)``.
+        scale: float32, shape ``(n,)``: the step of each value's channel, or 0.
+        levels: the largest magnitude of a result.
+        rng: draws whether to round up; the expectation of a result times ``scale`` is the value.
+
     Returns:
         int8, shape ``(n,)``, within -levels ... levels.
 
@@ -63,7 +69,16 @@ def dequantise(integers: npt.NDArray[np.int8], scale: Vector) -> Vector:
 
 
 def pack_nibbles(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Two values of -8 ... 7 to a byte, the first in the low half."""
+    """
+    Two values of -8 ... 7 to a byte, the first in the low half.
+
+    Args:
+        integers: int8, shape ``(n,)``.
+
+    Returns:
+        uint8, shape ``((n + 1) // 2,)``.
+
+    """
     even = np.zeros(len(integers) + len(integers) % 2, np.uint8)
     even[: len(integers)] = integers.view(np.uint8) & 0x0F
     return np.bitwise_or(even[::2], np.left_shift(even[1::2], 4, dtype=np.uint8), dtype=np.uint8)
@@ -72,6 +87,13 @@ def pack_nibbles(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 def unpack_nibbles(packed: npt.NDArray[Any], count: int) -> npt.NDArray[np.int8]:
     """
     The inverse of :func:`pack_nibbles`.
+
+    Args:
+        packed: uint8, shape ``((count + 1) // 2,)``.
+        count: number of values.
+
+    Returns:
+        int8, shape ``(count,)``.
 
     Raises:
         PayloadError: if ``packed`` does not hold ``count`` values.

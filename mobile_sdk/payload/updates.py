@@ -83,6 +83,11 @@ def decode_update(
     """
     Unpack what :func:`encode_update` made; the arrays come from a peer and are believed in nothing.
 
+    Args:
+        arrays: of the file that the peer sent.
+        metadata: of that file; ``format`` says how it is packed.
+        subset: the parameters that it must hold, and their compact shapes.
+
     Returns:
         Name -> float32 array in compact shape, in the order of ``subset``; elements that were not sent are 0.
 
@@ -106,6 +111,12 @@ def decode_parameter(
 ) -> Vector:
     """
     One parameter of a packed update: float32 of the compact ``shape``.
+
+    Args:
+        name: the parameter.
+        shape: its compact shape.
+        arrays: of the packed update.
+        metadata: of the packed update; ``format`` says how it is packed.
 
     Raises:
         PayloadError: if the arrays are not that.

@@ -23,12 +23,32 @@ def new_nonce() -> str:
 
 
 def device_mac(secret: bytes, run: str, device: str, device_nonce: str, coordinator_nonce: str) -> str:
-    """The device's answer, hex."""
+    """
+    The device's answer, hex.
+
+    Args:
+        secret: 32 bytes that the device made up.
+        run: the run's name.
+        device: the device's name.
+        device_nonce: hex.
+        coordinator_nonce: hex.
+
+    """
     return _mac(secret, "ftte v1 device", run, device, device_nonce, coordinator_nonce)
 
 
 def coordinator_mac(secret: bytes, run: str, device: str, device_nonce: str, coordinator_nonce: str) -> str:
-    """The coordinator's answer, hex."""
+    """
+    The coordinator's answer, hex.
+
+    Args:
+        secret: 32 bytes that the device made up.
+        run: the run's name.
+        device: the device's name.
+        device_nonce: hex.
+        coordinator_nonce: hex.
+
+    """
     return _mac(secret, "ftte v1 coordinator", run, device, device_nonce, coordinator_nonce)
 
 

@@ -114,12 +114,28 @@ class CoordinatorSession(Session):
         self._send(Later(seconds, printable(reason)))
 
     def accept(self, assignment: str, *, staleness: int, duplicate: bool) -> None:
-        """The update is written down."""
+        """
+        The update is written down.
+
+        Args:
+            assignment: whose update it is.
+            staleness: versions merged since the one that it started from.
+            duplicate: it had been accepted before.
+
+        """
         self._answered()
         self._send(Accepted(Name(assignment), staleness, duplicate))
 
     def reject(self, assignment: str, code: str, message: str) -> None:
-        """The update will never be merged."""
+        """
+        The update will never be merged.
+
+        Args:
+            assignment: whose update it is.
+            code: one of the codes in ``docs/reference/protocol.md``.
+            message: the reason, for people.
+
+        """
         self._answered()
         self._send(Rejected(Name(assignment), Name(code), printable(message)))
 

@@ -71,11 +71,27 @@ class DeviceSession(Session):
         self._send(message)
 
     def decline(self, assignment: str, code: str, message: str) -> None:
-        """Give an assignment back."""
+        """
+        Give an assignment back.
+
+        Args:
+            assignment: or the evaluation, that is given back.
+            code: one of the codes in ``docs/reference/protocol.md``.
+            message: the reason, for people.
+
+        """
         self._send(Decline(Name(assignment), Name(code), printable(message)))
 
     def evaluated(self, evaluation: str, samples: int, metrics: Mapping[str, float]) -> None:
-        """Answer an evaluation."""
+        """
+        Answer an evaluation.
+
+        Args:
+            evaluation: its name.
+            samples: how many the device has.
+            metrics: means over them, by name.
+
+        """
         self._send(Evaluated(Name(evaluation), samples, metrics))
 
     def offer(

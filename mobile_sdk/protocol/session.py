@@ -139,7 +139,13 @@ class Session(abc.ABC):
     # Artifacts.
 
     def fetch(self, ref: ArtifactRef, offset: int) -> None:
-        """Ask for ``ref`` from ``offset`` on; :class:`Received` events follow."""
+        """
+        Ask for ``ref`` from ``offset`` on; :class:`Received` events follow.
+
+        Raises:
+            ValueError: if the artifact has no byte at ``offset``.
+
+        """
         if offset >= ref.size:
             raise ValueError(f"nothing to fetch of {ref.sha256} from offset {offset} of {ref.size}")
         self._incoming[ref.sha256] = Incoming(ref.sha256, ref.size, offset)
@@ -152,6 +158,12 @@ class Session(abc.ABC):
     def send_artifact(self, sha256: str, content: memoryview, offset: int, now: float) -> None:
         """
         Send ``content`` from ``offset`` on, as the peer's acknowledgements allow.
+
+        Args:
+            sha256: the artifact's name.
+            content: all of it.
+            offset: the first byte to send.
+            now: monotonic seconds, to size chunks by the link's speed.
 
         Raises:
             ProtocolError: if the peer asks for more artifacts at once than is sensible, or beyond the end.

@@ -17,17 +17,45 @@ __all__ = ["challenge_bytes", "succeeds", "succession_bytes", "verify_signature"
 
 
 def challenge_bytes(run: str, device: str, device_nonce: str, coordinator_nonce: str) -> bytes:
-    """What the run's key signs in a challenge."""
+    """
+    What the run's key signs in a challenge.
+
+    Args:
+        run: the run's name.
+        device: the device's name.
+        device_nonce: hex.
+        coordinator_nonce: hex.
+
+    """
     return _tagged("ftte challenge v1", run, device, device_nonce, coordinator_nonce)
 
 
 def succession_bytes(run: str, old: str, new: str) -> bytes:
-    """What the key ``old`` (hex) of a run signs to be followed by ``new``."""
+    """
+    What the key ``old`` (hex) of a run signs to be followed by ``new``.
+
+    Args:
+        run: the run's name.
+        old: the key that signs, hex.
+        new: the key that follows, hex.
+
+    """
     return _tagged("ftte succession v1", run, old, new)
 
 
 def verify_signature(key: str, content: bytes, signature: str) -> bool:
-    """Whether ``signature`` over ``content`` was made with ``key``; key and signature in hex."""
+    """
+    Whether ``signature`` over ``content`` was made with ``key``; key and signature in hex.
+
+    Args:
+        key: Ed25519 public key, 64 hex digits.
+        content: what was signed.
+        signature: 128 hex digits.
+
+    Raises:
+        ValueError: if key or signature is not hex.
+
+    """
     return ed25519.verify(bytes.fromhex(key), content, bytes.fromhex(signature))
 
 

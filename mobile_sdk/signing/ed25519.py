@@ -34,7 +34,15 @@ NEUTRAL: Point = (0, 1, 1, 0)
 # A device asks about the same program on every trip, and the answer costs a phone some time.
 @functools.lru_cache(maxsize=32)
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether ``signature`` (64 bytes) over ``message`` was made with the key of ``public_key`` (32 bytes)."""
+    """
+    Whether ``signature`` (64 bytes) over ``message`` was made with the key of ``public_key`` (32 bytes).
+
+    Args:
+        public_key: 32 bytes; others give false.
+        message: what was signed.
+        signature: 64 bytes; others give false.
+
+    """
     if len(public_key) != 32 or len(signature) != 64:
         return False
     a, r = _decode(public_key), _decode(signature[:32])

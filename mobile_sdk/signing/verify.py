@@ -76,6 +76,11 @@ def check_signature(manifest: bytes, signature: bytes, public_key: bytes) -> Non
     """
     The first thing to know of a program; nothing else in it may be believed before.
 
+    Args:
+        manifest: the exact bytes that were signed.
+        signature: 64 bytes.
+        public_key: the pinned key, 32 bytes.
+
     Raises:
         ProgramRejected: if the signature is not that of ``public_key`` over these bytes.
 
@@ -105,6 +110,11 @@ def check_runtime(manifest: Manifest, engine: str) -> None:
 def check_files(manifest: Manifest, files: Files, engine: str) -> None:
     """
     Every file that ``manifest`` lists is there, with its size and SHA-256, but for those of other engines.
+
+    Args:
+        manifest: a manifest whose signature is right.
+        files: a folder, or the content of each file by name.
+        engine: the engine whose file is needed; those of others may be missing.
 
     Raises:
         ProgramRejected: naming the first file that is not.

@@ -47,7 +47,15 @@ class Artifacts:
         return size
 
     def append(self, sha256: str, offset: int, data: bytes) -> None:
-        """Write a chunk at ``offset``, the end of what has come."""
+        """
+        Write a chunk at ``offset``, the end of what has come.
+
+        Args:
+            sha256: the artifact's name.
+            offset: what lies behind it is cut off.
+            data: the chunk.
+
+        """
         with self._part(sha256).open("ab") as file:
             file.truncate(offset)
             file.write(data)
@@ -71,6 +79,15 @@ class Artifacts:
         Make the artifact ``ref`` of the artifact ``base`` (empty: of nothing) and a difference; false if it is another.
 
         The difference is not needed any more, either way.
+
+        Args:
+            base: SHA-256 of the artifact to start from; empty to start from nothing.
+            difference: SHA-256 of the downloaded difference; deleted in both cases.
+            ref: name and size of the result.
+
+        Returns:
+            Whether the result's SHA-256 is that of ``ref``.
+
         """
         part = self._part(ref.sha256)
         try:

@@ -44,7 +44,16 @@ class UpdateFolder:
     def save(
         self, assignment: str, content: Sequence[bytes | memoryview], report: Mapping[str, Any], residual: bytes = b""
     ) -> PendingUpdate:
-        """Keep a finished update, in pieces, until it is acknowledged, and what it left out for the next one."""
+        """
+        Keep a finished update, in pieces, until it is acknowledged, and what it left out for the next one.
+
+        Args:
+            assignment: what it is an update of.
+            content: the bytes of its safetensors file, in pieces.
+            report: counts, loss and metrics of the training.
+            residual: what packing left out; empty for nothing.
+
+        """
         digest = hashlib.sha256()
         for piece in content:
             digest.update(piece)

@@ -21,7 +21,18 @@ else:
 
 
 def write_at(descriptor: int, content: bytes | memoryview, at: int) -> None:
-    """Write all of ``content`` at byte ``at``: one system call may write less, on a disk that is nearly full."""
+    """
+    Write all of ``content`` at byte ``at``: one system call may write less, on a disk that is nearly full.
+
+    Args:
+        descriptor: of a file that is open for writing.
+        content: the bytes.
+        at: place of the first one in the file.
+
+    Raises:
+        OSError: if the disk is full.
+
+    """
     rest = memoryview(content)
     while rest:
         written = _write_some(descriptor, rest, at)

@@ -280,6 +280,20 @@ async def train_in_thread(
     Train in a thread, so that the connection stays alive.
 
     Cancelling ends it after the current step, which is waited for; how far it went is kept.
+
+    Args:
+        engine: runs the program; nobody else uses it meanwhile.
+        weights: name -> full float32 array, read-only.
+        data: the device's samples.
+        settings: what the coordinator asks for.
+        seed: the assignment's; the order of samples, dropout and rounding follow from it.
+        keeper: keeps how far it went, and finds it again.
+        progress: called in the event loop with done steps, all steps, and the loss.
+
+    Raises:
+        asyncio.CancelledError: after the current step, if the caller is cancelled.
+        FtteError: as :func:`train`.
+
     """
     cancelled = threading.Event()
     loop = asyncio.get_running_loop()
