@@ -46,11 +46,15 @@ epochs = 1
 batch_size = 16
 learning_rate = 0.01
 
+# As a phone would send them: 8-bit integers.
+[payload]
+update = "int8"
+
 [merge]
 buffer = 3
 """
 OTHERS = 3
-STEP_SECONDS = 0.1
+STEP_SECONDS = 0.25
 # How often it is looked whether a process has died.
 WATCH_SECONDS = 1.0
 
@@ -77,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("planning programs for three memory budgets: about a minute, the first time", flush=True)
     with _coordinator() as (coordinator, invite), _others(invite) as devices:
         print(f"the app opens; a phone would join with\n  {invite}", flush=True)
-        environment = os.environ | {"FTTE_DEMO_FOLDER": str((FOLDER / "devices" / "phone").resolve())}
+        folder = str((FOLDER / "devices" / "phone").resolve())
+        environment = os.environ | {"FTTE_DEMO_FOLDER": folder, "FTTE_DEMO_JOIN": "1"}
         app = subprocess.Popen([sys.executable, DEMO / "main.py", str(invite)], env=environment)
         try:
             return _until_closed(app, {"the coordinator": coordinator, **devices})

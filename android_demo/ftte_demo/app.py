@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,8 @@ class DemoApp(App):
     def _invited(self, link: str) -> None:
         self.root.show("join")
         self.root.pages[0].invited(link)
+        if os.environ.get("FTTE_DEMO_JOIN") and not self.status.joined:
+            self.root.pages[0].join()  # of `make demo-app`, whose user has started the coordinator, too
 
     def _notify(self, text: str) -> None:
         self.root.notice = text

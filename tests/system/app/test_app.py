@@ -284,3 +284,41 @@ def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone, site):
     growth = phone.memory() / memory - 1
     print(f"memory of the app {memory / 1e6:.1f} MB, grew by {growth:.1%}")
     assert growth <= 0.05
+
+
+SIZES = [(320, 480), (480, 320), (360, 640), (640, 360), (800, 1280), (1280, 800), (360, 640), (320, 480)]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_rotation_and_size_looks_as_if_the_app_had_started_so(display, tmp_path, dark):
+    """From the smallest window to a tablet's and back, with every text size: the navigation keeps its place."""
+    phone = Phone(display, tmp_path / "phone", window="320x480")
+    try:
+        phone.tap_nav("About")
+        if dark:
+            phone.tap("Dark colours")
+        for text in ("A", "A+", "A++"):
+            phone.tap_nav("About")
+            phone.tap(text)
+            for width, height in SIZES:
+                phone.resize(width, height)
+                items = [target for target in phone.targets() if target[0] in ("Join", "Train", "Draw", "About")]
+                assert len(items) >= 4, items
+                across = {round(target[1]) for target in items[-4:]}
+                high = {round(target[2]) for target in items[-4:]}
+                if width > height:
+                    assert across == {84}, (width, height, text, across)
+                    assert abs(sum(target[2] for target in items[-4:]) - height) < 4
+                else:
+                    assert high == {64}, (width, height, text, high)
+                    assert abs(sum(target[1] for target in items[-4:]) - width) < 4
+                for screen in ("Join", "Train", "Draw", "About"):
+                    phone.tap_nav(screen)
+                    for name, _, _, right in phone.targets():
+                        assert right <= width + 0.5, (width, height, text, screen, name, right)
+                if text == "A" and (width, height) in ((360, 640), (640, 360), (800, 1280)):
+                    phone.tap_nav("Train")
+                    phone.shot(f"rotated-{width}x{height}-{'dark' if dark else 'light'}")
+                    phone.tap_nav("About")
+    finally:
+        phone.close()
