@@ -12,6 +12,9 @@ query is percent-encoded UTF-8. Each of these fields may come once, in any order
     cert    SHA-256 of the server's certificate (DER), 64 hex digits: trust this very certificate
             instead of the system's authorities; left out where those vouch for it
 
+The same fields behind the ``#`` of ``https://host[:port]/join`` are the same invitation: cameras open such a link, and
+show one of another scheme as text. A coordinator with TLS serves the page, which hands the link on to the app.
+
 Fields that are not known are refused: a newer link may carry something that must not be passed over.
 """
 
@@ -24,9 +27,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from .errors import InviteError
 from .protocol.messages import is_name
 
-__all__ = ["Invite"]
+__all__ = ["PAGE_PATH", "Invite"]
 
 VERSION = "1"
+# Where a coordinator serves the page.
+PAGE_PATH = "/join"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _FIELDS = ("v", "url", "run", "key", "token", "cert")
 
@@ -68,6 +73,20 @@ class Invite:
             fields["cert"] = self.certificate
         return f"ftte://join?{urlencode(fields, quote_via=quote, safe=':/')}"
 
+    @property
+    def page(self) -> str:
+        """
+        The invitation as an ``https`` link to the coordinator's own page.
+
+        Raises:
+            InviteError: if the coordinator has no TLS.
+
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme != "wss":
+            raise InviteError(f"{self.url} has no page for the invitation: it needs TLS, wss://")
+        return f"https://{parts.netloc}{PAGE_PATH}#{str(self).partition('?')[2]}"
+
     @classmethod
     def parse(cls, link: str) -> Invite:
         """
@@ -78,10 +97,16 @@ class Invite:
 
         """
         parts = urlsplit(link.strip())
-        if parts.scheme != "ftte" or parts.netloc != "join" or parts.path not in ("", "/"):
-            raise InviteError("this is not a link that invites to a run: it must begin with ftte://join?")
+        if parts.scheme == "https" and parts.path == PAGE_PATH and parts.fragment:
+            query = parts.fragment
+        elif parts.scheme == "ftte" and parts.netloc == "join" and parts.path in ("", "/"):
+            query = parts.query
+        else:
+            raise InviteError(
+                "this is not a link that invites to a run: it must begin with ftte://join?, or be https://.../join#..."
+            )
         try:
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True, errors="strict")
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict")
         except ValueError as error:
             raise InviteError(f"the link is damaged: {error}") from error
         fields = dict(pairs)

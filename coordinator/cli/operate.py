@@ -15,6 +15,7 @@ import segno
 from rich.console import Console
 
 from mobile_sdk.durable_files import write_durably
+from mobile_sdk.invite import Invite
 from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
@@ -55,6 +56,7 @@ def add_operating_commands(commands: Any) -> None:
     invite = _command(commands, "invite", "a link and a QR code that let a device join", _invite)
     invite.add_argument("--url", help="the address that devices reach (default: public_url of the run file)")
     invite.add_argument("--svg", type=Path, metavar="FILE", help="write the QR code into a file, too")
+    invite.add_argument("--page", action="store_true", help="an https link, which cameras open; needs TLS")
     invite.add_argument("--no-qr", action="store_true", help="print the link alone")
     _token_options(invite)
     _run_option(invite)
@@ -272,15 +274,16 @@ def _invite(options: argparse.Namespace, console: Console, client: AdminClient) 
     if options.json:
         print(json.dumps(made, indent=2))
         return 0
-    code = segno.make(made["link"], error="m", micro=False)
+    link = Invite.parse(made["link"]).page if options.page else made["link"]
+    code = segno.make(link, error="m", micro=False)
     if options.svg is not None:
         code.save(str(options.svg), scale=4)
     if not options.no_qr:
         code.terminal(compact=True)
     # One line, whatever the terminal's width: it is copied. A shell would take some of its characters for its own.
-    print(made["link"])
+    print(link)
     if not options.no_qr:
-        print(f"on a computer: ftte-device join {shlex.quote(made['link'])} --data MODULE:CALLABLE")
+        print(f"on a computer: ftte-device join {shlex.quote(link)} --data MODULE:CALLABLE")
     return 0
 
 

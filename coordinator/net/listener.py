@@ -19,6 +19,7 @@ from ..config import ServerSection
 from ..errors import ConfigError
 from .admission import ConnectionLimits, Rate
 from .coalescing import coalesce_writes
+from .join_page import answer_page
 from .tls import server_context
 from .traffic import Traffic
 
@@ -129,6 +130,7 @@ async def listen(
             create_connection=functools.partial(_Door, gate=gate),  # type: ignore[arg-type]
             origins=[None],  # devices send none; a web page that somebody opens here must not join
             open_timeout=OPEN_SECONDS,
+            process_request=answer_page if tls else None,
             **limits,
         )
     except OSError as error:

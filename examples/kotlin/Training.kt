@@ -6,7 +6,7 @@ import android.net.LocalSocketAddress
 import org.example.trainer.ServiceTrainer
 import org.json.JSONObject
 
-/** Trains in the service's process. Call [listen] and [predict] off the main thread. */
+/** Trains in the service's process, until the app is swiped away: Android then stops it, and start() begins again. Call [listen] and [predict] off the main thread. */
 class Training(private val context: Context) {
     private val path = context.filesDir.resolve("trainer.sock").path
     private val socket = LocalSocket()

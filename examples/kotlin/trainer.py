@@ -24,10 +24,6 @@ from mobile_sdk.events import Event, to_json
 def main(argument: dict[str, Any]) -> None:
     """Train until the run has ended or the app says stop, telling every app that connects."""
     engine = argument.get("engine") or ("android" if sys.maxsize > 2**32 else "interpreted")
-    if engine == "android":
-        from mobile_sdk.engines.android import bridge_class
-
-        bridge_class()  # the client's thread would not find it
     client = BlockingClient.from_invite(
         argument["invite"], dataset=Path(argument["data"]), storage=argument["storage"], engine=engine
     )

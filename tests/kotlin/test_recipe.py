@@ -26,7 +26,7 @@ RECIPE = ROOT / "examples" / "kotlin"
 STUBS = Path(__file__).with_name("stubs")
 ANDROID = "{http://schemas.android.com/apk/res/android}"
 # Options that python-for-android's command takes itself and does not pass on.
-OWN = ("--bootstrap", "--requirements", "--arch", "--ndk-api", "--android-api")
+OWN = ("--hook", "--local-recipes", "--bootstrap", "--requirements", "--arch", "--ndk-api", "--android-api")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("common", "service_only", "service_library"):
         shutil.copytree(bootstraps / part / "build", dist, dirs_exist_ok=True)
     (folder / "sdk" / "build-tools" / "35.0.0").mkdir(parents=True)
-    (dist / "project.properties").write_text("target=android-35\n")
+    (dist / "project.properties").write_text("target=android-36\n")
     (dist / "local.properties").write_text(f"sdk.dir={folder / 'sdk'}\n")
     archs = ["arm64-v8a", "armeabi-v7a"]
     for arch in archs:
@@ -60,7 +60,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             next(words)
         else:
             options.append(word)
-    script = "import sys, build; build.parse_args_and_make_package(sys.argv[1:])"
+    hook = printed[printed.index("--hook") + 1]
+    script = (
+        "import sys, build; build.parse_args_and_make_package(sys.argv[1:]); "
+        f"import runpy; runpy.run_path({hook!r})['after_apk_build'](None)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, *options, "--no-byte-compile-python"],
         cwd=dist, capture_output=True, text=True, check=False,
@@ -77,6 +81,7 @@ def test_the_aar_is_a_library_with_the_archive_and_a_foreground_service(rendered
     (service,) = manifest.iter("service")
     assert service.get(f"{ANDROID}name") == "org.example.trainer.ServiceTrainer"
     assert service.get(f"{ANDROID}foregroundServiceType") == "dataSync"
+    assert service.get(f"{ANDROID}exported") == "false", "any app could run code of its choice in this one"
     assert f"java {{srcDir '{ROOT / 'mobile_sdk' / 'java'}'}}" in gradle
 
 

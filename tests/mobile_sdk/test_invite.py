@@ -19,6 +19,18 @@ def test_the_documented_link_is_read_and_written() -> None:
     assert str(invite) == LINK
 
 
+def test_the_https_link_of_a_coordinators_page_is_the_same_invitation() -> None:
+    invite = Invite("wss://example.org:8765", "digits", KEY, token="sæcret &#;", certificate="cd" * 32)
+    assert invite.page.startswith("https://example.org:8765/join#v=1&url=wss://example.org:8765&run=digits&key=")
+    assert Invite.parse(invite.page) == invite
+    assert "secret" not in invite.page.partition("#")[0]
+    with pytest.raises(InviteError, match="needs TLS"):
+        Invite("ws://127.0.0.1:1", "digits", KEY).page  # noqa: B018
+    for link in ("https://example.org/join", f"https://example.org/other#{LINK.partition('?')[2]}"):
+        with pytest.raises(InviteError, match="not a link that invites"):
+            Invite.parse(link)
+
+
 @given(token=st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=256), pinned=st.booleans())
 def test_what_is_written_is_read_back(token: str, pinned: bool) -> None:
     invite = Invite("wss://[2001:db8::1]:8765/ftte", "a.run", KEY, token, "cd" * 32 if pinned else "")

@@ -546,6 +546,8 @@ def the_app_on_a_phone(level: int) -> None:
     kit().language("notnight")
     assert not host.prefers_dark()
     assert host.insets() == [0.0, 0.0, 0.0, 0.0]
+    while kit().startedService() != "none":
+        pass  # of scenarios before
     host.start_trainer()
     sent = kit().startedService()
     assert sent.startswith("org.ftte.demo.ServiceTrainer "), sent

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -139,3 +140,27 @@ def test_the_manifest_compiles_with_its_resources(built, tmp_path):
     command = ["aapt", "package", "-f", "-M", tmp_path / "AndroidManifest.xml", "-S", main / "res", "-I", FRAMEWORK]
     done = subprocess.run([*command, "-F", tmp_path / "out.apk"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_numpy_has_a_blas_on_32_bit_phones(tmp_path, monkeypatch):
+    """python-for-android's recipe builds it without; the local one is used, and tells meson where the library is."""
+    from pythonforandroid.build import Context
+    from pythonforandroid.recipe import Recipe
+    from pythonforandroid.recipes.numpy import NumpyRecipe
+
+    context = Context()
+    context.local_recipes = str(DEMO / "package" / "recipes")
+    monkeypatch.setattr(NumpyRecipe, "get_recipe_meson_options", lambda *_: {"binaries": {}, "properties": {}})
+    recipe = Recipe.get_recipe("numpy", context)
+    assert "libopenblas" in recipe.depends
+    blas = Recipe.get_recipe("libopenblas", context)
+    monkeypatch.setattr(blas, "get_build_dir", lambda arch: str(tmp_path / arch))
+    monkeypatch.setattr(context, "get_libs_dir", lambda arch: f"/libs/{arch}")
+    for name, kind in (("armeabi-v7a", "openblas"), ("arm64-v8a", "none"), ("armeabi-v7a", "openblas")):
+        options = recipe.get_recipe_meson_options(types.SimpleNamespace(arch=name))
+        assert f"-Csetup-args=-Dblas={kind}" in recipe.extra_build_args
+        assert sum("-Dblas=" in word for word in recipe.extra_build_args) == 1
+        folder = options["properties"].get("pkg_config_libdir")
+        assert (folder is not None) == (kind == "openblas")
+        if folder is not None:
+            assert "Libs: -L/libs/armeabi-v7a -lopenblas" in (Path(folder) / "openblas.pc").read_text()
