@@ -283,7 +283,10 @@ class MergeSection(_Section):
     and at most the number of devices at work. A buffer that is not full, and that nothing has come into for
     ``flush_seconds``, is merged as it is (0: never). With ``limit`` updates waiting
     (by default 4 times the buffer), devices have to wait before they upload more. Coordinates that fewer than
-    ``min_contributors_per_coordinate`` devices hold do not move.
+    ``min_contributors_per_coordinate`` devices hold do not move. With ``defence`` no
+    device counts for more than a few times what the median device does, in length, examples and share of a version;
+    devices that are out of line again and again are set aside; and a version whose held-out metrics collapse is not
+    published: see :mod:`coordinator.merge.defence`.
     """
 
     buffer: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -297,6 +300,7 @@ class MergeSection(_Section):
     min_contributors_per_coordinate: Annotated[int, Field(ge=1)] = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     outlier_factor: Annotated[float, Field(ge=1)] | None = None
+    defence: bool = True
     difference: Literal["base", "current"] = "base"
     optimiser: OptimiserSection = OptimiserSection()
     staleness: StalenessSection = StalenessSection()

@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 # The part of the devices that are there that an adaptive limit lets work at once.
 SHARE = 1 / 3
 
+# A device that was out of line too often gets another chance after a day.
+ASIDE_SECONDS = 86_400.0
+
 # Versions that a status looks back on.
 HISTORY = 512
 
@@ -89,6 +92,7 @@ class RunState:
         self.stopped = ""
         self.membership = 0
         self.withdrawn: set[str] = set()
+        self.aside: dict[str, tuple[float, str]] = {}
         self.notice = ""
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
@@ -147,6 +151,18 @@ class RunState:
     def device(self, name: str) -> DeviceStatus:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
+
+    def set_aside(self, device: str, why: str) -> None:
+        """Merge nothing of a device for a while, and give it no work."""
+        self.aside[device] = (self.clock.wall() + ASIDE_SECONDS, why)
+
+    def aside_seconds(self, device: str) -> float:
+        """For how long a device is still set aside; 0 if it is not."""
+        until, _ = self.aside.get(device, (0.0, ""))
+        left = until - self.clock.wall()
+        if left <= 0:
+            self.aside.pop(device, None)
+        return max(left, 0.0)
 
     def use_key(self, key: RunKey) -> None:
         """The run has a new key, with which its programs were signed again."""
