@@ -20,6 +20,7 @@ from .config import Config
 from .errors import StoreError, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
 from .merge.from_config import safe_gain, staleness_policy
+from .merge.sums import largest_magnitude
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
@@ -132,7 +133,7 @@ class RunState:
                 details = {"assignment": record.assignment, "why": str(error)}
                 self.store.audit.write(self.clock.wall(), "coordinator", "damaged", "update", details)
                 continue
-            waiting.append(BufferedUpdate(record, delta))
+            waiting.append(BufferedUpdate(record, delta, largest_magnitude(delta)))
         return waiting
 
     def tier(self, name: str) -> Tier:

@@ -80,6 +80,7 @@ class Merging:
                 staleness=self._versions.staleness(update.record.version),
                 base=update.record.version,
                 device=update.record.device,
+                largest=update.largest,
             )
             for update in updates
         ]
