@@ -109,12 +109,12 @@ class SchedulingSection(_Section):
 
     ``concurrency``: the most devices that train at once (0: all that ask). ``auto`` makes that between 1 and 10 times
     ``merge.least``: as many as keep merges stable (:mod:`coordinator.updates.buffer_size`), and no more than a third of
-    those that are there, so that a queue gives slow devices their share. ``waiting``: the most that wait connected for
-    their turn; further devices are told to come back after ``retry_seconds`` or later. A task whose update has not
-    arrived within ``deadline_seconds``, or whose device has been offline for ``liveness_seconds``, is given to another
-    device. ``repeat`` lets a device train the same version again. ``cohort``: the most devices that train one version
-    (0: no limit). ``cohort = merge.buffer`` gives synchronous rounds; a larger cohort over-selects. ``coverage``:
-    weights that fewer running tasks train go first.
+    those that are there, so that a queue gives slow devices their share; but 10 at the least. ``waiting``: the most
+    that wait connected for their turn; further devices are told to come back after ``retry_seconds`` or later. A task
+    whose update has not arrived within ``deadline_seconds``, or whose device has been offline for
+    ``liveness_seconds``, is given to another device. ``repeat`` lets a device train the same version again.
+    ``cohort``: the most devices that train one version (0: no limit). ``cohort = merge.buffer`` gives synchronous
+    rounds; a larger cohort over-selects. ``coverage``: weights that fewer running tasks train go first.
     """
 
     concurrency: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # The part of the devices that are there that an adaptive limit lets work at once.
 SHARE = 1 / 3
+# But as many always: a small fleet is not made slower, whatever its buffer.
+FEWEST = 10
 
 # A device that was out of line too often gets another chance after a day.
 ASIDE_SECONDS = 86_400.0
@@ -207,7 +209,7 @@ class RunState:
             return section.concurrency
         if section.cohort:
             return 0  # a cohort is a limit itself
-        return min(self.buffer_size.concurrency, max(least, math.ceil(present * SHARE)))
+        return max(FEWEST, least, min(self.buffer_size.concurrency, math.ceil(present * SHARE)))
 
     def resize_buffer(self, working: Collection[str]) -> None:
         """
