@@ -4,6 +4,8 @@
 # make test-full   the same, and what takes minutes
 # make test-android   the app on Android's real framework code, every level from 26 to 36: fetches some 2 GB by Maven
 # make lint   style, types and layers
+# make coverage   which lines and branches of coordinator and SDK the tests reach, in build/coverage
+# make mutants   what share of small changes in the code the unit tests notice: takes about an hour
 # make docs   the documentation as a site, in build/site
 # Each sets up what it needs, in .venv, with the newest fit Python of the PATH or with PYTHON=/path/to/python3.
 
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: demo demo-app apk test test-full test-android lint docs setup native clean
+.PHONY: demo demo-app apk test test-full test-android coverage mutants lint docs setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
@@ -38,6 +40,14 @@ test-android: export FTTE_ANDROID_LEVELS ?= all
 test-android: setup
 	$(BIN)/python -m tests.android.framework.parts
 	$(BIN)/pytest -q tests/android
+
+# The processes that tests start are measured, too; those that are killed in a test are not.
+coverage: setup
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html
+
+# A sample of 25 changes per room: MUTANTS="--sample 40 --seed 7 --room coordinator/store" draws another.
+mutants: setup
+	$(BIN)/python scripts/mutants.py $(MUTANTS)
 
 lint: setup
 	$(BIN)/ruff format --check .

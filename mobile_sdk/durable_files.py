@@ -21,16 +21,11 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
     ``content`` is written piece by piece.
     """
     temporary = path.with_name(path.name + ".new")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(content)
-            file.flush()
-            sync_file(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        # On a full disk what was written so far would keep everything else from fitting.
-        temporary.unlink(missing_ok=True)
-        raise
+    with temporary.open("wb") as file:
+        file.writelines(content)
+        file.flush()
+        sync_file(file.fileno())
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.store.records import MergedUpdate, RunRecord, TierRecord, UpdateRecord, VersionRecord
-from coordinator.store.sqlite import SqliteStore
+from coordinator.store.sqlite import SqliteStore, backup, restore
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
@@ -125,3 +125,26 @@ def test_an_artifact_that_is_collected_is_gone_from_its_folder_for_good(disk: Di
 def test_opening_a_state_directory_syncs_its_names(disk: Disk) -> None:
     SqliteStore(disk.folder).close()
     assert disk.since()[-1] == "."
+
+
+def test_a_restored_directory_is_on_the_disk_as_a_whole_before_it_has_its_name(
+    disk: Disk, store: SqliteStore, tmp_path: Path
+) -> None:
+    store.updates.accept([update(store, b"learnt")])
+    (program,) = {tier.program.sha256 for tier in store.tiers()}
+    backup(disk.folder, tmp_path / "backup.tar")
+    disk.since()
+    restore(tmp_path / "backup.tar", tmp_path / "again", 1.0, by="anna")
+    synced = disk.since()
+    making, made = "../again.restoring", ".."
+    assert {f"{making}/state.sqlite", f"{making}/artifacts/{program}", f"{making}/updates/00000001.updates"} <= {
+        *synced
+    }
+    assert synced.index(f"{making}/artifacts/{program}") < synced.index(f"{making}/artifacts")
+    assert synced[-3:] == [f"{making}/artifacts", making, made]
+
+
+def test_a_backup_is_on_the_disk_before_it_has_its_name(disk: Disk, store: SqliteStore, tmp_path: Path) -> None:
+    disk.since()
+    backup(disk.folder, tmp_path / "backup.tar")
+    assert disk.since()[-2:] == ["../backup.tar.new", ".."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,6 +211,25 @@ def test_a_version_names_its_files_and_consumes_its_updates_at_once(
     assert segments.files() == []
     with pytest.raises(StoreError, match="no version 2"):
         versions.get(2)
+
+
+def test_sqlite_syncs_every_commit_overwrites_what_is_deleted_and_checks_what_rows_refer_to(
+    database: Database, erasure: Erasure
+) -> None:
+    pragmas = ("synchronous", "journal_mode", "secure_delete", "foreign_keys")
+    assert [database._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas] == [2, "wal", 1, 1]
+    give(database, DeviceTable(database, erasure), 1)
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        AssignmentTable(database).assign([AssignmentRequest("phone-1", 0, "no such tier", 2.0)])
+
+
+def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(database: Database) -> None:
+    tokens = TokenTable(database)
+    with pytest.raises(sqlite3.IntegrityError), database.transaction() as rows:
+        rows.executemany("INSERT INTO tiers VALUES (?, 1, 1, '', '', '', NULL)", [("small",), ("small",)])
+    assert database.rows("SELECT name FROM tiers") == []
+    tokens.add(TokenRecord("t", "d" * 64, None, None, 1.0), by="anna")
+    assert len(tokens.all()) == 1
 
 
 # Segments.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,17 +13,25 @@ from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.device_session import DeviceSession
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
+    Accepted,
     Announce,
     ArtifactRef,
+    Assign,
+    Decline,
     Enrol,
     Error,
+    Evaluate,
+    Evaluated,
+    Finished,
     Hello,
     Hex,
     Later,
+    MergedMessage,
     Name,
     Offer,
     Proof,
     Ready,
+    Rejected,
     Sha256,
     Succession,
     Welcome,
@@ -282,3 +291,105 @@ def test_after_an_error_nothing_more_is_said_or_heard() -> None:
     assert device.receive(frames[0], 0.0) == [PeerError("protocol", "no")]
     with pytest.raises(ProtocolError, match="closed"):
         device.receive(encode(Announce(1, {})), 0.0)
+
+
+REF = ArtifactRef(Sha256("ab" * 32), 10)
+ASSIGN = Assign(Name("a00000001"), 3, REF, Hex("00"), REF, (REF,), {"epochs": 1}, 1)
+READY = Ready(
+    budget=5,
+    samples=6,
+    engine=Name("native"),
+    executorch="1.5.1",
+    serial=7,
+    peak_rss_bytes=8,
+    torch_loaded=True,
+    holds=(Sha256("cd" * 32),),
+)
+EVALUATE = Evaluate(Name("e00000001"), 3, REF, Hex("00"), REF, (REF,))
+
+
+@pytest.mark.parametrize(
+    ("say", "heard"),
+    [
+        (lambda c: c.assign(ASSIGN), ASSIGN),
+        (lambda c: c.evaluate(EVALUATE), EVALUATE),
+        (lambda c: c.later(2.5, "others\ntrain"), Later(2.5, "others train")),
+        (lambda c: c.accept("a00000001", staleness=2, duplicate=True), Accepted(Name("a00000001"), 2, True)),
+        (
+            lambda c: c.reject("a00000001", "stale", "too old"),
+            Rejected(Name("a00000001"), Name("stale"), "too old"),
+        ),
+        (lambda c: c.announce(Announce(4, {"loss": 0.5})), Announce(4, {"loss": 0.5})),
+        (
+            lambda c: c.announce(MergedMessage(Name("a00000001"), 4, 1, 0.5)),
+            MergedMessage(Name("a00000001"), 4, 1, 0.5),
+        ),
+        (lambda c: c.announce(Finished(4, "done", {})), Finished(4, "done", {})),
+    ],
+)
+def test_what_the_coordinator_says_is_heard_as_it_was_said(say: Any, heard: Any) -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    say(coordinator)
+    (frame,) = coordinator.frames_to_send()
+    assert device.receive(frame, 0.0) == [heard]
+
+
+@pytest.mark.parametrize(
+    ("say", "heard"),
+    [
+        (lambda d: d.ready(READY), READY),
+        (
+            lambda d: d.decline("a00000001", "data", "no\tsamples"),
+            Decline(Name("a00000001"), Name("data"), "no samples"),
+        ),
+        (
+            lambda d: d.evaluated("e00000001", 7, {"loss": 0.5}),
+            Evaluated(Name("e00000001"), 7, {"loss": 0.5}),
+        ),
+        (lambda d: d.offer("a00000001", REF, {"samples": 1}), Offer(Name("a00000001"), REF, {"samples": 1})),
+    ],
+)
+def test_what_the_device_says_is_heard_as_it_was_said(say: Any, heard: Any) -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    say(device)
+    (frame,) = device.frames_to_send()
+    assert coordinator.receive(frame, 0.0) == [heard]
+
+
+def test_nothing_is_announced_to_a_device_that_is_not_in_yet() -> None:
+    _, coordinator = make()
+    coordinator.announce(Announce(4, {}))
+    assert not coordinator.has_frames
+    assert coordinator.frames_to_send() == []
+
+
+def test_frames_are_handed_over_once_and_told_of_before() -> None:
+    device, _ = make()
+    assert device.has_frames is True
+    assert len(device.frames_to_send()) == 1
+    assert device.has_frames is False
+    assert device.frames_to_send() == []
+
+
+def test_an_answer_stands_for_the_acknowledgement_of_what_followed_its_offer() -> None:
+    """The device may offer the next update at once: nothing of the last one is on its way any more."""
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    content = memoryview(b"0123456789")
+    for number in range(20):  # more than may be on their way at once
+        ref = ArtifactRef(Sha256(f"{number:064x}"), len(content))
+        device.offer(f"a{number:08d}", ref, {}, content)
+        for frame in device.frames_to_send():
+            coordinator.receive(frame, 0.0)
+        coordinator.accept(f"a{number:08d}", staleness=0, duplicate=False)
+        for frame in coordinator.frames_to_send():
+            device.receive(frame, 0.0)
+
+
+def test_messages_do_not_change_once_they_are_made() -> None:
+    for message in (ASSIGN, EVALUATE, READY, Later(1.0, ""), Proof(Hex("00")), Welcome(Hex("00"), 1)):
+        field = dataclasses.fields(message)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(message, field, None)
