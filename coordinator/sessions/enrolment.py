@@ -100,7 +100,11 @@ class Enrolment:
         secret, revoked = await self._look_up()
         self._session.enrolled(secret)
         if not self._session.prove(message, self._run.versions.newest.version):
-            raise Refused("auth", f"{device} could not prove that it is the device that enrolled")
+            raise Refused(
+                "auth",
+                f"{device} could not prove that it is the device that enrolled: if its app was installed anew, give it "
+                f"another name, or let the operator free this one with `ftte devices withdraw {device}`",
+            )
         if revoked:  # said to the device itself only, and after the welcome, which proves who says it
             raise Refused("revoked", "the operator has revoked this device")
         return device
