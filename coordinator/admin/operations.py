@@ -142,7 +142,13 @@ class Operations:
         ]
 
     async def revoke(self, device: str) -> None:
-        """The device may not come back. What it has contributed stays."""
+        """
+        The device may not come back. What it has contributed stays.
+
+        Raises:
+            NotFoundError: if there is no such device.
+
+        """
         with self._membership():
             now = self._run.clock.wall()
             known = await self._offload(lambda: self._store.devices.revoke(device, now, by=self._by))
@@ -151,7 +157,13 @@ class Operations:
         await self._running.coordinator.expel(device)
 
     async def withdraw(self, device: str) -> int:
-        """Delete all that is known of a device; how many of its updates were stopped."""
+        """
+        Delete all that is known of a device; how many of its updates were stopped.
+
+        Raises:
+            NotFoundError: if there is no such device.
+
+        """
         async with self._running.coordinator.idle():
             with self._membership():
                 now = self._run.clock.wall()
@@ -204,7 +216,13 @@ class Operations:
         return token, _token(record)
 
     async def revoke_token(self, token: str) -> None:
-        """Nobody enrols with it any more; who has enrolled with it stays."""
+        """
+        Nobody enrols with it any more; who has enrolled with it stays.
+
+        Raises:
+            NotFoundError: if there is no such token.
+
+        """
         if not await self._offload(lambda: self._store.tokens.revoke(token, self._run.clock.wall(), by=self._by)):
             raise NotFoundError(f"there is no token {token!r}: see `ftte tokens`")
 
@@ -223,6 +241,10 @@ class Operations:
         A new key for the run, signed by the old one, which signs all programs again.
 
         Connected devices are sent away and follow when they come back.
+
+        Raises:
+            ConflictError: if the run has finished.
+
         """
         run, coordinator = self._run, self._running.coordinator
         if run.phase == "finished":

@@ -68,19 +68,42 @@ class WeightRegion:
         return tuple(pieces)
 
     def gather(self, vector: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The elements of ``vector`` in the order of the compact array; a copy."""
+        """
+        The elements of ``vector`` in the order of the compact array; a copy.
+
+        Args:
+            vector: shape ``(size,)``, any dtype.
+
+        Returns:
+            Shape ``(len(self),)``, the same dtype.
+
+        """
         compact = np.empty(len(self), vector.dtype)
         for piece in self.pieces:
             compact[piece.start : piece.stop] = vector[piece.where]
         return compact
 
     def scatter(self, compact: npt.NDArray[Any], vector: npt.NDArray[Any]) -> None:
-        """Write ``compact`` into ``vector``."""
+        """
+        Write ``compact`` into ``vector``.
+
+        Args:
+            compact: shape ``(len(self),)``.
+            vector: shape ``(size,)``; changed in place at the region's positions.
+
+        """
         for piece in self.pieces:
             vector[piece.where] = compact[piece.start : piece.stop]
 
     def add(self, compact: npt.NDArray[Any] | float, vector: npt.NDArray[Any]) -> None:
-        """Add ``compact``, or one number everywhere, to ``vector``."""
+        """
+        Add ``compact``, or one number everywhere, to ``vector``.
+
+        Args:
+            compact: shape ``(len(self),)``, or a number.
+            vector: shape ``(size,)``; changed in place at the region's positions.
+
+        """
         for piece in self.pieces:
             part = compact[piece.start : piece.stop] if isinstance(compact, np.ndarray) else compact
             vector[piece.where] += part  # positions are distinct, so nothing is added once instead of twice

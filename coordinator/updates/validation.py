@@ -92,6 +92,14 @@ def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector
     """
     The update's elements in the order of ``tier.positions``, float32.
 
+    Args:
+        content: the update's file.
+        sha256: its announced hash, hex.
+        tier: whose subset it must hold.
+
+    Returns:
+        float32, shape ``(len(tier.positions),)``.
+
     Raises:
         UpdateRefused: if the bytes are not what was announced, or no update of the tier's subset in a packing that
             :mod:`mobile_sdk.payload` knows, finite and of a sane magnitude.

@@ -29,14 +29,30 @@ def reshape(x: Tensor, *shape: int) -> Tensor:
 
 
 def slice_axis(x: Tensor, axis: int, start: int, length: int) -> Tensor:
-    """``length`` consecutive positions of ``axis``: with step 1, the only slices that XNNPACK takes."""
+    """
+    ``length`` consecutive positions of ``axis``: with step 1, the only slices that XNNPACK takes.
+
+    Args:
+        x: any shape.
+        axis: the axis to slice.
+        start: its first position.
+        length: number of positions; the size of the result on ``axis``.
+
+    """
     if start == 0 and length == x.shape[axis]:
         return x
     return torch.slice_copy(x, axis, start, start + length)
 
 
 def cat(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Concatenate any number of tensors, a few at a time."""
+    """
+    Concatenate any number of tensors, a few at a time.
+
+    Args:
+        parts: of one shape but for their sizes on ``axis``.
+        axis: the axis that they are joined on.
+
+    """
     while len(parts) > 1:
         groups = math.ceil(len(parts) / _CAT_LIMIT)
         size = math.ceil(len(parts) / groups)
@@ -46,7 +62,15 @@ def cat(parts: Sequence[Tensor], axis: int) -> Tensor:
 
 
 def repeat(x: Tensor, axis: int, times: int) -> Tensor:
-    """``x``, of size 1 on ``axis``, ``times`` times."""
+    """
+    ``x``, of size 1 on ``axis``, ``times`` times.
+
+    Args:
+        x: any shape with size 1 on ``axis``.
+        axis: the axis to repeat.
+        times: the size of the result on ``axis``.
+
+    """
     return cat([x] * times, axis)
 
 
@@ -57,7 +81,13 @@ def computed(function: Callable[..., Tensor], *constants: Tensor) -> Tensor:
 
 
 def numbers(constant: Tensor) -> list[int]:
-    """The elements of a constant of one axis."""
+    """
+    The elements of a constant of one axis.
+
+    Args:
+        constant: whole numbers, shape ``(n,)``.
+
+    """
     with _disable_current_modes():
         return [int(i) for i in constant.tolist()]
 

@@ -80,6 +80,19 @@ class Step:
         ``(loss_sum, *metric_sums, *gradients)`` of ``sum(sample_weight * loss)``.
 
         ``inputs`` are the weights in :attr:`order`, then the masks of :attr:`dropouts`; without masks dropout is off.
+
+        Args:
+            x: inputs, shape ``(n, *contract.x_shape)``.
+            y: targets, shape ``(n, *contract.y_shape)``.
+            sample_weight: float32, shape ``(n,)``.
+            inputs: see above.
+
+        Returns:
+            Scalars for loss and metrics, then a gradient of compact shape for each trained parameter.
+
+        Raises:
+            ExportError: if a trained parameter has no influence on the loss.
+
         """
         weights, masks = inputs[: len(self.order)], inputs[len(self.order) :]
         trained = [w.detach().requires_grad_(True) for w in weights[: len(self.trained)]]
@@ -98,17 +111,51 @@ class Step:
         return (loss_sum.detach(), *self._metrics(output.detach(), y, sample_weight), *compact)
 
     def evaluate(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        """``(loss_sum, *metric_sums)``."""
+        """
+        ``(loss_sum, *metric_sums)``.
+
+        Args:
+            x: inputs, shape ``(n, *contract.x_shape)``.
+            y: targets, shape ``(n, *contract.y_shape)``.
+            sample_weight: float32, shape ``(n,)``.
+            weights: of every parameter, in full shape, in the order of :attr:`names`.
+
+        Returns:
+            Scalars.
+
+        """
         return self.evaluate_and_predict(x, y, sample_weight, *weights)[:-1]
 
     def evaluate_and_predict(self, x: Tensor, y: Tensor, sample_weight: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        """``(loss_sum, *metric_sums, output)``."""
+        """
+        ``(loss_sum, *metric_sums, output)``.
+
+        Args:
+            x: inputs, shape ``(n, *contract.x_shape)``.
+            y: targets, shape ``(n, *contract.y_shape)``.
+            sample_weight: float32, shape ``(n,)``.
+            weights: of every parameter, in full shape, in the order of :attr:`names`.
+
+        Returns:
+            Scalars, and the output of shape ``(n, ...)``.
+
+        """
         output = self.predict(x, *weights)
         loss_sum = (self.task.loss(output, y) * sample_weight).sum()
         return (loss_sum, *self._metrics(output, y, sample_weight), output)
 
     def predict(self, x: Tensor, *weights: Tensor) -> Tensor:
-        """The model's output."""
+        """
+        The model's output.
+
+        Args:
+            x: inputs, shape ``(n, *contract.x_shape)``.
+            weights: of every parameter, in full shape, in the order of :attr:`names`.
+
+        Returns:
+            Shape ``(n, ...)``.
+
+        """
         with torch.no_grad(), _eval_mode(self.task.model):
             state = {**self.constants, **dict(zip(self.names, weights, strict=True))}
             output: Tensor = functional_call(self.task.model, state, (x,))

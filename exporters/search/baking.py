@@ -25,6 +25,15 @@ def bake(task: Task, plans: Sequence[Plan], *, memory: Memory = measure_plan) ->
 
     Static convolutions unroll nothing, but keep a packed copy of their weights: a net of few large layers may be
     better off without. A baked program fits no run whose frozen weights differ from the task's.
+
+    Args:
+        task: what is trained.
+        plans: all plans of the run.
+        memory: bytes of a plan's training step; measured by default.
+
+    Returns:
+        The plans in their order, baked or as they were.
+
     """
     names = frozen_in_all(task, plans)
     if not names:

@@ -68,6 +68,11 @@ def load(folder: Path, layout: Layout, budgets: Sequence[int]) -> list[Plan]:
     """
     The plans that :func:`save` wrote for ``budgets``, in their order.
 
+    Args:
+        folder: what :func:`save` wrote into.
+        layout: the task's parameters.
+        budgets: bytes.
+
     Raises:
         ExportError: if the folder has no plan for one of them, or a file is none.
         LayoutError: if a plan does not fit ``layout``.

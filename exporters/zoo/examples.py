@@ -16,12 +16,32 @@ BATCH = 16
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:
-    """One value per sample."""
+    """
+    One value per sample.
+
+    Args:
+        output: float32, shape ``(n, classes)``.
+        y: int64, shape ``(n,)``.
+
+    Returns:
+        float32, shape ``(n,)``.
+
+    """
     return F.cross_entropy(output, y, reduction="none")
 
 
 def correct(output: Tensor, y: Tensor) -> Tensor:
-    """1 where the class is right; its mean is the accuracy."""
+    """
+    1 where the class is right; its mean is the accuracy.
+
+    Args:
+        output: float32, shape ``(n, classes)``.
+        y: int64, shape ``(n,)``.
+
+    Returns:
+        float32, shape ``(n,)``.
+
+    """
     return (output.argmax(1) == y).float()
 
 

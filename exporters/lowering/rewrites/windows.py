@@ -48,7 +48,20 @@ class Window:
 
 
 def fit(x: Tensor, axis: int, before: int, total: int, value: float = 0.0) -> Tensor:
-    """Pad ``before`` positions in front (crop where negative), and pad or crop the end to ``total`` positions."""
+    """
+    Pad ``before`` positions in front (crop where negative), and pad or crop the end to ``total`` positions.
+
+    Args:
+        x: any shape.
+        axis: the axis to fit.
+        before: positions in front.
+        total: positions of the result on ``axis``.
+        value: what is padded with.
+
+    Returns:
+        The shape of ``x``, but for ``total`` on ``axis``.
+
+    """
     if before < 0:
         x = slice_axis(x, axis, -before, x.shape[axis] + before)
         before = 0
@@ -63,7 +76,19 @@ def fit(x: Tensor, axis: int, before: int, total: int, value: float = 0.0) -> Te
 
 
 def frame(x: Tensor, rows: Window, cols: Window, fill: float = 0.0) -> Tensor:
-    """Images (n, h, w, c) fitted to the windows' spans on both axes: padded in one copy, where they are not cropped."""
+    """
+    Images (n, h, w, c) fitted to the windows' spans on both axes: padded in one copy, where they are not cropped.
+
+    Args:
+        x: images, shape ``(n, h, w, c)``.
+        rows: the window along the height.
+        cols: the window along the width.
+        fill: what is padded with.
+
+    Returns:
+        Shape ``(n, rows.span, cols.span, c)``.
+
+    """
     windows = (rows, cols)
     missing = [w.span - w.padding - x.shape[axis] for axis, w in enumerate(windows, 1)]
     if min(rows.padding, cols.padding, *missing) < 0:
@@ -74,7 +99,19 @@ def frame(x: Tensor, rows: Window, cols: Window, fill: float = 0.0) -> Tensor:
 
 
 def tap(x: Tensor, axis: int, window: Window, k: int) -> Tensor:
-    """What tap ``k`` of the window reads of ``x``, fitted to ``window.span`` on ``axis``."""
+    """
+    What tap ``k`` of the window reads of ``x``, fitted to ``window.span`` on ``axis``.
+
+    Args:
+        x: ``window.span`` positions on ``axis``.
+        axis: the axis that the window moves along.
+        window: its geometry.
+        k: the tap, from 0 to ``window.kernel - 1``.
+
+    Returns:
+        The shape of ``x``, but for ``window.outputs`` on ``axis``.
+
+    """
     start = k * window.dilation
     if window.stride == 1:
         return slice_axis(x, axis, start, window.outputs)
@@ -110,7 +147,16 @@ class Taps:
 
 
 def columns(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Tensor:
-    """(n, h, w, c) -> (n, h', w', kernel height * kernel width * c): all windows, taps outermost."""
+    """
+    (n, h, w, c) -> (n, h', w', kernel height * kernel width * c): all windows, taps outermost.
+
+    Args:
+        x: images, shape ``(n, h, w, c)``.
+        rows: the window along the height.
+        cols: the window along the width.
+        reverse: take the taps in reverse order.
+
+    """
     return cat(list(strips(x, rows, cols, reverse)), 3)
 
 
@@ -119,6 +165,13 @@ def strips(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Iter
     The same, (n, h', w', kernel width * c) per row of the kernel, each made when it is asked for.
 
     One axis after the other, so that the wide copies are of whole rows.
+
+    Args:
+        x: images, shape ``(n, h, w, c)``.
+        rows: the window along the height.
+        cols: the window along the width.
+        reverse: take the taps in reverse order.
+
     """
     step = -1 if reverse else 1
     across = Taps(x, Window(x.shape[1], x.shape[1], 1), cols)
@@ -129,7 +182,18 @@ def strips(x: Tensor, rows: Window, cols: Window, reverse: bool = False) -> Iter
 
 
 def dilate(x: Tensor, axis: int, stride: int) -> Tensor:
-    """Put ``stride - 1`` zeros behind every position of ``axis``."""
+    """
+    Put ``stride - 1`` zeros behind every position of ``axis``.
+
+    Args:
+        x: any shape.
+        axis: the axis to spread.
+        stride: distance of the positions afterwards.
+
+    Returns:
+        The shape of ``x``, but for ``stride`` times as many positions on ``axis``.
+
+    """
     if stride == 1:
         return x
     before, after = x.shape[:axis], x.shape[axis + 1 :]
@@ -138,7 +202,18 @@ def dilate(x: Tensor, axis: int, stride: int) -> Tensor:
 
 
 def spaced(x: Tensor, rows: Window, cols: Window) -> Tensor:
-    """Images (n, h', w', c) of outputs with zeros between them, as far apart as the windows are: in one copy."""
+    """
+    Images (n, h', w', c) of outputs with zeros between them, as far apart as the windows are: in one copy.
+
+    Args:
+        x: outputs, shape ``(n, h, w, c)``.
+        rows: the window along the height.
+        cols: the window along the width.
+
+    Returns:
+        Shape ``(n, h * rows.stride, w * cols.stride, c)``.
+
+    """
     if rows.stride == cols.stride == 1:
         return x
     n, h, w, c = x.shape
@@ -147,5 +222,17 @@ def spaced(x: Tensor, rows: Window, cols: Window) -> Tensor:
 
 
 def spread(x: Tensor, axis: int, window: Window, k: int) -> Tensor:
-    """The adjoint of :func:`tap`: put outputs back where tap ``k`` read them, cropped to the inputs."""
+    """
+    The adjoint of :func:`tap`: put outputs back where tap ``k`` read them, cropped to the inputs.
+
+    Args:
+        x: ``window.outputs`` positions on ``axis``.
+        axis: the axis that the window moves along.
+        window: its geometry.
+        k: the tap.
+
+    Returns:
+        The shape of ``x``, but for ``window.inputs`` on ``axis``.
+
+    """
     return fit(dilate(x, axis, window.stride), axis, k * window.dilation - window.padding, window.inputs)
