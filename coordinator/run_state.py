@@ -90,6 +90,7 @@ class RunState:
         self.membership = 0
         self.withdrawn: set[str] = set()
         self.notice = ""
+        self.self_check_failures = 0  # since the coordinator's start
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
@@ -108,6 +109,9 @@ class RunState:
                 samples=device.profile.get("samples"),
                 peak_rss_bytes=device.profile.get("peak_rss_bytes"),
                 torch_loaded=device.profile.get("torch_loaded"),
+                engine=device.profile.get("engine", ""),
+                model=device.profile.get("model", ""),
+                self_check=device.profile.get("self_check", ""),
             )
         for _, merge in itertools.groupby(self.store.updates.merged(), lambda update: update.into):
             self.merged(list(merge))

@@ -21,8 +21,8 @@ class DeviceStatus:
     One device as the coordinator knows it.
 
     ``earlier`` holds the traffic of closed connections, ``current`` that of the open one. ``staleness`` is
-    that of its last accepted update, ``report`` what it said of it; the rest is what it said of itself when it last
-    asked for work.
+    that of its last accepted update, ``report`` what it said of it; ``self_check`` why its runtime cannot be trusted
+    with the run's programs, empty if it can; the rest is what it said of itself when it last asked for work.
     """
 
     id: str
@@ -36,6 +36,8 @@ class DeviceStatus:
     samples: int | None = None
     peak_rss_bytes: int | None = None
     torch_loaded: bool | None = None
+    model: str = ""
+    self_check: str = ""
     earlier: Traffic = dataclasses.field(default_factory=Traffic)
     current: Traffic = dataclasses.field(default_factory=Traffic)
 

@@ -9,7 +9,7 @@ import time
 
 from mobile_sdk.engines import load_engine
 from mobile_sdk.errors import ProgramError
-from mobile_sdk.manifest import Memory
+from mobile_sdk.manifest import Manifest, Memory
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from .cache import store as cache
@@ -17,6 +17,7 @@ from .errors import BudgetError, ExportError
 from .memory.measure import measure
 from .plan import Plan
 from .program.build import Program, Progress, _silent, build
+from .program.self_check import make_self_check
 from .program.step import Step
 from .program.verify import verify_gradients
 from .search import plan_for
@@ -64,9 +65,13 @@ def export(
         say("measuring memory")
         footprint = measure(program)
         measured, idle = footprint.total_bytes, footprint.idle_bytes
-        cache.store(known, json.dumps([error, measured, idle]).encode())
+        say("making the self-check")
+        program = program.with_check(make_self_check(task, program))
+        cache.store(known, json.dumps([error, measured, idle]).encode() + b"\n" + program.manifest.to_bytes())
     else:
-        error, measured, idle = json.loads(checked)
+        facts, _, content = checked.partition(b"\n")
+        error, measured, idle = json.loads(facts)
+        program = dataclasses.replace(program, manifest=Manifest.from_bytes(content))
     if 0 < limit < measured:
         raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
     memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)

@@ -5,7 +5,8 @@ What can go wrong on a device, as exceptions.
     ├── LayoutError          parameter layout or subset that contradicts itself
     ├── PayloadError         a safetensors file that is not what it should be
     ├── ProgramError         a program that cannot be loaded or executed
-    │   └── ProgramRejected  unsigned, altered, of another run, or older than the one held
+    │   ├── ProgramRejected  unsigned, altered, of another run, or older than the one held
+    │   └── SelfCheckFailed  this device's runtime computes wrong numbers with it
     ├── DataError            samples that break the task's input contract
     ├── StorageError         the device's folder is damaged or in use
     ├── InviteError          a link that invites to no run
@@ -29,6 +30,7 @@ __all__ = [
     "ProgramRejected",
     "ProtocolError",
     "Refused",
+    "SelfCheckFailed",
     "StorageError",
     "VersionMismatch",
 ]
@@ -61,6 +63,10 @@ class ProgramError(FtteError):
 
 class ProgramRejected(ProgramError):
     """A program is unsigned, altered, of another run, or older than the one held."""
+
+
+class SelfCheckFailed(ProgramError):
+    """A program ran, but this device's runtime computes other numbers with it than a right one."""
 
 
 class DataError(FtteError):

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "Manifest",
     "Memory",
     "Method",
+    "SelfCheck",
     "TensorSpec",
     "canonical_json",
 ]
@@ -40,7 +42,8 @@ __all__ = [
 EXECUTORCH_VERSION = "1.5.1"
 ANDROID_ARCHIVE = f"org.pytorch:executorch-android:{EXECUTORCH_VERSION}"
 
-FORMAT = 1
+# Format 1 had no self-check, and programs of that time are wrong in ExecuTorch's archives for phones.
+FORMAT = 2
 PROGRAM_FILE = "program.pte"
 GRAPH_FILE = "graph.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -134,6 +137,25 @@ class Memory:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelfCheck:
+    """
+    What a right runtime makes of inputs that are drawn from ``seed``; see :mod:`mobile_sdk.engines.self_check`.
+
+    ``x``, ``y`` and ``weights`` (by name, all but baked ones) are the lowest and the highest value that is drawn.
+    ``loss`` is the loss sum of a training step on a full micro-batch, ``prediction`` the Euclidean norm of the output,
+    ``gradients`` the norms of the gradients by parameter.
+    """
+
+    seed: int
+    x: tuple[float, float]
+    y: tuple[float, float]
+    weights: Mapping[str, tuple[float, float]]
+    loss: float
+    prediction: float
+    gradients: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """
     Everything a device must know to run a program.
@@ -141,7 +163,8 @@ class Manifest:
     ``serial`` numbers the sets of programs of a run: a device refuses one lower than it has seen.
     ``run`` is empty in a program that was saved without being signed for a run. ``baked`` names the weights that are
     inside the program: no method takes them, and no version of the run changes them. ``local`` names whole parameters
-    that every device trains for itself; they are in no update and in no subset.
+    that every device trains for itself; they are in no update and in no subset. ``check`` is what devices try a program
+    with; one that was built but not exported has none, and no device takes it.
     """
 
     run: str
@@ -158,6 +181,7 @@ class Manifest:
     memory: Memory
     baked: tuple[str, ...] = ()
     local: tuple[str, ...] = ()
+    check: SelfCheck | None = None
     executorch: str = EXECUTORCH_VERSION
     format: int = FORMAT
 
@@ -187,8 +211,9 @@ class Manifest:
         try:
             data = json.loads(content)
             if data["format"] != FORMAT:
+                remedy = "export the program anew" if data["format"] in range(FORMAT) else "update the SDK"
                 raise ProgramError(
-                    f"the manifest has format {data['format']!r}; this SDK reads format {FORMAT}: update the SDK"
+                    f"the manifest has format {data['format']!r}; this SDK reads format {FORMAT}: {remedy}"
                 )
             layout = Layout.from_json(data["layout"])
             manifest = cls(
@@ -206,6 +231,7 @@ class Manifest:
                 memory=Memory(**{k: _count(v) for k, v in data["memory"].items()}),
                 baked=tuple(_text(name) for name in data.get("baked", ())),
                 local=tuple(_text(name) for name in data.get("local", ())),
+                check=_check(layout, data["check"]),
                 executorch=_text(data["executorch"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:
@@ -260,6 +286,31 @@ def _method(data: Any) -> Method:
     return Method(
         tuple(_spec(s) for s in data["inputs"]), tuple(_spec(s) for s in data["outputs"]), _count(data["planned_bytes"])
     )
+
+
+def _check(layout: Layout, data: Any) -> SelfCheck | None:
+    if data is None:
+        return None
+    return SelfCheck(
+        seed=_count(data["seed"]),
+        x=_limits(data["x"]),
+        y=_limits(data["y"]),
+        weights={layout[_text(name)].name: _limits(limits) for name, limits in data["weights"].items()},
+        loss=_number(data["loss"]),
+        prediction=_number(data["prediction"]),
+        gradients={layout[_text(name)].name: _number(norm) for name, norm in data["gradients"].items()},
+    )
+
+
+def _limits(value: Any) -> tuple[float, float]:
+    low, high = value
+    return _number(low), _number(high)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return value
 
 
 def _contract(data: Any) -> InputContract:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Protocol
 
 from .system.memory import peak_rss_bytes, release_memory
 from .system.processor import cpu_seconds
 
-__all__ = ["ProcessFacts", "ThisProcess", "torch_loaded"]
+__all__ = ["ProcessFacts", "ThisProcess", "device_model", "torch_loaded"]
 
 
 class ProcessFacts(Protocol):
@@ -24,6 +25,10 @@ class ProcessFacts(Protocol):
 
     def torch_loaded(self) -> bool:
         """Whether PyTorch is in this process."""
+        ...
+
+    def device_model(self) -> str:
+        """Manufacturer and model of the device, so that its kind can be told where programs fail on it."""
         ...
 
     def release_memory(self, *, garbage: bool = True) -> None:
@@ -47,6 +52,9 @@ class ThisProcess:
     def torch_loaded(self) -> bool:
         return torch_loaded()
 
+    def device_model(self) -> str:
+        return device_model()
+
     def release_memory(self, *, garbage: bool = True) -> None:
         release_memory(garbage=garbage)
 
@@ -54,3 +62,10 @@ class ThisProcess:
 def torch_loaded() -> bool:
     """Whether PyTorch is in this process; it must never be."""
     return "torch" in sys.modules
+
+
+def device_model() -> str:
+    """Manufacturer and model on Android, from Python 3.13 on; elsewhere the kind of processor."""
+    android = getattr(platform, "android_ver", None)
+    facts = android() if android is not None and sys.platform == "android" else None
+    return f"{facts.manufacturer} {facts.model}".strip() if facts is not None else platform.machine()

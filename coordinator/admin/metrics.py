@@ -47,6 +47,14 @@ class _Numbers(Collector):
         merged = CounterMetricFamily("ftte_merged_updates", "Updates that were merged.", labels=("run",))
         accepted = CounterMetricFamily("ftte_accepted_updates", "Updates that were accepted.", labels=("run",))
         failures = CounterMetricFamily("ftte_device_failures", "Given back, refused or overdue.", labels=("run",))
+        checks = CounterMetricFamily(
+            "ftte_self_check_failures", "Self-checks that devices' runtimes failed.", labels=("run",)
+        )
+        distrusted = GaugeMetricFamily(
+            "ftte_devices_failing_self_check",
+            "Devices whose runtime failed it last.",
+            labels=("run", "model", "engine"),
+        )
         moved = CounterMetricFamily("ftte_bytes", "Bytes moved, by direction.", labels=("run", "direction"))
         devices = GaugeMetricFamily("ftte_devices", "Devices by what they do.", labels=("run", "state"))
         working = GaugeMetricFamily("ftte_tasks_working", "Tasks at work.", labels=("run",))
@@ -71,6 +79,10 @@ class _Numbers(Collector):
             merged.add_metric((name,), status.merged)
             accepted.add_metric((name,), sum(device.updates for device in status.devices))
             failures.add_metric((name,), sum(device.failures for device in status.devices))
+            checks.add_metric((name,), running.coordinator.state.self_check_failures)
+            wrong = collections.Counter((d.model[:64], d.engine) for d in status.devices if d.self_check)
+            for kind, count in wrong.items():
+                distrusted.add_metric((name, *kind), count)
             moved.add_metric((name, "up"), sum(device.bytes_up for device in status.devices))
             moved.add_metric((name, "down"), sum(device.bytes_down for device in status.devices))
             for state, count in collections.Counter(device.state for device in status.devices).items():
@@ -85,3 +97,4 @@ class _Numbers(Collector):
                     own.add_metric((name, key), value)
         yield from (phase, version, buffered, size, stale, merged, accepted, failures, moved, devices)
         yield from (working, waiting, overdue, metric, stuck, own)
+        yield from (checks, distrusted)

@@ -296,5 +296,7 @@ def _device(record: DeviceRecord, status: DeviceStatus, share: float) -> dict[st
         "last_seen": record.last_seen,
         "revoked_at": record.revoked_at,
         "token": record.token,
+        "model": status.model,
+        "self_check": status.self_check,
         "profile": dict(record.profile),
     }

@@ -219,11 +219,16 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "share": lambda d: f"{d['contribution']:.0%}",
             "failures": lambda d: str(d["failures"]),
             "lost in a row": lambda d: str(d["lost"]),
+            "self-check": lambda d: "failed" if d["self_check"] else "-",
             "up": lambda d: format_bytes(d["bytes_up"]),
             "down": lambda d: format_bytes(d["bytes_down"]),
             "last seen": lambda d: _time(d["last_seen"]),
         }
-        return _show(options, console, data, data, columns)
+        _show(options, console, data, data, columns)
+        for device in () if options.json else data:
+            if device["self_check"]:
+                console.print(f"{device['id']} ({device['model']}): {device['self_check']}", markup=False)
+        return 0
     if options.action == "classes":
         classes = client.get("runs", run)["classes"]
         columns = {

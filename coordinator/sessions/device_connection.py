@@ -254,9 +254,11 @@ class DeviceConnection:
                 await self._upload.received(event)
             case Decline():
                 self._warn("%s gave %s back: %s", event.assignment, event.message)
-                if event.code == "evaluation":
+                if event.code == "self-check":
+                    self._distrust(event.message)
+                if event.code in ("evaluation", "self-check"):
                     self._run.federated.lost(self.device)
-                elif self._upload is not None:
+                if event.code != "evaluation" and self._upload is not None:
                     await self._upload.failed(event.assignment)
             case Evaluated():
                 self._evaluated(event)
@@ -282,6 +284,8 @@ class DeviceConnection:
         self._status.peak_rss_bytes = message.peak_rss_bytes
         self._status.torch_loaded = message.torch_loaded
         self._status.engine = message.engine
+        self._status.model = message.model
+        self._status.self_check = ""  # it says so again if it still is
         if self._downloads is not None:
             self._downloads.holds = message.holds
         self._profile = {
@@ -291,12 +295,20 @@ class DeviceConnection:
             "samples": message.samples,
             "peak_rss_bytes": message.peak_rss_bytes,
             "torch_loaded": message.torch_loaded,
+            "model": message.model,
         }
         if self._run.finished is not None:
             self._session.announce(self._run.finished)
             return
         self._status.state = "waiting"
         await self._host.dispatcher.ask(self, message)
+
+    def _distrust(self, why: str) -> None:
+        """The device's runtime fails a program's self-check: operators are to know which devices these are."""
+        self._status.self_check = why
+        if self._profile is not None:
+            self._profile["self_check"] = why
+        self._run.self_check_failures += 1
 
     def _evaluated(self, message: Evaluated) -> None:
         self._status.state = "idle"

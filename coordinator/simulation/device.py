@@ -52,6 +52,9 @@ class _Process:
     def torch_loaded(self) -> bool:
         return False
 
+    def device_model(self) -> str:
+        return "simulated"
+
     def release_memory(self, *, garbage: bool = True) -> None:
         """It is shared with the others."""
 

@@ -13,7 +13,17 @@ from torch import Tensor, fx
 from mobile_sdk import safetensors
 from mobile_sdk.errors import ProgramError
 from mobile_sdk.layout import Subset, Vector
-from mobile_sdk.manifest import GRAPH_FILE, MANIFEST_FILE, PROGRAM_FILE, FileEntry, Manifest, Memory, Method, TensorSpec
+from mobile_sdk.manifest import (
+    GRAPH_FILE,
+    MANIFEST_FILE,
+    PROGRAM_FILE,
+    FileEntry,
+    Manifest,
+    Memory,
+    Method,
+    SelfCheck,
+    TensorSpec,
+)
 
 from ..cache import store as cache
 from ..cache.fingerprint import Unknown, fingerprint
@@ -68,6 +78,10 @@ class Program:
     def files(self) -> dict[str, bytes]:
         """What the manifest lists, by name."""
         return {PROGRAM_FILE: self.pte, GRAPH_FILE: self.graph}
+
+    def with_check(self, check: SelfCheck) -> Program:
+        """The same program, its manifest with what devices try it with."""
+        return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, check=check))
 
     def for_run(self, run: str, serial: int, tier: str) -> Program:
         """The same program, its manifest made out to a run."""

@@ -21,6 +21,7 @@ from ..errors import ProgramError
 from ..manifest import ANDROID_ARCHIVE, PROGRAM_FILE, Manifest, TensorSpec
 from .call import Call
 from .calling_engine import CallingEngine
+from .runtime_build import mapped_build
 
 __all__ = ["JAVA_SOURCES", "AndroidEngine", "bridge_class"]
 
@@ -96,6 +97,7 @@ class AndroidEngine(CallingEngine):
         if missing:
             self._close()
             raise ProgramError(f"the program has no method {missing[0]!r}, only {', '.join(sorted(methods)) or 'none'}")
+        self.runtime = mapped_build("android")
 
     def _execute(self, call: Call, arguments: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if self._bridge is None:

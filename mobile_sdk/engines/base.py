@@ -21,9 +21,13 @@ class Engine(Protocol):
     in place, never copied or kept. Batches may be shorter than ``manifest.micro_batch``: the rest is
     filled with samples of weight 0, which change nothing. Longer ones are a :exc:`ProgramError`, as is
     any array of another shape or dtype than the manifest's, and whatever the runtime reports.
+
+    ``runtime`` names what runs it, and the build: a device checks each once. It is empty where the engine stands for
+    none, as in a simulation.
     """
 
     manifest: Manifest
+    runtime: str
 
     def train_step(
         self,

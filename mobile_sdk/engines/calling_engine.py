@@ -30,6 +30,7 @@ class CallingEngine(abc.ABC):
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.runtime = ""
         self._lock = threading.Lock()
         self._calls = {method: Call(manifest, method) for method in manifest.methods}
 

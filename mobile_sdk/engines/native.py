@@ -13,6 +13,7 @@ from ..manifest import PROGRAM_FILE, Manifest, TensorSpec
 from ..native.library import NativeProgram, TensorMeta, set_threads
 from .call import Call
 from .calling_engine import CallingEngine
+from .runtime_build import mapped_build
 
 __all__ = ["NativeEngine"]
 
@@ -42,6 +43,7 @@ class NativeEngine(CallingEngine):
         except ProgramError:
             self._program.close()
             raise
+        self.runtime = mapped_build("native")
 
     def _execute(self, call: Call, arguments: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if call.method not in self._results:

@@ -23,6 +23,7 @@ class PacedEngine:
 
     def __init__(self, engine: Engine, step_seconds: float) -> None:
         self.manifest = engine.manifest
+        self.runtime = engine.runtime
         self._engine = engine
         self._step_seconds = step_seconds
 

@@ -96,6 +96,7 @@ class Device:
             serial=self.storage.identity.serial,
             peak_rss_bytes=self.process.peak_rss_bytes(),
             torch_loaded=self.process.torch_loaded(),
+            model=self.process.device_model(),
             holds=self._holds(),
         )
 

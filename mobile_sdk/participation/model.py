@@ -19,6 +19,7 @@ from ..layout import Arrays
 from ..manifest import MANIFEST_FILE, Manifest
 from ..storage.device_storage import DeviceStorage, HeldModel
 from ..weights import map_weights
+from .self_check import check_once
 
 __all__ = ["Model"]
 
@@ -40,11 +41,24 @@ class Model:
         self._lock = threading.RLock()
 
     def engine(self, manifest: str) -> Engine:
-        """The installed program of this manifest (its hash), loaded; the one before is closed."""
+        """
+        The installed program of this manifest (its hash), loaded and checked; the one before is closed.
+
+        Raises:
+            ProgramError: as :func:`~mobile_sdk.participation.self_check.check_once` does, or if it cannot be loaded.
+
+        """
         with self._lock:
             if self._engine is None or self._engine[0] != manifest:
                 self.close()
-                self._engine = manifest, self._load(self._folder(manifest))
+                folder = self._folder(manifest)
+                engine = self._load(folder)
+                try:
+                    check_once(engine, folder)
+                except Exception:
+                    engine.close()
+                    raise
+                self._engine = manifest, engine
             return self._engine[1]
 
     def weights(self, engine: Engine, files: tuple[str, ...], *, personal: bool = True) -> Arrays:

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Callable
 
 from ..data.usable import Usable
-from ..errors import DataError, FtteError, PayloadError, ProgramError, ProgramRejected, ProtocolError, Refused
+from ..errors import (
+    DataError,
+    FtteError,
+    PayloadError,
+    ProgramError,
+    ProgramRejected,
+    ProtocolError,
+    Refused,
+    SelfCheckFailed,
+)
 from ..events import (
     Announced,
     Assigned,
@@ -228,6 +237,10 @@ class Visit:
             engine, weights = await self._offload(self._device.prepare, evaluate)
             samples = await self._offload(self._device.samples, engine, evaluate.manifest.sha256)
             count, metrics = await self._offload(evaluate_dataset, engine, weights, samples)
+        except SelfCheckFailed as error:
+            self._link.session.decline(evaluate.evaluation, "self-check", str(error))
+            await self._link.flush()
+            raise  # the device can do nothing with this program
         except (DataError, PayloadError, ProgramError) as error:
             self._link.session.decline(evaluate.evaluation, "evaluation", str(error))
         else:
@@ -288,7 +301,13 @@ class Visit:
 
     async def _decline(self, assign: Assign, error: FtteError) -> None:
         """Give an assignment back; only divergence is worth another try on this device."""
-        code = {Diverged: "diverged", DataError: "data", PayloadError: "weights", ProgramRejected: "program-rejected"}
+        code = {
+            Diverged: "diverged",
+            DataError: "data",
+            PayloadError: "weights",
+            ProgramRejected: "program-rejected",
+            SelfCheckFailed: "self-check",
+        }
         self._storage.drop_training()
         self._listener(Declined(assign.assignment, str(error)))
         self._link.session.decline(assign.assignment, code.get(type(error), "program"), str(error))

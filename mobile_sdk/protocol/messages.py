@@ -154,7 +154,7 @@ class Ready:
     Device: give me work; here is what I am.
 
     ``budget`` is in bytes, 0 for no limit; ``serial`` the highest that I hold; ``holds`` are the files of weights
-    that I have, which differences may start from; memory and torch are facts of the process.
+    that I have, which differences may start from; memory and torch are facts of the process; ``model`` is the device's.
     """
 
     budget: int
@@ -164,6 +164,7 @@ class Ready:
     serial: int
     peak_rss_bytes: int
     torch_loaded: bool
+    model: str = ""
     holds: tuple[Sha256, ...] = ()
 
 

@@ -114,8 +114,7 @@ def compile_to(folder: Path) -> None:
     from mobile_sdk.native import build
 
     build.build(folder / "from_files", ["FTTE_LOAD_MODE=File"])
-    package, _ = build._executorch()
-    include = package / "include"
+    include = _package() / "include"
     command = [
         os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-fPIC", "-shared", "-w",
         str(HERE / "options.cpp"), "-o", str(folder / "liboptions.so"),
@@ -125,6 +124,16 @@ def compile_to(folder: Path) -> None:
     outcome = subprocess.run(command, check=False, capture_output=True, text=True)
     if outcome.returncode != 0:
         raise RuntimeError(f"the options of ExecuTorch's delegate do not compile:\n{outcome.stderr}")
+
+
+def _package() -> Path:
+    unpacked = os.environ.get("FTTE_EXECUTORCH")
+    if unpacked is not None:
+        return Path(unpacked) / "executorch"
+    spec = importlib.util.find_spec("executorch")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError(missing())
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 if __name__ == "__main__":

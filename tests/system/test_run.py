@@ -35,12 +35,12 @@ def test_devices_of_several_tiers_train_one_model(site: Site) -> None:
     assert server.wait() == 0
     assert [device.wait() for device in devices] == [0, 0, 0, 0]
 
-    # A device holds what its own engine runs, and nothing else.
+    # A device holds what its own engine runs, that it has checked it, and nothing else.
     files = {
         name: {path.name for path in (site.folder / name).glob("programs/*/*")} for name in ("watch-1", "old-watch-1")
     }
-    assert files["watch-1"] == {"manifest.json", "manifest.sig", "program.pte"}
-    assert files["old-watch-1"] == {"manifest.json", "manifest.sig", "graph.safetensors"}
+    assert files["watch-1"] == {"manifest.json", "manifest.sig", "program.pte", "self-check.json"}
+    assert files["old-watch-1"] == {"manifest.json", "manifest.sig", "graph.safetensors", "self-check.json"}
 
     summary = site.summary()
     assert summary["versions"] == 24

@@ -34,6 +34,7 @@ class TorchEngine:
 
     def __init__(self, task: Task, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.runtime = ""  # it is no device's
         baked = tuple(name for name in manifest.baked if name in task.layout)
         self._step = Step(task, Plan(manifest.subset, manifest.micro_batch, baked))
 

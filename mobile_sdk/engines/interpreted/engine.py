@@ -13,6 +13,7 @@ from ...errors import ProgramError
 from ...manifest import GRAPH_FILE, Manifest, TensorSpec
 from ..call import Call
 from ..calling_engine import CallingEngine
+from ..runtime_build import interpreter
 from .blas import limited
 from .graph import GraphValue, MethodGraph, Node, ProgramGraph, Values, loads
 from .operators import OPERATORS
@@ -45,6 +46,7 @@ class InterpretedEngine(CallingEngine):
             raise ProgramError(f"the program's graph {path} cannot be read: {error}") from error
         for method in manifest.methods:
             _compare(self._calls[method], self._graph)
+        self.runtime = interpreter()
 
     def _execute(self, call: Call, arguments: list[Array]) -> list[Array]:
         if self._graph is None:
