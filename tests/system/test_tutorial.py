@@ -7,11 +7,14 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from .conftest import BIN, Process
 from .test_documentation import ROOT, blocks
 from .test_prometheus import free_port
 
 
+@pytest.mark.full
 def test_a_first_run_with_an_own_model(tmp_path: Path) -> None:
     page = ROOT / "docs" / "tutorial" / "first-run.md"
     port = str(free_port())  # the only thing that differs from the page, beside the fingerprint
