@@ -31,7 +31,8 @@ import mobile_sdk.cli
 from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.system.memory import peak_rss_bytes
-from mobile_sdk.training import TrainingSettings, train
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import train
 folder = sys.argv[1]
 idle = peak_rss_bytes()
 engine = load_engine(folder)

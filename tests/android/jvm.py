@@ -53,7 +53,7 @@ def start() -> Path:
     """
     classes = Path(tempfile.mkdtemp(prefix="ftte-jvm-"))
     java_home = Path(str(shutil.which("javac"))).resolve().parents[1]
-    sources = [*HERE.rglob("*.java"), *JAVA_SOURCES.rglob("*.java")]
+    sources = [*(HERE / "java").rglob("*.java"), *JAVA_SOURCES.rglob("*.java")]
     # As python-for-android's template does, for devices of Java 8.
     _run("javac", "-Xlint:-options", "--release", "8", "-d", classes, *sources)
     library = classes / "libdouble.so"

@@ -444,7 +444,7 @@ from pathlib import Path
 import numpy as np
 from mobile_sdk import load_engine
 from mobile_sdk.errors import ProgramError
-from mobile_sdk.native.library import Program
+from mobile_sdk.native.library import NativeProgram
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 def refused(function, *arguments):
@@ -457,8 +457,8 @@ def once():
     engine = load_engine(sys.argv[1])
     engine.evaluate(x, y, w, weights)
     engine.close()
-    refused(Program, Path(sys.argv[2]))
-    program = Program(Path(sys.argv[1]) / "program.pte")
+    refused(NativeProgram, Path(sys.argv[2]))
+    program = NativeProgram(Path(sys.argv[1]) / "program.pte")
     refused(program.execute, "predict", [x], [])
     refused(program.load, "nothing")
     program.load("train_step")
