@@ -14,7 +14,7 @@ from typing import Any
 DEMO = Path(__file__).resolve().parents[3] / "android_demo"
 BUILD_TOOLS = "35.0.0"
 # Options that python-for-android's command takes itself and does not pass on, with how many values each has.
-OWN_OPTIONS = {"--bootstrap": 1, "--dist_name": 1, "--ndk-api": 1, "--arch": 1, "--copy-libs": 0}
+OWN_OPTIONS = {"--local-recipes": 1, "--bootstrap": 1, "--dist_name": 1, "--ndk-api": 1, "--arch": 1, "--copy-libs": 0}
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
