@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,11 @@ from mobile_sdk.events import (
     Assigned,
     Connected,
     Disconnected,
-    Downloading,
     Event,
     Paused,
     Postponed,
     Training,
     UpdateAccepted,
-    Uploading,
 )
 from mobile_sdk.net.connection import Connection, ConnectionLost, websocket
 from mobile_sdk.participation.surroundings import Surroundings
@@ -159,31 +158,42 @@ def test_a_link_that_breaks_after_training_costs_no_second_training(site: Site) 
     assert opened == 2
 
 
-def test_a_device_whose_patience_ends_leaves_and_comes_back(site: Site) -> None:
-    """It has handed in, and another device's update is awaited: no work, so no open connection and no pings."""
-    site.serve("[merge]\nbuffer = 2\n[stop]\nversions = 100\n")
+def test_a_device_whose_patience_ends_leaves_and_comes_back(tmp_path: Path) -> None:
+    """No open connection, and so no pings, while there is no work."""
+    left: list[bool] = []
     told: list[Event] = []
 
-    async def wait() -> list[str]:
-        policy = Policy(patience_seconds=0.5, away_seconds=0.5)
-        async with client(site, policy=policy, surroundings=Surroundings(conditions=fixed(PHONE))) as phone:
-            done = asyncio.Event()
+    async def main() -> None:
+        twice = asyncio.Event()
 
-            def listener(event: Event) -> None:
-                told.append(event)
-                if sum(isinstance(event, Connected) for event in told) >= 2:
-                    done.set()
+        async def silent(connection: ServerConnection) -> None:
+            await connection.wait_closed()
+            left.append(True)
+            if len(left) == 2:
+                twice.set()
 
-            work = asyncio.create_task(phone.run(listener))
-            await asyncio.wait({work, asyncio.create_task(done.wait())}, return_when=asyncio.FIRST_COMPLETED)
-            work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        return [event.reason for event in told if isinstance(event, Postponed)]
+        async with serve(silent, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            policy = Policy(patience_seconds=0.2, away_seconds=0.2)
+            async with Client(
+                f"ws://127.0.0.1:{port}",
+                run="digits",
+                key="0" * 64,
+                dataset=part(0, of=4),
+                storage=tmp_path / "phone",
+                policy=policy,
+                surroundings=Surroundings(conditions=fixed(PHONE)),
+            ) as phone:
+                work = asyncio.create_task(phone.run(told.append))
+                await asyncio.wait_for(twice.wait(), 60)
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
 
-    reasons = asyncio.run(wait())
-    others = [event for event in told if not isinstance(event, Downloading | Training | Uploading)]
-    assert reasons[:1] == ["the coordinator gave no work within 0.5 s"], others
+    asyncio.run(main())
+    assert [event.reason for event in told if isinstance(event, Postponed)][:2] == [
+        "the coordinator gave no work within 0.2 s"
+    ] * 2
 
 
 def test_a_coordinator_that_says_nothing_is_left_by_a_visit(site: Site) -> None:
