@@ -194,7 +194,12 @@ def _child(folder: Path, room: str, first: str, log: Path) -> None:
         sys.dont_write_bytecode = (folder / "baseline").exists()
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         import pytest
+        from hypothesis import HealthCheck, settings
 
+        # A busy machine is no change that was noticed, and a second run finds what the first did.
+        patient = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
+        settings.register_profile("mutants", **patient)
+        settings.load_profile("mutants")
         tests = f"tests/{room}"
         ignored = [f"--ignore={tests}/{name}" for name in ROOMS[room]]
         mirror = sorted(str(path.relative_to(folder)) for path in (folder / tests).rglob(f"test_{first}.py"))
