@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print the Python to set up the project with: $PYTHON if it is set, else the newest fit one of the PATH.
+# Print the Python to set up the project with: $PYTHON if it is set, else the first fit one of the PATH, the version that is tested most first.
 # Fit are the versions that torch 2.13.0 and executorch 1.5.1 have wheels for, with the modules venv and ensurepip.
 fits() {
     "$1" -c '
@@ -17,7 +17,7 @@ if [ -n "${PYTHON:-}" ]; then
     echo "make: PYTHON=$PYTHON is ${PYTHON:+$(version "$PYTHON" || echo 'no Python')}; CPython 3.11 to 3.14 with venv is needed" >&2
     exit 1
 fi
-for name in python3.13 python3.12 python3.11 python3.14 python3 python; do
+for name in python3.11 python3.12 python3.13 python3.14 python3 python; do
     if command -v "$name" >/dev/null && fits "$name"; then
         echo "make: setting up with $(command -v "$name") ($(version "$name"))" >&2
         echo "$name"

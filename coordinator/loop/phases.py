@@ -77,6 +77,8 @@ class Phases:
         log.info("the run is %s: %s", phase, reason)
         if phase == "running":
             self._dispatcher.dispatch()
+        elif phase == "finished":
+            self._dispatcher.release()  # the end is announced in a moment: who is sent away before would not hear of it
         else:
             self._dispatcher.disperse(f"the run is {phase}")
         self._changed()

@@ -177,6 +177,11 @@ class Dispatcher:
             applicant, _ = self._waiting.pop(device)
             self._tasks.start(applicant.postpone(seconds, reason), f"sending {device} away")
 
+    def release(self) -> None:
+        """Nobody waits for work any more; everybody stays connected."""
+        for device in self.scheduler.disperse():
+            self._waiting.pop(device)
+
     def stop(self, reason: str) -> None:
         """Give no work out any more: the process is about to end."""
         self._stopped = reason
