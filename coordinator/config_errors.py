@@ -84,9 +84,14 @@ def override(data: dict[str, Any], words: str) -> None:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first mistake that a model has found: ``key: what is wrong``."""
     first = error.errors()[0]
-    location = first["loc"]
+    # A key that takes one of several types has their names behind its own; nobody wrote those.
+    location = tuple(part for part in first["loc"] if isinstance(part, int) or not _is_type(part))
     where = ".".join(str(part) for part in location) or "the file"
     return f"{where}: {_words(first, model, location)}"
+
+
+def _is_type(part: str) -> bool:
+    return part.startswith(("constrained-", "literal[", "function-"))
 
 
 def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) -> str:

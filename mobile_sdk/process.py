@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from typing import Protocol
 
 from .system.memory import peak_rss_bytes, release_memory
-from .system.processor import cpu_seconds
+from .system.processor import cpu_seconds, device_model
 
-__all__ = ["ProcessFacts", "ThisProcess", "device_model", "torch_loaded"]
+__all__ = ["ProcessFacts", "ThisProcess", "torch_loaded"]
 
 
 class ProcessFacts(Protocol):
@@ -62,10 +61,3 @@ class ThisProcess:
 def torch_loaded() -> bool:
     """Whether PyTorch is in this process; it must never be."""
     return "torch" in sys.modules
-
-
-def device_model() -> str:
-    """Manufacturer and model on Android, from Python 3.13 on; elsewhere the kind of processor."""
-    android = getattr(platform, "android_ver", None)
-    facts = android() if android is not None and sys.platform == "android" else None
-    return f"{facts.manufacturer} {facts.model}".strip() if facts is not None else platform.machine()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mobile_sdk.system.signals import call_when_told_to_end
+from mobile_sdk.system.signals import call_at_signal, call_when_told_to_end
 
 from .parsing import add_set_option
 
@@ -121,9 +119,7 @@ def _end_when_told(task: asyncio.Task[Any], ended: Ended) -> None:
 
     loop = asyncio.get_running_loop()
     call_when_told_to_end(loop, stop)
-    if sys.platform != "win32":
-        with contextlib.suppress(RuntimeError, ValueError):  # not the main thread
-            loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM)
+    call_at_signal(loop, signal.SIGTERM, lambda: stop(signal.SIGTERM))
 
 
 def _certificate(options: argparse.Namespace, console: Console) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
 
-__all__ = ["cpu_seconds", "end_at_once", "lower_priority"]
+__all__ = ["cpu_seconds", "device_model", "end_at_once", "lower_priority"]
 
 if sys.platform != "win32":
     import resource
@@ -44,3 +45,10 @@ def lower_priority(niceness: int) -> None:
         kernel.SetPriorityClass(kernel.GetCurrentProcess(), below_normal)
     else:
         os.nice(max(0, niceness - os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def device_model() -> str:
+    """Manufacturer and model on Android, from Python 3.13 on; elsewhere the kind of processor."""
+    android = getattr(platform, "android_ver", None)
+    facts = android() if android is not None and sys.platform == "android" else None
+    return f"{facts.manufacturer} {facts.model}".strip() if facts is not None else platform.machine()

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-__all__ = ["ENDING", "call_when_told_to_end"]
+__all__ = ["ENDING", "call_at_signal", "call_when_told_to_end"]
 
 if sys.platform == "win32":
     ENDING: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGBREAK)
@@ -22,10 +22,15 @@ def call_when_told_to_end(loop: asyncio.AbstractEventLoop, callback: Callable[[]
     Does nothing in another thread than the main one, where no signal arrives (a service of python-for-android).
     """
     for number in ENDING:
-        try:
-            if sys.platform == "win32":  # its event loops take no signals
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
-            else:
-                loop.add_signal_handler(number, callback)
-        except (RuntimeError, ValueError, OSError):
-            return
+        call_at_signal(loop, number, callback)
+
+
+def call_at_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, callback: Callable[[], object]) -> None:
+    """Call ``callback`` in the event loop at the signal ``number``; nothing happens where no signal arrives."""
+    try:
+        if sys.platform == "win32":  # its event loops take no signals
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+        else:
+            loop.add_signal_handler(number, callback)
+    except (RuntimeError, ValueError, OSError):
+        return

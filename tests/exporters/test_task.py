@@ -103,7 +103,7 @@ def test_a_malformed_reference_says_how_to_write_one(reference):
 
 
 def test_a_missing_module_is_named():
-    with pytest.raises(TaskError, match=r"no module 'no_such_package' for the task 'no_such_package\.tasks'"):
+    with pytest.raises(TaskError, match=r"no module 'no_such_package' for the task 'no_such_package\.tasks:task'"):
         load_task("no_such_package.tasks:task")
 
 

@@ -17,7 +17,7 @@ from coordinator.loop import coordinator as loop_module
 from coordinator.loop.coordinator import Coordinator
 from coordinator.simulation.virtual_time import offload, run
 from mobile_sdk.layout import Vector
-from mobile_sdk.protocol.messages import Accepted, Announce, Finished, MergedMessage, Rejected
+from mobile_sdk.protocol.messages import Accepted, Announce, Finished, Later, MergedMessage, Rejected
 from mobile_sdk.protocol.session import PeerError
 
 from ..small_run import Device, accept_update, added, make_run, update_bytes
@@ -361,5 +361,28 @@ def test_a_run_that_no_device_is_connected_to_waits_for_devices(tmp_path: Path) 
         coordinator = make_run(tmp_path).coordinator()
         async with merging(coordinator):
             assert coordinator.status().waits_for == "devices: none is connected"
+
+    run(main())
+
+
+def test_a_device_that_waits_for_work_when_the_run_ends_hears_of_the_end_and_is_not_sent_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1}, stop={"versions": 1}, scheduling={"concurrency": 1})
+        coordinator = small.coordinator()
+        async with (
+            merging(coordinator) as task,
+            Device(small, "phone-1").connected(coordinator.serve) as working,
+            Device(small, "phone-2").connected(coordinator.serve) as waiting,
+        ):
+            await working.join()
+            assign = await working.work()
+            await waiting.join()
+            await waiting.ask()
+            await asyncio.sleep(1)
+            assert coordinator.dispatcher.scheduler.waiting
+            await working.upload(assign, update_bytes("large"))
+            finished = await task
+            assert finished == await waiting.expect(Finished)
+            assert not any(isinstance(event, Later) for event in waiting.events)
 
     run(main())
