@@ -205,7 +205,7 @@ class Scheduler:
             record = self._records[device]
             record.returned, record.lost, record.until = record.returned + 1, 0, 0.0
         elif task is not None:
-            self._lose(task, now)
+            self._lose(task, now, answered=True)
 
     def cancel(self, device: str) -> None:
         """The device was given nothing after all."""
@@ -215,10 +215,17 @@ class Scheduler:
         """How many tasks in a row a device has not handed in."""
         return self._records[device].lost if device in self._records else 0
 
-    def _lose(self, task: OpenTask, now: float) -> None:
-        """Whoever takes and does not return gets less and less: each time it waits longer for its next chance."""
+    def _lose(self, task: OpenTask, now: float, *, answered: bool = False) -> None:
+        """
+        Whoever takes and does not return gets less and less: each time it waits longer for its next chance.
+
+        A device that ``answered``, with an update that was refused or by giving the task back, has one free: it is
+        there, and the next one may be good.
+        """
         record = self._records[task.device]
         record.lost += 1
+        if answered and record.lost == 1:
+            return
         held = now - task.since
         record.until = now + min(held * PENALTY * GROWTH ** min(record.lost - 1, 8), LONGEST_PENALTY_SECONDS)
 
