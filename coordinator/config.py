@@ -109,12 +109,12 @@ class SchedulingSection(_Section):
 
     ``concurrency``: the most devices that train at once (0: all that ask). ``auto`` makes that between 1 and 10 times
     ``merge.least``: as many as keep merges stable (:mod:`coordinator.updates.buffer_size`), and no more than a third of
-    those that are there, so that a queue gives slow devices their share. ``waiting``: the most that wait connected for
-    their turn; further devices are told to come back after ``retry_seconds`` or later. A task whose update has not
-    arrived within ``deadline_seconds``, or whose device has been offline for ``liveness_seconds``, is given to another
-    device. ``repeat`` lets a device train the same version again. ``cohort``: the most devices that train one version
-    (0: no limit). ``cohort = merge.buffer`` gives synchronous rounds; a larger cohort over-selects. ``coverage``:
-    weights that fewer running tasks train go first.
+    those that are there, so that a queue gives slow devices their share; but 10 at the least. ``waiting``: the most
+    that wait connected for their turn; further devices are told to come back after ``retry_seconds`` or later. A task
+    whose update has not arrived within ``deadline_seconds``, or whose device has been offline for
+    ``liveness_seconds``, is given to another device. ``repeat`` lets a device train the same version again.
+    ``cohort``: the most devices that train one version (0: no limit). ``cohort = merge.buffer`` gives synchronous
+    rounds; a larger cohort over-selects. ``coverage``: weights that fewer running tasks train go first.
     """
 
     concurrency: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -283,7 +283,10 @@ class MergeSection(_Section):
     and at most the number of devices at work. A buffer that is not full, and that nothing has come into for
     ``flush_seconds``, is merged as it is (0: never). With ``limit`` updates waiting
     (by default 4 times the buffer), devices have to wait before they upload more. Coordinates that fewer than
-    ``min_contributors_per_coordinate`` devices hold do not move.
+    ``min_contributors_per_coordinate`` devices hold do not move. With ``defence`` no
+    device counts for more than a few times what the median device does, in length, examples and share of a version;
+    devices that are out of line again and again are set aside; and a version whose held-out metrics collapse is not
+    published: see :mod:`coordinator.merge.defence`.
     """
 
     buffer: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -297,6 +300,7 @@ class MergeSection(_Section):
     min_contributors_per_coordinate: Annotated[int, Field(ge=1)] = 1
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     outlier_factor: Annotated[float, Field(ge=1)] | None = None
+    defence: bool = True
     difference: Literal["base", "current"] = "base"
     optimiser: OptimiserSection = OptimiserSection()
     staleness: StalenessSection = StalenessSection()

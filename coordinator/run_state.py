@@ -20,6 +20,7 @@ from .config import Config
 from .errors import StoreError, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
 from .merge.from_config import safe_gain, staleness_policy
+from .merge.sums import largest_magnitude
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
@@ -40,6 +41,11 @@ log = logging.getLogger(__name__)
 
 # The part of the devices that are there that an adaptive limit lets work at once.
 SHARE = 1 / 3
+# But as many always: a small fleet is not made slower, whatever its buffer.
+FEWEST = 10
+
+# A device that was out of line too often gets another chance after a day.
+ASIDE_SECONDS = 86_400.0
 
 # Versions that a status looks back on.
 HISTORY = 512
@@ -89,6 +95,7 @@ class RunState:
         self.stopped = ""
         self.membership = 0
         self.withdrawn: set[str] = set()
+        self.aside: dict[str, tuple[float, str]] = {}
         self.notice = ""
         self.self_check_failures = 0  # since the coordinator's start
         self._by_name = {tier.name: tier for tier in tiers}
@@ -132,7 +139,7 @@ class RunState:
                 details = {"assignment": record.assignment, "why": str(error)}
                 self.store.audit.write(self.clock.wall(), "coordinator", "damaged", "update", details)
                 continue
-            waiting.append(BufferedUpdate(record, delta))
+            waiting.append(BufferedUpdate(record, delta, largest_magnitude(delta)))
         return waiting
 
     def tier(self, name: str) -> Tier:
@@ -151,6 +158,18 @@ class RunState:
     def device(self, name: str) -> DeviceStatus:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
+
+    def set_aside(self, device: str, why: str) -> None:
+        """Merge nothing of a device for a while, and give it no work."""
+        self.aside[device] = (self.clock.wall() + ASIDE_SECONDS, why)
+
+    def aside_seconds(self, device: str) -> float:
+        """For how long a device is still set aside; 0 if it is not."""
+        until, _ = self.aside.get(device, (0.0, ""))
+        left = until - self.clock.wall()
+        if left <= 0:
+            self.aside.pop(device, None)
+        return max(left, 0.0)
 
     def use_key(self, key: RunKey) -> None:
         """The run has a new key, with which its programs were signed again."""
@@ -194,7 +213,7 @@ class RunState:
             return section.concurrency
         if section.cohort:
             return 0  # a cohort is a limit itself
-        return min(self.buffer_size.concurrency, max(least, math.ceil(present * SHARE)))
+        return max(FEWEST, least, min(self.buffer_size.concurrency, math.ceil(present * SHARE)))
 
     def resize_buffer(self, working: Collection[str]) -> None:
         """

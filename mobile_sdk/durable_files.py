@@ -21,11 +21,16 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
     ``content`` is written piece by piece.
     """
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.writelines(content)
-        file.flush()
-        sync_file(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(content)
+            file.flush()
+            sync_file(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        # On a full disk what was written so far would keep everything else from fitting.
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
 
 

@@ -59,6 +59,7 @@ class _Numbers(Collector):
         devices = GaugeMetricFamily("ftte_devices", "Devices by what they do.", labels=("run", "state"))
         working = GaugeMetricFamily("ftte_tasks_working", "Tasks at work.", labels=("run",))
         waiting = GaugeMetricFamily("ftte_devices_waiting", "Devices that wait for their turn.", labels=("run",))
+        aside = GaugeMetricFamily("ftte_devices_set_aside", "Devices of which nothing is merged.", labels=("run",))
         overdue = CounterMetricFamily("ftte_tasks_overdue", "Tasks whose place was given to another.", labels=("run",))
         metric = GaugeMetricFamily("ftte_metric", "Metrics of the newest version.", labels=("run", "metric"))
         stuck = GaugeMetricFamily("ftte_run_not_learning", "1 while versions are no better than 0.", labels=("run",))
@@ -89,6 +90,7 @@ class _Numbers(Collector):
                 devices.add_metric((name, state), count)
             working.add_metric((name,), len(scheduler.working))
             waiting.add_metric((name,), len(scheduler.waiting))
+            aside.add_metric((name,), len(running.coordinator.state.aside))
             overdue.add_metric((name,), scheduler.overdue)
             for key, value in status.metrics.items():
                 metric.add_metric((name, key), value)
@@ -96,5 +98,5 @@ class _Numbers(Collector):
                 for key, value in result.metrics.items():
                     own.add_metric((name, key), value)
         yield from (phase, version, buffered, size, stale, merged, accepted, failures, moved, devices)
-        yield from (working, waiting, overdue, metric, stuck, own)
+        yield from (working, waiting, aside, overdue, metric, stuck, own)
         yield from (checks, distrusted)

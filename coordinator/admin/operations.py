@@ -137,7 +137,8 @@ class Operations:
         merged = sum(record.updates for record in records) or 1
         scheduler = self._running.coordinator.dispatcher.scheduler
         return [
-            _device(record, self._run.device(record.id), record.updates / merged) | {"lost": scheduler.lost(record.id)}
+            _device(record, self._run.device(record.id), record.updates / merged)
+            | {"lost": scheduler.lost(record.id), "set_aside": self._run.aside.get(record.id, (0.0, ""))[1]}
             for record in records
         ]
 

@@ -213,7 +213,7 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
         data = client.get("runs", run, "devices")
         columns = {
             "device": lambda d: d["id"],
-            "state": lambda d: d["state"],
+            "state": lambda d: f"set aside: {d['set_aside']}" if d["set_aside"] else d["state"],
             "tier": lambda d: d["tier"] or "-",
             "updates": lambda d: str(d["updates"]),
             "share": lambda d: f"{d['contribution']:.0%}",

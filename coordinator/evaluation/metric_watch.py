@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..config import EvaluationSection
 from ..store.records import VersionRecord
@@ -12,6 +12,13 @@ __all__ = ["MetricWatch"]
 
 # After so many rollbacks in a row something is wrong that another merge will not mend.
 MAX_ROLLBACKS = 3
+
+
+# A version collapses where the loss is so many times the last one's, or where so much is lost of the accuracy that was
+# gained since version 0, once that is more than a little.
+COLLAPSED_LOSS = 3.0
+COLLAPSED_SHARE = 0.5
+LEARNED = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,8 @@ class MetricWatch:
         self._parents: dict[int, int] = {}
         self._merges_since_best = 0
         self._rollbacks = 0
+        self._refused = 0
+        self._first: float | None = None
         for version in versions:
             self.see(version)
 
@@ -51,6 +60,9 @@ class MetricWatch:
 
     def see(self, version: VersionRecord) -> None:
         """There is a new version."""
+        if version.version == 0:
+            self._first = version.metrics.get("accuracy")
+        self._refused = 0
         value = self._value(version)
         self._parents[version.version] = version.parent
         if version.kind == "rollback":
@@ -106,6 +118,34 @@ class MetricWatch:
             f"{self._section.metric} went from {self._shown(before)} to {now} with version {version.version}; "
             f"{self._section.guard:g} is allowed"
         )
+
+    def collapse(self, metrics: Mapping[str, float], before: VersionRecord) -> str | None:
+        """
+        Why a version should not be published at all, if its metrics collapse.
+
+        That is no matter of taste, unlike ``guard``: the loss has grown several times over, or most of what the run
+        has learned is gone.
+
+        Args:
+            metrics: of the version that would be published.
+            before: the newest version.
+
+        """
+        loss, was = metrics.get("loss"), before.metrics.get("loss")
+        if was is not None and (loss is None or loss > COLLAPSED_LOSS * was + 1.0):
+            return f"the loss went from {was:.4g} to {'no number' if loss is None else f'{loss:.4g}'}"
+        value, last = metrics.get("accuracy"), before.metrics.get("accuracy")
+        if value is None or last is None or self._first is None:
+            return None
+        gained = last - self._first
+        if gained > LEARNED and last - value > COLLAPSED_SHARE * gained:
+            return f"the accuracy went from {last:.4f} to {value:.4f}"
+        return None
+
+    def refuse(self) -> bool:
+        """A version is refused for its metrics; false if that has happened too often in a row."""
+        self._refused += 1
+        return self._refused <= MAX_ROLLBACKS
 
     @property
     def hopeless(self) -> bool:

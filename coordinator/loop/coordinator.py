@@ -25,6 +25,7 @@ from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import ConflictError, StoreUnavailable
 from ..evaluation.metric_watch import MetricWatch
+from ..merge.merger import MergeResult
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
@@ -340,6 +341,8 @@ class Coordinator:
                 self.state.buffer.remove([update for update, _ in void])
                 return
             record = await self._merge_next(updates)
+            if record is None:
+                return
             harm = self.watch.harm(record)
             if harm is not None:
                 await self._roll_back(record.parent, harm, by="coordinator")
@@ -363,11 +366,73 @@ class Coordinator:
             await run.offload(run.uploads.expire, run.clock.wall() - UPLOAD_SECONDS)
             await run.offload(run.store.assignments.prune, run.clock.wall() - ASSIGNMENT_SECONDS)
 
-    async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord:
+    async def _try(self, updates: Sequence[BufferedUpdate]) -> tuple[MergeResult, Vector, Mapping[str, float]]:
+        """What a merge of these updates would give: its result, the weights, and their held-out metrics."""
         run = self.state
         result = await run.offload(self._merging.merge, updates)
         vector = run.versions.with_trained(result.weights)
         metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
+        return result, vector, metrics
+
+    async def _examine(self, updates: Sequence[BufferedUpdate]) -> str | None:
+        """
+        A merge of these updates would make the held-out metrics collapse: find the device that does it.
+
+        Returns:
+            The device without which they do not, best of all; none if there is no such device.
+
+        """
+        devices = sorted({update.record.device for update in updates})
+        found: list[tuple[float, str]] = []
+        for device in devices if len(devices) > 1 else ():
+            _, _, metrics = await self._try([update for update in updates if update.record.device != device])
+            if self.watch.collapse(metrics, self.state.versions.newest) is None:
+                found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
+        return min(found)[1] if found else None
+
+    async def _set_aside(self, device: str, why: str) -> None:
+        """Merge nothing more of a device for a while; said in the log and in the audit log."""
+        run = self.state
+        run.set_aside(device, why)
+        self.dispatcher.void([device])
+        log.warning("%s is set aside: %s", device, why)
+        record = await run.offload(run.store.devices.find, device)
+        subject = record.alias if record is not None else "a device"
+        await run.offload(run.store.audit.write, run.clock.wall(), "coordinator", "set aside", subject, {"why": why})
+
+    async def _defend(self, updates: list[BufferedUpdate]) -> list[BufferedUpdate]:
+        """Those of ``updates`` whose devices are not set aside; the others are discarded."""
+        out = [update for update in updates if self.state.aside_seconds(update.record.device) > 0]
+        await self._discard(out, "set-aside")
+        return [update for update in updates if update not in out]
+
+    async def _discard(self, updates: Sequence[BufferedUpdate], reason: str) -> None:
+        if updates:
+            discarded = [DiscardedUpdate(update.record.assignment, reason) for update in updates]
+            await self.state.offload(self.state.store.updates.discard, discarded)
+            self.state.buffer.remove(list(updates))
+
+    async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord | None:
+        """The next version; none if there is nothing left to merge that would not do harm."""
+        run = self.state
+        defended = self._config.merge.defence
+        if defended:
+            updates = await self._defend(updates)
+            if not updates:
+                return None
+        result, vector, metrics = await self._try(updates)
+        collapse = self.watch.collapse(metrics, run.versions.newest) if defended else None
+        if collapse is not None:
+            return await self._answer_collapse(updates, collapse)
+        if defended:
+            for device, why in (await run.offload(self._merging.learn, updates)).items():
+                await self._set_aside(device, why)
+        return await self._publish(updates, result, vector, metrics)
+
+    async def _publish(
+        self, updates: list[BufferedUpdate], result: MergeResult, vector: Vector, metrics: Mapping[str, float]
+    ) -> VersionRecord:
+        run = self.state
         merged = [
             MergedUpdate(update.record.assignment, tau, result.counted[update.record.assignment])
             for update in updates
@@ -390,6 +455,20 @@ class Coordinator:
                 self._tasks.start(session.tell(told), f"telling {session.device} of its update")
         self._published(record, updates, merged)
         return record
+
+    async def _answer_collapse(self, updates: list[BufferedUpdate], collapse: str) -> VersionRecord | None:
+        """A version that would ruin the model is not published; what it was made of is examined, and left out."""
+        log.warning("version %d is not published: %s", self.state.versions.newest.version + 1, collapse)
+        culprit = await self._examine(updates)
+        if culprit is not None:
+            await self._set_aside(culprit, f"its updates ruin the model: {collapse}")
+            return await self._merge_next(updates)
+        if self.watch.refuse():
+            await self._discard(updates, "outlier")
+            return None
+        # Three times in a row and by no single device: that is how this run learns, and the operator's to judge.
+        log.warning("no single device is the reason: the next version is published as it is")
+        return await self._publish(updates, *await self._try(updates))
 
     def _published(
         self, record: VersionRecord, updates: Sequence[BufferedUpdate] = (), merged: Sequence[MergedUpdate] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..config import MergeSection
 from ..merge.contribution import Contribution
+from ..merge.defence import Defence
 from ..merge.from_config import merger
 from ..merge.merger import MergeResult
 from ..merge.regions import WeightRegion
@@ -32,6 +33,7 @@ class Merging:
         self._versions = versions
         self._regions = {tier.name: WeightRegion(tier.positions).within(versions.trained) for tier in tiers}
         self._maximum = section.staleness.maximum
+        self._defence = Defence() if section.defence else None
 
     def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
         """Accepted updates that cannot be merged any more, and why: time went on while they waited."""
@@ -49,7 +51,27 @@ class Merging:
 
     def merge(self, updates: Sequence[BufferedUpdate]) -> MergeResult:
         """The next trained vector. Blocks: it is to be offloaded."""
-        contributions = [
+        contributions: Sequence[Contribution] = self._contributions(updates)
+        if self._defence is not None:
+            contributions = self._defence.judge(contributions).contributions
+        versions = self._versions
+        return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
+
+    def learn(self, updates: Sequence[BufferedUpdate]) -> Mapping[str, str]:
+        """
+        These updates are about to become a version: remember what is usual. Blocks.
+
+        Returns:
+            Devices that were out of line too often, and why.
+
+        """
+        if self._defence is None:
+            return {}
+        contributions = self._contributions(updates)
+        return self._defence.learn(contributions, self._defence.judge(contributions))
+
+    def _contributions(self, updates: Sequence[BufferedUpdate]) -> list[Contribution]:
+        return [
             Contribution(
                 id=update.record.assignment,
                 region=self._regions[update.record.tier],
@@ -58,8 +80,7 @@ class Merging:
                 staleness=self._versions.staleness(update.record.version),
                 base=update.record.version,
                 device=update.record.device,
+                largest=update.largest,
             )
             for update in updates
         ]
-        versions = self._versions
-        return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)

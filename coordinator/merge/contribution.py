@@ -7,6 +7,7 @@ import dataclasses
 from mobile_sdk.layout import Vector
 
 from .regions import WeightRegion
+from .sums import largest_magnitude, to_steps
 
 __all__ = ["Contribution"]
 
@@ -17,13 +18,15 @@ class Contribution:
     An update of the buffer.
 
     Args:
-        id: the update's id; fixes the order of summation.
+        id: the update's id; fixes the order in which updates are looked at.
         region: where its elements belong.
         delta: float32, shape ``(len(region),)``: new minus old weights there.
         examples: the example weight a, such as the number of samples; above 0.
         staleness: versions merged between the one it was trained from and the one it is merged into.
         base: the version it was trained from.
         device: who sent it.
+        largest: an upper bound of the magnitude of its elements, where these are multiples of
+            :data:`~coordinator.merge.sums.STEP`; none: not known, and they may be any.
 
     """
 
@@ -34,6 +37,14 @@ class Contribution:
     staleness: int = 0
     base: int = 0
     device: str = ""
+    largest: float | None = None
+
+    def exact(self) -> Contribution:
+        """The same with elements that are multiples of a step, and a bound."""
+        if self.largest is not None:
+            return self
+        delta = to_steps(self.delta)
+        return dataclasses.replace(self, delta=delta, largest=largest_magnitude(delta))
 
 
 # An example weight beyond this is a mistake or an attack on the average.

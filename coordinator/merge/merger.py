@@ -14,7 +14,8 @@ from .contribution import Contribution
 from .optimisers import ServerOptimiser, ServerSgd, State
 from .regions import WeightRegion
 from .robust import clip_norms, outliers
-from .rules import Rule, combine
+from .rules import RESOLUTION, Rule, combine, fixed_weight
+from .squares import norm
 from .staleness import BufferView, Distance, Polynomial, StalenessPolicy
 
 __all__ = ["Difference", "MergeResult", "Merger", "trained_region"]
@@ -91,8 +92,7 @@ class Merger:
 
         def drift(index: int) -> float:
             c = kept[index]
-            moved = c.region.gather(weights).astype(np.float64) - c.region.gather(at(c.base))
-            return float(np.linalg.norm(moved))
+            return norm(c.region.gather(weights).astype(np.float64) - c.region.gather(at(c.base)))
 
         taus = [c.staleness for c in kept]
         counts = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
@@ -105,13 +105,14 @@ class Merger:
             min_contributors=self.min_contributors,
         )
         moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
-        return MergeResult(moved, new_state, dict(zip([c.id for c in kept], counts, strict=True)), out)
+        counted = {c.id: fixed_weight(count) / RESOLUTION for c, count in zip(kept, counts, strict=True)}
+        return MergeResult(moved, new_state, counted, out)
 
 
 def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> Contribution:
     """The same update as a difference to ``weights`` instead of its own version."""
     moved = c.region.gather(weights) - c.region.gather(at(c.base))
-    return dataclasses.replace(c, delta=c.delta - moved)
+    return dataclasses.replace(c, delta=c.delta - moved, largest=None)
 
 
 def trained_region(regions: Sequence[WeightRegion]) -> WeightRegion:

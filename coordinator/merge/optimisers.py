@@ -90,9 +90,11 @@ class ServerAdam:
 
     def apply(self, weights: Vector, state: State, direction: Direction, staleness: float) -> tuple[Vector, State]:
         b = corrected(self.momentum, staleness) if self.correct else self.momentum
-        start = np.full(weights.shape, self.epsilon**2, np.float32)
+        start = np.full(weights.shape, self.epsilon * self.epsilon, np.float32)
         mean, values = _averaged(state.get("mean"), weights, direction, direction.values, b)
-        square, squares = _averaged(state.get("square", start), weights, direction, direction.values**2, self.beta2)
+        square, squares = _averaged(
+            state.get("square", start), weights, direction, np.square(direction.values), self.beta2
+        )
         values = values / (np.sqrt(squares) + self.epsilon)
         return _moved(weights, direction, self.learning_rate, values), {"mean": mean, "square": square}
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
+from .squares import norm as norm_of
+from .squares import square_sum
 
 __all__ = ["clip_norms", "outliers"]
 
@@ -20,8 +23,10 @@ def clip_norms(contributions: Sequence[Contribution], norm: float) -> list[Contr
     """Scale every update whose Euclidean norm exceeds ``norm`` down to it; the others stay as they are."""
     clipped = []
     for c in contributions:
-        length = float(np.linalg.norm(c.delta.astype(np.float64)))
-        clipped.append(c if length <= norm else dataclasses.replace(c, delta=c.delta * np.float32(norm / length)))
+        length = norm_of(c.delta)
+        clipped.append(
+            c if length <= norm else dataclasses.replace(c, delta=c.delta * np.float32(norm / length), largest=None)
+        )
     return clipped
 
 
@@ -68,4 +73,4 @@ def _distance(a: Contribution, b: Contribution) -> float:
     if not len(x):
         return float("nan")
     off: npt.NDArray[np.float32] = x - y
-    return float(np.sqrt(np.dot(off, off) / len(off)))
+    return math.sqrt(square_sum(off) / len(off))

@@ -7,9 +7,11 @@ Per coordinate c, with staleness weights s, example weights a and the set H of u
     fixed-K   d = sum_H(s a delta) / (K * mean(a))
 
 Both divide by example weights, never by staleness weights: with a single holder those would cancel,
-and a stale update would count in full. Updates of equal subsets are summed in the order of their ids, the sums of
-different subsets in the order of the subsets' hashes, so the result does not depend on the order of arrival, bit for
-bit. Coordinates that nobody holds are not part of the direction.
+and a stale update would count in full. Coordinates that nobody holds are not part of the direction.
+
+All of it is integers up to the one division: example weights are (at most ``MAX_EXAMPLES``), staleness weights are
+rounded to multiples of ``1 / RESOLUTION``, and sums are exact (:mod:`coordinator.merge.sums`). So the direction does
+not depend on the order of arrival, on the processor, or on how the buffer was split into partial sums.
 """
 
 from __future__ import annotations
@@ -22,13 +24,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from mobile_sdk.layout import Vector
+
 from .contribution import Contribution
 from .regions import WeightRegion
-from .sums import weighted_sum
+from .sums import PartialSum, exact_sum, exact_values
 
-__all__ = ["Direction", "Rule", "combine"]
+__all__ = ["MAX_EXAMPLES", "RESOLUTION", "Direction", "Rule", "combine", "fixed_examples", "fixed_weight"]
 
 Rule = Literal["holders", "fixed-K"]
+
+# Staleness weights are multiples of one over this, and at most so large.
+RESOLUTION = 1024
+MAX_STALENESS_WEIGHT = 16
+
+# A device counts at most so many samples. With the two above, a weight is at most 2**30.
+MAX_EXAMPLES = 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,37 +71,71 @@ def combine(
         min_contributors: coordinates with updates of fewer distinct devices than this are left out.
 
     """
-    pairs = sorted(zip(contributions, weights, strict=True), key=lambda pair: pair[0].id)
-    mean = sum(c.examples for c, _ in pairs) / len(pairs)
-    by_region: dict[bytes, list[tuple[Contribution, float]]] = collections.defaultdict(list)
-    for pair in pairs:
-        if len(pair[0].region):
-            by_region[pair[0].region.key].append(pair)
-    groups = [by_region[key] for key in sorted(by_region)]
+    parts: dict[bytes, _Group] = {}
+    for c, weight in zip(contributions, weights, strict=True):
+        parts.setdefault(c.region.key, _Group(c.region)).add(c, fixed_weight(weight))
+    groups = [group for group in parts.values() if len(group.region)]
+    examples = [fixed_examples(c.examples) for c in contributions]
+    all_examples, mean = sum(examples), sum(examples) / len(examples)
     if not groups:
         return Direction(WeightRegion(np.empty(0, np.int64)), np.empty(0))
-    fixed = len(pairs) * mean
-    if len(groups) == 1 and len({c.device for c, _ in groups[0]}) >= min_contributors:
-        # All hold the same: nothing to scatter, and one divisor, by which the few weights are divided.
-        held = sum(c.examples for c, _ in groups[0])
-        divisor = fixed if rule == "fixed-K" else max(held, min_holders * mean)
-        return Direction(groups[0][0][0].region, _sum(groups[0], divisor))
-    total = np.zeros(size)
-    examples = np.zeros(size)
+    if len(groups) == 1 and len({c.device for c in groups[0].contributions}) >= min_contributors:
+        # All hold the same: nothing to scatter, and one divisor.
+        divisor = float(all_examples) if rule == "fixed-K" else max(float(groups[0].examples), min_holders * mean)
+        values = groups[0].values()
+        values /= divisor * RESOLUTION
+        return Direction(groups[0].region, values)
+    high, low, held = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
     for group in groups:
-        group[0][0].region.add(_sum(group, 1.0), total)
-        group[0][0].region.add(sum(c.examples for c, _ in group), examples)
-    touched = examples > 0
+        total = group.sum()
+        group.region.add(total.high, high)
+        group.region.add(total.low, low)
+        group.region.add(group.examples, held)
+    touched = held > 0
     if min_contributors > 1:
-        touched &= _contributors(size, [c for c, _ in pairs]) >= min_contributors
+        touched &= _contributors(size, contributions) >= min_contributors
     region = WeightRegion(np.flatnonzero(touched))
-    values = total[touched]
-    values /= fixed if rule == "fixed-K" else np.maximum(examples[touched], min_holders * mean)
-    return Direction(region, values)
+    values = PartialSum.of(high[touched], low[touched], all_examples).values()
+    divisors = float(all_examples) if rule == "fixed-K" else np.maximum(held[touched], min_holders * mean)
+    return Direction(region, values / (divisors * RESOLUTION))
 
 
-def _sum(group: Sequence[tuple[Contribution, float]], divisor: float) -> npt.NDArray[np.float64]:
-    return weighted_sum([c.delta for c, _ in group], [s * c.examples / divisor for c, s in group])
+def fixed_weight(weight: float) -> int:
+    """A staleness weight in multiples of ``1 / RESOLUTION``: the nearest one, and 0 for 0 only."""
+    return min(max(round(weight * RESOLUTION), 1), MAX_STALENESS_WEIGHT * RESOLUTION) if weight > 0 else 0
+
+
+def fixed_examples(examples: float) -> int:
+    """An example weight as an integer: 1 to ``MAX_EXAMPLES``."""
+    return min(max(round(examples), 1), MAX_EXAMPLES)
+
+
+class _Group:
+    """The updates of one region."""
+
+    def __init__(self, region: WeightRegion) -> None:
+        self.region = region
+        self.contributions: list[Contribution] = []
+        self.weights: list[int] = []
+        self.examples = 0
+
+    def add(self, contribution: Contribution, weight: int) -> None:
+        examples = fixed_examples(contribution.examples)
+        self.contributions.append(contribution)
+        self.weights.append(weight * examples)
+        self.examples += examples
+
+    def sum(self) -> PartialSum:
+        """Of delta times staleness weight (in multiples of ``1 / RESOLUTION``) times example weight."""
+        return exact_sum(*self._terms())
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """The sum as float64."""
+        return exact_values(*self._terms())
+
+    def _terms(self) -> tuple[list[Vector], list[int], list[float]]:
+        exact = [c.exact() for c in self.contributions]
+        return [c.delta for c in exact], self.weights, [c.largest or 0.0 for c in exact]
 
 
 def _contributors(size: int, contributions: Sequence[Contribution]) -> npt.NDArray[np.int32]:

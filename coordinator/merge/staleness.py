@@ -9,6 +9,8 @@ Every policy gives 1 to fresh updates among fresh updates, on average over the b
 from __future__ import annotations
 
 import dataclasses
+import decimal
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
+from .squares import norm, square_sum
 
 __all__ = [
     "AgeVariance",
@@ -86,7 +89,7 @@ class Polynomial:
         return self.by_age(_ages(buffer))
 
     def by_age(self, staleness: Ages) -> Weights:
-        return np.power(1.0 + staleness.astype(np.float64), -self.exponent)
+        return _each(staleness, lambda tau: (1 + tau) ** -decimal.Decimal(self.exponent))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Exponential:
         return self.by_age(_ages(buffer))
 
     def by_age(self, staleness: Ages) -> Weights:
-        return np.exp(-self.rate * staleness.astype(np.float64))
+        return _each(staleness, lambda tau: (-decimal.Decimal(self.rate) * tau).exp())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +135,9 @@ class AgeVariance:
 
     def weights(self, buffer: BufferView) -> Weights:
         v = deviations(buffer.size, buffer.contributions)
-        mean = v.mean() if len(v) else 0.0
+        mean = math.fsum(v) / len(v) if len(v) else 0.0  # rounded once, whatever the order
         c = 1.0 / (1.0 + self.beta * v / mean) if mean > 0 else np.ones(len(v))
-        weights: Weights = self.by_age(_ages(buffer)) * (c / c.mean())
+        weights: Weights = self.by_age(_ages(buffer)) * (c / (math.fsum(c) / max(len(c), 1)))
         return weights
 
     def by_age(self, staleness: Ages) -> Weights:
@@ -155,13 +158,20 @@ class Distance:
     def weights(self, buffer: BufferView) -> Weights:
         weights = np.ones(len(buffer.contributions))
         for k, c in enumerate(buffer.contributions):
-            length = float(np.linalg.norm(c.delta.astype(np.float64)))
+            length = norm(c.delta)
             if c.staleness and length:
                 weights[k] = 1.0 / (1.0 + buffer.drift(k) / length / self.scale)
         return weights
 
     def by_age(self, staleness: Ages) -> Weights:
         return np.ones(len(staleness))  # what counts is how far the weights moved, which ages do not say
+
+
+def _each(staleness: Ages, function: Callable[[decimal.Decimal], decimal.Decimal]) -> Weights:
+    """A function of every age, computed in decimals: powers and exponentials of processors differ in their last bit."""
+    with decimal.localcontext(decimal.Context(prec=28)):
+        known = {tau: float(function(decimal.Decimal(tau))) for tau in np.unique(staleness).tolist()}
+    return np.array([known[tau] for tau in staleness.tolist()], np.float64)
 
 
 def _ages(buffer: BufferView) -> Ages:
@@ -181,7 +191,7 @@ def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:
         hold; 0 for an update that shares none. float64, shape ``(len(contributions),)``.
 
     """
-    total = np.zeros(size)
+    total = np.zeros(size)  # elements are added in the order of ids, which is the same everywhere
     holders = np.zeros(size, np.int32)
     for c in sorted(contributions, key=lambda c: c.id):
         c.region.add(c.delta, total)
@@ -193,6 +203,5 @@ def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:
         mine = c.region.gather(shared)
         count = int(mine.sum())
         if count:
-            off = c.delta - c.region.gather(total)
-            result[k] = float(np.dot(off[mine], off[mine])) / count
+            result[k] = square_sum((c.delta - c.region.gather(total))[mine]) / count
     return result

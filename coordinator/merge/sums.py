@@ -1,51 +1,202 @@
 """
-Weighted sums of float32 arrays, the same bit for bit whenever the arrays come in the same order.
+Weighted sums of updates that are exact: the same, bit for bit, on every processor, in any order and any split.
 
-Adding arrays is bound by memory, so the sum runs over blocks that stay in the cache: each array is read once. A few
-at a time are added in float32 by BLAS (``saxpy``), their sums in float64: the error stays near that of storing the
-result as float32, and the whole takes not much longer than numpy needs to add the arrays in float32.
+An element enters as an integer number of steps of ``STEP`` (``2**-26``, about 1.5e-8), the nearest; a weight is an
+integer. A sum of integers does not depend on who adds what first, so buffers can be added up in parts, by anybody, and
+the parts be written down (:class:`PartialSum`). What float32 holds above 0.25 are such multiples already.
+
+The additions are done by BLAS on float64 (``daxpy``), which is exact as long as no sum can exceed ``2**53`` steps:
+every intermediate result is an integer that float64 holds, whatever the order and whether multiplications are fused.
+Updates are taken as many at a time as that allows, and one that is too large by itself is added in integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import saxpy
+from scipy.linalg.blas import daxpy
 
 from mobile_sdk.layout import Vector
 
-__all__ = ["BLOCK", "weighted_sum"]
+__all__ = [
+    "BLOCK",
+    "MAX_WEIGHT",
+    "STEP",
+    "PartialSum",
+    "exact_sum",
+    "exact_values",
+    "largest_magnitude",
+    "to_steps",
+]
+
+Integers = npt.NDArray[np.int64]
+
+STEP_BITS = 26
+STEP = 2.0**-STEP_BITS
+
+# An integer in two parts: ``high * 2**32 + low``, with ``low`` in 0 ... 2**32 - 1.
+LOW_BITS = 32
+LOW_MASK = 2**LOW_BITS - 1
+
+# The largest weight of one update; two parts of any finite update that passes validation can hold a million such.
+MAX_WEIGHT = 2**30
 
 # Elements of a block; beyond 10,000 OpenBLAS would start threads, which costs more than the addition.
 BLOCK = 8192
-GROUP = 16
+EXACT = 2**53
 
 
-def weighted_sum(arrays: Sequence[Vector], weights: Sequence[float]) -> npt.NDArray[np.float64]:
+@dataclasses.dataclass(frozen=True)
+class PartialSum:
+    """
+    What some of a buffer's updates come to: values that can be added, in any order, to those of others.
+
+    Args:
+        high: int64, shape ``(n,)``, and
+        low: int64, shape ``(n,)``, 0 to ``2**32 - 1``: the sum is ``high * 2**32 + low`` steps.
+        weight: the sum of the weights.
+
+    Two partial sums of the same updates are equal in every bit, however they came about.
+    """
+
+    high: Integers
+    low: Integers
+    weight: int
+
+    @classmethod
+    def of(cls, high: Integers, low: Integers, weight: int) -> PartialSum:
+        """A sum whose low parts may have grown beyond their bits, by at most ``2**30`` additions."""
+        return cls(*_carried(high, low), weight)
+
+    @classmethod
+    def nothing(cls, size: int) -> PartialSum:
+        """The sum of no updates."""
+        return cls(np.zeros(size, np.int64), np.zeros(size, np.int64), 0)
+
+    def __add__(self, other: PartialSum) -> PartialSum:
+        return PartialSum(*_carried(self.high + other.high, self.low + other.low), self.weight + other.weight)
+
+    def times(self, factor: int) -> PartialSum:
+        """The same updates with weights ``factor`` times as large; 0 to ``2**30``."""
+        if not 0 <= factor <= MAX_WEIGHT:
+            raise ValueError(f"a partial sum times {factor}: the factor must be 0 to {MAX_WEIGHT}")
+        return PartialSum(*_carried(self.high * factor, self.low * factor), self.weight * factor)
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """The sum as float64, shape ``(n,)``: two roundings at the most, the same everywhere."""
+        values = self.high.astype(np.float64)
+        values *= 2.0**LOW_BITS * STEP
+        low = self.low.astype(np.float64)
+        low *= STEP
+        values += low
+        return values
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """To be written down, as a safetensors file for instance."""
+        return {"high": self.high, "low": self.low, "weight": np.array([self.weight], np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> PartialSum:
+        """
+        What :meth:`to_arrays` gave.
+
+        Raises:
+            ValueError: if it is no partial sum.
+
+        """
+        try:
+            high, low, weight = (arrays[name] for name in ("high", "low", "weight"))
+        except KeyError as error:
+            raise ValueError(f"a partial sum needs the array {error.args[0]!r}") from None
+        if {high.dtype, low.dtype, weight.dtype} != {np.dtype(np.int64)} or high.shape != low.shape or high.ndim != 1:
+            raise ValueError(f"a partial sum has int64 vectors of one length, not {high.shape} and {low.shape}")
+        if weight.shape != (1,) or weight[0] < 0 or (low < 0).any() or (low > LOW_MASK).any():
+            raise ValueError("a partial sum has a weight of at least 0 and low parts of 32 bits")
+        return cls(high, low, int(weight[0]))
+
+
+def to_steps(values: Vector) -> Vector:
+    """The nearest multiples of ``STEP``: float32 of the same shape, which holds them exactly."""
+    scale = np.float32(1 / STEP)
+    steps: Vector = np.rint(values * scale)
+    steps /= scale  # exact both times: a power of two
+    return steps
+
+
+def largest_magnitude(values: npt.NDArray[Any]) -> float:
+    """Of any element; 0 where there are none."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+
+
+def exact_sum(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequence[float]) -> PartialSum:
     """
     The sum of ``weights[k] * arrays[k]``.
 
     Args:
-        arrays: float32, all of one length n, at least one.
-        weights: as many numbers.
-
-    Returns:
-        float64, shape ``(n,)``.
+        arrays: float32, multiples of ``STEP``, all of one length n, at least one.
+        weights: as many integers, 0 to ``MAX_WEIGHT``.
+        largest: an upper bound of the magnitudes in each array.
 
     """
-    total = np.empty(len(arrays[0]), np.float64)
-    partial = np.empty(min(BLOCK, len(total)), np.float32)
+    chunks, single = _chunks(weights, largest)
+    sums = [_integers(arrays[k]).times(weights[k]) for k in single]
+    for chunk in chunks:
+        steps = (_total(arrays, weights, chunk) / STEP).astype(np.int64)
+        sums.append(PartialSum(steps >> LOW_BITS, steps & LOW_MASK, sum(weights[k] for k in chunk)))
+    return functools.reduce(PartialSum.__add__, sums)
+
+
+def exact_values(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequence[float]) -> npt.NDArray[np.float64]:
+    """As ``exact_sum(...).values()``, bit for bit, and faster where the sum stays below ``2**53`` steps."""
+    chunks, single = _chunks(weights, largest)
+    if len(chunks) == 1 and not single:
+        return _total(arrays, weights, chunks[0])
+    return exact_sum(arrays, weights, largest).values()
+
+
+def _chunks(weights: Sequence[int], largest: Sequence[float]) -> tuple[list[list[int]], list[int]]:
+    """Which arrays are added together in float64, and which are too large even alone."""
+    chunks: list[list[int]] = []
+    single = []
+    room = 0
+    for k, (weight, bound) in enumerate(zip(weights, largest, strict=True)):
+        most = weight * (int(bound / STEP) + 1)
+        if most >= EXACT:
+            single.append(k)
+            continue
+        if not chunks or most >= room:
+            chunks.append([])
+            room = EXACT
+        chunks[-1].append(k)
+        room -= most
+    return chunks, single
+
+
+def _total(arrays: Sequence[Vector], weights: Sequence[int], which: Sequence[int]) -> npt.NDArray[np.float64]:
+    """The sum of some arrays, which stays below ``2**53`` steps. Each array is read once, block by block."""
+    total = np.zeros(len(arrays[0]))
+    double = np.empty(BLOCK)
     for start in range(0, len(total), BLOCK):
         block = total[start : start + BLOCK]
-        group = partial[: len(block)]
-        for first in range(0, len(arrays), GROUP):
-            np.multiply(arrays[first][start : start + BLOCK], np.float32(weights[first]), out=group)
-            for k in range(first + 1, min(first + GROUP, len(arrays))):
-                saxpy(arrays[k][start : start + BLOCK], group, len(group), weights[k])
-            if first == 0:
-                block[...] = group
-            else:
-                block += group
+        exact = double[: len(block)]
+        for k in which:
+            np.copyto(exact, arrays[k][start : start + BLOCK])
+            daxpy(exact, block, len(block), float(weights[k]))
     return total
+
+
+def _integers(array: Vector) -> PartialSum:
+    """One array with weight 1, whatever its size (below ``2**93`` steps)."""
+    steps = array.astype(np.float64) / STEP
+    high = np.floor(steps * 2.0**-LOW_BITS)
+    return PartialSum(high.astype(np.int64), (steps - high * 2.0**LOW_BITS).astype(np.int64), 1)
+
+
+def _carried(high: Integers, low: Integers) -> tuple[Integers, Integers]:
+    """The same number with ``low`` within its bits."""
+    return high + (low >> LOW_BITS), low & LOW_MASK

@@ -114,6 +114,10 @@ class Dispatcher:
         if over > 0:
             await applicant.postpone(over, OverQuota.words)
             return
+        aside = run.aside_seconds(device)
+        if aside > 0:
+            await applicant.postpone(aside, "the device's updates were out of line: the operator sees why")
+            return
         if run.federated.wants(device):
             await applicant.evaluate(self._evaluation(device, tier), tier)
             return

@@ -16,10 +16,15 @@ __all__ = ["Buffer", "BufferedUpdate"]
 
 @dataclasses.dataclass(frozen=True)
 class BufferedUpdate:
-    """An accepted update with its elements, float32, in the order of its tier's positions."""
+    """
+    An accepted update with its elements, float32, in the order of its tier's positions.
+
+    ``largest`` bounds their magnitude, where they are multiples of the merge's step already.
+    """
 
     record: UpdateRecord
     delta: Vector
+    largest: float | None = None
 
 
 class Buffer:

@@ -14,6 +14,7 @@ from mobile_sdk.clock import Offload
 from mobile_sdk.layout import Vector
 
 from ..errors import StoreUnavailable
+from ..merge.sums import largest_magnitude
 from ..store.interface import UpdateStore
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
@@ -83,6 +84,6 @@ class GroupCommit:
             fresh = record.assignment in new
             new.discard(record.assignment)
             if fresh:
-                self._deliver(BufferedUpdate(record, delta))
+                self._deliver(BufferedUpdate(record, delta, largest_magnitude(delta)))
             if not future.done():
                 future.set_result(fresh)

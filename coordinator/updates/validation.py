@@ -17,6 +17,7 @@ from mobile_sdk.protocol.messages import Offer
 
 from ..errors import UpdateRefused
 from ..merge.contribution import MAX_SAMPLES
+from ..merge.sums import to_steps
 from ..programs.tiers import Tier
 from ..store.records import AssignmentRecord
 
@@ -90,7 +91,7 @@ def _quoted(value: Any) -> str:
 
 def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector:
     """
-    The update's elements in the order of ``tier.positions``, float32.
+    The update's elements in the order of ``tier.positions``, float32, multiples of the merge's step.
 
     Args:
         content: the update's file.
@@ -123,7 +124,7 @@ def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector
             raise UpdateRefused("magnitude", f"{name!r} holds values beyond {MAX_MAGNITUDE:g}")
     if not parts:
         return np.empty(0, np.float32)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return to_steps(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..clock import Offload
@@ -17,10 +17,29 @@ from ..signing import check_signature, verify_program
 from ..storage.artifacts import Artifacts
 from ..storage.device_storage import DeviceStorage
 
-__all__ = ["Downloads", "install_program"]
+__all__ = ["Downloads", "check_sizes", "install_program"]
 
 # A broken or hostile coordinator must not fill the device.
 MAX_ARTIFACT_BYTES = 256 * 1000 * 1000
+# All files of an assignment together, with the shorter ways to them.
+MAX_TOTAL_BYTES = 2 * MAX_ARTIFACT_BYTES
+
+
+def check_sizes(refs: Iterable[ArtifactRef]) -> None:
+    """
+    Hold what was announced against the limits, before a byte of it is fetched or unpacked.
+
+    Raises:
+        ProtocolError: if an artifact is larger than ``MAX_ARTIFACT_BYTES``, or all together than ``MAX_TOTAL_BYTES``.
+
+    """
+    total = 0
+    for ref in refs:
+        if ref.size > MAX_ARTIFACT_BYTES:
+            raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
+        total += ref.size
+    if total > MAX_TOTAL_BYTES:
+        raise ProtocolError(f"artifacts of {total} bytes in all were announced; the limit is {MAX_TOTAL_BYTES}")
 
 
 class Downloads:
@@ -51,8 +70,7 @@ class Downloads:
             ProtocolError: if the artifact is larger than any that this SDK takes.
 
         """
-        if ref.size > MAX_ARTIFACT_BYTES:
-            raise ProtocolError(f"an artifact of {ref.size} bytes was announced; the limit is {MAX_ARTIFACT_BYTES}")
+        check_sizes([ref])
         if await self._offload(self._artifacts.has, ref.sha256):
             return True
         offset = await self._offload(self._artifacts.partial_size, ref)

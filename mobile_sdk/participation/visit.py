@@ -53,14 +53,14 @@ from ..protocol.messages import (
     Rejected,
     Welcome,
 )
-from ..protocol.session import FetchRequested, PeerError, Received, SendProgress
+from ..protocol.session import FetchRequested, PeerError, Received, SendProgress, State
 from ..storage.pending_update import PendingUpdate
 from ..training.checkpoint import Checkpoints
 from ..training.evaluation import evaluate_dataset
 from ..training.settings import TrainingSettings
 from ..training.train import Diverged, TrainingResult
 from .device import Device
-from .download import Downloads
+from .download import Downloads, check_sizes
 
 __all__ = ["ComeBack", "Listener", "Visit"]
 
@@ -73,12 +73,18 @@ DATA_SECONDS = 300.0
 Listener = Callable[[Event], None]
 
 
+# How long a coordinator can send a device away, and how long somebody who has not proved to be one.
+LONGEST_LATER_SECONDS = 86_400.0
+LONGEST_UNPROVEN_SECONDS = 300.0
+
+
 class ComeBack(Exception):
     """The coordinator has no work now."""
 
-    def __init__(self, later: Later) -> None:
+    def __init__(self, later: Later, *, welcomed: bool = True) -> None:
         super().__init__(later.reason)
-        self.seconds = later.seconds
+        # Whoever has not proved yet that it is the coordinator cannot keep a device away for long.
+        self.seconds = min(later.seconds, LONGEST_LATER_SECONDS if welcomed else LONGEST_UNPROVEN_SECONDS)
         self.reason = later.reason
 
 
@@ -171,7 +177,7 @@ class Visit:
                     case PeerError():
                         raise Refused(event.code, event.message)
                     case Later():
-                        raise ComeBack(event)
+                        raise ComeBack(event, welcomed=self._link.session.state is State.OPEN)
                     case Welcome() | Assign() | Evaluate() | Accepted() | Rejected():
                         self._inbox.put_nowait(event)
                     case _:
@@ -324,6 +330,7 @@ class Visit:
         if self._storage.program_folder(assign.manifest.sha256) is None:
             refs += [assign.manifest, assign.program]
         shorter = [step.artifact for step in assign.differences]
+        check_sizes([*assign.weights, assign.manifest, assign.program, *shorter])
         await self._offload(self._storage.keep_artifacts, [ref.sha256 for ref in (*refs, *shorter)])
         steps = {step.target: step for step in assign.differences}
         for ref in refs:

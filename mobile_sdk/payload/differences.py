@@ -86,7 +86,10 @@ def apply_difference(
 
     """
     stream = _Unpacking(packed, limit + _HEADERS)
-    steps, metadata = safetensors.parse_header(stream.take(int.from_bytes(stream.take(8), "little")))
+    header = int.from_bytes(stream.take(8), "little")
+    if header > _HEADERS:  # before memory is taken for it
+        raise PayloadError(f"a difference has a header of {header} bytes; the limit is {_HEADERS}")
+    steps, metadata = safetensors.parse_header(stream.take(header))
     shapes = [(entry.name, entry.shape) for entry in steps]
     if sum(4 * math.prod(shape) for _, shape in shapes) > limit:
         raise PayloadError("a difference unpacks to more than the file that it gives")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from mobile_sdk import durable_files
 from mobile_sdk.durable_files import write_durably
 
 
@@ -36,3 +38,17 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space left"):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint"
+    write_durably(path, b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable_files, "sync_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_durably(path, b"much" * 1000)
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    assert path.read_bytes() == b"before"

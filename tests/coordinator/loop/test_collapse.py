@@ -1,0 +1,111 @@
+"""A version that would ruin the model is not published; who did it is found, left out, and shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coordinator.admin.operations import Operations
+from coordinator.runs.served_run import ServedRun
+from coordinator.simulation.virtual_time import run
+from mobile_sdk.layout import Vector
+from mobile_sdk.protocol.messages import Later
+
+from ..small_run import Device, accept_update, added, make_run
+
+
+def loss(vector: Vector) -> dict[str, float]:
+    """Best where 10 was added to every trained weight."""
+    return {"loss": float(np.mean((added(vector)[3:] - 10) ** 2))}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["from the start", "late"])
+@pytest.mark.parametrize("bad", [1e6, -1e6, -300.0])
+def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
+    tmp_path: Path, bad: float, first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 4, "defence": True})
+        coordinator = small.coordinator(loss)
+        state = coordinator.state
+        running = ServedRun(small.config, small.store, coordinator, None)
+        if not first:
+            state.versions.commit(state.versions.vector, {}, loss(state.versions.vector), [], [], 0.0)
+        running.start()
+        await asyncio.sleep(0.1)
+        for number in range(8):
+            for device in range(3):
+                accept_update(state, f"honest-{device}", value=1.0 + 0.1 * device, tier="large")
+            if state.aside_seconds("mallory") == 0:
+                accept_update(state, "mallory", value=bad, tier="large")
+            else:
+                accept_update(state, f"honest-{number % 3}", tier="large")
+            await asyncio.sleep(1)
+        assert not running.failed
+        assert list(state.aside) == ["mallory"]
+        assert state.versions.newest.version >= 4
+        assert loss(state.versions.vector)["loss"] < 40, "100 at the start"
+        shown = {device["id"]: device["set_aside"] for device in await Operations(running, "anna").devices()}
+        assert shown["mallory"]
+        assert not any(why for name, why in shown.items() if name != "mallory")
+        assert ("coordinator", "set aside") in [(e.actor, e.action) for e in small.store.audit.entries()]
+        device = Device(small, "mallory")
+        async with device.connected(coordinator.serve):
+            await device.join()
+            await device.ask()
+            later = await device.expect(Later)
+            assert later.seconds > 80_000, "it gets no work for a day"
+        await running.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert any("mallory is set aside" in message for message in caplog.messages)
+    assert not any("honest" in message for message in caplog.messages)
+
+
+def test_a_collapse_by_no_single_device_is_refused_three_times_and_then_the_operators_to_judge(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "defence": True})
+        coordinator = small.coordinator(loss)
+        state = coordinator.state
+        state.versions.commit(state.versions.vector, {}, loss(state.versions.vector), [], [], 0.0)
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(0.1)
+        published = []
+        for _ in range(4):
+            for device in range(2):
+                accept_update(state, f"d{device}", value=-100.0, tier="large")
+            await asyncio.sleep(1)
+            published.append(state.versions.newest.version)
+        assert published == [1, 1, 1, 2]
+        assert state.aside == {}
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        coordinator.close()
+
+    run(main())
+
+
+def test_without_the_defence_every_version_is_published(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1, "defence": False})
+        coordinator = small.coordinator(loss)
+        state = coordinator.state
+        state.versions.commit(state.versions.vector, {}, loss(state.versions.vector), [], [], 0.0)
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(0.1)
+        accept_update(state, "d0", value=1e6, tier="large")
+        await asyncio.sleep(1)
+        assert state.versions.newest.version == 2
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        coordinator.close()
+
+    run(main())

@@ -1,0 +1,127 @@
+"""No device counts for more than a few times what the median device does, however it tries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coordinator.merge.contribution import Contribution
+from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, SHARE, Defence
+from coordinator.merge.regions import WeightRegion
+
+SIZE = 200
+REGION = WeightRegion(np.arange(SIZE))
+
+
+def update(name: str, number: int = 0, *, scale: float = 1.0, examples: float = 100.0, seed: int = 0) -> Contribution:
+    """What an honest device sends: the fleet's direction, and noise of its own."""
+    rng = np.random.default_rng([seed, number, *name.encode()])
+    delta = (scale * (np.linspace(1, 2, SIZE) + 0.5 * rng.standard_normal(SIZE))).astype(np.float32)
+    return Contribution(f"{name}-{number}", REGION, delta, examples, device=name)
+
+
+def fleet(count: int, **changes: float) -> list[Contribution]:
+    return [update(f"d{number}", **changes) for number in range(count)]  # type: ignore[arg-type]
+
+
+def test_honest_updates_are_left_as_they_are() -> None:
+    buffer = [update("d0", scale=0.5), update("d1"), update("d2", scale=2.0), update("d3", examples=300.0)]
+    judgement = Defence().judge(buffer)
+    assert judgement.contributions == buffer
+    assert judgement.strikes == {}
+
+
+@pytest.mark.parametrize("scale", [1e6, -1e6, 50.0])
+def test_a_long_update_is_scaled_down_from_the_first_merge_on_and_told(scale: float) -> None:
+    buffer = [*fleet(4), update("mallory", scale=scale)]
+    judgement = Defence().judge(buffer)
+    longest = max(float(np.linalg.norm(c.delta)) for c in judgement.contributions)
+    usual = float(np.median([judgement.lengths[c.id] for c in buffer]))
+    assert longest <= 1.01 * CLIP * usual
+    assert list(judgement.strikes) == ["mallory"]
+    assert "times as long as the median device's" in judgement.strikes["mallory"][1]
+
+
+def test_a_device_that_sends_most_updates_has_one_vote_on_what_is_usual() -> None:
+    flood = [update("mallory", number, scale=1e3) for number in range(20)]
+    judgement = Defence().judge([*fleet(3), *flood])
+    usual = float(np.linalg.norm(update("d0").delta))
+    assert max(float(np.linalg.norm(c.delta)) for c in judgement.contributions) < 2 * CLIP * usual
+    by_device = {c.device: 0.0 for c in judgement.contributions}
+    for c in judgement.contributions:
+        by_device[c.device] += c.examples
+    assert by_device["mallory"] == pytest.approx(SHARE * 100.0)
+
+
+def test_examples_beyond_a_few_times_the_median_devices_do_not_count() -> None:
+    judgement = Defence().judge([*fleet(4), update("mallory", examples=1e8)])
+    assert max(c.examples for c in judgement.contributions) <= CAP * 100.0
+
+
+def test_two_devices_are_no_majority() -> None:
+    buffer = [update("d0"), update("d1", scale=100.0, examples=1e4)]
+    assert Defence().judge(buffer).contributions == buffer
+
+
+def test_what_is_usual_is_remembered_over_merges() -> None:
+    defence = Defence()
+    buffer = fleet(3)
+    defence.learn(buffer, defence.judge(buffer))
+    lonely = [update("mallory", scale=1e6)]
+    usual = float(np.linalg.norm(update("d0").delta))
+    (bounded,) = defence.judge(lonely).contributions
+    assert float(np.linalg.norm(bounded.delta)) < 2 * CLIP * usual
+
+
+def merges_until_set_aside(bad: list[Contribution], merges: int = 20) -> tuple[int, dict[str, str]]:
+    """After how many merges somebody is set aside, beside seven honest devices."""
+    defence = Defence()
+    for number in range(1, merges + 1):
+        buffer = [*(update(f"d{device}", number, seed=number) for device in range(7)), *bad]
+        aside = defence.learn(buffer, defence.judge(buffer))
+        if aside:
+            return number, aside
+    return merges, {}
+
+
+def test_who_is_out_of_line_again_and_again_is_set_aside_and_nobody_else() -> None:
+    number, aside = merges_until_set_aside([update("mallory", scale=1e6)])
+    assert list(aside) == ["mallory"]
+    assert number <= 3
+    number, aside = merges_until_set_aside([update("mallory", scale=-1.0)])
+    assert list(aside) == ["mallory"]
+    assert "point against" in aside["mallory"]
+    assert number == MOST_STRIKES
+    assert merges_until_set_aside([])[1] == {}
+
+
+def test_one_odd_update_is_forgiven() -> None:
+    defence = Defence()
+    for number in range(30):
+        odd = update("d0", number, scale=-1.0 if number % 15 == 0 else 1.0, seed=number)
+        buffer = [odd, *(update(f"d{device}", number, seed=number) for device in range(1, 6))]
+        assert defence.learn(buffer, defence.judge(buffer)) == {}
+
+
+def test_devices_with_samples_of_other_classes_than_the_others_are_not_set_aside() -> None:
+    """Ten devices, one class each: softmax regression, whose gradients of different classes pull apart."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((10, 30)).astype(np.float32)
+    weights = np.zeros((30, 10), np.float32)
+    defence = Defence()
+    region = WeightRegion(np.arange(weights.size))
+    for number in range(40):
+        buffer = []
+        for label in range(10):
+            x = centres[label] + 0.5 * rng.standard_normal((20, 30)).astype(np.float32)
+            own = weights.copy()
+            for _ in range(5):
+                scores = x @ own
+                p = np.exp(scores - scores.max(axis=1, keepdims=True))
+                p /= p.sum(axis=1, keepdims=True)
+                p[:, label] -= 1
+                own -= 0.5 * x.T @ p / len(x)
+            delta = (own - weights).reshape(-1)
+            buffer.append(Contribution(f"u{number}-{label}", region, delta, 20.0, device=f"d{label}"))
+        assert defence.learn(buffer, defence.judge(buffer)) == {}
+        weights += np.mean([c.delta for c in buffer], axis=0).reshape(weights.shape)

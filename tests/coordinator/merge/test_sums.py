@@ -1,0 +1,124 @@
+"""Sums are exact: against Python's own integers, in any order, in any split, and after they were written down."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.merge.sums import (
+    BLOCK,
+    MAX_WEIGHT,
+    STEP,
+    PartialSum,
+    exact_sum,
+    exact_values,
+    largest_magnitude,
+    to_steps,
+)
+from mobile_sdk import safetensors
+from mobile_sdk.layout import Vector
+
+ordinary = st.floats(-0.5, 0.5, width=32)
+wild = st.floats(-(2.0**20), 2.0**20, width=32)
+weights = st.integers(0, 300_000) | st.integers(0, MAX_WEIGHT)
+
+
+@st.composite
+def buffers(draw: st.DrawFn) -> tuple[list[Vector], list[int]]:
+    size, count = draw(st.integers(1, 5)), draw(st.integers(1, 9))
+    values = st.lists(draw(st.sampled_from([ordinary, wild])), min_size=size, max_size=size)
+    arrays = [np.array(draw(values), np.float32) for _ in range(count)]
+    return arrays, [draw(weights) for _ in range(count)]
+
+
+def added(arrays: list[Vector], counts: list[int]) -> PartialSum:
+    steps = [to_steps(array) for array in arrays]
+    bounds = [largest_magnitude(array) for array in steps]
+    total = exact_sum(steps, counts, bounds)
+    assert exact_values(steps, counts, bounds).tobytes() == total.values().tobytes()
+    return total
+
+
+def integers(total: PartialSum) -> list[int]:
+    return [(high << 32) + low for high, low in zip(total.high.tolist(), total.low.tolist(), strict=True)]
+
+
+def same(one: PartialSum, other: PartialSum) -> bool:
+    return (one.high.tobytes(), one.low.tobytes(), one.weight) == (
+        other.high.tobytes(),
+        other.low.tobytes(),
+        other.weight,
+    )
+
+
+@settings(deadline=None)
+@given(buffers())
+def test_the_sum_is_that_of_integers(buffer: tuple[list[Vector], list[int]]) -> None:
+    arrays, counts = buffer
+    steps = [[round(float(value) / STEP) for value in array] for array in arrays]
+    expected = [sum(w * row[n] for w, row in zip(counts, steps, strict=True)) for n in range(len(arrays[0]))]
+    total = added(arrays, counts)
+    assert integers(total) == expected
+    assert total.weight == sum(counts)
+    assert ((total.low >= 0) & (total.low < 2**32)).all()
+
+
+@settings(deadline=None)
+@given(buffers(), st.integers(0, 2**32 - 1))
+def test_any_order_and_any_split_give_the_same_bits(buffer: tuple[list[Vector], list[int]], seed: int) -> None:
+    arrays, counts = buffer
+    whole = added(arrays, counts)
+    rng = random.Random(seed)
+    order = list(range(len(arrays)))
+    rng.shuffle(order)
+    cuts = sorted(rng.choices(range(len(order) + 1), k=3))
+    parts = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+    rng.shuffle(parts)
+    total = PartialSum.nothing(len(arrays[0]))
+    for part in parts:
+        if part:
+            one = added([arrays[k] for k in part], [counts[k] for k in part])
+            total += PartialSum.from_arrays(safetensors.loads(safetensors.dumps(one.to_arrays()))[0])
+    assert same(total, whole)
+
+
+@settings(deadline=None)
+@given(buffers(), st.integers(0, 16_384))
+def test_a_factor_can_be_applied_before_or_after(buffer: tuple[list[Vector], list[int]], factor: int) -> None:
+    arrays, counts = buffer
+    counts = [count % 65_537 for count in counts]
+    assert same(added(arrays, counts).times(factor), added(arrays, [factor * count for count in counts]))
+
+
+def test_a_bound_that_is_too_high_changes_nothing() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [to_steps(rng.normal(0, 3, 3 * BLOCK + 1).astype(np.float32)) for _ in range(40)]
+    counts = rng.integers(1, MAX_WEIGHT, 40).tolist()
+    assert same(added(arrays, counts), exact_sum(arrays, counts, [100.0 if k % 2 else 1e5 for k in range(40)]))
+
+
+def test_what_float32_holds_beyond_a_quarter_is_not_rounded() -> None:
+    array = np.random.default_rng(1).uniform(0.25, 1e6, 1000).astype(np.float32)
+    assert np.array_equal(added([array], [1]).values(), array.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"low": None}, "needs the array 'low'"),
+        ({"low": np.array([-1, 0])}, "32 bits"),
+        ({"high": np.zeros(3, np.int64)}, "one length"),
+        ({"high": np.zeros(2)}, "int64"),
+        ({"weight": np.array([-1])}, "at least 0"),
+    ],
+)
+def test_what_is_no_partial_sum_is_refused(change: dict[str, np.ndarray | None], said: str) -> None:
+    arrays = PartialSum.nothing(2).to_arrays()
+    arrays |= {name: array for name, array in change.items() if array is not None}
+    arrays = {name: array for name, array in arrays.items() if change.get(name, array) is not None}
+    with pytest.raises(ValueError, match=said):
+        PartialSum.from_arrays(arrays)
