@@ -7,7 +7,7 @@
 # make coverage   which lines and branches of coordinator and SDK the tests reach, in build/coverage
 # make mutants   what share of small changes in the code the unit tests notice: takes about an hour
 # make docs   the documentation as a site, in build/site
-# Each sets up what it needs, in .venv, with the first fit Python of the PATH (3.11, 3.12, 3.13) or with PYTHON=/path/to/python3.
+# Each sets up what it needs, in .venv, with the first fit Python of the PATH (3.11 to 3.14) or with PYTHON=/path/to/python3.
 
 VENV := .venv
 BIN := $(VENV)/bin
