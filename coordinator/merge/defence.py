@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
+from .squares import norm
 
 __all__ = ["Defence", "Judgement"]
 
@@ -84,7 +85,7 @@ class Defence:
             contributions: at least one.
 
         """
-        lengths = {c.id: float(np.linalg.norm(c.delta)) for c in contributions}
+        lengths = {c.id: norm(c.delta) for c in contributions}
         limits = self._limits(contributions, lengths)
         strikes: dict[str, tuple[int, str]] = {}
         bounded = []
@@ -94,7 +95,7 @@ class Defence:
                 if lengths[c.id] > limit / CLIP * ABSURD:
                     times = lengths[c.id] / (limit / CLIP)
                     strikes[c.device] = (2, f"an update is {times:.3g} times as long as the median device's")
-                c = dataclasses.replace(c, delta=c.delta * np.float32(limit / lengths[c.id]))
+                c = dataclasses.replace(c, delta=c.delta * np.float32(limit / lengths[c.id]), largest=None)
             bounded.append(c)
         bounded = self._bound_examples(bounded)
         for device, cosine in _cosines(bounded).items():

@@ -8,6 +8,7 @@ import pytest
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, SHARE, Defence
 from coordinator.merge.regions import WeightRegion
+from coordinator.merge.sums import largest_magnitude, to_steps
 
 SIZE = 200
 REGION = WeightRegion(np.arange(SIZE))
@@ -40,6 +41,14 @@ def test_a_long_update_is_scaled_down_from_the_first_merge_on_and_told(scale: fl
     assert longest <= 1.01 * CLIP * usual
     assert list(judgement.strikes) == ["mallory"]
     assert "times as long as the median device's" in judgement.strikes["mallory"][1]
+
+
+def test_what_is_scaled_down_can_still_be_summed_exactly() -> None:
+    buffer = [c.exact() for c in [*fleet(4), update("mallory", scale=1e3)]]
+    (long,) = (c for c in Defence().judge(buffer).contributions if c.device == "mallory")
+    exact = long.exact()
+    np.testing.assert_array_equal(exact.delta, to_steps(exact.delta))
+    assert exact.largest == largest_magnitude(exact.delta)
 
 
 def test_a_device_that_sends_most_updates_has_one_vote_on_what_is_usual() -> None:

@@ -13,7 +13,9 @@ import pytest
 PROGRAM = """
 import hashlib, json
 import numpy as np
+import dataclasses
 from coordinator.merge.contribution import Contribution
+from coordinator.merge.defence import Defence
 from coordinator.merge.merger import Merger
 from coordinator.merge.optimisers import ServerAdam, ServerMomentum
 from coordinator.merge.regions import WeightRegion
@@ -34,7 +36,9 @@ for number in range(24):
     tau = int(bits.integers(0, 5))
     samples = int(bits.integers(1, 500))
     buffer.append(Contribution(f"a{number:08d}", region, draw(len(region)), samples, tau, tau, f"d{number}"))
-def digest(merger):
+# Some are too long by far, and all are as a device's upload leaves them: multiples of a step, with a bound.
+long = [dataclasses.replace(c, delta=c.delta * np.float32(300 if c.device == "d7" else 1)).exact() for c in buffer]
+def digest(merger, buffer=buffer):
     result = merger(weights, {}, buffer, versions.__getitem__)
     again = merger(result.weights, result.state, buffer, versions.__getitem__)
     parts = [again.weights.tobytes(), *(again.state[name].tobytes() for name in sorted(again.state))]
@@ -44,6 +48,8 @@ print(json.dumps([
     digest(Merger(policy=Exponential(0.3), rule="fixed-K", optimiser=ServerMomentum(0.7, 0.9))),
     digest(Merger(policy=AgeVariance(), clip_norm=1.5, outlier_factor=3.0, optimiser=ServerAdam())),
     digest(Merger(policy=Distance(), min_holders=30.0, difference="current")),
+    digest(Merger(policy=Polynomial(0.5)), Defence().judge(long).contributions),
+    digest(Merger(policy=Polynomial(0.5)), Defence().judge(long[::-1]).contributions[::-1]),
 ]))
 """
 
@@ -53,6 +59,8 @@ KNOWN = [
     "5b6e4b0311cc45036699466843f2df135ba009d2b69f9029759b83a55133475a",
     "56e2ba7e29066c07160ff408f4b05e7383361310f3e0046a7194399ae706f9de",
     "df0ee6176457f9d424a648daca01787fbc83c2cf794adbc3623c76483bba7397",
+    "636af246034b015aee1c5e36c19474fecd50df36e109dd652a59261ba3306b57",
+    "636af246034b015aee1c5e36c19474fecd50df36e109dd652a59261ba3306b57",
 ]
 
 PATHS = [

@@ -1,0 +1,37 @@
+"""Sums of squares are those of integers: exact whatever the order."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from coordinator.merge.squares import PIECE, norm, square_sum
+
+
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, 3 * PIECE + 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sum_of_squares_is_that_of_the_rounded_elements(size: int, dtype: type) -> None:
+    values = (np.random.default_rng(size).standard_normal(size) * 1e-3).astype(dtype)
+    step = Fraction(2) ** (math.frexp(float(np.abs(values).max()))[1] - 20)
+    rounded = [round(Fraction(float(value)) / step) for value in values]
+    assert square_sum(values) == float(sum(n * n for n in rounded) * step**2)
+    assert norm(values) == pytest.approx(float(np.linalg.norm(values.astype(np.float64))), rel=1e-5)
+
+
+def test_the_order_is_not_in_a_sum_of_squares() -> None:
+    values = np.random.default_rng(1).standard_normal(50_000).astype(np.float32)
+    assert square_sum(values) == square_sum(values[::-1]) == square_sum(np.sort(values))
+
+
+def test_the_largest_elements_that_there_can_be_are_still_summed_exactly() -> None:
+    """A full piece of them adds up to what float64 just holds."""
+    values = np.full(PIECE, np.nextafter(np.float32(2), np.float32(0)))
+    assert square_sum(values) == PIECE * 4.0
+
+
+@pytest.mark.parametrize("values", [[], [0.0, -0.0]])
+def test_nothing_has_the_length_0(values: list[float]) -> None:
+    assert norm(np.array(values, np.float32)) == 0.0
