@@ -26,7 +26,7 @@ from .programs.run_key import RunKey
 from .programs.tiers import Tier
 from .status import DeviceStatus, RunStatus
 from .store.interface import Store
-from .store.records import DiscardedUpdate, MergedUpdate, VersionRecord
+from .store.records import DiscardedUpdate, MergedUpdate, SetAside, VersionRecord
 from .updates.buffer import Buffer, BufferedUpdate
 from .updates.buffer_size import AdaptiveSize
 from .updates.group_commit import GroupCommit
@@ -57,7 +57,8 @@ class RunState:
 
     ``stopped`` says why nothing is merged just now, if an unexpected error is the reason. ``membership`` changes before
     and after every revocation and withdrawal: what was looked up of a device is good for as long as it stays the same.
-    ``withdrawn`` names devices whose updates, written down before, must not be merged.
+    ``withdrawn`` names devices whose updates, written down before, must not be merged; ``aside`` those of which nothing
+    is merged for a while, and why.
 
     Args:
         config: the operator's decisions.
@@ -95,7 +96,7 @@ class RunState:
         self.stopped = ""
         self.membership = 0
         self.withdrawn: set[str] = set()
-        self.aside: dict[str, tuple[float, str]] = {}
+        self.aside: dict[str, SetAside] = {}
         self.notice = ""
         self.self_check_failures = 0  # since the coordinator's start
         self._by_name = {tier.name: tier for tier in tiers}
@@ -106,6 +107,8 @@ class RunState:
 
     def _recover(self) -> None:
         for device in self.store.devices.all():
+            if device.aside is not None and device.aside.until > self.clock.wall():
+                self.aside[device.id] = device.aside
             self._devices[device.id] = DeviceStatus(
                 device.id,
                 tier=device.tier,
@@ -159,14 +162,15 @@ class RunState:
         """The status of a device, kept up to date by its session."""
         return self._devices.setdefault(name, DeviceStatus(name))
 
-    def set_aside(self, device: str, why: str) -> None:
-        """Merge nothing of a device for a while, and give it no work."""
-        self.aside[device] = (self.clock.wall() + ASIDE_SECONDS, why)
+    def set_aside(self, device: str, reason: str, why: str) -> SetAside:
+        """Merge nothing of a device for a while, and give it no work; to be written down by the caller."""
+        self.aside[device] = SetAside(self.clock.wall() + ASIDE_SECONDS, reason, why)
+        return self.aside[device]
 
     def aside_seconds(self, device: str) -> float:
         """For how long a device is still set aside; 0 if it is not."""
-        until, _ = self.aside.get(device, (0.0, ""))
-        left = until - self.clock.wall()
+        aside = self.aside.get(device)
+        left = 0.0 if aside is None else aside.until - self.clock.wall()
         if left <= 0:
             self.aside.pop(device, None)
         return max(left, 0.0)
@@ -181,6 +185,7 @@ class RunState:
     def forget(self, device: str) -> None:
         """A device was withdrawn."""
         self._devices.pop(device, None)
+        self.aside.pop(device, None)
 
     def published(self, version: VersionRecord) -> None:
         """There is a new version."""

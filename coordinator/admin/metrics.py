@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..merge.defence import REASONS
 from ..net.admission import ConnectionLimits
 from ..runs.service import Service
 
@@ -59,7 +60,9 @@ class _Numbers(Collector):
         devices = GaugeMetricFamily("ftte_devices", "Devices by what they do.", labels=("run", "state"))
         working = GaugeMetricFamily("ftte_tasks_working", "Tasks at work.", labels=("run",))
         waiting = GaugeMetricFamily("ftte_devices_waiting", "Devices that wait for their turn.", labels=("run",))
-        aside = GaugeMetricFamily("ftte_devices_set_aside", "Devices of which nothing is merged.", labels=("run",))
+        aside = GaugeMetricFamily(
+            "ftte_devices_set_aside", "Devices of which nothing is merged, by why.", labels=("run", "reason")
+        )
         overdue = CounterMetricFamily("ftte_tasks_overdue", "Tasks whose place was given to another.", labels=("run",))
         metric = GaugeMetricFamily("ftte_metric", "Metrics of the newest version.", labels=("run", "metric"))
         stuck = GaugeMetricFamily("ftte_run_not_learning", "1 while versions are no better than 0.", labels=("run",))
@@ -90,7 +93,9 @@ class _Numbers(Collector):
                 devices.add_metric((name, state), count)
             working.add_metric((name,), len(scheduler.working))
             waiting.add_metric((name,), len(scheduler.waiting))
-            aside.add_metric((name,), len(running.coordinator.state.aside))
+            reasons = collections.Counter(each.reason for each in running.coordinator.state.aside.values())
+            for reason in REASONS:
+                aside.add_metric((name, reason), reasons[reason])
             overdue.add_metric((name,), scheduler.overdue)
             for key, value in status.metrics.items():
                 metric.add_metric((name, key), value)

@@ -18,7 +18,7 @@ from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
 from ..runs.served_run import ServedRun
 from ..status import DeviceStatus
-from ..store.records import DeviceRecord, TokenRecord, VersionRecord
+from ..store.records import DeviceRecord, SetAside, TokenRecord, VersionRecord
 
 __all__ = ["Operations"]
 
@@ -138,7 +138,8 @@ class Operations:
         scheduler = self._running.coordinator.dispatcher.scheduler
         return [
             _device(record, self._run.device(record.id), record.updates / merged)
-            | {"lost": scheduler.lost(record.id), "set_aside": self._run.aside.get(record.id, (0.0, ""))[1]}
+            | {"lost": scheduler.lost(record.id)}
+            | _aside(self._run.aside.get(record.id) if self._run.aside_seconds(record.id) else None)
             for record in records
         ]
 
@@ -281,6 +282,12 @@ def _version(record: VersionRecord) -> dict[str, Any]:
 
 def _token(record: TokenRecord) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(record).items() if name != "digest"}
+
+
+def _aside(aside: SetAside | None) -> dict[str, Any]:
+    if aside is None:
+        return {"set_aside": "", "set_aside_reason": "", "set_aside_until": None}
+    return {"set_aside": aside.why, "set_aside_reason": aside.reason, "set_aside_until": aside.until}
 
 
 def _device(record: DeviceRecord, status: DeviceStatus, share: float) -> dict[str, Any]:

@@ -369,7 +369,7 @@ class Coordinator:
     async def _try(self, updates: Sequence[BufferedUpdate]) -> tuple[MergeResult, Vector, Mapping[str, float]]:
         """What a merge of these updates would give: its result, the weights, and their held-out metrics."""
         run = self.state
-        result = await run.offload(self._merging.merge, updates)
+        result = await run.offload(self._merging.merge, updates, len(self.dispatcher.scheduler.working))
         vector = run.versions.with_trained(result.weights)
         metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
         return result, vector, metrics
@@ -390,15 +390,13 @@ class Coordinator:
                 found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
         return min(found)[1] if found else None
 
-    async def _set_aside(self, device: str, why: str) -> None:
-        """Merge nothing more of a device for a while; said in the log and in the audit log."""
+    async def _set_aside(self, device: str, reason: str, why: str) -> None:
+        """Merge nothing more of a device for a while; written down, and said in the log and in the audit log."""
         run = self.state
-        run.set_aside(device, why)
+        aside = run.set_aside(device, reason, why)
         self.dispatcher.void([device])
         log.warning("%s is set aside: %s", device, why)
-        record = await run.offload(run.store.devices.find, device)
-        subject = record.alias if record is not None else "a device"
-        await run.offload(run.store.audit.write, run.clock.wall(), "coordinator", "set aside", subject, {"why": why})
+        await run.offload(run.store.devices.set_aside, device, aside, run.clock.wall())
 
     async def _defend(self, updates: list[BufferedUpdate]) -> list[BufferedUpdate]:
         """Those of ``updates`` whose devices are not set aside; the others are discarded."""
@@ -425,8 +423,9 @@ class Coordinator:
         if collapse is not None:
             return await self._answer_collapse(updates, collapse)
         if defended:
-            for device, why in (await run.offload(self._merging.learn, updates)).items():
-                await self._set_aside(device, why)
+            working = len(self.dispatcher.scheduler.working)
+            for device, (reason, why) in (await run.offload(self._merging.learn, updates, working)).items():
+                await self._set_aside(device, reason, why)
         return await self._publish(updates, result, vector, metrics)
 
     async def _publish(
@@ -461,7 +460,7 @@ class Coordinator:
         log.warning("version %d is not published: %s", self.state.versions.newest.version + 1, collapse)
         culprit = await self._examine(updates)
         if culprit is not None:
-            await self._set_aside(culprit, f"its updates ruin the model: {collapse}")
+            await self._set_aside(culprit, "collapse", f"its updates ruin the model: {collapse}")
             return await self._merge_next(updates)
         if self.watch.refuse():
             await self._discard(updates, "outlier")

@@ -49,26 +49,26 @@ class Merging:
             return "stale"
         return None
 
-    def merge(self, updates: Sequence[BufferedUpdate]) -> MergeResult:
-        """The next trained vector. Blocks: it is to be offloaded."""
+    def merge(self, updates: Sequence[BufferedUpdate], working: int) -> MergeResult:
+        """The next trained vector, while ``working`` devices are at work. Blocks: it is to be offloaded."""
         contributions: Sequence[Contribution] = self._contributions(updates)
         if self._defence is not None:
-            contributions = self._defence.judge(contributions).contributions
+            contributions = self._defence.judge(contributions, working).contributions
         versions = self._versions
         return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
 
-    def learn(self, updates: Sequence[BufferedUpdate]) -> Mapping[str, str]:
+    def learn(self, updates: Sequence[BufferedUpdate], working: int) -> Mapping[str, tuple[str, str]]:
         """
         These updates are about to become a version: remember what is usual. Blocks.
 
         Returns:
-            Devices that were out of line too often, and why.
+            Devices that were out of line too often, and why: a word and a sentence.
 
         """
         if self._defence is None:
             return {}
         contributions = self._contributions(updates)
-        return self._defence.learn(contributions, self._defence.judge(contributions))
+        return self._defence.learn(contributions, self._defence.judge(contributions, working))
 
     def _contributions(self, updates: Sequence[BufferedUpdate]) -> list[Contribution]:
         return [

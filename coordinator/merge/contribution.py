@@ -25,6 +25,7 @@ class Contribution:
         staleness: versions merged between the one it was trained from and the one it is merged into.
         base: the version it was trained from.
         device: who sent it.
+        factor: of the staleness weight, 0 to 1: what of the update counts in the sum, but not in the divisor.
         largest: an upper bound of the magnitude of its elements, where these are multiples of
             :data:`~coordinator.merge.sums.STEP`; none: not known, and they may be any.
 
@@ -37,6 +38,7 @@ class Contribution:
     staleness: int = 0
     base: int = 0
     device: str = ""
+    factor: float = 1.0
     largest: float | None = None
 
     def exact(self) -> Contribution:

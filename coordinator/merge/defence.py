@@ -7,10 +7,14 @@ no majority to measure by, and nothing is bounded.
 
     length     an update longer than CLIP times the median length of its tier is scaled down to that
     examples   a device's word; an update counts for at most CAP times the median device's examples
-    share      all updates of a device in one merge count for at most SHARE times the median device's
+    share      all updates of a device in one merge count for at most SHARE times the median device's, and over a window
+               of versions for a bounded part of them (:mod:`coordinator.merge.shares`)
     direction  the cosine between a device's updates and the sum of all others' is watched
+    nothing    so is whether its updates change anything at all
 
 A device that is out of line again and again is set aside: its updates are left out of merges until its time is over.
+Limits are computed exactly and in the order of names, so they are the same on every processor and in every order of
+arrival.
 In the spirit of centred clipping (Karimireddy et al. 2021) and of norm bounding (Sun et al. 2019).
 """
 
@@ -20,14 +24,16 @@ import collections
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
+from .shares import Shares
 from .squares import norm
 
-__all__ = ["Defence", "Judgement"]
+__all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
 
 MIN_DEVICES = 3
 
@@ -37,6 +43,9 @@ SHARE = 3.0
 
 # An update this many times as long as the median one is no accident of a device's data.
 ABSURD = 10.0
+
+# An update this many times as short as the median one changes nothing, whatever samples it claims.
+NOTHING = 1e6
 
 # Below this cosine to all others together, a device pulls against the fleet. Devices whose samples are of other classes
 # than the others' stay above it: tests measure that.
@@ -51,19 +60,33 @@ MOST_DEVICES = 1_000
 
 Values = npt.NDArray[np.float32]
 
+# Why a device is set aside; "collapse" is what held-out metrics say.
+Reason = Literal["length", "direction", "nothing", "collapse"]
+REASONS: tuple[Reason, ...] = ("length", "direction", "nothing", "collapse")
+
+
+@dataclasses.dataclass(frozen=True)
+class Strike:
+    """A device was out of line in one merge: how much that counts, what it was, and a sentence."""
+
+    count: int
+    reason: Reason
+    why: str
+
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
     """
     A buffer as it is to be merged.
 
-    ``contributions`` are bounded; ``lengths`` are those of the updates as they came, by id; ``strikes`` says, by
-    device, how many it gets and why.
+    ``contributions`` are bounded, in the order of their ids; ``lengths`` are those of the updates as they came, by id;
+    ``shares`` are what each device has of the version; ``strikes`` says, by device, how it was out of line.
     """
 
     contributions: Sequence[Contribution]
     lengths: Mapping[str, float]
-    strikes: Mapping[str, tuple[int, str]]
+    shares: Mapping[str, float]
+    strikes: Mapping[str, Strike]
 
 
 class Defence:
@@ -76,56 +99,88 @@ class Defence:
         )
         self._examples: collections.OrderedDict[str, float] = collections.OrderedDict()
         self._strikes: dict[str, collections.deque[int]] = {}
+        self._shares = Shares()
 
-    def judge(self, contributions: Sequence[Contribution]) -> Judgement:
+    def judge(self, contributions: Sequence[Contribution], working: int = 0) -> Judgement:
         """
         Bound the updates of a buffer; changes nothing here.
 
         Args:
             contributions: at least one.
+            working: devices at work, whose updates are still to come.
 
         """
+        contributions = sorted(contributions, key=lambda c: c.id)
         lengths = {c.id: norm(c.delta) for c in contributions}
         limits = self._limits(contributions, lengths)
-        strikes: dict[str, tuple[int, str]] = {}
+        strikes: dict[str, Strike] = {}
         bounded = []
         for c in contributions:
-            limit = limits.get(c.region.key)
-            if limit is not None and lengths[c.id] > limit > 0:
-                if lengths[c.id] > limit / CLIP * ABSURD:
-                    times = lengths[c.id] / (limit / CLIP)
-                    strikes[c.device] = (2, f"an update is {times:.3g} times as long as the median device's")
-                c = dataclasses.replace(c, delta=c.delta * np.float32(limit / lengths[c.id]), largest=None)
+            limit, length = limits.get(c.region.key), lengths[c.id]
+            if limit is not None and length * NOTHING < limit / CLIP:
+                strikes.setdefault(c.device, Strike(1, "nothing", "its updates change nothing"))
+            if limit is not None and length > limit > 0:
+                if length > limit / CLIP * ABSURD:
+                    times = length / (limit / CLIP)
+                    why = f"an update is {times:.3g} times as long as the median device's"
+                    strikes[c.device] = Strike(2, "length", why)
+                c = dataclasses.replace(c, delta=c.delta * np.float32(limit / length), largest=None)
             bounded.append(c)
         bounded = self._bound_examples(bounded)
         for device, cosine in _cosines(bounded).items():
             if cosine < AGAINST and device not in strikes:
-                strikes[device] = (1, f"its updates point against all others' (cosine {cosine:.2f})")
-        return Judgement(bounded, lengths, strikes)
+                why = f"its updates point against all others' (cosine {cosine:.2f})"
+                strikes[device] = Strike(1, "direction", why)
+        bounded, shares = self._bound_shares(bounded, working)
+        return Judgement(bounded, lengths, shares, strikes)
 
-    def learn(self, contributions: Sequence[Contribution], judgement: Judgement) -> dict[str, str]:
+    def learn(self, contributions: Sequence[Contribution], judgement: Judgement) -> dict[str, tuple[Reason, str]]:
         """
         A buffer was merged: remember what is usual, and who was out of line.
 
         Returns:
-            Devices that are to be set aside, and why.
+            Devices that are to be set aside, and why: a word and a sentence.
 
         """
+        self._shares.add(judgement.shares)
         for c in contributions:
             _remember(self._lengths[c.region.key], c.device, judgement.lengths[c.id])
             _remember(self._examples, c.device, c.examples)
-        aside = {}
-        for device in {c.device for c in contributions}:
-            count, why = judgement.strikes.get(device, (0, ""))
-            if not count and device not in self._strikes:
+        aside: dict[str, tuple[Reason, str]] = {}
+        for device in sorted({c.device for c in contributions}):
+            strike = judgement.strikes.get(device)
+            if strike is None and device not in self._strikes:
                 continue
             history = self._strikes.setdefault(device, collections.deque(maxlen=MEMORY))
-            history.append(count)
-            if count and sum(history) >= MOST_STRIKES:
-                aside[device] = why
-            if aside.get(device) or not any(history):
+            history.append(0 if strike is None else strike.count)
+            if strike is not None and sum(history) >= MOST_STRIKES:
+                aside[device] = strike.reason, strike.why
+            if device in aside or not any(history):
                 del self._strikes[device]
         return aside
+
+    def _bound_shares(
+        self, contributions: Sequence[Contribution], working: int
+    ) -> tuple[list[Contribution], dict[str, float]]:
+        """Each device's share of the version as it is allowed to be, and what it is."""
+        totals: dict[str, float] = collections.defaultdict(float)
+        for c in contributions:
+            totals[c.device] += c.examples
+        everything = sum(totals[device] for device in sorted(totals))
+        wanted = {device: total / everything for device, total in totals.items()}
+        shares = self._shares.bound(wanted, working, MIN_DEVICES)
+        if shares == wanted:
+            return list(contributions), shares
+        # The divisor is the sum of the examples, so a shorter step is said by the factor.
+        step = sum(shares[device] for device in sorted(shares))
+        return [
+            dataclasses.replace(
+                c,
+                examples=c.examples * shares[c.device] / wanted[c.device] / step if step else c.examples,
+                factor=step if shares[c.device] > 0 else 0.0,
+            )
+            for c in contributions
+        ], shares
 
     def _limits(self, contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> dict[bytes, float]:
         """How long an update of each tier may be, where enough devices have shown what is usual."""
@@ -176,10 +231,10 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, float]:
         if len(devices) <= MIN_DEVICES:
             continue
         sums = {name: _direction(mine) for name, mine in devices.items()}
-        total: Values = np.sum(list(sums.values()), axis=0)
-        for name, own in sums.items():
+        total: Values = np.sum([sums[name] for name in sorted(sums)], axis=0)
+        for name, own in sorted(sums.items()):
             others = total - own
-            scale = float(np.linalg.norm(own)) * float(np.linalg.norm(others))
+            scale = norm(own) * norm(others)
             if scale > 0:
                 cosines[name] = min(float(np.dot(own, others)) / scale, cosines.get(name, 1.0))
     return cosines
@@ -189,5 +244,5 @@ def _direction(contributions: Sequence[Contribution]) -> Values:
     total: Values = np.zeros(len(contributions[0].delta), np.float32)
     for c in contributions:
         total += c.delta
-    length = np.linalg.norm(total)
-    return total / length if length > 0 else total
+    length = norm(total)
+    return total / np.float32(length) if length > 0 else total

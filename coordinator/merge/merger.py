@@ -95,7 +95,8 @@ class Merger:
             return norm(c.region.gather(weights).astype(np.float64) - c.region.gather(at(c.base)))
 
         taus = [c.staleness for c in kept]
-        counts = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
+        by_age = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
+        counts = [weight * c.factor for weight, c in zip(by_age, kept, strict=True)]
         direction = combine(
             len(weights),
             kept,

@@ -41,6 +41,8 @@ OPERATION_STEPS = (
     "revoke: committed",
     "withdraw: rows",
     "withdraw: committed",
+    "set aside: rows",
+    "set aside: committed",
     "discard: rows",
     "discard: committed",
     "rollback: rows",

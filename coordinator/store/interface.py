@@ -25,6 +25,7 @@ from .records import (
     MergedUpdate,
     Phase,
     RunRecord,
+    SetAside,
     TierRecord,
     TokenRecord,
     UpdateRecord,
@@ -143,6 +144,10 @@ class DeviceStore(Protocol):
 
     def add_failure(self, device: str) -> None:
         """Count something that went wrong with a device: given back, refused, overdue."""
+        ...
+
+    def set_aside(self, device: str, aside: SetAside, at: float) -> None:
+        """Remember that nothing of a device is merged for a while, and why; its open assignment is closed."""
         ...
 
     def revoke(self, device: str, at: float, *, by: str) -> bool:

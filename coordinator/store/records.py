@@ -19,6 +19,7 @@ __all__ = [
     "MergedUpdate",
     "Phase",
     "RunRecord",
+    "SetAside",
     "TierRecord",
     "TokenRecord",
     "UpdateRecord",
@@ -72,12 +73,26 @@ class TierRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class SetAside:
+    """
+    Nothing of a device is merged, and it gets no work, until the wall time ``until``.
+
+    ``reason`` is a word, one of :data:`coordinator.merge.defence.REASONS`; ``why`` a sentence.
+    """
+
+    until: float
+    reason: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DeviceRecord:
     """
     A device that has enrolled.
 
     ``report`` is that of its last update; ``updates`` counts those accepted, ``failures`` what went wrong. ``alias`` is
-    what the audit log calls it; ``token`` the id of the token that let it in; ``profile`` what it said of itself.
+    what the audit log calls it; ``token`` the id of the token that let it in; ``profile`` what it said of itself;
+    ``aside`` whether it was set aside last, which may be over.
     """
 
     id: str
@@ -93,6 +108,7 @@ class DeviceRecord:
     failures: int = 0
     revoked_at: float | None = None
     profile: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    aside: SetAside | None = None
 
 
 @dataclasses.dataclass(frozen=True)

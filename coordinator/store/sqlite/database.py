@@ -13,7 +13,7 @@ from ...errors import StoreError, StoreUnavailable
 
 __all__ = ["SCHEMA_VERSION", "Database", "available"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..crash_points import step
-from ..records import DeviceRecord, DiscardedUpdate, Enrolment
+from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
@@ -57,7 +57,7 @@ class DeviceTable:
     def _devices(self, which: str, *arguments: Any) -> list[DeviceRecord]:
         rows = self._database.rows(
             "SELECT id, tier, bytes_up, bytes_down, updates, report, alias, token, enrolled_at, last_seen, failures, "
-            f"revoked_at, profile FROM devices {which}",
+            f"revoked_at, profile, aside_until, aside_reason, aside_why FROM devices {which}",
             *arguments,
         )
         return [
@@ -75,6 +75,7 @@ class DeviceTable:
                 failures=row[10],
                 revoked_at=row[11],
                 profile=json.loads(row[12]),
+                aside=None if row[13] is None else SetAside(row[13], row[14], row[15]),
             )
             for row in rows
         ]
@@ -96,6 +97,20 @@ class DeviceTable:
     def add_failure(self, device: str) -> None:
         with self._database.transaction() as database:
             database.execute("UPDATE devices SET failures = failures + 1 WHERE id = ?", (device,))
+
+    def set_aside(self, device: str, aside: SetAside, at: float) -> None:
+        with self._database.transaction() as database:
+            row = database.execute("SELECT alias FROM devices WHERE id = ?", (device,)).fetchone()
+            if row is not None:
+                database.execute(
+                    "UPDATE devices SET aside_until = ?, aside_reason = ?, aside_why = ? WHERE id = ?",
+                    (aside.until, aside.reason, aside.why, device),
+                )
+                database.execute("UPDATE assignments SET open = 0 WHERE device = ? AND open", (device,))
+                details = {"reason": aside.reason, "why": aside.why, "until": aside.until}
+                write_audit(database, at, "coordinator", "set aside", row[0], details)
+            step("set aside: rows")
+        step("set aside: committed")
 
     def revoke(self, device: str, at: float, *, by: str) -> bool:
         with self._database.transaction() as database:

@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coordinator.admin.metrics import metrics_text
 from coordinator.admin.operations import Operations
+from coordinator.config import ServerSection
+from coordinator.merge.defence import REASONS
+from coordinator.net.admission import ConnectionLimits
 from coordinator.runs.served_run import ServedRun
+from coordinator.runs.service import Service
 from coordinator.simulation.virtual_time import run
+from coordinator.store.records import SetAside
 from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Later
 
-from ..small_run import Device, accept_update, added, make_run
+from ..small_run import Device, accept_update, added, give_work, make_run
 
 
 def loss(vector: Vector) -> dict[str, float]:
@@ -53,7 +59,10 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
         shown = {device["id"]: device["set_aside"] for device in await Operations(running, "anna").devices()}
         assert shown["mallory"]
         assert not any(why for name, why in shown.items() if name != "mallory")
-        assert ("coordinator", "set aside") in [(e.actor, e.action) for e in small.store.audit.entries()]
+        (entry,) = [entry for entry in small.store.audit.entries() if entry.action == "set aside"]
+        assert entry.actor == "coordinator"
+        assert entry.details["why"] == shown["mallory"]
+        assert entry.details["reason"] in REASONS
         device = Device(small, "mallory")
         async with device.connected(coordinator.serve):
             await device.join()
@@ -66,6 +75,42 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
         run(main())
     assert any("mallory is set aside" in message for message in caplog.messages)
     assert not any("honest" in message for message in caplog.messages)
+
+
+def test_who_was_set_aside_is_so_after_a_restart_until_its_time_is_over(tmp_path: Path) -> None:
+    async def first() -> None:
+        small = make_run(tmp_path)
+        coordinator = small.coordinator()
+        for device in ("mallory", "anna", "old"):
+            small.store.devices.enrol(device, b"s" * 32, 0.0)
+        give_work(small.store, "mallory")
+        await coordinator._set_aside("mallory", "length", "an update is 1e+06 times as long")
+        small.store.devices.set_aside("old", SetAside(coordinator.state.clock.wall() - 1, "nothing", "over"), 0.0)
+        coordinator.close()
+        small.store.close()
+
+    async def second() -> None:
+        small = make_run(tmp_path)
+        coordinator = small.coordinator()
+        state, running = coordinator.state, ServedRun(small.config, small.store, coordinator, None)
+        assert set(state.aside) == {"mallory"}
+        assert state.aside_seconds("mallory") > 80_000
+        assert coordinator.dispatcher.open == []
+        shown = {device["id"]: device for device in await Operations(running, "anna").devices()}
+        assert shown["mallory"]["set_aside"] == "an update is 1e+06 times as long"
+        assert shown["mallory"]["set_aside_reason"] == "length"
+        assert shown["anna"]["set_aside"] == shown["old"]["set_aside"] == ""
+        service = Service(ServerSection())
+        service._runs["small"] = running
+        lines = metrics_text(service, ConnectionLimits(1, 1, 1)).splitlines()
+        assert 'ftte_devices_set_aside{reason="length",run="small"} 1.0' in lines
+        await Operations(running, "anna").withdraw("mallory")
+        assert state.aside == {}
+        coordinator.close()
+        small.store.close()
+
+    run(first())
+    run(second())
 
 
 def test_a_collapse_by_no_single_device_is_refused_three_times_and_then_the_operators_to_judge(tmp_path: Path) -> None:

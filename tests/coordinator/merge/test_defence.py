@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.merge.contribution import Contribution
-from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, SHARE, Defence
+from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, SHARE, Defence, Reason
+from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.sums import largest_magnitude, to_steps
 
@@ -40,7 +45,7 @@ def test_a_long_update_is_scaled_down_from_the_first_merge_on_and_told(scale: fl
     usual = float(np.median([judgement.lengths[c.id] for c in buffer]))
     assert longest <= 1.01 * CLIP * usual
     assert list(judgement.strikes) == ["mallory"]
-    assert "times as long as the median device's" in judgement.strikes["mallory"][1]
+    assert "times as long as the median device's" in judgement.strikes["mallory"].why
 
 
 def test_what_is_scaled_down_can_still_be_summed_exactly() -> None:
@@ -82,7 +87,7 @@ def test_what_is_usual_is_remembered_over_merges() -> None:
     assert float(np.linalg.norm(bounded.delta)) < 2 * CLIP * usual
 
 
-def merges_until_set_aside(bad: list[Contribution], merges: int = 20) -> tuple[int, dict[str, str]]:
+def merges_until_set_aside(bad: list[Contribution], merges: int = 20) -> tuple[int, dict[str, tuple[Reason, str]]]:
     """After how many merges somebody is set aside, beside seven honest devices."""
     defence = Defence()
     for number in range(1, merges + 1):
@@ -99,7 +104,7 @@ def test_who_is_out_of_line_again_and_again_is_set_aside_and_nobody_else() -> No
     assert number <= 3
     number, aside = merges_until_set_aside([update("mallory", scale=-1.0)])
     assert list(aside) == ["mallory"]
-    assert "point against" in aside["mallory"]
+    assert "point against" in aside["mallory"][1]
     assert number == MOST_STRIKES
     assert merges_until_set_aside([])[1] == {}
 
@@ -134,3 +139,23 @@ def test_devices_with_samples_of_other_classes_than_the_others_are_not_set_aside
             buffer.append(Contribution(f"u{number}-{label}", region, delta, 20.0, device=f"d{label}"))
         assert defence.learn(buffer, defence.judge(buffer)) == {}
         weights += np.mean([c.delta for c in buffer], axis=0).reshape(weights.shape)
+
+
+def test_who_sends_nothing_is_set_aside_whatever_samples_it_claims() -> None:
+    number, aside = merges_until_set_aside([update("mallory", scale=0.0, examples=1e8)])
+    assert {name: reason for name, (reason, _) in aside.items()} == {"mallory": "nothing"}
+    assert number == MOST_STRIKES
+
+
+@given(st.permutations(range(9)))
+def test_a_bounded_buffer_gives_the_same_version_in_any_order_of_arrival(order: list[int]) -> None:
+    buffer = [*fleet(6), update("mallory", scale=1e4), update("mallory", 1, scale=30.0), update("greedy", examples=1e8)]
+    weights = np.linspace(-1, 1, SIZE).astype(np.float32)
+
+    def merged(contributions: list[Contribution]) -> bytes:
+        bounded = Defence().judge(contributions).contributions
+        return Merger()(weights, {}, bounded, lambda version: weights).weights.tobytes()
+
+    shuffled = [dataclasses.replace(buffer[k], delta=to_steps(buffer[k].delta)) for k in order]
+    known = [dataclasses.replace(c, largest=largest_magnitude(c.delta)) for c in shuffled]
+    assert merged(known) == merged(sorted(shuffled, key=lambda c: c.id))

@@ -95,5 +95,5 @@ def test_a_migration_that_fails_changes_nothing(state: Path) -> None:
 def test_state_of_a_later_release_is_refused_in_a_sentence(state: Path) -> None:
     with contextlib.closing(sqlite3.connect(state / "state.sqlite")) as database:
         database.execute("PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match="schema 7, this coordinator knows up to 3: run the FTTE version that made it"):
+    with pytest.raises(StoreError, match="schema 7, this coordinator knows up to 4: run the FTTE version that made it"):
         SqliteStore(state)
