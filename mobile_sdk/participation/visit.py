@@ -64,8 +64,10 @@ from .download import Downloads, check_sizes
 
 __all__ = ["ComeBack", "Listener", "Visit"]
 
-# After so many assignments in a row that diverged or were refused, the device cannot help this run.
+# After so many assignments in a row that diverged or were refused, the device waits for so long before each further
+# one: it cannot help just now. It may be the weights that are bad, which all devices get, and the operator mends them.
 MAX_DIVERGED = 3
+DIVERGED_SECONDS = 1_800.0
 
 # When samples that could not be used are looked at again: an app may have added others meanwhile.
 DATA_SECONDS = 300.0
@@ -321,8 +323,9 @@ class Visit:
         self._device.failed += 1
         if isinstance(error, DataError) and self._device.data_may_change:
             raise ComeBack(Later(DATA_SECONDS, f"{error}; the samples are looked at again then"))
-        if not isinstance(error, Diverged) or self._device.failed >= MAX_DIVERGED:
+        if not isinstance(error, Diverged):
             raise error
+        self._leave_if_of_no_help(str(error))
 
     async def _download(self, assign: Assign | Evaluate) -> None:
         """Fetch what is missing of the assignment, and forget what belongs to none."""
@@ -382,8 +385,12 @@ class Visit:
         else:
             self._listener(UpdateRejected(answer.assignment, answer.code, answer.message))
             self._device.failed += answer.code in ("not-finite", "magnitude", "payload", "report")
-            if self._device.failed >= MAX_DIVERGED:
-                raise Refused(answer.code, answer.message)
+            self._leave_if_of_no_help(answer.message)
+
+    def _leave_if_of_no_help(self, why: str) -> None:
+        """Come back later after too many assignments in a row that came to nothing."""
+        if self._device.failed >= MAX_DIVERGED:
+            raise ComeBack(Later(DIVERGED_SECONDS, f"{self._device.failed} assignments in a row failed: {why}"))
 
     def _cost(self, update: PendingUpdate) -> Cost:
         """What the acknowledged update took; the bytes of the next one count from here."""

@@ -14,7 +14,6 @@ import pytest
 from mobile_sdk import safetensors
 from mobile_sdk.client import Client
 from mobile_sdk.data import ArrayDataset
-from mobile_sdk.errors import Refused
 from mobile_sdk.events import (
     Announced,
     Assigned,
@@ -164,19 +163,40 @@ def test_an_update_whose_link_broke_is_offered_on_the_next_visit_and_nothing_is_
     assert not (tmp_path / "update").exists()
 
 
-def test_a_refused_update_is_forgotten_and_after_three_bad_ones_the_device_leaves(
+def test_a_refused_update_is_forgotten_and_after_three_bad_ones_the_device_leaves_for_a_while(
     served: Served, tmp_path: Path
 ) -> None:
-    async def script(talk: Talk) -> None:
-        for number in range(1, 4):
-            await give(talk, number)
-            talk.session.reject(f"a{number:08d}", "magnitude", "its norm is too large")
-            await talk.link.flush()
-        await talk.ready()
-        raise AssertionError("a device that was refused three times in a row asks for more")
+    given: list[int] = []
+    visits: list[int] = []
 
-    with pytest.raises(Refused, match="its norm is too large"):
-        take_part(client(served, script, tmp_path))
+    async def refuse(talk: Talk) -> None:
+        given.append(len(given) + 1)
+        await give(talk, given[-1])
+        talk.session.reject(f"a{given[-1]:08d}", "magnitude", "its norm is too large")
+        await talk.link.flush()
+
+    async def script(talk: Talk) -> None:
+        visits.append(len(given))
+        if not given:
+            for _ in range(3):
+                await refuse(talk)
+        elif len(given) == 3:
+            await refuse(talk)
+        else:  # the operator has mended the weights
+            await give(talk, 9)
+            talk.session.accept("a00000009", staleness=0, duplicate=False)
+            await finish(talk)
+            return
+        await talk.next()  # it leaves
+
+    told = take_part(client(served, script, tmp_path))
+    assert visits == [0, 3, 4], "three on the first visit, one on each after it"
+    reasons = [event.reason for event in told if isinstance(event, Postponed)]
+    assert reasons == [
+        "3 assignments in a row failed: its norm is too large",
+        "4 assignments in a row failed: its norm is too large",
+    ]
+    assert isinstance(told[-1], RunFinished)
     assert not (tmp_path / "update").exists()
 
 
