@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import export
 
+from mobile_sdk.engines import load_engine, self_check
 from mobile_sdk.layout import Layout, Parameter, Slice, Subset
-from mobile_sdk.manifest import FileEntry, InputContract, Manifest, Memory, Method, TensorSpec
+from mobile_sdk.manifest import FileEntry, InputContract, Manifest, Memory, Method, SelfCheck, TensorSpec
 
 FEATURES, CLASSES, BATCH = 6, 3, 4
 KEPT = (0, 2, 5)
@@ -125,6 +127,20 @@ def manifest_for(content: bytes, methods=METHODS) -> Manifest:
         micro_batch=BATCH,
         memory=Memory(0, 0, 0),
     )
+
+
+def checked(content: bytes, manifest: Manifest, folder: Path) -> Manifest:
+    """``manifest`` with the numbers that a right runtime computes; the program is written to ``folder`` for it."""
+    limits = {p.name: (-1.0, 1.0) for p in LAYOUT}
+    drawn = SelfCheck(0, (-1.0, 1.0), (0.0, CLASSES - 1.0), limits, loss=0.0, prediction=0.0, gradients={})
+    engine = load_engine(write(folder, content, manifest))
+    try:
+        weights = self_check.draw_weights(manifest, drawn, folder / "drawn.safetensors")
+        loss, prediction, gradients = self_check.observe(engine, drawn, weights)
+    finally:
+        engine.close()
+    check = dataclasses.replace(drawn, loss=loss, prediction=prediction, gradients=gradients)
+    return dataclasses.replace(manifest, check=check)
 
 
 def write(folder: Path, content: bytes, manifest: Manifest) -> Path:

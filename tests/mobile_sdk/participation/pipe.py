@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -68,7 +70,10 @@ class Served:
         self.private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
         self.key = self.private.public_key().public_bytes_raw().hex()
         content = native_program.program_bytes()
-        self.manifest = dataclasses.replace(native_program.manifest_for(content), run=RUN, serial=serial)
+        manifest_for = native_program.manifest_for(content)
+        with tempfile.TemporaryDirectory() as folder:
+            checked = native_program.checked(content, manifest_for, Path(folder))
+        self.manifest = dataclasses.replace(checked, run=RUN, serial=serial)
         self.weights: Arrays = native_program.example()[3]
         manifest = self.manifest.to_bytes()
         self.signature = self.private.sign(signed_bytes(manifest)).hex()
