@@ -411,6 +411,11 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     """
     Check the contents of a run file; relative paths start at ``folder``.
 
+    Args:
+        data: what TOML gave.
+        folder: of the file.
+        name: of the file, for messages.
+
     Raises:
         ConfigError: naming key, value and remedy.
 

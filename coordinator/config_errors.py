@@ -39,6 +39,11 @@ def read_toml(path: Path, what: str, overrides: Sequence[str] = ()) -> dict[str,
     """
     The contents of a TOML file, with ``section.key=value`` of a command line in place of the file's.
 
+    Args:
+        path: the file.
+        what: to call it in messages.
+        overrides: ``section.key=value``; the value is TOML, or else text.
+
     Raises:
         ConfigError: if it cannot be read, is not TOML, or an override is malformed.
 

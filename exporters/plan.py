@@ -38,6 +38,10 @@ class Plan:
         forward_batch: samples that the layers below the first trained one take at a time; :obj:`None` for as many
             as need the least memory, by estimate.
 
+    Raises:
+        ExportError: if nothing is trained, a number is out of range, or a name of ``baked`` or a choice of ``lowering``
+            cannot be.
+
     """
 
     subset: Subset

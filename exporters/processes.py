@@ -45,7 +45,15 @@ class Workers:
     def map(
         self, function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]
     ) -> Iterator[tuple[Key, Any]]:
-        """``(key, function(context, item))`` of every item, as they are done."""
+        """
+        ``(key, function(context, item))`` of every item, as they are done.
+
+        Args:
+            function: importable, as processes need it.
+            context: the same for all items; sent once per process.
+            items: key -> item.
+
+        """
         count = min(self.count, len(items))
         packed = _pickled((function, context)) if count > 1 and len(items) >= _FEW else None
         if packed is None:

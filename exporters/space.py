@@ -160,7 +160,15 @@ class Space:
         return tuple(FROZEN if i < frozen else layer.levels[-1] for i, layer in enumerate(self.layers))
 
     def only(self, index: int, level: int, onto: Sequence[int] | None = None) -> Levels:
-        """One layer at ``level``, the others as in ``onto`` or frozen."""
+        """
+        One layer at ``level``, the others as in ``onto`` or frozen.
+
+        Args:
+            index: of the layer.
+            level: 0 (frozen) to 5 (all).
+            onto: levels of the other layers; frozen where :obj:`None`.
+
+        """
         levels = list(onto or (FROZEN,) * len(self))
         levels[index] = level
         return tuple(levels)

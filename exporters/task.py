@@ -141,7 +141,13 @@ class Task:
         return tuple(n for n in trainable if n in chosen)
 
     def batch(self, n: int) -> tuple[Tensor, Tensor]:
-        """``n`` samples, the example over and over."""
+        """
+        ``n`` samples, the example over and over.
+
+        Returns:
+            x of shape ``(n, *x_shape)``, y of shape ``(n, *y_shape)``.
+
+        """
         index = torch.arange(n) % len(self.example_x)
         return self.example_x[index], self.example_y[index]
 

@@ -133,6 +133,7 @@ class BlockingClient:
         Raises:
             TimeoutError: if it is still running after ``timeout``.
             FtteError: what :meth:`Client.run` raised.
+            RuntimeError: if the client was never started.
 
         """
         if self._thread is None:

@@ -51,7 +51,13 @@ def map_file(path: Path) -> memoryview:
 
 
 def located(array: npt.NDArray[Any]) -> tuple[MappedFile, int] | None:
-    """The mapped file that a contiguous ``array`` lies in, and its offset there; none if it lies elsewhere."""
+    """
+    The mapped file that a contiguous ``array`` lies in, and its offset there; none if it lies elsewhere.
+
+    Args:
+        array: any shape and dtype, C-contiguous.
+
+    """
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base

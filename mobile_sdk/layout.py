@@ -224,11 +224,26 @@ class Subset(Mapping[str, Slice | None]):
         return (...,) if part is None else (*[slice(None)] * part.axis, list(part.indices))
 
     def compact(self, arrays: Arrays) -> dict[str, Vector]:
-        """Copies of the trained parts of full ``arrays``, in layout order."""
+        """
+        Copies of the trained parts of full ``arrays``, in layout order.
+
+        Args:
+            arrays: name -> float32 array of the parameter's shape; more than the subset's are allowed.
+
+        Returns:
+            Name -> float32 array of :meth:`shape`.
+
+        """
         return {name: np.array(arrays[name][self.selector(name)], np.float32, copy=True) for name in self}
 
     def positions(self) -> npt.NDArray[np.int64]:
-        """Position in the flat vector of every trained element, in the order of the compact arrays, each in C order."""
+        """
+        Position in the flat vector of every trained element, in the order of the compact arrays, each in C order.
+
+        Returns:
+            int64, shape ``(self.size,)``.
+
+        """
         parts = [np.empty(0, np.int64)]
         for name in self:
             parameter = self.layout[name]

@@ -129,6 +129,9 @@ def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dic
     """
     Arrays and metadata of a safetensors file; the arrays are read-only views into ``content``.
 
+    Returns:
+        Name -> array in the file's shape and dtype; metadata.
+
     Raises:
         PayloadError: if ``content`` is not exactly one well-formed file.
 

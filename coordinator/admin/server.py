@@ -76,6 +76,11 @@ async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSec
     ``GET /healthz`` is open to whoever reaches the socket; everything else needs the token in the file
     ``admin.token``, which is made anew at every start and readable by its owner alone.
 
+    Args:
+        service: whose runs are asked about.
+        gate: counts the device port's connections, for the metrics.
+        section: where to listen.
+
     Raises:
         ConfigError: if the folder or the port cannot be used.
 

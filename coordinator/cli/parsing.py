@@ -59,6 +59,9 @@ def group_commands(parser: argparse.ArgumentParser, commands: Any, groups: Mappi
         commands: what ``parser.add_subparsers`` gave.
         groups: names of commands under each heading; every command is in one.
 
+    Raises:
+        ValueError: if a command is in no group.
+
     """
     words = {action.dest: action.help or "" for action in commands._choices_actions}
     missing = set(words) - {name for names in groups.values() for name in names}

@@ -32,7 +32,13 @@ class Evaluator:
         self._data = ArrayDataset(arrays["x"], arrays["y"])
 
     def __call__(self, vector: Vector) -> dict[str, float]:
-        """Metrics of the weights ``vector``: ``loss`` and what the task defines, as means per sample."""
+        """
+        Metrics of the weights ``vector``: ``loss`` and what the task defines, as means per sample.
+
+        Args:
+            vector: float32, shape ``(layout.size,)``.
+
+        """
         weights = self._engine.manifest.layout.views(vector)
         return evaluate_dataset(self._engine, weights, self._data)[1]
 

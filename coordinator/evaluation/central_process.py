@@ -55,7 +55,13 @@ class EvaluationProcess:
         self._running: tuple[BaseProcess, _Pipe] | None = None
 
     def __call__(self, vector: Vector) -> dict[str, float]:
-        """Mean loss and metrics of a weight vector; nothing if evaluation fails, which a run survives."""
+        """
+        Mean loss and metrics of a weight vector; nothing if evaluation fails, which a run survives.
+
+        Args:
+            vector: float32, shape ``(layout.size,)``.
+
+        """
         with self._lock:
             for _ in range(2):  # whoever ran out of memory once may not the second time
                 try:

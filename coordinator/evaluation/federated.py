@@ -136,7 +136,13 @@ class FederatedEvaluation:
         return device in self._wanted or self._open_places > 0
 
     def ask(self, device: str) -> tuple[str, VersionRecord]:
-        """The evaluation's name and the version, for a device that :meth:`wants` told of."""
+        """
+        The evaluation's name and the version, for a device that :meth:`wants` told of.
+
+        Raises:
+            ValueError: if no version is being evaluated.
+
+        """
         if self._version is None:
             raise ValueError("there is nothing to evaluate")
         self._asked.add(device)
@@ -149,6 +155,13 @@ class FederatedEvaluation:
     ) -> FederatedResult | None:
         """
         A device has answered.
+
+        Args:
+            device: who answers.
+            evaluation: which one.
+            tier: whose program it ran.
+            samples: that the means are over.
+            metrics: means; others than the programs report are dropped.
 
         Returns:
             The result, if this was the last answer and there are enough.

@@ -121,7 +121,15 @@ class Coordinator:
     async def serve(
         self, connection: Connection, traffic: Traffic | None = None, proven: Callable[[], None] = lambda: None
     ) -> None:
-        """Serve one device until it leaves; ``proven`` is called when it has proved who it is."""
+        """
+        Serve one device until it leaves.
+
+        Args:
+            connection: carries the frames.
+            traffic: counts the connection's bytes; nobody does where :obj:`None`.
+            proven: called when the device has proved who it is.
+
+        """
         session = DeviceConnection(self.state, connection, traffic or Traffic(), self, proven)
         try:
             await session.serve()
@@ -230,6 +238,11 @@ class Coordinator:
     async def roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
         """
         Go on from an older version: a new one repeats it, and what was based on versions in between is void.
+
+        Args:
+            to: the version to repeat.
+            why: for the audit log.
+            by: who asked for it.
 
         Raises:
             ConflictError: if ``to`` is no ancestor of the newest version.

@@ -40,5 +40,11 @@ def square_sum(values: npt.NDArray[Any]) -> float:
 
 
 def norm(values: npt.NDArray[Any]) -> float:
-    """The Euclidean norm, as exact as :func:`square_sum`."""
+    """
+    The Euclidean norm, as exact as :func:`square_sum`.
+
+    Args:
+        values: float32 or float64, shape ``(n,)``.
+
+    """
     return math.sqrt(square_sum(values))

@@ -70,7 +70,15 @@ class PartialSum:
 
     @classmethod
     def of(cls, high: Integers, low: Integers, weight: int) -> PartialSum:
-        """A sum whose low parts may have grown beyond their bits, by at most ``2**30`` additions."""
+        """
+        A sum whose low parts may have grown beyond their bits, by at most ``2**30`` additions.
+
+        Args:
+            high: int64, shape ``(n,)``.
+            low: int64, shape ``(n,)``.
+            weight: the sum of the updates' weights.
+
+        """
         return cls(*_carried(high, low), weight)
 
     @classmethod
@@ -82,7 +90,13 @@ class PartialSum:
         return PartialSum(*_carried(self.high + other.high, self.low + other.low), self.weight + other.weight)
 
     def times(self, factor: int) -> PartialSum:
-        """The same updates with weights ``factor`` times as large; 0 to ``2**30``."""
+        """
+        The same updates with weights ``factor`` times as large; 0 to ``2**30``.
+
+        Raises:
+            ValueError: if ``factor`` is out of range.
+
+        """
         if not 0 <= factor <= MAX_WEIGHT:
             raise ValueError(f"a partial sum times {factor}: the factor must be 0 to {MAX_WEIGHT}")
         return PartialSum(*_carried(self.high * factor, self.low * factor), self.weight * factor)
@@ -97,13 +111,22 @@ class PartialSum:
         return values
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """To be written down, as a safetensors file for instance."""
+        """
+        To be written down, as a safetensors file for instance.
+
+        Returns:
+            ``high`` and ``low``, int64 of shape ``(n,)``, and ``weight``, int64 of shape ``(1,)``.
+
+        """
         return {"high": self.high, "low": self.low, "weight": np.array([self.weight], np.int64)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> PartialSum:
         """
         What :meth:`to_arrays` gave.
+
+        Args:
+            arrays: name -> array.
 
         Raises:
             ValueError: if it is no partial sum.
@@ -129,7 +152,13 @@ def to_steps(values: Vector) -> Vector:
 
 
 def largest_magnitude(values: npt.NDArray[Any]) -> float:
-    """Of any element; 0 where there are none."""
+    """
+    The largest magnitude of any element; 0 where there are none.
+
+    Args:
+        values: any float dtype, any shape.
+
+    """
     return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
@@ -152,7 +181,18 @@ def exact_sum(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequenc
 
 
 def exact_values(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequence[float]) -> npt.NDArray[np.float64]:
-    """As ``exact_sum(...).values()``, bit for bit, and faster where the sum stays below ``2**53`` steps."""
+    """
+    As ``exact_sum(...).values()``, bit for bit, and faster where the sum stays below ``2**53`` steps.
+
+    Args:
+        arrays: float32, all of shape ``(n,)``, multiples of ``STEP``.
+        weights: integers of at least 0.
+        largest: an upper bound of the magnitudes in each array.
+
+    Returns:
+        float64, shape ``(n,)``.
+
+    """
     chunks, single = _chunks(weights, largest)
     if len(chunks) == 1 and not single:
         return _total(arrays, weights, chunks[0])

@@ -36,7 +36,15 @@ class ConnectionHost(Protocol):
     """Serves connections: a :class:`~coordinator.runs.service.Service`, or one coordinator."""
 
     async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
-        """Serve one connection until it ends; ``proven`` is called when its device has proved who it is."""
+        """
+        Serve one connection until it ends.
+
+        Args:
+            connection: carries the frames.
+            traffic: counts its bytes.
+            proven: called when its device has proved who it is.
+
+        """
         ...
 
 
@@ -105,6 +113,11 @@ async def listen(
 ) -> AsyncIterator[str]:
     """
     Serve devices for as long as the context lasts; gives the address that they join.
+
+    Args:
+        host: serves the connections.
+        section: address, certificate, limits.
+        gate: counts connections; a new one where :obj:`None`.
 
     Raises:
         ConfigError: if the address cannot be listened on, or the certificate cannot be used.

@@ -64,6 +64,11 @@ def make_certificate(names: Sequence[str], certificate: Path, private_key: Path)
     """
     A self-signed certificate for ``names`` (host names and IP addresses), with its key readable by its owner alone.
 
+    Args:
+        names: host names and IP addresses.
+        certificate: the file to write, PEM.
+        private_key: the file to write, PEM, of mode 0600.
+
     Returns:
         Its SHA-256, hex, as an invite carries it.
 

@@ -53,7 +53,15 @@ def check_same_task(config: Config, recorded: Mapping[str, Any], progress: Progr
 
 
 def task_changes(config: Config, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """A sentence on how the task differs from that with which the run began; empty if it does not."""
+    """
+    A sentence on how the task differs from that with which the run began; empty if it does not.
+
+    Args:
+        config: the run file.
+        recorded: facts of the task when the run began.
+        now: the same facts now.
+
+    """
     words = differences(recorded, now) if recorded else []
     if not words:
         return ""

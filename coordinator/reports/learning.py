@@ -52,7 +52,15 @@ def does_not_learn(versions: Sequence[VersionRecord], first: VersionRecord, conf
 
 
 def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) -> list[str]:
-    """What may be why, each with the setting to change; the likeliest first."""
+    """
+    What may be why, each with the setting to change; the likeliest first.
+
+    Args:
+        config: the run file.
+        tiers: of the run.
+        mean_staleness: of merged updates, in versions.
+
+    """
     causes = []
     trained = max(len(tier.positions) for tier in tiers)
     if mean_staleness > OLD:

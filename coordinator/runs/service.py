@@ -58,6 +58,7 @@ class Service:
         Raises:
             ConflictError: if a run of this name is served already.
             CoordinatorError: if the run file or the state directory cannot be used.
+            ConfigError: if the run file asks for another server than the one that runs.
 
         """
         name = config.run.name

@@ -36,6 +36,11 @@ class Quota:
         """
         To be called where bytes are about to flow.
 
+        Args:
+            device: its name.
+            status: counts its bytes.
+            now: monotonic seconds.
+
         Raises:
             OverQuota: if the device is beyond its limit.
 
@@ -45,7 +50,15 @@ class Quota:
             raise OverQuota(over)
 
     def seconds(self, device: str, status: DeviceStatus, now: float) -> float:
-        """How long a device has to stay away: 0 while it is within its limit, else until its day is over."""
+        """
+        How long a device has to stay away: 0 while it is within its limit, else until its day is over.
+
+        Args:
+            device: its name.
+            status: counts its bytes.
+            now: monotonic seconds.
+
+        """
         if self._limit is None:
             return 0.0
         moved = status.bytes_up + status.bytes_down

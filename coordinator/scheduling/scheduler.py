@@ -140,7 +140,18 @@ class Scheduler:
         return len(self._working) - self._gone + len(self._waiting)
 
     def ask(self, device: str, tier: str, now: float) -> Postpone | None:
-        """A device wants work: it waits for :meth:`choose` to pick it, or is sent away."""
+        """
+        A device wants work: it waits for :meth:`choose` to pick it, or is sent away.
+
+        Args:
+            device: its name.
+            tier: whose program it would train.
+            now: monotonic seconds.
+
+        Returns:
+            When to come back, if the waiting room is full or the device's last tasks did not come back; else none.
+
+        """
         record = self._records[device]
         if now < record.until and device not in self._working:
             reason = f"the last {record.lost} tasks of this device did not come back"
@@ -186,7 +197,16 @@ class Scheduler:
         return first
 
     def begin(self, device: str, tier: str, version: int, now: float) -> None:
-        """A device got work."""
+        """
+        A device got work.
+
+        Args:
+            device: its name.
+            tier: whose program it trains.
+            version: that it starts from.
+            now: monotonic seconds.
+
+        """
         self._trained[device] = version
         if self._cohort[0] != version:
             self._cohort = version, set()
@@ -196,7 +216,15 @@ class Scheduler:
         self._tiers[tier] += 1
 
     def end(self, device: str, now: float, *, returned: bool = True) -> None:
-        """Its task is handed in, or given back or refused (``returned`` is false): the place is free."""
+        """
+        Its task is handed in, or given back or refused (``returned`` is false): the place is free.
+
+        Args:
+            device: its name.
+            now: monotonic seconds.
+            returned: whether an update was handed in.
+
+        """
         task = self._remove(device)
         if task is not None and returned:
             self._ended += 1

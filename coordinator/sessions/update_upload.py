@@ -87,7 +87,15 @@ class UpdateUpload:
             self._upload = None
 
     async def offered(self, offer: Offer) -> None:
-        """Take a new update, acknowledge a known one, or say why not."""
+        """
+        Take a new update, acknowledge a known one, or say why not.
+
+        Raises:
+            ProtocolError: if another update of this device is on its way.
+            OverQuota: if the device has moved as many bytes as it may.
+            Refused: ``unavailable`` if there is no room for too long.
+
+        """
         if self._upload is not None:
             raise ProtocolError("an update was offered while another is on its way")
         run = self._run

@@ -137,7 +137,17 @@ def simulate(
 def draw_world(
     scenario: Scenario, samples: SimulationSamples
 ) -> tuple[list[Profile], list[npt.NDArray[np.int64]], list[np.random.SeedSequence]]:
-    """What the scenario's seed decides before anything runs: devices, the indices of their samples, their own seeds."""
+    """
+    What the scenario's seed decides before anything runs: devices, the indices of their samples, their own seeds.
+
+    Args:
+        scenario: with its seed.
+        samples: what is split.
+
+    Returns:
+        Per device: its profile, the positions of its samples (int64), and a seed.
+
+    """
     simulation = scenario.simulation
     fleet_seed, split_seed, *device_seeds = np.random.SeedSequence(simulation.seed).spawn(2 + simulation.devices)
     fleet = draw_fleet(scenario, np.random.default_rng(fleet_seed))

@@ -76,7 +76,17 @@ class AuditLog(Protocol):
     """The append-only log of who did what to what."""
 
     def write(self, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]) -> None:
-        """Append a line; ``at`` is wall time."""
+        """
+        Append a line.
+
+        Args:
+            at: wall time.
+            actor: who did it.
+            action: what was done.
+            subject: to what; devices by their alias.
+            details: anything that JSON can hold.
+
+        """
         ...
 
     def entries(self) -> list[AuditEntry]:
@@ -102,7 +112,15 @@ class TokenStore(Protocol):
         ...
 
     def revoke(self, token: str, at: float, *, by: str) -> bool:
-        """Let nobody enrol with a token any more. False if there is no such token."""
+        """
+        Let nobody enrol with a token any more. False if there is no such token.
+
+        Args:
+            token: its id.
+            at: wall time.
+            by: who asked for it.
+
+        """
         ...
 
 
@@ -135,11 +153,27 @@ class DeviceStore(Protocol):
         ...
 
     def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
-        """Note that a device was here, and what it said of itself."""
+        """
+        Note that a device was here, and what it said of itself.
+
+        Args:
+            device: its name.
+            at: wall time.
+            profile: engine, budget and the like; :obj:`None` leaves what is known.
+
+        """
         ...
 
     def add_traffic(self, device: str, bytes_up: int, bytes_down: int) -> None:
-        """Count bytes that went over the wire."""
+        """
+        Count bytes that went over the wire.
+
+        Args:
+            device: its name.
+            bytes_up: from the device.
+            bytes_down: to the device.
+
+        """
         ...
 
     def add_failure(self, device: str) -> None:
@@ -151,7 +185,15 @@ class DeviceStore(Protocol):
         ...
 
     def revoke(self, device: str, at: float, *, by: str) -> bool:
-        """Keep a device out from now on and close its open assignment. False if there is no such device."""
+        """
+        Keep a device out from now on and close its open assignment. False if there is no such device.
+
+        Args:
+            device: its name.
+            at: wall time.
+            by: who asked for it.
+
+        """
         ...
 
     def withdraw(self, device: str, at: float, *, by: str) -> list[str] | None:
@@ -160,6 +202,12 @@ class DeviceStore(Protocol):
 
         What was merged stays, without its name. Returns the assignments of the updates that were
         stopped; None if there is no such device.
+
+        Args:
+            device: its name.
+            at: wall time.
+            by: who asked for it.
+
         """
         ...
 
@@ -281,6 +329,11 @@ class VersionStore(Protocol):
         """
         Write a new version and the list of what it consumed, as one; then erase what it consumed.
 
+        Args:
+            version: with the files that hold it.
+            merged: updates that are part of it, with staleness and weight.
+            discarded: updates that are erased without being part of it.
+
         Raises:
             StoreError: if any of it was consumed before, or was never accepted; then there is no new version.
 
@@ -372,7 +425,16 @@ class Store(Protocol):
     def create(
         self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"
     ) -> None:
-        """Begin: write the run, its programs, and version 0."""
+        """
+        Begin: write the run, its programs, and version 0.
+
+        Args:
+            run: its row.
+            tiers: its programs.
+            version: version 0.
+            by: who asked for it.
+
+        """
         ...
 
     def tiers(self) -> list[TierRecord]:
@@ -388,7 +450,16 @@ class Store(Protocol):
         ...
 
     def set_phase(self, phase: Phase, reason: str, at: float, *, by: str) -> None:
-        """Put the run into another phase; ``at`` is wall time."""
+        """
+        Put the run into another phase.
+
+        Args:
+            phase: the new one.
+            reason: for operators.
+            at: wall time.
+            by: who asked for it.
+
+        """
         ...
 
     def started_at(self, now: float) -> float:

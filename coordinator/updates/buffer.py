@@ -36,6 +36,12 @@ class Buffer:
     are what a merge waits for; those that were on their way by then find a place among twice as many.
 
     ``arrivals`` counts all that ever came, ``tiers`` those that wait, by tier.
+
+    Args:
+        capacity: updates of a merge.
+        contributors: distinct devices of a merge, at least.
+        limit: updates that may wait; :obj:`None` for any number.
+
     """
 
     def __init__(self, capacity: int, contributors: int = 1, limit: int | None = None) -> None:

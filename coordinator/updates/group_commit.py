@@ -47,6 +47,11 @@ class GroupCommit:
         """
         Write an update down.
 
+        Args:
+            record: the update's row.
+            content: its file.
+            delta: its elements: float32, in the order of its tier's positions.
+
         Returns:
             Whether it is new; false if this update was accepted before. Either way it is durable.
 

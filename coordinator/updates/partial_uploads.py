@@ -125,7 +125,15 @@ class Uploads:
         self._open: dict[str, Upload] = {}
 
     def begin(self, device: str, ref: ArtifactRef, now: float) -> Upload:
-        """An upload of ``ref``, with what has come of it before; other parts of this device are thrown away."""
+        """
+        An upload of ``ref``, with what has come of it before; other parts of this device are thrown away.
+
+        Args:
+            device: its name.
+            ref: hash and size of the update.
+            now: monotonic seconds.
+
+        """
         # '@' cannot be part of a device's name.
         wanted = self._folder / f"{device}@{ref.sha256}"
         other = self._parts.get(device)

@@ -45,6 +45,16 @@ def put_weights(
 
     What is ``inside`` all programs is a file of its own, which no device needs. So are frozen weights that lie on
     ``frozen_grid``: devices can be sent their integers.
+
+    Args:
+        artifacts: where the files go.
+        layout: names and shapes of the parameters.
+        subsets: of the tiers.
+        vector: float32, shape ``(layout.size,)``.
+        grid: of what is trained; :obj:`None` publishes exact weights.
+        inside: names of parameters that all programs have inside.
+        frozen_grid: of frozen weights that were rounded.
+
     """
     views = layout.views(vector)
     trained = trained_part(subsets, views)
@@ -64,7 +74,17 @@ def put_weights(
 def put_trained(
     artifacts: ArtifactStore, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
 ) -> PutWeights:
-    """Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync."""
+    """
+    Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync.
+
+    Args:
+        artifacts: where the files go.
+        frozen: files that stay.
+        trained: name -> float32 array of the parameter's shape.
+        grid: what is published lies on it; :obj:`None` publishes exact weights.
+        state: of the optimiser.
+
+    """
     parts = {"": safetensors.dumps(trained)}
     if grid is not None:
         published = {name: grid.snap(name, view) for name, view in trained.items()}
@@ -76,7 +96,14 @@ def put_trained(
 
 
 def trained_part(subsets: Iterable[Subset], views: Arrays) -> dict[str, Vector]:
-    """The parameters that some tier trains, in layout order."""
+    """
+    The parameters that some tier trains, in layout order.
+
+    Args:
+        subsets: of the tiers.
+        views: name -> float32 array of the parameter's shape.
+
+    """
     names = {name for subset in subsets for name in subset}
     return {name: view for name, view in views.items() if name in names}
 

@@ -94,6 +94,9 @@ class Versions:
         """
         The exact weights of a version. Blocks.
 
+        Returns:
+            float32, shape ``(layout.size,)``.
+
         Raises:
             StoreError: if its files are damaged, or were pruned.
 
@@ -116,7 +119,13 @@ class Versions:
         return (*(ref for ref in frozen if not self._held[ref.sha256]), trained)
 
     def at(self, version: int) -> Vector:
-        """The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does."""
+        """
+        The trained vector of an earlier version. Blocks. Raises :exc:`StoreError` as :meth:`load` does.
+
+        Returns:
+            float32, shape ``(len(trained),)``.
+
+        """
         if version not in self._cached:
             while len(self._cached) >= CACHED:
                 del self._cached[next(iter(self._cached))]
@@ -132,7 +141,16 @@ class Versions:
         self._pruned.update(pruned)
 
     def with_trained(self, trained: Vector) -> Vector:
-        """The whole weight vector, with new values where tiers train."""
+        """
+        The whole weight vector, with new values where tiers train.
+
+        Args:
+            trained: float32, shape ``(len(self.trained),)``.
+
+        Returns:
+            float32, shape ``(layout.size,)``.
+
+        """
         vector = self.vector.copy()
         self.trained.scatter(trained, vector)
         return vector
@@ -150,7 +168,21 @@ class Versions:
         discarded: Sequence[DiscardedUpdate],
         created_at: float,
     ) -> VersionRecord:
-        """Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns."""
+        """
+        Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns.
+
+        Args:
+            vector: float32, shape ``(layout.size,)``.
+            state: of the optimiser.
+            metrics: of the version.
+            merged: updates that are part of it.
+            discarded: updates that were left out of it.
+            created_at: wall time.
+
+        Raises:
+            StoreError: if any of the updates was consumed before; then there is no new version.
+
+        """
         trained = trained_part(self._subsets, self._layout.views(vector))
         put = put_trained(self._artifacts, self.newest.weights[:-1], trained, self.grid, state)
         number = self._store.next_number()

@@ -63,7 +63,14 @@ def key(*parts: bytes | str) -> str:
 
 
 def graphs_key(graphs: Mapping[str, tuple[fx.GraphModule, Sequence[Tensor]]], plan: str = "") -> str:
-    """The key of the program of several methods: their traced graphs, constants and inputs, and the plan."""
+    """
+    The key of the program of several methods: their traced graphs, constants and inputs, and the plan.
+
+    Args:
+        graphs: method -> its traced graph, and example inputs of any shapes and dtypes.
+        plan: what else the program follows from.
+
+    """
     parts: list[bytes | str] = [plan]
     for name, (graph, inputs) in graphs.items():
         parts += [name, graph.code, *(f"{t.dtype} {tuple(t.shape)}" for t in inputs)]

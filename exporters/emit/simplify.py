@@ -38,7 +38,15 @@ def simplify(graph: fx.GraphModule) -> None:
 
 
 def cut(graph: fx.GraphModule, outputs: slice, without: Sequence[int] = ()) -> fx.GraphModule:
-    """A lowered graph of some of the outputs, without the inputs at the positions of ``without``."""
+    """
+    A lowered graph of some of the outputs, without the inputs at the positions of ``without``.
+
+    Args:
+        graph: lowered; stays as it is.
+        outputs: which of its outputs.
+        without: positions of inputs that these outputs do not need.
+
+    """
     result = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in graph.graph.nodes:

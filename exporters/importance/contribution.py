@@ -77,7 +77,19 @@ def scores(evidence: Evidence) -> Scores:
 
 
 def merits(evidence: Evidence, stage: str, plans: list[Levels], longer: int = 1) -> list[float]:
-    """What short fine-tunings of ``plans`` reach on the judged samples; ``longer`` multiplies their steps."""
+    """
+    What short fine-tunings of ``plans`` reach on the judged samples; ``longer`` multiplies their steps.
+
+    Args:
+        evidence: samples, workers, journal.
+        stage: what to call it in the journal and in messages.
+        plans: one level per layer each.
+        longer: times as many steps as a single layer's fine-tuning.
+
+    Returns:
+        The merit of each: the task's first metric, or minus the loss where it has none.
+
+    """
     train, test = evidence.split
     settings = dataclasses.replace(evidence.fine_tuning, seed=evidence.seed, steps=evidence.fine_tuning.steps * longer)
     context: _Context = (evidence.space, train, test, settings)

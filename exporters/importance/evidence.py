@@ -56,13 +56,22 @@ class Evidence:
 
     @property
     def example(self) -> tuple[Tensor, Tensor]:
-        """The proxy samples, or the task's example batch where there are none."""
+        """
+        The proxy samples, or the task's example batch where there are none.
+
+        Returns:
+            x of shape ``(n, *x_shape)``, y of shape ``(n, *y_shape)``, in the contract's dtypes.
+
+        """
         return (self.space.task.example_x, self.space.task.example_y) if self.samples is None else self.samples
 
     @functools.cached_property
     def split(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """
         Proxy samples to train on, and a third of them to judge by.
+
+        Returns:
+            Two pairs: x of shape ``(n, *x_shape)``, y of shape ``(n, *y_shape)``.
 
         Raises:
             ExportError: if there are too few.

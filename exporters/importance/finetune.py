@@ -93,7 +93,15 @@ def _channels_last(samples: TensorSamples) -> TensorSamples:
 
 
 def assess(task: Task, model: nn.Module, samples: TensorSamples) -> Outcome:
-    """Mean loss and metrics of ``model`` in eval mode."""
+    """
+    Mean loss and metrics of ``model`` in eval mode.
+
+    Args:
+        task: gives loss and metrics.
+        model: any weights.
+        samples: x of shape ``(n, *x_shape)``, y of shape ``(n, *y_shape)``.
+
+    """
     x, y = samples
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -121,7 +121,15 @@ def average_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Ten
 
 
 def crop(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """``sizes`` positions from ``starts`` on, on all axes at once: one copy, where slices would be one per axis."""
+    """
+    ``sizes`` positions from ``starts`` on, on all axes at once: one copy, where slices would be one per axis.
+
+    Args:
+        x: any shape.
+        starts: the first position on each axis.
+        sizes: the shape of the result.
+
+    """
     if list(sizes) == list(x.shape):
         return x
     result: Tensor = torch.ops.ftte.crop(x, starts, sizes)

@@ -84,7 +84,15 @@ class Program:
         return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, check=check))
 
     def for_run(self, run: str, serial: int, tier: str) -> Program:
-        """The same program, its manifest made out to a run."""
+        """
+        The same program, its manifest made out to a run.
+
+        Args:
+            run: the run's name.
+            serial: rises with every program that a run signs.
+            tier: the name of the budget.
+
+        """
         return dataclasses.replace(self, manifest=dataclasses.replace(self.manifest, run=run, serial=serial, tier=tier))
 
     def save(self, folder: str | Path) -> None:
@@ -127,6 +135,13 @@ def build(
     Lower and emit, without verifying or measuring: what the search tries out, with the methods that it needs.
 
     With ``cached``, what the same step gave before is taken from :mod:`exporters.cache.store`.
+
+    Args:
+        task: what to learn.
+        plan: what is trained.
+        methods: which of a program's methods.
+        cached: whether what was built before may be used.
+        progress: called with a line of text at every stage.
 
     Raises:
         ExportError: if an operator cannot be lowered.

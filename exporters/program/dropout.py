@@ -95,5 +95,5 @@ def _where() -> str:
 
 
 def ones(dropouts: Sequence[Dropout]) -> list[Tensor]:
-    """Masks that keep everything."""
+    """Masks that keep everything: float32, each of its dropout's shape."""
     return [torch.ones(d.shape) for d in dropouts]

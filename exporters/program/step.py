@@ -38,6 +38,14 @@ class Step:
     ``order`` names the weights in the order in which ``train_step`` takes them: trained ones, then
     frozen ones. ``evaluate`` and ``predict`` take them in layout order. What the plan bakes is in neither: it is a
     constant, with the value that the model has.
+
+    Args:
+        task: what to learn.
+        plan: what is trained; what the task keeps on devices is added to it.
+
+    Raises:
+        ExportError: if the plan trains a buffer, or nothing but what the task keeps on devices.
+
     """
 
     def __init__(self, task: Task, plan: Plan) -> None:

@@ -26,6 +26,12 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
 
     ``node.meta["custom"][MODULE]`` of each node names the module of ``model`` that it belongs to, or "" for
     what lies outside the model.
+
+    Args:
+        function: of tensors; may ask autograd for gradients.
+        model: whose modules it runs.
+        inputs: example inputs; the graph is for their shapes and dtypes.
+
     """
     # Fused attention is one operator that nothing here could take apart; the plain one is products and a softmax.
     plain = sdpa_kernel(SDPBackend.MATH)

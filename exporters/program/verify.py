@@ -120,6 +120,14 @@ def relative_errors(actual: _Numbers, expected: _Numbers) -> dict[str, float]:
 
     The floor is a thousandth of the root mean square of all expected norms; without it, a gradient that vanishes
     (that of a bias before a normalisation) would count its rounding noise as an error.
+
+    Args:
+        actual: name -> array.
+        expected: name -> array of the same shape.
+
+    Raises:
+        ExportError: if a shape differs.
+
     """
     norms = {name: float(np.linalg.norm(e.astype(np.float64))) for name, e in expected.items()}
     floor = _FLOOR * math.sqrt(sum(n * n for n in norms.values()) / len(norms))

@@ -26,6 +26,17 @@ def candidates(
 
     The knapsack's, where gains are sums. Scores that ask for finalists get more plans by evolution, and the one that
     does best in a short fine-tuning is taken.
+
+    Args:
+        evidence: samples, seed, workers.
+        scores: expected gains.
+        costs: predicted bytes.
+        bounds: the smallest and the largest plan that may be taken, one level per layer each.
+        budget: bytes.
+
+    Returns:
+        One level per layer; none if nothing between the bounds is predicted to fit.
+
     """
     allowed = _between(evidence.space, *bounds)
     best = best_levels(scores.gains, costs, allowed, budget)

@@ -39,7 +39,15 @@ def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
 
 
 def too_small(task: Task, budget: int, least: int) -> BudgetError:
-    """The error of a budget; ``least`` bytes are what the smallest plan was measured to take."""
+    """
+    The error of a budget; ``least`` bytes are what the smallest plan was measured to take.
+
+    Args:
+        task: for the message.
+        budget: bytes that were asked for.
+        least: bytes of the smallest plan, as measured.
+
+    """
     least_bytes = math.ceil(least * 1.02 / 10_000) * 10_000
     return BudgetError(
         f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, "

@@ -73,7 +73,15 @@ class MemoryModel:
         )
 
     def learn(self, levels: Levels, micro_batch: int, measured_bytes: int) -> None:
-        """Take in a measurement and fit anew."""
+        """
+        Take in a measurement and fit anew.
+
+        Args:
+            levels: of the plan, one per layer.
+            micro_batch: samples per step.
+            measured_bytes: of its training step.
+
+        """
         self._measured.append((levels, micro_batch, measured_bytes))
         rows = [*np.diag(1 / _GUESS)]
         targets = [1.0] * len(_GUESS)

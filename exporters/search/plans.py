@@ -68,7 +68,19 @@ def plans_for(
 
 
 def plan_for(task: Task, budget: int, *, progress: Callable[[str], None] | None = None) -> Plan:
-    """The plan of a single budget; see :func:`plans_for`."""
+    """
+    The plan of a single budget; see :func:`plans_for`.
+
+    Args:
+        task: what to learn.
+        budget: bytes that a training step may take.
+        progress: called with a line of text as the search goes on.
+
+    Raises:
+        BudgetError: if no plan fits it.
+        ExportError: if the model cannot be lowered.
+
+    """
     return plans_for(task, [budget], progress=progress)[0]
 
 
@@ -84,6 +96,16 @@ def evidence_of(
 ) -> Evidence:
     """
     What selectors look at: the task's space, and ``samples`` or the task's proxy data.
+
+    Args:
+        task: what to learn.
+        samples: x of shape ``(n, *x_shape)``, y of shape ``(n, *y_shape)``, in the contract's dtypes; the task's proxy
+            data where :obj:`None`.
+        seed: fixes every draw.
+        fine_tuning: how plans are fine-tuned.
+        journal: what earlier searches worked out.
+        processes: to work on; as many as there are processors for :obj:`None`.
+        progress: called with a stage, and how much of it is done.
 
     Raises:
         ExportError: if the samples do not fit the task's contract.

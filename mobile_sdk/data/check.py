@@ -38,7 +38,13 @@ def check(dataset: Dataset, contract: InputContract) -> None:
 
 def check_batch(x: npt.NDArray[Any], y: npt.NDArray[Any], start: int, contract: InputContract) -> None:
     """
-    Compare samples with a contract; the first of them is number ``start``.
+    Compare samples with a contract.
+
+    Args:
+        x: shape ``(n, *contract.x_shape)``, in the contract's dtype.
+        y: shape ``(n, *contract.y_shape)``, in the contract's dtype.
+        start: number of the first of them, for messages.
+        contract: what the task takes.
 
     Raises:
         DataError: naming the first sample that breaks it.

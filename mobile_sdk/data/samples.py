@@ -278,7 +278,13 @@ class Snapshot:
         return len(self._places)
 
     def place(self, index: int) -> tuple[Path, int]:
-        """The file of a sample, and which record of it it is."""
+        """
+        The file of a sample, and which record of it it is.
+
+        Raises:
+            IndexError: if there is no such sample.
+
+        """
         if not 0 <= index < len(self._places):
             raise IndexError(f"there is no sample {index}; there are {len(self._places)}")
         part, record = self._places[index]

@@ -54,7 +54,18 @@ def draw_batch(manifest: Manifest, check: SelfCheck) -> tuple[npt.NDArray[Any], 
 
 
 def draw_weights(manifest: Manifest, check: SelfCheck, path: Path) -> Arrays:
-    """Every parameter that is not inside the program, float32, drawn into the new file ``path`` and mapped from it."""
+    """
+    Every parameter that is not inside the program, float32, drawn into the new file ``path`` and mapped from it.
+
+    Args:
+        manifest: whose layout it is.
+        check: seed and limits.
+        path: must not exist.
+
+    Returns:
+        Name -> float32 array of the parameter's shape, mapped from ``path``.
+
+    """
     drawn = [p for p in manifest.layout if p.name not in manifest.baked]
     with path.open("wb") as file:
         safetensors.write_header(file, [(p.name, np.dtype(np.float32), p.shape) for p in drawn])
@@ -67,7 +78,15 @@ def draw_weights(manifest: Manifest, check: SelfCheck, path: Path) -> Arrays:
 
 
 def observe(engine: Engine, check: SelfCheck, weights: Arrays) -> tuple[float, float, dict[str, float]]:
-    """The loss, the norm of the prediction, and the norms of the gradients that ``engine`` gives."""
+    """
+    The loss, the norm of the prediction, and the norms of the gradients that ``engine`` gives.
+
+    Args:
+        engine: a loaded program.
+        check: what to draw.
+        weights: name -> float32 array of the parameter's shape, as :func:`draw_weights` gives them.
+
+    """
     x, y, sample_weight = draw_batch(engine.manifest, check)
     loss, _, gradients = engine.train_step(x, y, sample_weight, weights, generator(check.seed))
     norms = {name: _norm(gradient) for name, gradient in gradients.items()}
@@ -107,6 +126,13 @@ def compare(check: SelfCheck, loss: float, prediction: float, gradients: Mapping
     """
     Hold what :func:`observe` gave against ``check``.
 
+    Args:
+        check: what is expected.
+        loss: of the training step.
+        prediction: norm.
+        gradients: name -> norm.
+        runtime: what to call the runtime in the error.
+
     Raises:
         SelfCheckFailed: naming the first number that is wrong.
 
@@ -123,7 +149,16 @@ def compare(check: SelfCheck, loss: float, prediction: float, gradients: Mapping
 def errors(
     check: SelfCheck, loss: float, prediction: float, gradients: Mapping[str, float]
 ) -> Iterator[tuple[str, float, float, float]]:
-    """What each number is, as observed and as expected, and the relative error."""
+    """
+    What each number is, as observed and as expected, and the relative error.
+
+    Args:
+        check: what is expected.
+        loss: as observed.
+        prediction: norm, as observed.
+        gradients: name -> norm, as observed; one that is missing counts as not a number.
+
+    """
     yield "the loss", loss, check.loss, _error(loss, check.loss, 1.0)
     yield "the norm of the prediction", prediction, check.prediction, _error(prediction, check.prediction, 1e-6)
     floor = _FLOOR * math.sqrt(sum(n * n for n in check.gradients.values()) / max(1, len(check.gradients)))

@@ -198,6 +198,14 @@ class NativeProgram:
         An output of ``method`` where it lies in the arena, or :obj:`None` if it lies elsewhere.
 
         The array is overwritten by the next execution of any method. It outlives the program.
+
+        Args:
+            method: the name of a method.
+            index: of the output.
+
+        Returns:
+            In the shape and dtype that the program says.
+
         """
         meta = self._tensor(method, "output", index)
         pointer = ctypes.c_void_p()

@@ -26,6 +26,12 @@ class Link(Generic[S]):
     Feeds what comes from ``connection`` to ``session``, and sends what it wants sent.
 
     ``sent`` and ``received`` count the bytes of frames, without what the transport adds.
+
+    Args:
+        connection: carries the frames.
+        session: the protocol's state machine of this side.
+        clock: gives monotonic seconds.
+
     """
 
     def __init__(self, connection: Connection, session: S, clock: Clock) -> None:

@@ -105,7 +105,13 @@ class Device:
         return tuple(Sha256(sha256) for sha256 in model.weights) if model is not None else ()
 
     def prepare(self, assign: Assign | Evaluate) -> tuple[Engine, Arrays]:
-        """Verified program as an engine, and the weights, mapped; from now on predictions are made with them."""
+        """
+        Verified program as an engine, and the weights, mapped; from now on predictions are made with them.
+
+        Returns:
+            The engine, and name -> float32 array of the parameter's shape, read-only.
+
+        """
         key = bytes.fromhex(self.storage.identity.trusted_key(self.pinned))
         other = self._prepared != assign.manifest.sha256
         if other:

@@ -104,6 +104,12 @@ class Model:
         """
         The model's output for ``x``, with the newest weights that are here.
 
+        Args:
+            x: a batch of any size, shape ``(n, *contract.x_shape)``.
+
+        Returns:
+            float32, shape ``(n, ...)``.
+
         Raises:
             NoModel: if no version has come yet.
             ProgramError: if ``x`` does not fit the task.

@@ -62,6 +62,11 @@ class Grid:
         The grid for weights that start as ``arrays``.
 
         A channel's step is about its largest magnitude divided by ``2**bits``.
+
+        Args:
+            arrays: name -> float32 array; axis 0 counts output channels, a vector is one channel.
+            bits: steps to the largest weight of a channel, as a power of two.
+
         """
         exponents = []
         for array in arrays.values():
@@ -83,6 +88,13 @@ class Grid:
     def integers(self, name: str, array: Vector) -> npt.NDArray[np.int64]:
         """
         Weights on the grid as multiples of their steps.
+
+        Args:
+            name: of a parameter of the grid.
+            array: float32, of its shape.
+
+        Returns:
+            int64, of the same shape.
 
         Raises:
             PayloadError: if they do not lie on it.

@@ -373,6 +373,7 @@ def decode(text: str) -> Message:
 
     Raises:
         ProtocolError: if it is not exactly one message of protocol version 1.
+        VersionMismatch: if the peer speaks another version of the protocol.
 
     """
     if len(text) > MAX_TEXT_BYTES:

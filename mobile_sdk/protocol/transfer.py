@@ -111,7 +111,15 @@ class Outgoing:
 
 
 class Incoming:
-    """The receiving half: checks that chunks come in order and do not exceed the announced size."""
+    """
+    The receiving half: checks that chunks come in order and do not exceed the announced size.
+
+    Args:
+        sha256: the artifact's hash, hex.
+        size: in bytes.
+        offset: the first byte that is still to come.
+
+    """
 
     def __init__(self, sha256: str, size: int, offset: int) -> None:
         self.sha256 = sha256

@@ -26,7 +26,15 @@ def call_when_told_to_end(loop: asyncio.AbstractEventLoop, callback: Callable[[]
 
 
 def call_at_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, callback: Callable[[], object]) -> None:
-    """Call ``callback`` in the event loop at the signal ``number``; nothing happens where no signal arrives."""
+    """
+    Call ``callback`` in the event loop at the signal ``number``; nothing happens where no signal arrives.
+
+    Args:
+        loop: runs the callback.
+        number: of the signal.
+        callback: takes nothing; what it returns is ignored.
+
+    """
     try:
         if sys.platform == "win32":  # its event loops take no signals
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))

@@ -36,7 +36,13 @@ class Optimiser(Protocol):
         ...
 
     def state(self) -> tuple[dict[str, Vector], list[float]]:
-        """What it remembers of earlier steps: arrays, which go on changing, and numbers."""
+        """
+        What it remembers of earlier steps: arrays, which go on changing, and numbers.
+
+        Returns:
+            Name -> float32 array in the compact shape of a gradient; numbers such as a count of steps.
+
+        """
         ...
 
     def restore(self, arrays: Arrays, numbers: Sequence[float]) -> None:
@@ -50,6 +56,13 @@ class SGD:
 
     The momentum is heavy-ball in PyTorch's convention (Sutskever et al. 2013 differ by where the learning rate stands),
     or Nesterov's: ``w -= learning_rate * (g + momentum * m)``. ``weight_decay`` adds that multiple of w to g.
+
+    Args:
+        learning_rate: above 0.
+        momentum: 0 to 1; 0 keeps no state.
+        nesterov: whether the step looks ahead along the momentum.
+        weight_decay: times the weights, added to the gradients; 0 for none.
+
     """
 
     def __init__(
@@ -94,6 +107,15 @@ class Adam:
     Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) with ``decoupled`` weight decay.
 
     It keeps two numbers per trained element, where SGD with momentum keeps one.
+
+    Args:
+        learning_rate: above 0.
+        beta1: decay of the mean of gradients.
+        beta2: decay of the mean of their squares.
+        epsilon: added to the root of that mean.
+        weight_decay: 0 for none.
+        decoupled: AdamW: decay the weights directly, not by way of the gradients.
+
     """
 
     def __init__(
@@ -158,7 +180,14 @@ class Adam:
 
 
 def clip_gradients(gradients: Arrays, norm: float) -> None:
-    """Scale gradients in place, all by the same factor, so that their common Euclidean norm is at most ``norm``."""
+    """
+    Scale gradients in place, all by the same factor, so that their common Euclidean norm is at most ``norm``.
+
+    Args:
+        gradients: name -> float32 array, changed in place.
+        norm: above 0.
+
+    """
     total = math.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
     if math.isfinite(total) and total > norm:
         factor = np.float32(norm / (total + 1e-6))

@@ -68,6 +68,16 @@ def test_lines_of_prose_are_short(page: str) -> None:
     assert long == []
 
 
+@pytest.mark.parametrize("page", [name for name in PAGES_OF_TEXT if name.startswith("docs/")])
+def test_a_page_of_the_site_needs_nothing_from_elsewhere(page: str) -> None:
+    """No picture of another server, and no diagram that the theme would fetch a script for."""
+    text = (ROOT / page).read_text()
+    assert (
+        re.findall(r"^ *```mermaid|!\[[^\]]*\]\(https?:|<(?:img|script|link|iframe)\b[^>]*https?:", text, re.MULTILINE)
+        == []
+    )
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_of_keys_are_those_of_the_models(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()

@@ -117,7 +117,16 @@ class FrozenPrefix:
         return made
 
     def make(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """What the layers make of ``x`` with the weights of the last call, or else their own; not kept."""
+        """
+        What the layers make of ``x`` with the weights of the last call, or else their own; not kept.
+
+        Args:
+            x: shape ``(n, ...)``, any dtype that the model takes.
+
+        Returns:
+            float32, shape ``(n, ...)``.
+
+        """
         state = {name: torch.from_numpy(array) for name, array in self._weights.items()}
         parts = []
         with torch.no_grad():

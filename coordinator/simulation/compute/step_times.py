@@ -95,6 +95,15 @@ def calibrate(artifacts: ArtifactStore, tiers: Sequence[Tier], pinned: Mapping[s
 
     A measurement is remembered by the program's hash (in ``$XDG_CACHE_HOME/ftte/step_seconds.json``), so that a
     simulation on this machine gives tomorrow what it gives today.
+
+    Args:
+        artifacts: where the programs are.
+        tiers: of the run.
+        pinned: tier -> seconds that the scenario gives.
+
+    Returns:
+        Tier -> seconds of a micro-batch on this machine.
+
     """
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftte" / "step_seconds.json"
     remembered: dict[str, float] = {}

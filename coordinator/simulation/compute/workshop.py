@@ -166,7 +166,13 @@ def _keep_freed_memory() -> None:
 
 
 def do_job(job: Job) -> Any:
-    """Do a job in a process that :func:`open_workshop` prepared."""
+    """
+    Do a job in a process that :func:`open_workshop` prepared.
+
+    Raises:
+        RuntimeError: if the process was not prepared.
+
+    """
     if _workshop is None:
         raise RuntimeError("the worker was not prepared")
     return _workshop.do(job)

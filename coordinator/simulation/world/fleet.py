@@ -85,7 +85,13 @@ class Delay:
         self._trace = None if section.trace is None else _read(section.trace)
 
     def factor(self, rng: np.random.Generator) -> float:
-        """The next draw; its mean is the scenario's ``slowdown``."""
+        """
+        The next draw; its mean is the scenario's ``slowdown``.
+
+        Raises:
+            ConfigError: if the law is a trace, and the scenario names none.
+
+        """
         section = self._section
         match section.law:
             case "constant":

@@ -307,7 +307,16 @@ class Network:
     def connect(
         self, name: str, profile: LinkProfile, rng: np.random.Generator, reachable: Callable[[], bool]
     ) -> Connect:
-        """How the device ``name`` opens its link; ``reachable`` says whether there is a network now."""
+        """
+        How the device ``name`` opens its link; ``reachable`` says whether there is a network now.
+
+        Args:
+            name: of the device.
+            profile: bandwidth, latency, jitter, loss and outages.
+            rng: draws them.
+            reachable: whether there is a network now.
+
+        """
 
         @contextlib.asynccontextmanager
         async def open_link() -> AsyncIterator[Connection]:

@@ -219,6 +219,11 @@ def parse_scenario(data: dict[str, Any], folder: Path, name: str = "the scenario
     """
     Check the contents of a scenario file; relative paths start at ``folder``.
 
+    Args:
+        data: what TOML gave.
+        folder: of the file.
+        name: of the file, for messages.
+
     Raises:
         ConfigError: naming key, value and remedy.
 

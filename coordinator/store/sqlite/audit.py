@@ -43,7 +43,18 @@ class AuditTable:
 def write_audit(
     database: sqlite3.Connection, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]
 ) -> None:
-    """Add a line to the audit log, in the transaction of what it tells of."""
+    """
+    Add a line to the audit log, in the transaction of what it tells of.
+
+    Args:
+        database: in that transaction.
+        at: wall time.
+        actor: who did it.
+        action: what was done.
+        subject: to what; devices by their alias.
+        details: anything that JSON can hold.
+
+    """
     last = database.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
     text = json.dumps(details, sort_keys=True)
     digest = _audit_hash(last[0] if last else "", at, actor, action, subject, text)

@@ -126,7 +126,13 @@ class Database:
 
 @contextlib.contextmanager
 def available() -> Iterator[None]:
-    """A full disk, a read-only one and the like as one error, which says that nothing happened."""
+    """
+    A full disk, a read-only one and the like as one error, which says that nothing happened.
+
+    Raises:
+        StoreUnavailable: in place of the errors of SQLite and of the system that mean it.
+
+    """
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:

@@ -43,7 +43,15 @@ class TokenTable:
 
 
 def spend_token(database: sqlite3.Connection, digest: str, at: float) -> str | None:
-    """The id of a good token, one use of which is spent; none if it is not good."""
+    """
+    The id of a good token, one use of which is spent; none if it is not good.
+
+    Args:
+        database: in a transaction.
+        digest: SHA-256 of the token, hex.
+        at: wall time.
+
+    """
     row = database.execute(
         "UPDATE tokens SET uses_left = uses_left - 1 WHERE digest = ? AND revoked_at IS NULL "
         "AND coalesce(expires_at > ?, 1) AND coalesce(uses_left > 0, 1) RETURNING id",

@@ -146,7 +146,13 @@ def _reopen(database: sqlite3.Connection, assignment: str) -> None:
 
 
 def discard_rows(database: sqlite3.Connection, updates: Iterable[DiscardedUpdate]) -> list[Location]:
-    """Mark waiting updates as discarded; where their bytes are."""
+    """
+    Mark waiting updates as discarded; where their bytes are.
+
+    Raises:
+        StoreError: if one of them does not wait.
+
+    """
     gone = []
     for update in updates:
         rows = database.execute(
@@ -160,7 +166,18 @@ def discard_rows(database: sqlite3.Connection, updates: Iterable[DiscardedUpdate
 
 
 def merge_rows(database: sqlite3.Connection, version: int, updates: Iterable[MergedUpdate]) -> list[Location]:
-    """Mark waiting updates as merged into ``version``; where their bytes are."""
+    """
+    Mark waiting updates as merged into ``version``; where their bytes are.
+
+    Args:
+        database: in a transaction.
+        version: that they are part of.
+        updates: with staleness and weight.
+
+    Raises:
+        StoreError: if one of them was consumed before, or never accepted.
+
+    """
     gone = []
     for update in updates:
         rows = database.execute(

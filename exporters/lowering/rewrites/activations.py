@@ -57,7 +57,13 @@ def _passed(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
 
 @lowers(_aten.leaky_relu.default)
 def leaky_relu(x: Value, slope: float = 0.01) -> Value:
-    """Replaces ``leaky_relu`` by a maximum."""
+    """
+    Replaces ``leaky_relu`` by a maximum.
+
+    Raises:
+        Unsupported: if the slope is above 1.
+
+    """
     if slope > 1:
         raise Unsupported(f"leaky_relu with the slope {slope}", "a slope of at most 1")
     return elementwise(lambda t: torch.maximum(t, t * slope), x)

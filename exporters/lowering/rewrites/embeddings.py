@@ -30,7 +30,13 @@ def embedding(
 
 @lowers(_aten.embedding_dense_backward.default)
 def embedding_backward(grad: Value, indices: Value, rows: int, padding_index: int, scale_grad_by_freq: bool) -> Value:
-    """Adds each position's gradient to its row of zeros; the row of padding gets none."""
+    """
+    Adds each position's gradient to its row of zeros; the row of padding gets none.
+
+    Raises:
+        Unsupported: if gradients are to be scaled by frequency.
+
+    """
     if scale_grad_by_freq:
         raise Unsupported("an embedding with scale_grad_by_freq", "scale_grad_by_freq=False")
     count, width = math.prod(indices.shape), grad.shape[-1]

@@ -25,7 +25,7 @@ _aten = torch.ops.aten
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of two matrices."""
+    """``a @ b``: (m, k) times (k, n) -> (m, n)."""
     product = torch.bmm(reshape(a, 1, *a.shape), reshape(b, 1, *b.shape))
     return reshape(product, a.shape[0], b.shape[1])
 
