@@ -286,12 +286,14 @@ class MergeSection(_Section):
     ``min_contributors_per_coordinate`` devices hold do not move. With ``defence`` no
     device counts for more than a few times what the median device does, in length, examples and share of a version;
     devices that are out of line again and again are set aside; and a version whose held-out metrics collapse is not
-    published: see :mod:`coordinator.merge.defence`.
+    published: see :mod:`coordinator.merge.defence`. Robust rules bear ``hostile`` devices of a merge
+    (:mod:`coordinator.merge.robust_rules`).
     """
 
     buffer: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     least: Annotated[int, Field(ge=1)] = 10
-    rule: Literal["holders", "fixed-K"] = "holders"
+    rule: Literal["holders", "fixed-K", "trimmed-mean", "median", "multi-krum", "centred-clipping"] = "holders"
+    hostile: Annotated[int, Field(ge=1)] = 1
     min_holders: Annotated[float, Field(ge=0)] = 0.0
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     flush_seconds: Annotated[float, Field(ge=0)] = 600.0
@@ -314,6 +316,13 @@ class MergeSection(_Section):
         """How many updates a merge takes at the least, where there are enough devices."""
         return max(self.least, self.min_contributors) if self.buffer == "auto" else self.buffer
 
+    @property
+    def contributors_needed(self) -> int:
+        """Distinct devices of a merge with which its rule bears ``hostile`` of them; 1 where it bears none anyway."""
+        if self.rule in ("holders", "fixed-K"):
+            return 1
+        return 2 * self.hostile + (3 if self.rule == "multi-krum" else 1)
+
     @model_validator(mode="after")
     def _can_be_filled(self) -> MergeSection:
         if self.limit is not None and self.limit < self.smallest:
@@ -321,6 +330,16 @@ class MergeSection(_Section):
         for name in ("min_contributors", "min_contributors_per_coordinate"):
             if getattr(self, name) > self.smallest:
                 raise ValueError(f"{name} {getattr(self, name)} is more than the buffer of {self.smallest} holds")
+        return self
+
+    @model_validator(mode="after")
+    def _bears_what_it_says(self) -> MergeSection:
+        needed = self.contributors_needed
+        if self.min_contributors < needed:
+            raise ValueError(
+                f"the rule {self.rule} bears hostile = {self.hostile} in merges of {needed} devices or more: set "
+                f"min_contributors = {needed}"
+            )
         return self
 
 

@@ -15,6 +15,7 @@ def merger(section: MergeSection) -> Merger:
     return Merger(
         policy=staleness_policy(section.staleness),
         rule=section.rule,
+        hostile=section.hostile,
         min_holders=section.min_holders,
         min_contributors=section.min_contributors_per_coordinate,
         optimiser=server_optimiser(section.optimiser, section.learning_rate),

@@ -14,9 +14,11 @@ from .contribution import Contribution
 from .optimisers import ServerOptimiser, ServerSgd, State
 from .regions import WeightRegion
 from .robust import clip_norms, outliers
-from .rules import RESOLUTION, Rule, combine, fixed_weight
+from .robust_rules import RobustRule, centred_clipping, far_devices, trimmed_mean
+from .rules import RESOLUTION, Direction, Rule, combine, fixed_examples, fixed_weight
 from .squares import norm
 from .staleness import BufferView, Distance, Polynomial, StalenessPolicy
+from .votes import votes
 
 __all__ = ["Difference", "MergeResult", "Merger", "trained_region"]
 
@@ -41,7 +43,9 @@ class Merger:
 
     Args:
         policy: staleness weights.
-        rule: how sums are normalised.
+        rule: how updates become a direction; see :mod:`~coordinator.merge.rules` and
+            :mod:`~coordinator.merge.robust_rules`.
+        hostile: how many devices of a buffer a robust rule is to bear.
         min_holders: see :func:`~coordinator.merge.rules.combine`.
         min_contributors: distinct devices that must hold a coordinate for it to move.
         optimiser: what is done with the direction.
@@ -52,7 +56,8 @@ class Merger:
     """
 
     policy: StalenessPolicy = dataclasses.field(default_factory=Polynomial)
-    rule: Rule = "holders"
+    rule: Rule | RobustRule = "holders"
+    hostile: int = 1
     min_holders: float = 0.0
     min_contributors: int = 1
     optimiser: ServerOptimiser = dataclasses.field(default_factory=ServerSgd)
@@ -85,6 +90,11 @@ class Merger:
         kept = sorted(contributions, key=lambda c: c.id)
         out = frozenset(outliers(kept, self.outlier_factor) if self.outlier_factor is not None else ())
         kept = [c for c in kept if c.id not in out]
+        if self.rule == "multi-krum":
+            examples = [fixed_examples(c.examples) for c in kept]
+            far = far_devices(votes(kept, [1] * len(kept), examples, 1), self.hostile)
+            out |= {c.id for c in kept if c.device in far}
+            kept = [c for c in kept if c.device not in far]
         if self.difference == "current":
             kept = [_against(c, weights, at) if c.staleness else c for c in kept]
         if self.clip_norm is not None:
@@ -97,17 +107,29 @@ class Merger:
         taus = [c.staleness for c in kept]
         by_age = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
         counts = [weight * c.factor for weight, c in zip(by_age, kept, strict=True)]
-        direction = combine(
-            len(weights),
-            kept,
-            counts,
-            rule=self.rule,
-            min_holders=self.min_holders,
-            min_contributors=self.min_contributors,
-        )
+        direction = self._combine(len(weights), kept, counts)
         moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
         counted = {c.id: fixed_weight(count) / RESOLUTION for c, count in zip(kept, counts, strict=True)}
         return MergeResult(moved, new_state, counted, out)
+
+    def _combine(self, size: int, kept: Sequence[Contribution], counts: Sequence[float]) -> Direction:
+        match self.rule:
+            case "trimmed-mean" | "median" | "centred-clipping":
+                weights = [fixed_weight(count) for count in counts]
+                ballot = votes(kept, weights, [fixed_examples(c.examples) for c in kept], RESOLUTION)
+                if self.rule == "centred-clipping":
+                    return centred_clipping(size, ballot, self.min_contributors)
+                hostile = None if self.rule == "median" else self.hostile
+                return trimmed_mean(size, ballot, hostile, self.min_contributors)
+            case _:
+                return combine(
+                    size,
+                    kept,
+                    counts,
+                    rule="fixed-K" if self.rule == "fixed-K" else "holders",
+                    min_holders=self.min_holders,
+                    min_contributors=self.min_contributors,
+                )
 
 
 def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> Contribution:

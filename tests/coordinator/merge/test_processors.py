@@ -50,6 +50,7 @@ print(json.dumps([
     digest(Merger(policy=Distance(), min_holders=30.0, difference="current")),
     digest(Merger(policy=Polynomial(0.5)), Defence().judge(long).contributions),
     digest(Merger(policy=Polynomial(0.5)), Defence().judge(long[::-1]).contributions[::-1]),
+    *(digest(Merger(rule=rule, hostile=3)) for rule in ("trimmed-mean", "median", "multi-krum", "centred-clipping")),
 ]))
 """
 
@@ -61,6 +62,10 @@ KNOWN = [
     "df0ee6176457f9d424a648daca01787fbc83c2cf794adbc3623c76483bba7397",
     "636af246034b015aee1c5e36c19474fecd50df36e109dd652a59261ba3306b57",
     "636af246034b015aee1c5e36c19474fecd50df36e109dd652a59261ba3306b57",
+    "748362eeae5aa84d215e2b70d496ee93940a94d275506c27d4fec5c8d613a00f",
+    "964565542e398e5ca722474096a60f56d8f992509d68a370c3cb2c10ff051f78",
+    "babb17e52081fa3838631c5f047d6443350364af07d35e6e7903b3de371690a0",
+    "5f808d286da6531a9c12c06f892976f8b185d4467423ac4f9394520917cb1b6a",
 ]
 
 PATHS = [
