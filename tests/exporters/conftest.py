@@ -14,9 +14,11 @@ from mobile_sdk.layout import Slice, Subset
 from tests.exporters.export_tasks import tiny_task
 
 
-@pytest.fixture(scope="session", autouse=True)
+# Ends with the package, not with the session: other packages' tests, which may follow in this process, find what is
+# kept in the user's own cache.
+@pytest.fixture(scope="package", autouse=True)
 def no_earlier_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every run starts with an empty cache of exports, in a folder of its own."""
+    """These tests start with an empty cache of exports, in a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -61,7 +61,7 @@ def _run(built: Built, level: int, invitation: str, folder: Path) -> dict[str, s
         done = subprocess.run(
             [sys.executable, "-m", "tests.android.framework.run", str(level), str(built.folder), str(outcomes)],
             cwd=ROOT,
-            env=os.environ | {"FTTE_FRAMEWORK_INVITATION": invitation},
+            env=os.environ | {"FTTE_FRAMEWORK_INVITATION": invitation, "FTTE_ANDROID_FRAMEWORK": str(parts.CACHE)},
             stdout=output,
             stderr=output,
             check=False,

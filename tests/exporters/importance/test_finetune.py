@@ -11,7 +11,7 @@ BIASES_OF_A_NORM = """
 import torch
 from torch import nn
 from exporters import Task
-from exporters.finetune import FineTuning, fine_tune
+from exporters.importance.finetune import FineTuning, fine_tune
 from mobile_sdk.layout import Subset
 
 torch.manual_seed(0)
