@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -83,6 +84,7 @@ class Dispatcher:
         self._giver: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0  # on the run's clock
         self._stopped = ""
         now = run.clock.monotonic()
         for record in run.store.assignments.open():
@@ -163,16 +165,18 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Give work to whoever waits, as far as there are places; to be called whenever something has changed."""
         self.scheduler.concurrency = self._run.concurrency(self.scheduler.present)
+        soonest = math.inf
         if self._run.phase == "running" and not self._stopped:
             version = self._run.versions.newest.version
             while (device := self.scheduler.choose(version)) is not None:
                 applicant, tier = self._waiting.pop(device)
-                self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
+                task = self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
+                soonest = min(soonest, task.slow_at, task.deadline)
                 self._granted.append(_Grant(applicant, tier, version))
         self._run.resize_buffer(self.scheduler.working.keys())
         if self._granted and (self._giver is None or self._giver.done()):
             self._giver = asyncio.create_task(self._give())
-        self._arm()
+        self._arm(again=soonest < self._timer_at)
 
     def disperse(self, reason: str) -> None:
         """Send everybody away who waits."""
@@ -317,6 +321,7 @@ class Dispatcher:
             self._timer = None
         expiry = self.scheduler.next_expiry()
         if expiry is not None:
+            self._timer_at = expiry
             wait = max(expiry - self._run.clock.monotonic(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(wait, self._expire)
 

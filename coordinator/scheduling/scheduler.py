@@ -38,19 +38,28 @@ GROWTH = 16.0
 PATIENCE = 20.0
 KNOWN_AFTER = 10
 
+# A task that takes so many times as long as tasks usually do is a straggler's. It goes on, but nobody waits for it:
+# under an adaptive limit its place is another's.
+SLOW = 4.0
+
 # How much a task's duration counts in the running mean of durations.
 MEMORY = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenTask:
-    """A device at work. Times are monotonic; ``gone_at`` says since when its device is not connected."""
+    """
+    A device at work. Times are monotonic.
+
+    ``slow_at`` is when it is taken for a straggler's; ``gone_at`` says since when its device is not connected.
+    """
 
     device: str
     tier: str
     version: int
     since: float
     deadline: float
+    slow_at: float
     gone_at: float | None = None
 
 
@@ -119,6 +128,7 @@ class Scheduler:
         self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
         self._seconds = section.retry_seconds
         self._gone = 0  # of those at work, who are not connected
+        self._slow: set[str] = set()  # of those at work, stragglers, connected or not
         self.concurrency = 0 if section.concurrency == "auto" else section.concurrency
         self._ended = 0
         self._records: dict[str, Record] = collections.defaultdict(Record)
@@ -196,7 +206,7 @@ class Scheduler:
             heapq.heappush(queue, entry)
         return first
 
-    def begin(self, device: str, tier: str, version: int, now: float) -> None:
+    def begin(self, device: str, tier: str, version: int, now: float) -> OpenTask:
         """
         A device got work.
 
@@ -206,14 +216,20 @@ class Scheduler:
             version: that it starts from.
             now: monotonic seconds.
 
+        Returns:
+            Its task.
+
         """
         self._trained[device] = version
         if self._cohort[0] != version:
             self._cohort = version, set()
         self._cohort[1].add(device)
         self._remove(device)
-        self._working[device] = OpenTask(device, tier, version, now, now + self._patience(device))
+        slow_at = now + max(SLOW * self._seconds, self._section.retry_seconds)
+        task = OpenTask(device, tier, version, now, now + self._patience(device), slow_at)
+        self._working[device] = task
         self._tiers[tier] += 1
+        return task
 
     def end(self, device: str, now: float, *, returned: bool = True) -> None:
         """
@@ -281,7 +297,8 @@ class Scheduler:
         self._change(device, gone_at=None)
 
     def expire(self, now: float) -> list[OpenTask]:
-        """Tasks whose places are given to others."""
+        """Tasks that are over: their places are given to others, as are those of stragglers, whose tasks go on."""
+        self._slow |= {task.device for task in self._working.values() if task.slow_at <= now}
         late = [task for task in self._working.values() if self._ends(task) <= now]
         for task in late:
             self._remove(task.device)
@@ -292,7 +309,8 @@ class Scheduler:
 
     def next_expiry(self) -> float | None:
         """When :meth:`expire` will have something to do."""
-        return min((self._ends(task) for task in self._working.values()), default=None)
+        slow = (task.slow_at for task in self._working.values() if self._adaptive and task.device not in self._slow)
+        return min((*map(self._ends, self._working.values()), *slow), default=None)
 
     def disperse(self) -> list[str]:
         """Empty the waiting room; who was in it."""
@@ -311,12 +329,19 @@ class Scheduler:
         if task is not None:
             self._tiers[task.tier] -= 1
             self._gone -= task.gone_at is not None
+            self._slow.discard(device)
         return task
 
+    @property
+    def _adaptive(self) -> bool:
+        return self._section.concurrency == "auto"
+
     def _full(self) -> bool:
-        # An adaptive limit follows from updates that came: devices that are away, perhaps for ever, make none.
-        away = self._gone if self._section.concurrency == "auto" else 0
-        return 0 < self.concurrency <= len(self._working) - away
+        if not self._adaptive:
+            return 0 < self.concurrency <= len(self._working)
+        # The limit follows from updates that came: stragglers and devices that are away, perhaps for ever, make few.
+        slow = sum(self._working[device].gone_at is None for device in self._slow)
+        return 0 < self.concurrency <= len(self._working) - self._gone - slow
 
     def _may(self, device: str, version: int) -> bool:
         if device in self._working:

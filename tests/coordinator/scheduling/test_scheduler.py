@@ -322,6 +322,25 @@ def test_what_is_handed_in_late_counts_as_returned() -> None:
     assert d.ask("a") == ["a"]
 
 
+def test_under_an_adaptive_limit_nobody_waits_for_a_straggler() -> None:
+    d = desk(concurrency="auto", coverage=0, retry_seconds=1)
+    d.scheduler.concurrency = 1
+    for _ in range(20):
+        d.ask("fast")
+        d.hand_in("fast")  # a task takes a second
+    assert d.ask("tortoise") == ["tortoise"]
+    assert d.ask("hare") == []
+    becomes_slow = d.scheduler.next_expiry()
+    assert becomes_slow is not None
+    assert becomes_slow < d.now + 5
+    assert d.scheduler.expire(becomes_slow) == [], "its task goes on"
+    assert d.choose() == ["hare"]
+    assert d.ask("other") == [], "the hare's place is taken"
+    d.hand_in("tortoise")
+    d.hand_in("hare")
+    assert d.choose() == ["other"]
+
+
 def test_a_newcomer_keeps_its_place_for_a_multiple_of_what_tasks_usually_take() -> None:
     d = desk(concurrency=1, coverage=0, deadline_seconds=1800, retry_seconds=1)
     for _ in range(60):

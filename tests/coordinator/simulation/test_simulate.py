@@ -176,4 +176,4 @@ def test_a_mistake_in_a_scenario_is_one_line(tmp_path: Path, capsys: pytest.Capt
     """File, key and value."""
     (tmp_path / "scenario.toml").write_text(DIGITS.read_text().replace("devices = 16", "devices = 0"))
     assert main(["simulate", str(tmp_path / "scenario.toml")]) == 1
-    assert "simulation.devices" in capsys.readouterr().out
+    assert "simulation.devices" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -431,7 +432,6 @@ def test_users_see_no_log_lines_of_executorch(folder: Path) -> None:
     assert (outcome.stdout, outcome.stderr) == ("done\n", "")
 
 
-@pytest.mark.xfail(reason="a program that is opened and closed leaves some 1.1 KB behind", strict=False)
 def test_opening_closing_and_failing_a_thousand_times_keeps_memory(
     folder: Path, tmp_path: Path, content: bytes
 ) -> None:
@@ -465,6 +465,8 @@ def once():
     program.load("train_step")
 x, y, w = np.ones((4, 6), np.float32), np.zeros(4, np.int64), np.ones(4, np.float32)
 weights = {"scale": np.ones(6, np.float32), "weight": np.ones((6, 3), np.float32), "bias": np.ones(3, np.float32)}
+# Python's table of names takes its lasting size: it grows by 1 MB once, whatever comes and goes.
+for i in range(100_000): sys.intern(f"name {i}")
 for _ in range(100): once()
 start = anonymous()
 for _ in range(1000): once()
@@ -502,10 +504,27 @@ def test_a_program_on_which_executorch_gives_up_is_an_error_and_not_the_end_of_t
             if isinstance(value.val, Int):
                 value.val = Bool(True)
     altered_bytes = bytes(serialize_pte_binary(content))
-    engine = load_engine(sample.write(tmp_path, altered_bytes, sample.manifest_for(altered_bytes)))
-    x, y, sample_weight, weights = sample.example()
-    with pytest.raises(ProgramError, match=r"assert failed .*; the program is broken"):
-        engine.train_step(x, y, sample_weight, weights)
-    with pytest.raises(ProgramError, match="broke off in an earlier call"):
-        engine.train_step(x, y, sample_weight, weights)
-    engine.close()
+    folder = sample.write(tmp_path, altered_bytes, sample.manifest_for(altered_bytes))
+    # Alone: of several libraries over one ExecuTorch, which only tests have, the last one is asked when it gives up.
+    outcome = run_without_torch(
+        """
+import numpy as np
+from mobile_sdk import load_engine
+from mobile_sdk.errors import ProgramError
+engine = load_engine(sys.argv[1])
+x, y, w = np.ones((4, 6), np.float32), np.zeros(4, np.int64), np.ones(4, np.float32)
+weights = {"scale": np.ones(6, np.float32), "weight": np.ones((6, 3), np.float32), "bias": np.ones(3, np.float32)}
+for _ in range(2):
+    try:
+        engine.train_step(x, y, w, weights)
+    except ProgramError as error:
+        print(error)
+engine.close()
+print("closed")
+""",
+        folder,
+    )
+    first, second, end = outcome.stdout.splitlines()
+    assert re.search(r"assert failed .*; the program is broken", first)
+    assert "broke off in an earlier call" in second
+    assert end == "closed"
