@@ -53,6 +53,7 @@ class Echo:
 
     async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
         self.traffic = traffic
+        proven()  # a stranger's bytes are few
         await converse(connection, self._goodbye)
 
 

@@ -137,7 +137,7 @@ def test_the_commands_save_and_restore(tmp_path: Path, capsys: pytest.CaptureFix
     is_whole(store)
     store.close()
     assert main(["restore", str(tmp_path / "b.tar"), str(tmp_path / "again")]) == 1
-    assert "never overwrites" in capsys.readouterr().out.replace("\n", " ")
+    assert "never overwrites" in capsys.readouterr().err
 
 
 def test_what_is_no_state_directory_cannot_be_backed_up(tmp_path: Path) -> None:
