@@ -72,3 +72,25 @@ def test_no_logger_and_no_loaded_module_is_looked_up_by_a_name_in_a_string(path:
             inside = [leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
             ours = [text for text in inside if isinstance(text, str) and text.split(".")[0] in PACKAGES]
             assert not ours, f"{path}:{node.lineno} looks up {ours[0]!r} by its name: use the object"
+
+
+IMPORT = re.compile(
+    rf"^\s*from (?P<module>(?:{'|'.join(PACKAGES)})(?:\.\w+)*) import (?P<names>[\w ,]+?)\s*(?:[#;].*)?$", re.MULTILINE
+)
+
+
+def scripts() -> list[Path]:
+    """Tests hold programs in strings, which run in processes of their own."""
+    return [path for path in sorted((ROOT / "tests").rglob("*.py")) if path != Path(__file__)]
+
+
+@pytest.mark.parametrize("path", scripts(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_program_in_a_string_imports_is_there(path: Path) -> None:
+    for line, text in strings(path):
+        for match in IMPORT.finditer(text):
+            for name in (word.split(" as ")[0].strip() for word in match["names"].split(",")):
+                module = match["module"]
+                there = importlib.util.find_spec(module) and hasattr(importlib.import_module(module), name)
+                assert there or importlib.util.find_spec(f"{module}.{name}"), (
+                    f"{path}:{line} imports {name} from {module}, where it is not"
+                )

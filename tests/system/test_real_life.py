@@ -75,9 +75,10 @@ CHILD = """
 import json, re, sys
 from pathlib import Path
 import numpy as np
-from mobile_sdk import BlockingClient, process
+from mobile_sdk import BlockingClient
 from mobile_sdk.events import Connected
-from mobile_sdk.native.library import Program  # the runtime is part of what is there before
+from mobile_sdk.native.library import NativeProgram  # the runtime is part of what is there before
+from mobile_sdk.system import memory as process_memory
 
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -103,7 +104,7 @@ def tell(event):
     Path("/proc/self/clear_refs").write_text("5")
 
 if keep_code:  # what is mapped only grows, else the anonymous part of a peak could not be told
-    process.release_code = lambda: 0
+    process_memory.release_code = lambda: 0
 
 with BlockingClient(url, run="digits", key=key, dataset=data, storage=storage, budget=int(budget)) as client:
     client.run(tell)
