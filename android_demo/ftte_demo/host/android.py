@@ -106,7 +106,9 @@ class AndroidHost:
         string = autoclass("java.lang.String")
         intent = intents(intents.ACTION_SEND)
         intent.setType("text/plain")
-        intent.putExtra(intents.EXTRA_TEXT, cast("java.lang.CharSequence", string(text)))
+        # As bytes: some pyjnius halve characters beyond U+FFFF of a str.
+        shared = string(text.encode("utf-8", "replace"), "UTF-8")
+        intent.putExtra(intents.EXTRA_TEXT, cast("java.lang.CharSequence", shared))
         mActivity.startActivity(intents.createChooser(intent, cast("java.lang.CharSequence", string("FTTE"))))
 
 

@@ -73,12 +73,8 @@ def _run(built: Built, level: int, invitation: str, folder: Path) -> dict[str, s
     return found
 
 
-# Of the app's intents one of an earlier scenario is still queued on some machines.
-UNSETTLED = {"the_app_on_a_phone": pytest.mark.xfail(reason="an earlier scenario's intent is queued", strict=False)}
-
-
 @pytest.mark.parametrize("level", parts.wanted())
-@pytest.mark.parametrize("name", [pytest.param(n, marks=UNSETTLED.get(n, ())) for n in SCENARIOS])
+@pytest.mark.parametrize("name", list(SCENARIOS))
 def test_on_androids_framework(request: pytest.FixtureRequest, level: int, name: str) -> None:
     if lack := parts.missing(level):
         pytest.skip(lack)
