@@ -22,8 +22,9 @@ from .grid import METADATA, Grid
 
 __all__ = ["apply_difference", "make_difference"]
 
-# What the headers of a difference may add to its arrays.
+# What the headers of a difference may add to its arrays, and how long one may be: about 100 bytes a parameter.
 _HEADERS = 100_000
+_LONGEST_HEADER = 1_000_000
 # Elements that are worked on at a time, and packed bytes that are looked at.
 _BLOCK = 16_384
 _PIECE = 65_536
@@ -87,8 +88,9 @@ def apply_difference(
     """
     stream = _Unpacking(packed, limit + _HEADERS)
     header = int.from_bytes(stream.take(8), "little")
-    if header > _HEADERS:  # before memory is taken for it
-        raise PayloadError(f"a difference has a header of {header} bytes; the limit is {_HEADERS}")
+    longest = max(_HEADERS, min(limit, _LONGEST_HEADER))
+    if header > longest:  # before memory is taken for it
+        raise PayloadError(f"a difference has a header of {header} bytes; the limit is {longest}")
     steps, metadata = safetensors.parse_header(stream.take(header))
     shapes = [(entry.name, entry.shape) for entry in steps]
     if sum(4 * math.prod(shape) for _, shape in shapes) > limit:
