@@ -21,10 +21,11 @@ from ..merge.sums import to_steps
 from ..programs.tiers import Tier
 from ..store.records import AssignmentRecord
 
-__all__ = ["MAX_HEADER_BYTES", "check_offer", "parse_update", "plain_report"]
+__all__ = ["check_offer", "most_bytes", "parse_update", "plain_report"]
 
-# What a safetensors header of a reasonable model takes; the arrays themselves are counted exactly.
-MAX_HEADER_BYTES = 100_000
+# What a safetensors header takes, whatever the model, and each of up to three arrays of a parameter beside its name.
+HEADER_BYTES = 10_000
+ARRAY_HEADER_BYTES = 120
 
 # An element beyond this is no training step; summed, such elements could overflow the weights.
 MAX_MAGNITUDE = 1e6
@@ -76,12 +77,18 @@ def check_offer(
         raise UpdateRefused("stale", f"the update is {staleness} versions old; this run takes {maximum} at the most")
     if offer.artifact.encoding != "identity":
         raise UpdateRefused("payload", f"updates are not packed; this one is {offer.artifact.encoding}")
-    most = tier.update_bytes + MAX_HEADER_BYTES  # every packing is shorter than float32
+    most = most_bytes(tier)
     if offer.artifact.size > most:
         raise UpdateRefused(
             "size", f"the update has {offer.artifact.size} bytes; the tier {tier.name} takes at most {most}"
         )
     return assignment, tier
+
+
+def most_bytes(tier: Tier) -> int:
+    """The most bytes that an update of the tier may have: no packing of its arrays is longer than float32."""
+    names = sum(len(name.encode()) + ARRAY_HEADER_BYTES for name in tier.manifest.subset)
+    return tier.update_bytes + HEADER_BYTES + 3 * names
 
 
 def _quoted(value: Any) -> str:

@@ -7,7 +7,8 @@ Of each trained parameter NAME, in its compact shape:
     top-k      NAME            the values that are sent, shape (k,)
                NAME:mask       uint8, a bit per element (numpy's packbits), or
                NAME:index      int32, their positions, ascending, whichever is shorter
-    integers   NAME:scale      float32, one per output channel (axis 0; a vector has one channel)
+    integers   NAME:scale      float32, one per output channel (axis 0), or one for all, where that is shorter: of a
+                               vector, and where few values are sent per channel
                NAME:zlib       uint8, their bytes packed with zlib, in the place of NAME where that is shorter
 
 The file's metadata says ``format`` (the dtype).
@@ -34,6 +35,9 @@ AnyArrays = dict[str, npt.NDArray[Any]]
 
 _FLOATS: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16)}
 _HALF_MAX = 65504.0
+
+# A scale takes four bytes: with fewer values than that to a channel, scales would take more than the values.
+_PER_SCALE = 4
 
 
 def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[AnyArrays, dict[str, str]]:
@@ -63,7 +67,7 @@ def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[Any
             sent = np.clip(values, -_HALF_MAX, _HALF_MAX) if packing.dtype == "float16" else values
             arrays[name] = sent.astype(_FLOATS[packing.dtype], copy=False)
         else:
-            channels, count = _channels(array.shape, positions)
+            channels, count = _channels(array.shape, positions, _scales(array.shape, len(values)))
             levels = LEVELS[packing.dtype]
             scale = scales(values, channels, count, levels)
             integers = quantise(values, scale[channels], levels, rng)
@@ -128,8 +132,8 @@ def decode_parameter(
     count = size if positions is None else len(positions)
     values = _values(name, arrays, dtype, shape if positions is None else (count,), count)
     if dtype in LEVELS:
-        channels, number = _channels(shape, positions)
-        values = dequantise(values, _scale(name, arrays, number)[channels])
+        scale = _scale(name, arrays, shape)
+        values = dequantise(values, scale[_channels(shape, positions, len(scale))[0]])
     elif f"{name}:scale" in arrays:
         raise PayloadError(f"{name!r} has a scale, which {dtype} has not")
     if positions is None:
@@ -223,19 +227,27 @@ def _unpacked(
     return np.frombuffer(content, np.uint8) if dtype == "int4" else np.frombuffer(content, np.int8).reshape(shape)
 
 
-def _scale(name: str, arrays: Mapping[str, npt.NDArray[Any]], channels: int) -> Vector:
+def _scale(name: str, arrays: Mapping[str, npt.NDArray[Any]], shape: tuple[int, ...]) -> Vector:
+    channels = shape[0] if len(shape) > 1 else 1
     scale = arrays.get(f"{name}:scale")
-    if scale is None or scale.dtype != np.float32 or scale.shape != (channels,):
-        raise PayloadError(f"{name!r} needs a float32 scale for each of its {channels} channels")
+    if scale is None or scale.dtype != np.float32 or scale.shape not in ((channels,), (1,)):
+        raise PayloadError(f"{name!r} needs a float32 scale for each of its {channels} channels, or one for all")
     if not (np.isfinite(scale) & (scale >= 0)).all():
         raise PayloadError(f"{name!r} has a scale that is negative or no number")
     return scale
 
 
-def _channels(shape: tuple[int, ...], positions: npt.NDArray[np.intp] | None) -> tuple[npt.NDArray[np.intp], int]:
-    """Which channel each value belongs to, and how many there are."""
+def _scales(shape: tuple[int, ...], sent: int) -> int:
+    """How many scales are worth their bytes, for so many values."""
+    return shape[0] if len(shape) > 1 and sent >= _PER_SCALE * shape[0] else 1
+
+
+def _channels(
+    shape: tuple[int, ...], positions: npt.NDArray[np.intp] | None, scales: int
+) -> tuple[npt.NDArray[np.intp], int]:
+    """Which scale each value has, and how many there are: one per channel, or one for all."""
     size = math.prod(shape)
     where = np.arange(size) if positions is None else positions
-    if len(shape) < 2:
+    if scales == 1:
         return np.zeros(len(where), np.intp), 1
     return where // (size // shape[0]), shape[0]

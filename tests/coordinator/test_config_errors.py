@@ -23,7 +23,10 @@ RUN = '[run]\nname = "a"\ntask = "m:t"\n[budgets]\nall = "1MB"\n'
         (RUN + "[merge]\nbufer = 3", "merge.bufer: there is no such key; did you mean 'buffer'?"),
         (RUN + "[merge]\nbuffer = 0", "merge.buffer: 0 is not possible: it must be at least 1"),
         (RUN + '[merge]\nbuffer = "many"', "merge.buffer: "),
-        (RUN + '[merge]\nrule = "fixed-k"', "merge.rule: 'fixed-k' is not possible: use 'holders' or 'fixed-K'; did"),
+        (
+            RUN + '[merge]\nrule = "fixed-k"',
+            "merge.rule: 'fixed-k' is not possible: use 'holders', 'fixed-K', 'trimmed-mean', ",
+        ),
         (
             RUN + "[simulation]\ndevices = 3",
             "simulation: a run file has no such section: this is a scenario, for",
