@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engine_name", ENGINES, indirect=True, ids=ids)
 
 
-def _cases() -> list[object]:
+def _cases() -> Sequence[object]:
     if READY is not None:
         return sorted(path.name for path in Path(READY).iterdir() if path.is_dir())
     from .cases import CASES, QUICK

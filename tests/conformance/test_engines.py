@@ -33,8 +33,9 @@ class Loaded:
     arrays: dict[str, Any]
     counts: tuple[int, ...]
 
-    def batch(self, count: int) -> Any:
-        return tuple(self.arrays[name][:count] for name in ("x", "y", "sample_weight"))
+    def batch(self, count: int) -> tuple[Any, Any, Any]:
+        x, y, sample_weight = (self.arrays[name][:count] for name in ("x", "y", "sample_weight"))
+        return x, y, sample_weight
 
 
 @pytest.fixture

@@ -45,5 +45,5 @@ def test_fedavg_is_the_mean_by_examples_of_a_cohort_that_waits() -> None:
 
 def test_over_selection_takes_the_first_and_refuses_the_rest() -> None:
     config = blocks("merging.md")[1]
-    assert config.scheduling.cohort > config.merge.buffer
+    assert config.scheduling.cohort > config.merge.smallest
     assert config.merge.staleness.maximum == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from exporters import Task
+from exporters import Program, Task
 
 
 def per_sample(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -39,7 +42,13 @@ def wide_task() -> Task:
     )
 
 
-def few_samples() -> tuple[torch.Tensor, torch.Tensor]:
+def error_of(program: Program) -> float:
+    """What verification found."""
+    assert program.gradient_error is not None
+    return program.gradient_error
+
+
+def few_samples() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Proxy data for both tasks, arrays as a user has them."""
     task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), batch=60)
-    return task.example_x, task.example_y
+    return task.example_x.numpy(), task.example_y.numpy()

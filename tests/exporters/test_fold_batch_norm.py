@@ -37,7 +37,7 @@ class Residual(nn.Module):
         return self.norm_head(self.head(x.flatten(1)))
 
 
-def test_folding_keeps_the_function_whatever_the_order_of_modules():
+def test_folding_keeps_the_function_whatever_the_order_of_modules() -> None:
     torch.manual_seed(0)
     x = torch.randn(8, 4, 4, 4)
     model = settled(Residual(), x)
@@ -48,7 +48,7 @@ def test_folding_keeps_the_function_whatever_the_order_of_modules():
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())  # the model itself is as it was
 
 
-def test_a_task_folds_on_request():
+def test_a_task_folds_on_request() -> None:
     plain, folded = load_task(TASKS["mobilenet_v2"]), load_task(TASKS["mobilenet_v2_folded"])
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.model.modules())
     assert len(folded.layout.parameters) < len(plain.layout.parameters)
@@ -57,18 +57,18 @@ def test_a_task_folds_on_request():
         torch.testing.assert_close(folded.model(plain.example_x), plain.model(plain.example_x), rtol=1e-4, atol=1e-4)
 
 
-def test_training_mode_cannot_be_folded():
+def test_training_mode_cannot_be_folded() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(TaskError, match="batch normalisation '1' is in training mode"):
         Task(model, per_sample, torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.long), fold_batch_norm=True)
 
 
-def test_a_model_without_anything_to_fold_says_so():
+def test_a_model_without_anything_to_fold_says_so() -> None:
     with pytest.raises(TaskError, match="leave out the folding"):
         fold_batch_norm(nn.Linear(3, 3), torch.zeros(2, 3))
 
 
-def test_a_result_that_is_also_used_plain_is_refused():
+def test_a_result_that_is_also_used_plain_is_refused() -> None:
     class Forked(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,10 +29,10 @@ class _Crossed(nn.Module):
         self.first = nn.Linear(72, 8)
         self.unused = nn.Linear(9, 9)
         self.called = nn.Module()
-        self.called.factor = nn.Parameter(torch.ones(2, 8))
+        self.called.register_parameter("factor", nn.Parameter(torch.ones(2, 8)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.norm(self.first(x.flatten(1))) * self.called.factor.sum(0))
+        return self.last(self.norm(self.first(x.flatten(1))) * self.called.get_parameter("factor").sum(0))
 
 
 @pytest.fixture(scope="module")
@@ -49,32 +51,32 @@ def convolutional() -> Task:
     return task_of(model)
 
 
-def test_layers_are_in_the_order_in_which_they_run():
+def test_layers_are_in_the_order_in_which_they_run() -> None:
     layers = {layer.name: layer for layer in Space(task_of(_Crossed())).layers}
     assert list(layers) == ["", "first", "last"]
     assert layers[""].weights == ("called.factor",)
 
 
-def test_the_bias_of_a_normalisation_belongs_to_the_layer_before_it(convolutional):
+def test_the_bias_of_a_normalisation_belongs_to_the_layer_before_it(convolutional: Task) -> None:
     first = Space(convolutional).layers[0]
     assert first.weights == ("0.weight",)
     assert first.biases == ("1.bias",)
     assert first.levels == (FROZEN, BIAS, 2, WHOLE)  # two input channels: one or both
 
 
-def test_a_depthwise_convolution_is_sliced_by_the_channels_that_it_filters(convolutional):
+def test_a_depthwise_convolution_is_sliced_by_the_channels_that_it_filters(convolutional: Task) -> None:
     layer = Space(convolutional).layers[1]
     assert layer.trained(3)["3.weight"] == Slice(0, tuple(sorted(layer.order[:3])))
 
 
-def test_channels_are_taken_by_weight_norm(convolutional):
-    weight = convolutional.model[5].weight.detach().numpy()
+def test_channels_are_taken_by_weight_norm(convolutional: Task) -> None:
+    weight = convolutional.model.get_parameter("5.weight").detach().numpy()
     norms = np.linalg.norm(weight[:, :, 0, 0], axis=0)
     assert list(Space(convolutional).layers[2].order) == sorted(range(12), key=lambda i: -norms[i])
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_parameter_of_the_zoo_has_a_place_but_scales_of_normalisation(name):
+def test_every_parameter_of_the_zoo_has_a_place_but_scales_of_normalisation(name: str) -> None:
     task = load_task(TASKS[name])
     space = Space(task)
     named = [n for layer in space.layers for n in (*layer.weights, *layer.biases)]
@@ -88,7 +90,7 @@ def test_every_parameter_of_the_zoo_has_a_place_but_scales_of_normalisation(name
 
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
-def test_a_lower_level_lies_inside_a_higher_one(convolutional, data):
+def test_a_lower_level_lies_inside_a_higher_one(convolutional: Task, data: Any) -> None:
     space = Space(convolutional)
     high = tuple(data.draw(st.sampled_from(layer.levels)) for layer in space.layers)
     low = tuple(
@@ -103,7 +105,7 @@ def test_a_lower_level_lies_inside_a_higher_one(convolutional, data):
 
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
-def test_every_plan_survives_json_and_has_gradients_for_its_ranges_alone(convolutional, data):
+def test_every_plan_survives_json_and_has_gradients_for_its_ranges_alone(convolutional: Task, data: Any) -> None:
     space = Space(convolutional)
     levels = tuple(data.draw(st.sampled_from(layer.levels)) for layer in space.layers)
     if not any(levels):
@@ -117,8 +119,8 @@ def test_every_plan_survives_json_and_has_gradients_for_its_ranges_alone(convolu
     assert [tuple(g.shape) for g in gradients] == [plan.subset.shape(n) for n in plan.subset]
 
 
-def test_training_flags_of_the_model_are_left_as_they_were(convolutional):
-    convolutional.model[0].weight.requires_grad_(False)
+def test_training_flags_of_the_model_are_left_as_they_were(convolutional: Task) -> None:
+    convolutional.model.get_parameter("0.weight").requires_grad_(False)
     Space(convolutional)
-    assert not convolutional.model[0].weight.requires_grad
-    convolutional.model[0].weight.requires_grad_(True)
+    assert not convolutional.model.get_parameter("0.weight").requires_grad
+    convolutional.model.get_parameter("0.weight").requires_grad_(True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,31 +37,31 @@ X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64)
         ((nn.Sequential(nn.Linear(6, 3), nn.Flatten(0)), per_sample, X, Y), "one tensor with 4 samples"),
     ],
 )
-def test_a_bad_task_is_refused(arguments, message):
+def test_a_bad_task_is_refused(arguments: Any, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         Task(*arguments)
 
 
-def test_a_metric_must_be_per_sample():
+def test_a_metric_must_be_per_sample() -> None:
     with pytest.raises(TaskError, match="metric 'hits' must give one value per sample"):
         Task(nn.Linear(6, 3), per_sample, X, Y, metrics={"hits": lambda o, y: correct(o, y).sum()})
 
 
-def test_tied_weights_are_refused():
+def test_tied_weights_are_refused() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     model[1].weight = model[0].weight
     with pytest.raises(TaskError, match=r"'1\.weight' and '0\.weight' are the same tensor"):
         Task(model, per_sample, X, Y)
 
 
-def test_an_integer_buffer_is_refused():
+def test_an_integer_buffer_is_refused() -> None:
     model = nn.Linear(6, 3)
     model.register_buffer("table", torch.arange(5))
     with pytest.raises(TaskError, match=r"buffer 'table' has the dtype torch\.int64"):
         Task(model, per_sample, X, Y)
 
 
-def test_running_statistics_are_frozen_weights_and_counters_stay_out():
+def test_running_statistics_are_frozen_weights_and_counters_stay_out() -> None:
     model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3).eval())
     task = Task(model, per_sample, X, Y)
     names = ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"]
@@ -67,21 +69,21 @@ def test_running_statistics_are_frozen_weights_and_counters_stay_out():
     assert task.parameter_names() == names[:4]
 
 
-def test_initial_weights_lie_in_layout_order():
+def test_initial_weights_lie_in_layout_order() -> None:
     task = tiny_task()
     flat = np.concatenate([t.detach().numpy().ravel() for t in task.model.state_dict().values()])
     assert np.array_equal(task.initial_weights(), flat)
     assert task.initial_weights().dtype == np.float32
 
 
-def test_the_contract_comes_from_the_example():
+def test_the_contract_comes_from_the_example() -> None:
     task = Task(nn.Linear(6, 3), per_sample, X, Y, range=(0, 1), labels="abc", normalisation="none")
     assert (task.contract.x_shape, task.contract.y_dtype) == ((6,), "int64")
     assert (task.contract.range, task.contract.labels) == ((0.0, 1.0), ("a", "b", "c"))
     assert task.micro_batch == 4
 
 
-def test_a_task_is_found_by_module_and_attribute(tmp_path, monkeypatch):
+def test_a_task_is_found_by_module_and_attribute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_tasks.py").write_text(
         "from tests.exporters import export_tasks\n"
         "task = export_tasks.tiny_task()\nmake = export_tasks.tiny_task\nnumber = 3\n"
@@ -97,34 +99,34 @@ def test_a_task_is_found_by_module_and_attribute(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("reference", ["exporters.zoo.digits", ":task", "module:"])
-def test_a_malformed_reference_says_how_to_write_one(reference):
+def test_a_malformed_reference_says_how_to_write_one(reference: str) -> None:
     with pytest.raises(TaskError, match=r"write package\.module:task"):
         load_task(reference)
 
 
-def test_a_missing_module_is_named():
+def test_a_missing_module_is_named() -> None:
     with pytest.raises(TaskError, match=r"no module 'no_such_package' for the task 'no_such_package\.tasks:task'"):
         load_task("no_such_package.tasks:task")
 
 
-def test_a_plan_survives_json():
+def test_a_plan_survives_json() -> None:
     layout = tiny_task().layout
     plan = Plan(Subset(layout, {"0.weight": Slice(0, (1, 3)), "3.bias": None}), 8)
     assert Plan.from_json(layout, json.dumps(plan.to_json())) == plan
 
 
 @pytest.mark.parametrize("data", ["{", "{}", '{"subset": {}, "micro_batch": 4}', '{"subset": {"3.bias": null}}', "[]"])
-def test_what_is_no_plan_is_refused(data):
+def test_what_is_no_plan_is_refused(data: Any) -> None:
     with pytest.raises(ExportError):
         Plan.from_json(tiny_task().layout, data)
 
 
-def test_a_plan_for_another_layout_is_refused():
+def test_a_plan_for_another_layout_is_refused() -> None:
     with pytest.raises(LayoutError, match=r"'9\.weight'"):
         Plan.from_json(tiny_task().layout, {"subset": {"9.weight": None}, "micro_batch": 1})
 
 
 @pytest.mark.parametrize("micro_batch", [0, True, "4", None, 1.5])
-def test_a_plan_needs_a_whole_micro_batch(micro_batch):
+def test_a_plan_needs_a_whole_micro_batch(micro_batch: Any) -> None:
     with pytest.raises(ExportError, match="micro-batch"):
         Plan.from_json(tiny_task().layout, {"subset": {"3.bias": None}, "micro_batch": micro_batch})

@@ -36,7 +36,9 @@ def test_one_sentence_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(monkeypatch, tmp_path: Path) -> None:
+def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TaskError, match=f"no module 'gait' for the task 'gait:task'.*was started, {tmp_path}"):
         load_task("gait:task")

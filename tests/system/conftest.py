@@ -162,7 +162,11 @@ class Site:
         )
         process = self.keep(
             Process(
-                *(BIN / "ftte", "--verbose", "serve", run_file, *options),
+                BIN / "ftte",
+                "--verbose",
+                "serve",
+                run_file,
+                *options,
                 log=self.folder / "serve.log",
                 environment=environment,
             )

@@ -53,11 +53,11 @@ def test_strangers_who_say_nothing_are_cut_off_and_keep_no_device_out(site: Site
             with pytest.raises((ConnectionClosed, InvalidMessage, OSError)):  # a seventh finds no room
                 async with connect(site.url) as seventh:
                     await seventh.recv()
-            for each in mute:
-                answer = decode(str(await each.recv()))
+            for stranger in mute:
+                answer = decode(str(await stranger.recv()))
                 assert isinstance(answer, Error)
                 assert "too long" in answer.message
-                await each.wait_closed()
+                await stranger.wait_closed()
             # There is room again, and the device that was in has not noticed.
             async with peer("phone-2") as other:
                 await other.join()

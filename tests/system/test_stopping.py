@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ large = "4MB"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["terminated", "interrupted"])
-def test_a_coordinator_that_is_stopped_while_it_plans_ends_with_all_its_processes(tmp_path: Path, signum) -> None:
+def test_a_coordinator_that_is_stopped_while_it_plans_ends_with_all_its_processes(tmp_path: Path, signum: Any) -> None:
     (tmp_path / "run.toml").write_text(RUN)
     log = tmp_path / "serve.log"
     # No export of an earlier test: planning must take a while.

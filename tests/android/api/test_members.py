@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_a_member_of_a_newer_level_is_found(classes: Path, tmp_path: Path) -> No
 
 def test_constants_of_the_doubles_and_of_the_product_are_androids() -> None:
     """The compiler puts their values into the code."""
-    listed = {
+    listed: dict[str, dict[str, Any]] = {
         m.owner.rpartition(".")[2].replace("$", "."): {} for all_members in members().values() for m in all_members
     }
     for all_members in members().values():

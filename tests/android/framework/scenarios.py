@@ -453,7 +453,12 @@ def a_job_that_the_system_stops_ends_in_good_order(level: int) -> None:
         from ftte_demo.trainer.android import Android
 
         system = Android()
-        system.on_stop(lambda: (stopped.append(system.stop_reason()), hold.set()))
+
+        def stop() -> None:
+            stopped.append(system.stop_reason())
+            hold.set()
+
+        system.on_stop(stop)
         hold.wait(PATIENCE)
         system.end()
 

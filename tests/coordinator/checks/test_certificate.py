@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -64,7 +65,7 @@ def test_a_certificate_that_can_be_served_is_good_for_so_many_days(tmp_path: Pat
     [({"begins": 100}, "is not valid before 20"), ({"begins": -9, "ends": -1}, "expired on 20")],
     ids=["not yet", "no more"],
 )
-def test_a_certificate_of_another_time_is_refused(tmp_path: Path, dates: dict[str, float], words: str) -> None:
+def test_a_certificate_of_another_time_is_refused(tmp_path: Path, dates: dict[str, Any], words: str) -> None:
     (sentence,) = errors(make(tmp_path, **dates))
     assert words in sentence
 

@@ -67,7 +67,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         data = {"run": {"name": "a", "task": f"{name}:{task}"}, "budgets": {"all": budget}} | sections
         if "data" in data.get("planning", {}):
             data["planning"] = {"data": f"{name}:{data['planning']['data']}"}
-        return [tuple(f) for f in check_task(parse_config(data, tmp_path)) if f.level != "ok"]
+        return [(f.level, f.sentence) for f in check_task(parse_config(data, tmp_path)) if f.level != "ok"]
 
     return check
 

@@ -63,11 +63,11 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
         assert entry.actor == "coordinator"
         assert entry.details["why"] == shown["mallory"]
         assert entry.details["reason"] in REASONS
-        device = Device(small, "mallory")
-        async with device.connected(coordinator.serve):
-            await device.join()
-            await device.ask()
-            later = await device.expect(Later)
+        mallory = Device(small, "mallory")
+        async with mallory.connected(coordinator.serve):
+            await mallory.join()
+            await mallory.ask()
+            later = await mallory.expect(Later)
             assert later.seconds > 80_000, "it gets no work for a day"
         await running.close()
 

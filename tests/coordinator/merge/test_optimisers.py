@@ -56,7 +56,8 @@ def test_the_correction_keeps_a_stale_quadratic_from_oscillating() -> None:
 
     def worst(optimiser: ServerMomentum) -> float:
         region = WeightRegion(np.arange(1))
-        weights, state = np.ones(1, np.float32), {}
+        weights = np.ones(1, np.float32)
+        state: State = {}
         past = [weights] * 9
         for _ in range(300):
             weights, state = optimiser.apply(weights, state, Direction(region, -past[0].astype(np.float64)), 8.0)
@@ -69,7 +70,8 @@ def test_the_correction_keeps_a_stale_quadratic_from_oscillating() -> None:
 
 def test_the_step_is_as_long_with_momentum_as_without() -> None:
     optimiser = ServerMomentum(1.0, 0.9)
-    weights, state = WEIGHTS, {}
+    weights = WEIGHTS
+    state: State = {}
     for _ in range(200):
         before = weights
         weights, state = optimiser.apply(weights, state, direction(1, 1, 1, 1), 2.0)

@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from coordinator.merge.squares import PIECE, norm, square_sum
@@ -13,8 +14,8 @@ from coordinator.merge.squares import PIECE, norm, square_sum
 
 @pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, 3 * PIECE + 5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_sum_of_squares_is_that_of_the_rounded_elements(size: int, dtype: type) -> None:
-    values = (np.random.default_rng(size).standard_normal(size) * 1e-3).astype(dtype)
+def test_a_sum_of_squares_is_that_of_the_rounded_elements(size: int, dtype: type[np.floating]) -> None:
+    values: npt.NDArray[np.floating] = (np.random.default_rng(size).standard_normal(size) * 1e-3).astype(dtype)
     step = Fraction(2) ** (math.frexp(float(np.abs(values).max()))[1] - 20)
     rounded = [round(Fraction(float(value)) / step) for value in values]
     assert square_sum(values) == float(sum(n * n for n in rounded) * step**2)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.merge.contribution import Contribution
 from coordinator.merge.merger import Merger
 from coordinator.merge.staleness import (
     AgeVariance,
@@ -20,7 +21,7 @@ from coordinator.merge.staleness import (
     deviations,
 )
 
-from .test_merger import POLICIES, SIZE, WEIGHTS, Contribution, at, buffers, contribution
+from .test_merger import POLICIES, SIZE, WEIGHTS, at, buffers, contribution
 
 AGE: list[StalenessPolicy] = [Constant(), Polynomial(), Hinge(), Exponential()]
 

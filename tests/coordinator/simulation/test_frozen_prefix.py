@@ -19,7 +19,8 @@ from exporters import Plan, Task, export
 from exporters.zoo.convnets import lenet
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.layout import Subset
-from mobile_sdk.training.train import TrainingResult, TrainingSettings, train
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import TrainingResult, train
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=16, learning_rate=0.05)
 

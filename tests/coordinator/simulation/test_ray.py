@@ -22,7 +22,7 @@ PORT = 26379
 def address() -> Iterator[str]:
     """A cluster of one node."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ftte[ray]'")
-    start = [RAY, "start", "--head", f"--port={PORT}", "--num-cpus=2", "--include-dashboard=false"]
+    start = [str(RAY), "start", "--head", f"--port={PORT}", "--num-cpus=2", "--include-dashboard=false"]
     subprocess.run(start, check=True, capture_output=True)
     try:
         yield f"127.0.0.1:{PORT}"

@@ -114,7 +114,7 @@ def test_apps_that_are_killed_come_back(facts: Facts) -> None:
 
 def test_what_a_trip_takes_beside_its_steps_is_counted(facts: Facts) -> None:
     """Ten seconds for each trip are ten seconds more than its steps take."""
-    alike = {"data": {"split": "even", "samples": 60}, "stragglers": {"share": 0.0}}
+    alike: dict[str, Any] = {"data": {"split": "even", "samples": 60}, "stragglers": {"share": 0.0}}
     kinds = {"phone": {"memory": "1.2MB"}, "watch": {"memory": "1.2MB"}}
     usual = facts(digits(devices=kinds, **alike))
     slow = facts(digits(devices={kind: section | {"trip_seconds": 10.0} for kind, section in kinds.items()}, **alike))

@@ -21,7 +21,8 @@ from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE
-from mobile_sdk.training.train import TrainingSettings, train
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import train
 from mobile_sdk.weights import map_weights
 
 NAMES = task.parameter_names()

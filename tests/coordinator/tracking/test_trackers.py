@@ -158,8 +158,10 @@ def _wandb_rows(path: Path) -> Iterator[dict[str, Any]]:
     """What a file of Weights & Biases says of each step."""
     from wandb.proto import wandb_internal_pb2
 
+    made: Any = wandb_internal_pb2  # made by protoc: no names in it are known
+
     for data in _wandb_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = made.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}

@@ -41,11 +41,11 @@ def test_the_newest_the_best_and_what_devices_were_given_lately_are_kept(store: 
         assign(store, name, version, "small", version * DAY)
     pruned = prune(store, RetentionSection(versions=2, held_days=5), best=3, now=9 * DAY)
     assert pruned == [0, 1, 2, 4, 6, 7]
-    for version in store.versions.all():
-        assert version.pruned == (version.version in pruned)
-        for ref in version.weights:
-            path = store.artifacts.verified(ref.sha256) if not version.pruned else None
-            assert path is None or path.read_text() == f"weights {version.version}"
+    for kept in store.versions.all():
+        assert kept.pruned == (kept.version in pruned)
+        for ref in kept.weights:
+            path = store.artifacts.verified(ref.sha256) if not kept.pruned else None
+            assert path is None or path.read_text() == f"weights {kept.version}"
     assert {path.name for path in (store.artifacts.path(store.tiers()[0].program.sha256).parent).iterdir()} >= {
         store.tiers()[0].program.sha256,
         store.tiers()[0].manifest.sha256,

@@ -6,7 +6,9 @@ import ast
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +24,14 @@ from tests.exporters.export_tasks import task_of, tiny_task
 
 
 @pytest.fixture
-def emitted(monkeypatch, tmp_path) -> list[str]:
+def emitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Starts with an empty cache; gets an entry for every program that is made anew."""
     import exporters.program.build
 
     made: list[str] = []
-    real = exporters.program.build.emit
+    real = exporters.emit.pte.emit
 
-    def counting(methods):
+    def counting(methods: Any) -> Any:
         made.append(",".join(methods))
         return real(methods)
 
@@ -43,7 +45,7 @@ def small(width: int = 3, slope: float = 0.1) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, width), nn.LeakyReLU(slope), nn.Linear(width, 3))
 
 
-def test_a_second_export_is_the_first_without_lowering(emitted):
+def test_a_second_export_is_the_first_without_lowering(emitted: Any) -> None:
     first, second = export(task_of(small())), export(task_of(small()))
     assert len(emitted) == 1
     assert second.pte == first.pte
@@ -52,7 +54,7 @@ def test_a_second_export_is_the_first_without_lowering(emitted):
     assert second.seconds < first.seconds
 
 
-def test_a_second_export_traces_nothing(emitted, monkeypatch):
+def test_a_second_export_traces_nothing(emitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = export(task_of(small()))
     monkeypatch.setattr("exporters.program.build.trace", None)
     assert export(task_of(small())).pte == first.pte
@@ -60,6 +62,9 @@ def test_a_second_export_traces_nothing(emitted, monkeypatch):
 
 class Gated(nn.Module):
     """Its step follows from a global, a closure, an attribute and a constant tensor."""
+
+    offset: torch.Tensor
+    act: Callable[[torch.Tensor], torch.Tensor]
 
     def __init__(self, slope: float = 0.5, offset: float = 1.0) -> None:
         super().__init__()
@@ -79,7 +84,7 @@ def gated(**options: float) -> Task:
     return task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), Gated(**options)))
 
 
-def test_a_fingerprint_follows_globals_closures_attributes_and_constants(monkeypatch):
+def test_a_fingerprint_follows_globals_closures_attributes_and_constants(monkeypatch: pytest.MonkeyPatch) -> None:
     task = gated()
     plan = Plan.everything(task)
     first = fingerprint(task, plan)
@@ -90,17 +95,17 @@ def test_a_fingerprint_follows_globals_closures_attributes_and_constants(monkeyp
     assert fingerprint(gated(), plan) != first
 
 
-def test_a_fingerprint_follows_the_code_of_a_module(monkeypatch):
+def test_a_fingerprint_follows_the_code_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
     task = gated()
     first = fingerprint(task, Plan.everything(task))
     monkeypatch.setattr(Gated, "forward", lambda self, x: self.act(x) * GAIN + self.offset)
     assert fingerprint(task, Plan.everything(task)) != first
 
 
-def test_weights_have_no_part_in_a_fingerprint_but_the_mode_and_baked_ones_have():
+def test_weights_have_no_part_in_a_fingerprint_but_the_mode_and_baked_ones_have() -> None:
     task, other = task_of(small()), task_of(small())
     with torch.no_grad():
-        other.model[1].weight.mul_(2)
+        other.model.get_parameter("1.weight").mul_(2)
     plan = Plan.everything(task)
     assert fingerprint(other, plan) == fingerprint(task, plan)
     last = Plan(Subset.whole(task.layout, ["3.bias"]), 4, baked=("1.weight",))
@@ -126,7 +131,9 @@ class Keeping(nn.Module):
 
 
 @pytest.mark.parametrize("layer", [Careless(), Keeping()])
-def test_what_cannot_be_vouched_for_has_no_fingerprint_and_is_traced(layer, emitted, monkeypatch):
+def test_what_cannot_be_vouched_for_has_no_fingerprint_and_is_traced(
+    layer: Any, emitted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), layer))
     with pytest.raises(Unknown):
         fingerprint(task, Plan.everything(task))
@@ -138,7 +145,7 @@ def test_what_cannot_be_vouched_for_has_no_fingerprint_and_is_traced(layer, emit
     assert len(emitted) == 1 + isinstance(layer, Careless)
 
 
-def test_what_was_used_longest_ago_goes_when_there_is_too_much(monkeypatch, tmp_path):
+def test_what_was_used_longest_ago_goes_when_there_is_too_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cache, "_LARGEST", 250)
     for name in ("a", "b"):
@@ -151,7 +158,7 @@ def test_what_was_used_longest_ago_goes_when_there_is_too_much(monkeypatch, tmp_
     assert cache.load("a") == cache.load("d") == bytes(50)
 
 
-def test_what_changes_the_step_changes_the_key(emitted):
+def test_what_changes_the_step_changes_the_key(emitted: Any) -> None:
     task = task_of(small())
     build(task, Plan.everything(task), ("train_step",))
     build(task, Plan(Subset.whole(task.layout, ["3.bias"]), 4), ("train_step",))
@@ -162,8 +169,10 @@ def test_what_changes_the_step_changes_the_key(emitted):
     assert len(emitted) == 6
 
 
-def test_constants_of_the_model_are_part_of_the_key(emitted):
+def test_constants_of_the_model_are_part_of_the_key(emitted: Any) -> None:
     class Scaled(nn.Module):
+        scale: torch.Tensor
+
         def __init__(self, scale: float) -> None:
             super().__init__()
             self.register_buffer("scale", torch.full((72,), scale), persistent=False)
@@ -177,19 +186,20 @@ def test_constants_of_the_model_are_part_of_the_key(emitted):
     assert len(emitted) == 2
 
 
-def test_other_weights_take_the_program_but_are_verified_again(emitted, monkeypatch):
+def test_other_weights_take_the_program_but_are_verified_again(emitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     verified = []
-    real = pipeline.verify_gradients
+    from exporters.program.verify import verify_gradients as real
+
     monkeypatch.setattr(pipeline, "verify_gradients", lambda *a: verified.append(1) or real(*a))
     export(tiny_task())
     task = tiny_task()
     with torch.no_grad():
-        task.model[0].weight.mul_(2)
+        task.model.get_parameter("0.weight").mul_(2)
     export(task)
     assert (len(emitted), len(verified)) == (1, 2)
 
 
-def test_a_damaged_file_is_made_anew(emitted):
+def test_a_damaged_file_is_made_anew(emitted: Any) -> None:
     task = task_of(small())
     first = build(task, Plan.everything(task), ("train_step",))
     for path in cache.folder().iterdir():
@@ -198,7 +208,9 @@ def test_a_damaged_file_is_made_anew(emitted):
     assert len(emitted) == 2
 
 
-def test_a_folder_that_cannot_be_written_is_done_without(emitted, monkeypatch, tmp_path):
+def test_a_folder_that_cannot_be_written_is_done_without(
+    emitted: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     task = task_of(small())
@@ -207,7 +219,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(emitted, monkeypatch, t
     assert len(emitted) == 2
 
 
-def test_nothing_that_makes_a_program_uses_what_chooses_plans():
+def test_nothing_that_makes_a_program_uses_what_chooses_plans() -> None:
     """The key leaves those folders out; only whoever asks for a plan imports them."""
     package = Path(exporters.__file__).parent
     using = {
@@ -221,7 +233,7 @@ def test_nothing_that_makes_a_program_uses_what_chooses_plans():
     assert using == {"cli/export.py", "cli/picture.py", "cli/plan.py", "pipeline.py"}
 
 
-def test_a_changed_byte_anywhere_in_the_package_changes_the_key(tmp_path):
+def test_a_changed_byte_anywhere_in_the_package_changes_the_key(tmp_path: Path) -> None:
     """The exporter's own sources are a part of every key, wherever in the package they lie."""
     package = shutil.copytree(Path(exporters.__file__).parent, tmp_path / "moved")
     key = cache.sources_key(package, without=cache._CHOOSING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -22,11 +23,11 @@ def run(*arguments: str) -> tuple[int, str]:
     add_export_command(commands)
     add_plan_command(commands)
     options = parser.parse_args(arguments)
-    console = Console(file=io.StringIO(), width=120)
-    return options.handler(options, console), console.file.getvalue()
+    written = io.StringIO()
+    return options.handler(options, Console(file=written, width=120)), written.getvalue()
 
 
-def test_an_export_is_saved_and_its_costs_are_shown(tmp_path):
+def test_an_export_is_saved_and_its_costs_are_shown(tmp_path: Path) -> None:
     code, text = run("export", "tests.exporters.export_tasks:tiny_task", "-o", str(tmp_path / "out"))
     assert code == 0
     for line in ("trained parameters", "511 of 511 (100%)", "update", "compressed", "planned arena", "gradient error"):
@@ -37,25 +38,25 @@ def test_an_export_is_saved_and_its_costs_are_shown(tmp_path):
     engine.close()
 
 
-def test_an_export_explains_its_layers(tmp_path):
+def test_an_export_explains_its_layers(tmp_path: Path) -> None:
     code, text = run("export", "tests.exporters.export_tasks:tiny_task", "--explain", "-o", str(tmp_path / "out"))
     assert code == 0
     assert "shares of the step time are estimates" in text
     assert "loss, metrics, masks" in text
 
 
-def test_a_budget_that_cannot_be_read_is_refused_before_anything_is_imported(tmp_path):
+def test_a_budget_that_cannot_be_read_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="write it like 400KB"):
         run("export", "no_such_module:task", "--budget", "plenty", "-o", str(tmp_path))
 
 
-def test_a_missing_task_is_one_sentence(tmp_path):
+def test_a_missing_task_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FtteError, match="no_such_module"):
         run("export", "no_such_module:task", "-o", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_plans_are_printed_saved_and_drawn_and_can_be_exported(tmp_path):
+def test_plans_are_printed_saved_and_drawn_and_can_be_exported(tmp_path: Path) -> None:
     out = str(tmp_path / "plans")
     command = [
         "plan",

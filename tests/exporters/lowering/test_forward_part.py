@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ from exporters.program.tracing import trace
 from exporters.program.verify import TOLERANCE
 from exporters.zoo import TASKS
 from mobile_sdk.layout import Subset
-from tests.exporters.export_tasks import task_of
+from tests.exporters.export_tasks import error_of, task_of
 
 CONVOLUTIONAL = [
     "digits",
@@ -65,7 +67,7 @@ def forward_part(task: Task, plan: Plan, asked: int | None) -> ForwardPart | Non
     return find(traced(plan.micro_batch), inputs(plan.micro_batch), live, asked, traced)
 
 
-def test_frozen_layers_run_a_few_samples_at_a_time():
+def test_frozen_layers_run_a_few_samples_at_a_time() -> None:
     task = body(nn.GroupNorm(2, 4))
     part = forward_part(task, last_layer(task), 3)
     assert part is not None
@@ -73,28 +75,28 @@ def test_frozen_layers_run_a_few_samples_at_a_time():
     assert sum(node.target is torch.ops.aten.convolution.default for node in part.needed) == 2
 
 
-def test_what_is_trained_stays_whole():
+def test_what_is_trained_stays_whole() -> None:
     task = body(nn.GroupNorm(2, 4))
     assert forward_part(task, Plan.everything(task), 2) is None
 
 
-def test_layers_that_mix_samples_stay_whole():
+def test_layers_that_mix_samples_stay_whole() -> None:
     """Batch normalisation in training mode: a tile's statistics are not the batch's."""
     task = body(nn.BatchNorm2d(4))
     assert forward_part(task, last_layer(task), 2) is None
-    task.model[1].eval()
+    task.model.get_submodule("1").eval()
     assert forward_part(task, last_layer(task), 2) is not None
 
 
 @pytest.mark.parametrize("samples", [1, 4])
-def test_tiles_give_the_gradients_of_the_whole_batch(samples):
+def test_tiles_give_the_gradients_of_the_whole_batch(samples: Any) -> None:
     task = body(nn.GroupNorm(2, 4))
     plan = Plan(last_layer(task).subset, 8, forward_batch=samples)
-    assert export(task, plan=plan).gradient_error < TOLERANCE
+    assert error_of(export(task, plan=plan)) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in CONVOLUTIONAL])
-def test_the_last_layer_alone_needs_a_sixth_of_the_memory(name):
+def test_the_last_layer_alone_needs_a_sixth_of_the_memory(name: str) -> None:
     task = load_task(TASKS[name])
     plan = last_layer(task)
     plan = plan.bake(frozen_in_all(task, [plan]))
@@ -103,7 +105,7 @@ def test_the_last_layer_alone_needs_a_sixth_of_the_memory(name):
 
 
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 4), nn.BatchNorm2d(4)])
-def test_all_tiles_are_calls_of_one_delegate(norm):
+def test_all_tiles_are_calls_of_one_delegate(norm: Any) -> None:
     """What they make of weights alone is made once, before them."""
     task = body(norm.eval())
     plan = Plan(last_layer(task).subset, 8, forward_batch=2)

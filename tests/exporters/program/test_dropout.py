@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +19,9 @@ from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Subset
 from mobile_sdk.manifest import Manifest, TensorSpec
-from mobile_sdk.training.train import TrainingSettings, train
-from tests.exporters.export_tasks import task_of
+from mobile_sdk.training.settings import TrainingSettings
+from mobile_sdk.training.train import train
+from tests.exporters.export_tasks import error_of, task_of
 
 
 def model(p: float = 0.4) -> nn.Module:
@@ -33,11 +37,11 @@ def task() -> Task:
 
 
 @pytest.fixture(scope="module")
-def program(task) -> Program:
+def program(task: Task) -> Program:
     return export(task)
 
 
-def gradients(folder, program: Program, task: Task, seed: int | None, kind: str = "native"):
+def gradients(folder: Path, program: Program, task: Task, seed: int | None, kind: str = "native") -> Any:
     program.save(folder)
     engine = load_engine(folder, engine=kind)
     x, y = task.example_x.numpy(), task.example_y.numpy()
@@ -49,7 +53,7 @@ def gradients(folder, program: Program, task: Task, seed: int | None, kind: str 
     return result
 
 
-def test_masks_are_inputs_that_the_manifest_declares(program):
+def test_masks_are_inputs_that_the_manifest_declares(program: Program) -> None:
     masks = [s for s in program.manifest.methods["train_step"].inputs if s.role == "dropout"]
     assert [(m.name, m.shape) for m in masks] == [("1", (4, 8, 1, 1)), ("4", (4, 288))]
     assert all(m.keep == pytest.approx(0.6) for m in masks)
@@ -57,13 +61,13 @@ def test_masks_are_inputs_that_the_manifest_declares(program):
     assert Manifest.from_bytes(program.manifest.to_bytes()) == program.manifest
 
 
-def test_a_program_with_dropout_is_verified_with_its_masks(program):
+def test_a_program_with_dropout_is_verified_with_its_masks(program: Program) -> None:
     """Eager autograd in double precision saw the masks that the engine drew."""
-    assert 0 < program.gradient_error < 1e-5
+    assert 0 < error_of(program) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["native", "interpreted"])
-def test_without_a_seed_dropout_is_off(program, task, tmp_path, kind):
+def test_without_a_seed_dropout_is_off(program: Program, task: Task, tmp_path: Path, kind: str) -> None:
     off = gradients(tmp_path, program, task, None, kind)
     plain = Task(task.model.eval(), task.loss, task.example_x, task.example_y)
     expected = Step(plain, Plan.everything(plain)).train_step(
@@ -75,7 +79,7 @@ def test_without_a_seed_dropout_is_off(program, task, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["native", "interpreted"])
-def test_a_seed_fixes_the_masks_on_every_engine(program, task, tmp_path, kind):
+def test_a_seed_fixes_the_masks_on_every_engine(program: Program, task: Task, tmp_path: Path, kind: str) -> None:
     first = gradients(tmp_path, program, task, 5)
     again, other = gradients(tmp_path, program, task, 5, kind), gradients(tmp_path, program, task, 6, kind)
     for name, gradient in first.items():
@@ -83,7 +87,7 @@ def test_a_seed_fixes_the_masks_on_every_engine(program, task, tmp_path, kind):
         assert not np.allclose(other[name], gradient, atol=1e-3)
 
 
-def test_local_training_repeats_with_its_seed(program, task, tmp_path):
+def test_local_training_repeats_with_its_seed(program: Program, task: Task, tmp_path: Path) -> None:
     program.save(tmp_path)
     engine = load_engine(tmp_path)
     data = ArrayDataset(task.example_x.numpy(), task.example_y.numpy())
@@ -95,15 +99,15 @@ def test_local_training_repeats_with_its_seed(program, task, tmp_path):
     engine.close()
 
 
-def test_dropout_below_the_first_trained_layer_is_drawn_too(task, tmp_path):
+def test_dropout_below_the_first_trained_layer_is_drawn_too(task: Task, tmp_path: Path) -> None:
     """Layers that only run forward may run a few samples at a time; their masks are the whole batch's."""
     plan = Plan(Subset.whole(task.layout, ["5.weight", "5.bias"]), 4, forward_batch=1)
     program = export(task, plan=plan)
     assert [s.name for s in program.manifest.methods["train_step"].inputs if s.role == "dropout"] == ["1", "4"]
-    assert 0 < program.gradient_error < 1e-5
+    assert 0 < error_of(program) < 1e-5
 
 
-def test_a_mask_keeps_the_mean():
+def test_a_mask_keeps_the_mean() -> None:
     spec = TensorSpec("dropout", "", (200, 500), "float32", 0.25)
     mask = np.empty(spec.shape, np.float32)
     draw(spec, generator(1), mask)
@@ -112,7 +116,7 @@ def test_a_mask_keeps_the_mean():
 
 
 @pytest.mark.parametrize("idle", [model(0.0), model().eval()], ids=["p is zero", "eval mode"])
-def test_dropout_that_does_nothing_asks_for_no_mask(idle):
+def test_dropout_that_does_nothing_asks_for_no_mask(idle: Any) -> None:
     task = task_of(idle)
     assert Step(task, Plan.everything(task)).dropouts == []
 
@@ -127,13 +131,13 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)
 
 
-def test_dropout_inside_attention_is_refused_with_the_way_out():
+def test_dropout_inside_attention_is_refused_with_the_way_out() -> None:
     task = task_of(nn.Sequential(nn.Flatten(2), nn.Linear(36, 6), Attention(0.1), nn.Flatten(), nn.Linear(8, 3)))
     with pytest.raises(ExportError, match=r"module '2' has dropout inside scaled_dot_product_attention.*dropout_p=0"):
         build(task, Plan.everything(task), ("train_step",))
 
 
-def test_dropout_that_no_device_can_repeat_is_refused():
+def test_dropout_that_no_device_can_repeat_is_refused() -> None:
     task = task_of(nn.Sequential(nn.Flatten(), nn.AlphaDropout(0.2), nn.Linear(72, 3)))
     with pytest.raises(ExportError, match=r"module '1' uses alpha_dropout.*use Dropout instead"):
         build(task, Plan.everything(task), ("train_step",))

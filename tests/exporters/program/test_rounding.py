@@ -33,7 +33,7 @@ def head(of: Task) -> Plan:
     return Plan(Subset.whole(of.layout, ["6.weight", "6.bias"]), of.micro_batch, ("0.weight", "2.weight"))
 
 
-def test_matrices_that_no_plan_trains_are_rounded_and_nothing_else():
+def test_matrices_that_no_plan_trains_are_rounded_and_nothing_else() -> None:
     plain = task()
     names = frozen_matrices(plain, [head(plain)])
     assert names == ["0.weight", "2.weight"]
@@ -50,7 +50,7 @@ def test_matrices_that_no_plan_trains_are_rounded_and_nothing_else():
             assert error == 0
 
 
-def test_where_every_matrix_is_trained_nothing_is_rounded():
+def test_where_every_matrix_is_trained_nothing_is_rounded() -> None:
     given = task()
     names = frozen_matrices(given, [Plan.everything(given)])
     assert names == []
@@ -58,13 +58,13 @@ def test_where_every_matrix_is_trained_nothing_is_rounded():
 
 
 @pytest.mark.parametrize("bits", [3, 7])
-def test_rounding_again_changes_nothing(bits: int):
+def test_rounding_again_changes_nothing(bits: int) -> None:
     once = round_weights(task(), ["0.weight", "2.weight"], bits)
     again = round_weights(once, ["0.weight", "2.weight"], bits)
     assert np.array_equal(once.initial_weights(), again.initial_weights())
 
 
-def test_a_program_with_rounded_weights_inside_is_right_and_packs_into_a_byte_per_weight():
+def test_a_program_with_rounded_weights_inside_is_right_and_packs_into_a_byte_per_weight() -> None:
     plain = task()
     coarse = round_weights(plain, ["0.weight", "2.weight"], 6)
     # Exporting verifies gradients against the rounded task's own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ _N = len(LEVELS)
 
 
 @st.composite
-def problems(draw):
+def problems(draw: Any) -> Any:
     """Gains, costs in whole steps of the grid, levels to choose from, and a budget."""
     layers = draw(st.integers(1, 4))
     whole = st.integers(0, 9)
@@ -34,7 +35,7 @@ def problems(draw):
     return gains, Costs(base, costs), allowed, draw(st.integers(1, 30))
 
 
-def _exhaustive(gains, costs, allowed, budget):
+def _exhaustive(gains: Any, costs: Any, allowed: Any, budget: Any) -> Any:
     best = None
     for levels in itertools.product(*allowed):
         if costs.of(np.array([levels]))[0] <= budget:
@@ -45,13 +46,14 @@ def _exhaustive(gains, costs, allowed, budget):
 
 @given(problems())
 @settings(max_examples=150, deadline=None)
-def test_the_knapsack_finds_what_trying_everything_finds(problem):
+def test_the_knapsack_finds_what_trying_everything_finds(problem: Any) -> None:
     gains, costs, allowed, budget = problem
     levels = best_levels(gains, costs, allowed, budget, steps=budget)
     expected = _exhaustive(gains, costs, allowed, budget)
     if expected is None:
         assert levels is None
         return
+    assert levels is not None
     assert all(level in choice for level, choice in zip(levels, allowed, strict=True))
     assert costs.of(np.array([levels]))[0] <= budget
     assert gains[np.arange(len(levels)), list(levels)].sum() == expected
@@ -59,7 +61,7 @@ def test_the_knapsack_finds_what_trying_everything_finds(problem):
 
 @given(problems(), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
-def test_evolution_stays_within_the_budget_and_does_not_lose_what_it_began_with(problem, seed):
+def test_evolution_stays_within_the_budget_and_does_not_lose_what_it_began_with(problem: Any, seed: int) -> None:
     gains, costs, allowed, budget = problem
     start = best_levels(gains, costs, allowed, budget, steps=budget)
     starts = [] if start is None else [start]
@@ -73,7 +75,7 @@ def test_evolution_stays_within_the_budget_and_does_not_lose_what_it_began_with(
         assert worth[0] == worth[1]
 
 
-def test_evolution_alone_reaches_the_knapsack():
+def test_evolution_alone_reaches_the_knapsack() -> None:
     random = np.random.default_rng(0)
     gains = np.sort(random.uniform(size=(12, _N)), axis=1)
     layer = np.sort(random.uniform(size=(12, _N)), axis=1) * 100
@@ -82,6 +84,7 @@ def test_evolution_alone_reaches_the_knapsack():
     allowed = [list(range(_N))] * 12
     best = best_levels(gains, costs, allowed, 400)
     found = evolve(gains, costs, allowed, 400, seed=1)
+    assert best is not None
     worth = [gains[np.arange(12), list(p)].sum() for p in (found[0], best)]
     assert worth[0] >= 0.97 * worth[1]
     assert found == evolve(gains, costs, allowed, 400, seed=1)
@@ -92,7 +95,7 @@ def space() -> Space:
     return Space(tiny_task())
 
 
-def test_measurements_correct_the_prediction(space):
+def test_measurements_correct_the_prediction(space: Space) -> None:
     """A runtime that takes 1.6 times what was guessed: plans that were not measured are predicted with it."""
     guess, model = MemoryModel(space), MemoryModel(space)
     for levels in [(0, 5), (1, 3), (5, 5)]:
@@ -101,7 +104,7 @@ def test_measurements_correct_the_prediction(space):
         assert model.predict(levels, 16) == pytest.approx(1.6 * guess.predict(levels, 16), rel=0.1)
 
 
-def test_the_knapsacks_costs_are_the_prediction(space):
+def test_the_knapsacks_costs_are_the_prediction(space: Space) -> None:
     model = MemoryModel(space)
     model.learn((0, 5), 4, 700_000)
     costs = model.costs(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +30,12 @@ def wide() -> Task:
     return task_of(model, (2, 46, 46), batch=2)
 
 
-def test_what_fits_is_left_as_it_is(wide):
+def test_what_fits_is_left_as_it_is(wide: Task) -> None:
     plan = Plan.everything(wide)
     assert choose(wide, plan, 1 << 40) == plan
 
 
-def test_a_layer_whose_columns_do_not_fit_is_shifted(wide):
+def test_a_layer_whose_columns_do_not_fit_is_shifted(wide: Task) -> None:
     plan = Plan.everything(wide)
     chosen = choose(wide, plan, predict(wide, plan).total_bytes - 1)
     assert dict(chosen.lowering) == {"2": "shifted"}
@@ -42,13 +43,13 @@ def test_a_layer_whose_columns_do_not_fit_is_shifted(wide):
     assert after < 0.8 * before
 
 
-def test_what_no_lowering_fits_is_refused_with_what_is_needed(wide):
+def test_what_no_lowering_fits_is_refused_with_what_is_needed(wide: Task) -> None:
     with pytest.raises(BudgetError, match="the leanest takes") as refused:
         choose(wide, Plan.everything(wide), 1000)
     assert refused.value.smallest_bytes > 1000
 
 
-def test_a_run_bakes_what_no_plan_trains_where_every_plan_gains(wide):
+def test_a_run_bakes_what_no_plan_trains_where_every_plan_gains(wide: Task) -> None:
     """Memory as given: the first plan gains by it, the second only in the second case."""
     heads = [Plan(Subset.whole(wide.layout, names), 2) for names in (["6.weight"], ["6.weight", "6.bias"])]
     costs = {(1, False): 10, (1, True): 5, (2, False): 10, (2, True): 11}
@@ -65,7 +66,7 @@ def test_a_run_bakes_what_no_plan_trains_where_every_plan_gains(wide):
 
 @pytest.mark.parametrize("choice", ["columns", "tiled", "shifted"])
 @pytest.mark.parametrize(("channels", "size", "batch"), [(4, 12, 4), (16, 48, 7)], ids=["small", "in tiles, by rows"])
-def test_every_choice_gives_the_same_gradients(choice, channels, size, batch):
+def test_every_choice_gives_the_same_gradients(choice: str, channels: Any, size: Any, batch: Any) -> None:
     torch.manual_seed(0)
     first, second = nn.Conv2d(8, channels, 3, 2, 1), nn.Conv2d(channels, 5, (3, 2), dilation=2)
     model = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(20, 3))

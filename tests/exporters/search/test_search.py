@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,35 +29,35 @@ def wide() -> Task:
 
 
 @pytest.fixture(scope="module")
-def needed(wide) -> list[int]:
+def needed(wide: Task) -> list[int]:
     """Measured bytes of training the last layer, the last two, and all three."""
     space = Space(wide)
     plans = [space.plan(space.last(count), 4) for count in (1, 2, 3)]
     return [measure(build(wide, plan, ("train_step",))).total_bytes for plan in plans]
 
 
-def test_more_layers_take_more_memory(needed):
+def test_more_layers_take_more_memory(needed: Any) -> None:
     assert needed[0] < needed[1] < needed[2]
 
 
-def test_a_measurement_repeats(wide, needed):
+def test_a_measurement_repeats(wide: Task, needed: Any) -> None:
     again = measure(build(wide, Plan.everything(wide), ("train_step",))).total_bytes
     assert again == pytest.approx(needed[2], rel=0.03)
 
 
-def test_the_footprint_counts_copies_gradients_and_momentum(wide, needed):
+def test_the_footprint_counts_copies_gradients_and_momentum(wide: Task, needed: Any) -> None:
     footprint = measure(build(wide, Plan.everything(wide), ("train_step",)))
     assert footprint.trained_bytes == footprint.gradient_bytes == footprint.optimiser_bytes == wide.layout.nbytes
     assert footprint.workspace_bytes > 0
     assert footprint.total_bytes > 3 * wide.layout.nbytes
 
 
-def test_frozen_weights_are_not_counted(wide, needed):
+def test_frozen_weights_are_not_counted(wide: Task, needed: Any) -> None:
     """The first layer alone is 1.2 MB; training the last one leaves it in its file."""
     assert needed[0] < wide.layout.nbytes
 
 
-def test_an_export_for_a_budget_measures_within_it(wide, needed):
+def test_an_export_for_a_budget_measures_within_it(wide: Task, needed: Any) -> None:
     budget = (needed[1] + needed[2]) // 2
     program = export(wide, budget=budget)
     assert program.manifest.memory.budget_bytes == budget
@@ -64,21 +66,21 @@ def test_an_export_for_a_budget_measures_within_it(wide, needed):
     assert set(program.plan.subset) - {"1.bias"} == {"3.weight", "3.bias", "5.weight", "5.bias"}
 
 
-def test_the_plan_of_a_smaller_budget_lies_inside_that_of_a_larger_one(wide, needed):
+def test_the_plan_of_a_smaller_budget_lies_inside_that_of_a_larger_one(wide: Task, needed: Any) -> None:
     budgets = [int(needed[0] * 1.1), (needed[1] + needed[2]) // 2, needed[2] * 2]
     plans = [set(plan_for(wide, budget).subset) for budget in budgets]
     assert plans[0] < plans[1] < plans[2] == set(wide.parameter_names())
 
 
 @pytest.fixture(scope="module")
-def nested(wide, needed) -> Tiers:
+def nested(wide: Task, needed: Any) -> Tiers:
     """Three tiers by Fisher information."""
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     budgets = [int(needed[0] * 1.2), int(needed[1] * 1.1), int(needed[2] * 0.9)]
     return plan_tiers(evidence, select(evidence, "fisher"), budgets)
 
 
-def test_nested_tiers_lie_inside_each_other_and_measure_within_their_budgets(wide, nested):
+def test_nested_tiers_lie_inside_each_other_and_measure_within_their_budgets(wide: Task, nested: Any) -> None:
     trained = [set(tier.plan.subset.positions().tolist()) for tier in nested.tiers]
     assert trained[0] < trained[1] < trained[2]
     for tier in nested.tiers:
@@ -87,7 +89,7 @@ def test_nested_tiers_lie_inside_each_other_and_measure_within_their_budgets(wid
         assert nested.space.level_of(tier.plan.subset) == tier.levels
 
 
-def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_ones(wide):
+def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_ones(wide: Task) -> None:
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     measurements = Measurements(evidence, baked=("1.weight", "1.bias"))
     measurements.calibrate(wide.micro_batch)
@@ -96,7 +98,7 @@ def test_what_the_largest_plan_freezes_is_not_trained_to_predict_the_smaller_one
     assert all(levels[0] == FROZEN for levels in measured)
 
 
-def test_what_is_left_of_a_budget_is_used(wide):
+def test_what_is_left_of_a_budget_is_used(wide: Task) -> None:
     """Predictions are off by more than a bias takes, so it is tried; no layer can be raised further."""
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     measurements = Measurements(evidence)
@@ -127,7 +129,7 @@ class Forgetful(MemoryModel):
         return Costs(true.base / 2, true.layer / 2)
 
 
-def test_a_budget_is_used_however_wrong_predictions_are():
+def test_a_budget_is_used_however_wrong_predictions_are() -> None:
     hidden = [part for _ in range(6) for part in (nn.Linear(200, 200), nn.ReLU())]
     task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 200), nn.ReLU(), *hidden, nn.Linear(200, 3)))
     evidence = evidence_of(task, samples=few_samples(), processes=1)
@@ -139,11 +141,11 @@ def test_a_budget_is_used_however_wrong_predictions_are():
     assert sum(level != FROZEN for level in tier.levels) > 1
 
 
-def test_of_rivals_the_plan_that_learns_most_is_taken(wide, needed):
+def test_of_rivals_the_plan_that_learns_most_is_taken(wide: Task, needed: Any) -> None:
     """Gains that promise everything of the first bias lead astray; a fine-tuning puts it right."""
     torch.manual_seed(0)
     x = torch.randn(360, *wide.contract.x_shape)
-    samples = (x, (x.flatten(1)[:, :24].reshape(-1, 3, 8).sum(2)).argmax(1))
+    samples = (x.numpy(), (x.flatten(1)[:, :24].reshape(-1, 3, 8).sum(2)).argmax(1).numpy())
     evidence = evidence_of(wide, samples=samples, processes=1)
     gains = np.zeros((3, len(LEVELS)))
     gains[0, BIAS:] = 1.0
@@ -157,20 +159,20 @@ def test_of_rivals_the_plan_that_learns_most_is_taken(wide, needed):
     assert beside.gain == misled.of(beside.levels)
 
 
-def test_last_layers_within_a_larger_plan_with_gaps_reach_its_first_layer(wide, needed):
+def test_last_layers_within_a_larger_plan_with_gaps_reach_its_first_layer(wide: Task, needed: Any) -> None:
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     top = (WHOLE, FROZEN, WHOLE)
     search = Search(evidence, select(evidence, "last-layers"), Measurements(evidence), top, shrink=False)
     assert search.settle(2 * needed[2], (FROZEN, FROZEN, WHOLE)).levels == top
 
 
-def test_coverage_counts_the_tiers_that_train_a_layer(nested):
+def test_coverage_counts_the_tiers_that_train_a_layer(nested: Any) -> None:
     for i, count in enumerate(nested.coverage()):
         assert count == sum(nested.space.shares(tier.plan.subset)[i] > 0 for tier in nested.tiers)
     assert nested.coverage()[-1] == 3
 
 
-def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide, nested):
+def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide: Task, nested: Any) -> None:
     evidence = evidence_of(wide, samples=few_samples(), processes=1)
     budgets = [tier.budget for tier in nested.tiers]
     common = plan_tiers(evidence, nested.scores, budgets, mode="common")
@@ -180,7 +182,7 @@ def test_a_common_plan_is_that_of_the_smallest_budget_for_all(wide, nested):
 
 
 @pytest.mark.full
-def test_with_shrink_a_smaller_micro_batch_trains_more():
+def test_with_shrink_a_smaller_micro_batch_trains_more() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(2, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 576, 3)
@@ -196,7 +198,7 @@ def test_with_shrink_a_smaller_micro_batch_trains_more():
     assert shrunk.needs <= budget
 
 
-def test_plans_are_files_that_can_be_read_again(nested, tmp_path):
+def test_plans_are_files_that_can_be_read_again(nested: Any, tmp_path: Path) -> None:
     save(nested, tmp_path)
     budgets = [tier.budget for tier in nested.tiers]
     assert load(tmp_path, nested.space.task.layout, budgets) == [tier.plan for tier in nested.tiers]
@@ -206,7 +208,7 @@ def test_plans_are_files_that_can_be_read_again(nested, tmp_path):
         load(tmp_path / "none", nested.space.task.layout, budgets)
 
 
-def test_a_selector_or_data_that_do_not_fit_are_refused_with_what_fits(wide):
+def test_a_selector_or_data_that_do_not_fit_are_refused_with_what_fits(wide: Task) -> None:
     evidence = evidence_of(wide, processes=1)
     with pytest.raises(ExportError, match="contribution, fisher, magnitude, sensitivity, last-layers, random"):
         select(evidence, "crystal-ball")
@@ -215,7 +217,7 @@ def test_a_selector_or_data_that_do_not_fit_are_refused_with_what_fits(wide):
         evidence_of(wide, samples=(x.reshape(60, 72), y))
 
 
-def test_too_small_a_budget_is_refused_with_the_smallest_that_works():
+def test_too_small_a_budget_is_refused_with_the_smallest_that_works() -> None:
     torch.manual_seed(0)
     task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3)), batch=2)
     lines: list[str] = []
@@ -226,7 +228,7 @@ def test_too_small_a_budget_is_refused_with_the_smallest_that_works():
     assert plan_for(task, refused.value.smallest_bytes).micro_batch <= 2
 
 
-def test_a_budget_below_the_last_layers_lowers_the_micro_batch():
+def test_a_budget_below_the_last_layers_lowers_the_micro_batch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 576, 3))
     task = task_of(model, (2, 24, 24), batch=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from exporters.zoo import digits_data
 
 
-def test_samples_are_in_the_tasks_range():
+def test_samples_are_in_the_tasks_range() -> None:
     (x, y), (test_x, test_y) = digits_data.load()
     assert x.shape == (1437, 1, 8, 8)
     assert test_x.shape == (360, 1, 8, 8)
@@ -21,7 +22,7 @@ def test_samples_are_in_the_tasks_range():
     assert set(np.unique(test_y)) == set(range(10))
 
 
-def test_the_data_are_scikit_learns():
+def test_the_data_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
     (x, y), (test_x, test_y) = digits_data.load()
@@ -31,7 +32,7 @@ def test_the_data_are_scikit_learns():
 
 
 @pytest.mark.parametrize("of", [1, 8, 40])
-def test_parts_are_disjoint_and_cover_everything(of):
+def test_parts_are_disjoint_and_cover_everything(of: Any) -> None:
     parts = [digits_data.part(i, of=of) for i in range(of)]
     rows = sorted((*x.ravel(), y) for xs, ys in parts for x, y in zip(xs, ys, strict=True))
     (x, y), _ = digits_data.load()
@@ -39,7 +40,7 @@ def test_parts_are_disjoint_and_cover_everything(of):
     assert min(len(ys) for _, ys in parts) >= 20
 
 
-def test_parts_differ_in_their_classes():
+def test_parts_differ_in_their_classes() -> None:
     counts = np.array([np.bincount(digits_data.part(i)[1], minlength=10) for i in range(8)])
     shares = counts / counts.sum(1, keepdims=True)
     assert shares.max(1).mean() > 0.25
@@ -47,7 +48,7 @@ def test_parts_differ_in_their_classes():
     assert (even / even.sum(1, keepdims=True)).max() < 0.15
 
 
-def test_a_part_is_the_same_in_every_process():
+def test_a_part_is_the_same_in_every_process() -> None:
     code = "from exporters.zoo.digits_data import part; x, y = part(3); print(y.tolist(), float(x.sum()))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     x, y = digits_data.part(3)
@@ -56,12 +57,12 @@ def test_a_part_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize("arguments", [(8, 8), (-1, 8), (0, 0), (0, 72), (0, 8, 0.0)])
-def test_a_part_that_does_not_exist_is_refused(arguments):
+def test_a_part_that_does_not_exist_is_refused(arguments: Any) -> None:
     with pytest.raises(ValueError, match=r"part|alpha"):
         digits_data.part(*arguments)
 
 
-def test_a_device_reads_its_data_without_torch():
+def test_a_device_reads_its_data_without_torch() -> None:
     code = (
         "import sys; from exporters.zoo import digits_data; digits_data.part(0); "
         "print([m for m in ('torch', 'sklearn', 'executorch') if m in sys.modules]); "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def eager_error(task: Task) -> float:
 
 
 @every_task
-def test_the_lowered_step_has_the_gradients_of_eager(name):
+def test_the_lowered_step_has_the_gradients_of_eager(name: str) -> None:
     task = load_task(TASKS[name])
     # Where the example sits on a kink (a ReLU at zero), eager float32 is off itself; verification draws another batch.
     allowed = max(TOLERANCE, 2 * eager_error(task))
@@ -66,7 +67,7 @@ def eager(step: Step, dtype: torch.dtype, first: dict[str, np.ndarray], rate: fl
 
 @in_the_runtime
 @pytest.mark.parametrize("frozen", [False, True], ids=["whole", "half frozen"])
-def test_a_program_of_the_zoo_learns_as_torch_does(name, frozen, tmp_path: Path):
+def test_a_program_of_the_zoo_learns_as_torch_does(name: str, frozen: Any, tmp_path: Path) -> None:
     """Verified gradients, and the same weights after five steps of SGD."""
     task = load_task(TASKS[name])
     plan = half(task) if frozen else Plan.everything(task)

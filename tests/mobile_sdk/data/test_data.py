@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def samples(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((n, 3), np.float32), rng.integers(0, 2, n)
 
 
-def all_of(dataset) -> tuple[np.ndarray, np.ndarray]:
+def all_of(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     return dataset.batch(np.arange(len(dataset)))
 
 
@@ -49,7 +50,7 @@ def test_what_is_no_dataset_is_refused_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no samples"):
         as_dataset(tmp_path)
     with pytest.raises(DataError, match="sample 1 is a int"):
-        SequenceDataset([(1, 2), 5]).batch(np.arange(2))
+        SequenceDataset(cast(Any, [(1, 2), 5])).batch(np.arange(2))
     np.save(tmp_path / "x.npy", np.zeros(3))
     with pytest.raises(DataError, match=r"y\.npy"):
         FolderDataset(tmp_path)
@@ -63,7 +64,7 @@ def test_what_is_no_dataset_is_refused_with_the_choices(tmp_path: Path) -> None:
         (lambda x, y: y.__setitem__(17, 2), "sample 17 has the label 2; labels are 0 to 1"),
     ],
 )
-def test_the_first_sample_that_breaks_the_contract_is_named(damage, message: str) -> None:
+def test_the_first_sample_that_breaks_the_contract_is_named(damage: Any, message: str) -> None:
     x, y = samples(500)
     check(ArrayDataset(x, y), CONTRACT)
     damage(x, y)
@@ -91,7 +92,7 @@ def test_a_sample_of_another_shape_or_dtype_is_named_in_a_sequence() -> None:
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(0, 60), cap=st.one_of(st.none(), st.integers(1, 40)), restart=st.integers(0, 59))
 def test_a_store_holds_the_newest_samples_over_a_restart(
-    count: int, cap: int | None, restart: int, tmp_path_factory
+    count: int, cap: int | None, restart: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("samples")
     x, y = samples(60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ SUBSET = Subset(LAYOUT, {"weight": Slice(0, KEPT), "bias": None})
 METHODS = ("train_step", "evaluate", "predict")
 
 
-def _forward(x, y, sample_weight, weight, bias, scale):
+def _forward(x: Any, y: Any, sample_weight: Any, weight: Any, bias: Any, scale: Any) -> Any:
     features = x * scale
     logits = torch.bmm(features.unsqueeze(0), weight.unsqueeze(0)).squeeze(0) + bias
     loss = -(torch.log_softmax(logits, 1) * _one_hot(y)).sum(1)
@@ -33,12 +34,12 @@ def _forward(x, y, sample_weight, weight, bias, scale):
     return features, logits, (sample_weight * loss).sum(), (sample_weight * right).sum()
 
 
-def _one_hot(y):
+def _one_hot(y: Any) -> Any:
     return (y.unsqueeze(1) == torch.arange(CLASSES)).to(torch.float32)
 
 
 class TrainStep(torch.nn.Module):
-    def forward(self, x, y, sample_weight, weight, bias, scale):
+    def forward(self, x: Any, y: Any, sample_weight: Any, weight: Any, bias: Any, scale: Any) -> Any:
         features, logits, loss, correct = _forward(x, y, sample_weight, weight, bias, scale)
         error = sample_weight.unsqueeze(1) * (torch.softmax(logits, 1) - _one_hot(y))
         kept = torch.cat([features[:, i : i + 1] for i in KEPT], 1)
@@ -46,16 +47,16 @@ class TrainStep(torch.nn.Module):
 
 
 class Evaluate(torch.nn.Module):
-    def forward(self, x, y, sample_weight, weight, bias, scale):
+    def forward(self, x: Any, y: Any, sample_weight: Any, weight: Any, bias: Any, scale: Any) -> Any:
         return _forward(x, y, sample_weight, weight, bias, scale)[2:]
 
 
 class Predict(torch.nn.Module):
-    def forward(self, x, weight, bias, scale):
+    def forward(self, x: Any, weight: Any, bias: Any, scale: Any) -> Any:
         return torch.bmm((x * scale).unsqueeze(0), weight.unsqueeze(0)).squeeze(0) + bias
 
 
-def example(count: int = BATCH, seed: int = 0):
+def example(count: int = BATCH, seed: int = 0) -> Any:
     """x, y, sample_weight and weights."""
     rng = np.random.default_rng(seed)
     weights = {p.name: rng.standard_normal(p.shape).astype(np.float32) for p in LAYOUT}
@@ -64,7 +65,7 @@ def example(count: int = BATCH, seed: int = 0):
     return x, y, rng.uniform(0.5, 1.5, count).astype(np.float32), weights
 
 
-def by_autograd(x, y, sample_weight, weights):
+def by_autograd(x: Any, y: Any, sample_weight: Any, weights: Any) -> Any:
     """Loss sum, correct sum and compact gradients, by torch's own autograd on the n samples given."""
     tensors = {name: torch.tensor(array, requires_grad=name in SUBSET) for name, array in weights.items()}
     _, _, loss, correct = _forward(
@@ -78,7 +79,7 @@ def by_autograd(x, y, sample_weight, weights):
     return loss.item(), correct.item(), SUBSET.compact(gradients)
 
 
-def program_bytes(*, delegate: bool = True, plan_outputs: bool = True, methods=METHODS) -> bytes:
+def program_bytes(*, delegate: bool = True, plan_outputs: bool = True, methods: Any = METHODS) -> bytes:
     """The ``.pte``."""
     x, y, sample_weight, weights = example()
     batch = [torch.tensor(x), torch.tensor(y), torch.tensor(sample_weight)]
@@ -97,7 +98,7 @@ def program_bytes(*, delegate: bool = True, plan_outputs: bool = True, methods=M
     return edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer
 
 
-def manifest_for(content: bytes, methods=METHODS) -> Manifest:
+def manifest_for(content: bytes, methods: Any = METHODS) -> Manifest:
     """The manifest that describes :func:`program_bytes`."""
     batch = (
         TensorSpec("x", "", (BATCH, FEATURES), "float32"),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import hypothesis  # noqa: F401  (its compiled part crashes when it is loaded after ExecuTorch's runtime)
 import numpy as np
@@ -18,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from exporters.emit.graph_file import graph_bytes
 from exporters.lowering import kernels
 from mobile_sdk import load_engine, safetensors
-from mobile_sdk.engines.interpreted import blas
+from mobile_sdk.engines.interpreted import InterpretedEngine, blas
 from mobile_sdk.engines.interpreted.graph import GraphValue, MethodGraph, Node, ProgramGraph, Values, dumps, loads
 from mobile_sdk.engines.interpreted.operators import KINDS, OPERATORS
 from mobile_sdk.errors import ProgramError
@@ -125,7 +126,7 @@ CASES = {
 }  # fmt: skip
 
 
-def manifest_for(content: bytes, inputs, outputs) -> Manifest:
+def manifest_for(content: bytes, inputs: Any, outputs: Any) -> Manifest:
     """A ``predict`` whose only sample is whatever the graph takes, as far as a manifest can say it."""
     layout = Layout([Parameter(f"w{i}", shape) for i, shape in enumerate(inputs[1:])])
     specs = [TensorSpec("x", "", inputs[0], "float32")]
@@ -138,7 +139,7 @@ def manifest_for(content: bytes, inputs, outputs) -> Manifest:
     )  # fmt: skip
 
 
-def run(graph: MethodGraph, constants, *inputs):
+def run(graph: MethodGraph, constants: Any, *inputs: Any) -> Any:
     """The results of a graph, as the engine computes them."""
     values = [*inputs, *(constants[name] for name in graph.constants)]
     for node in graph.nodes:
@@ -156,6 +157,7 @@ def run(graph: MethodGraph, constants, *inputs):
 
 def traced(name: str) -> tuple[ProgramGraph, list[torch.Tensor], torch.Tensor]:
     """A case as a graph that was written and read, its inputs, and what torch makes of them."""
+    function: Any
     function, *arguments = CASES[name]
     tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
 
@@ -185,15 +187,15 @@ def test_every_operator_is_tested_and_every_kind_is_known() -> None:
 DOUBLE = MethodGraph(
     inputs=(("float32", (2, 3)),), constants=("c",), nodes=(Node("mul", (GraphValue(0), GraphValue(1))),), outputs=(2,)
 )
-CONSTANTS = {"c": np.float32([2.0])}
+CONSTANTS = {"c": np.array([2.0], np.float32)}
 
 
-def write(folder: Path, graph: MethodGraph = DOUBLE, constants=CONSTANTS, outputs=(2, 3)) -> Path:
+def write(folder: Path, graph: MethodGraph = DOUBLE, constants: Any = CONSTANTS, outputs: Any = (2, 3)) -> Path:
     content = dumps(ProgramGraph({"predict": graph}, constants))
     return write_bytes(folder, content, outputs)
 
 
-def write_bytes(folder: Path, content: bytes, outputs=(2, 3)) -> Path:
+def write_bytes(folder: Path, content: bytes, outputs: Any = (2, 3)) -> Path:
     (folder / GRAPH_FILE).write_bytes(content)
     (folder / "manifest.json").write_bytes(manifest_for(content, [(2, 3)], outputs).to_bytes())
     return folder
@@ -227,6 +229,7 @@ def test_a_folder_without_the_pte_is_enough(tmp_path: Path) -> None:
 def test_results_never_lie_in_what_was_passed_in(tmp_path: Path) -> None:
     """A gradient may be written to; a weight that comes out as it went in must not change with it."""
     engine = load_engine(write(tmp_path, dataclasses.replace(DOUBLE, nodes=(), outputs=(0,))), "interpreted")
+    assert isinstance(engine, InterpretedEngine)
     x = np.ones((2, 3), np.float32)
     (result,) = engine._execute(engine._calls["predict"], [x])
     result[:] = 7
@@ -249,7 +252,7 @@ def test_values_are_freed_at_their_last_use(tmp_path: Path) -> None:
     assert peak < 2.2 * 4 * 1024 * 1024
 
 
-def broken(change) -> bytes:
+def broken(change: Any) -> bytes:
     """:data:`DOUBLE` as a file whose JSON ``change`` has edited."""
     arrays, metadata = safetensors.loads(dumps(ProgramGraph({"predict": DOUBLE}, CONSTANTS)))
     data = json.loads(metadata["ftte.graph"])
@@ -282,7 +285,7 @@ def broken(change) -> bytes:
         (lambda data, method: method.update(inputs=[["float16", [2, 3]]]), r"'float16' is not a dtype"),
     ],
 )  # fmt: skip
-def test_a_malformed_graph_is_refused_when_it_is_loaded(change, message: str, tmp_path: Path) -> None:
+def test_a_malformed_graph_is_refused_when_it_is_loaded(change: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=message):
         load_engine(write_bytes(tmp_path, broken(change)), "interpreted")
 

@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary, serializ
 from executorch.exir.schema import Bool, Int
 
 from mobile_sdk import load_engine
+from mobile_sdk.engines.base import Engine
 from mobile_sdk.errors import ProgramError, ProgramRejected
 from mobile_sdk.manifest import Manifest, Method
 from mobile_sdk.native.library import NativeProgram, set_threads, threads
@@ -41,13 +44,13 @@ def folder(tmp_path: Path, content: bytes) -> Path:
 
 
 @pytest.fixture
-def engine(folder: Path):
+def engine(folder: Path) -> Iterator[Any]:
     engine = load_engine(folder)
     yield engine
     engine.close()
 
 
-def assert_step_is_autograd(engine, count: int, seed: int) -> None:
+def assert_step_is_autograd(engine: Engine, count: int, seed: int) -> None:
     x, y, sample_weight, weights = sample.example(count, seed)
     loss, metrics, gradients = engine.train_step(x, y, sample_weight, weights)
     want_loss, want_correct, want = sample.by_autograd(x, y, sample_weight, weights)
@@ -56,13 +59,15 @@ def assert_step_is_autograd(engine, count: int, seed: int) -> None:
     assert list(gradients) == list(sample.SUBSET)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(gradient, want[name], rtol=1e-4, atol=1e-5)
-    assert engine.evaluate(x, y, sample_weight, weights) == (pytest.approx(loss), {"correct": metrics["correct"]})
+    evaluated, counted = engine.evaluate(x, y, sample_weight, weights)
+    assert evaluated == pytest.approx(loss)
+    assert counted == {"correct": metrics["correct"]}
     logits = (x * weights["scale"]) @ weights["weight"] + weights["bias"]
     np.testing.assert_allclose(engine.predict(x, weights), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", range(1, sample.BATCH + 1))
-def test_batches_up_to_the_micro_batch_give_what_autograd_gives(engine, count: int) -> None:
+def test_batches_up_to_the_micro_batch_give_what_autograd_gives(engine: Engine, count: int) -> None:
     """Short batches are padded with samples that change nothing, after longer ones too."""
     assert_step_is_autograd(engine, sample.BATCH, seed=9)
     assert_step_is_autograd(engine, count, seed=count)
@@ -83,7 +88,7 @@ def test_outputs_are_right_wherever_the_program_puts_them(tmp_path: Path, delega
         engine.close()
 
 
-def test_training_lowers_the_loss(engine) -> None:
+def test_training_lowers_the_loss(engine: Engine) -> None:
     x, y, sample_weight, weights = sample.example()
     first, _, _ = engine.train_step(x, y, sample_weight, weights)
     for _ in range(50):
@@ -94,7 +99,7 @@ def test_training_lowers_the_loss(engine) -> None:
     assert last < 0.5 * first
 
 
-def test_arrays_are_read_in_place_and_never_written(engine) -> None:
+def test_arrays_are_read_in_place_and_never_written(engine: Engine) -> None:
     """Weights in a read-only buffer, such as a mapped file, can be used as they are; changes are seen."""
     x, y, sample_weight, weights = sample.example()
     before, _, _ = engine.train_step(x, y, sample_weight, weights)
@@ -107,7 +112,7 @@ def test_arrays_are_read_in_place_and_never_written(engine) -> None:
     assert engine.train_step(x, y, sample_weight, views)[0] == engine.train_step(x, y, sample_weight, weights)[0]
 
 
-def test_strided_and_unaligned_arrays_are_copied(engine) -> None:
+def test_strided_and_unaligned_arrays_are_copied(engine: Engine) -> None:
     x, _, _, weights = sample.example()
     want = engine.predict(x, weights)
     unaligned = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
@@ -115,14 +120,14 @@ def test_strided_and_unaligned_arrays_are_copied(engine) -> None:
     np.testing.assert_array_equal(engine.predict(unaligned, weights | odd), want)
 
 
-def test_buffers_are_reused_from_call_to_call(engine) -> None:
+def test_buffers_are_reused_from_call_to_call(engine: Engine) -> None:
     x, y, sample_weight, weights = sample.example()
     _, _, first = engine.train_step(x, y, sample_weight, weights)
     _, _, second = engine.train_step(x, y, sample_weight, weights)
     assert all(first[name] is second[name] for name in first)
 
 
-def test_predictions_belong_to_the_caller(engine) -> None:
+def test_predictions_belong_to_the_caller(engine: Engine) -> None:
     x, _, _, weights = sample.example()
     first = engine.predict(x, weights)
     kept = first.copy()
@@ -135,7 +140,7 @@ def test_predictions_belong_to_the_caller(engine) -> None:
     [
         ({"x": np.zeros((5, 6), np.float32)}, r"x must have 1 to 4 samples, not the shape \(5, 6\)"),
         ({"x": np.zeros((0, 6), np.float32)}, r"x must have 1 to 4 samples"),
-        ({"x": np.float32(1)[()].reshape(())}, r"x must have 1 to 4 samples"),
+        ({"x": np.ones((), np.float32)}, r"x must have 1 to 4 samples"),
         ({"x": np.zeros((4, 7), np.float32)}, r"'x' must be float32 of shape \(4, 6\), not float32 of shape \(4, 7\)"),
         ({"x": np.zeros((4, 6), np.float64)}, r"'x' must be float32 .* not float64"),
         ({"x": np.zeros((4, 6), ">f4")}, r"'x' must be float32 .* not >f4"),
@@ -146,7 +151,9 @@ def test_predictions_belong_to_the_caller(engine) -> None:
         ({"bias": None}, r"the weights lack the parameter 'bias'"),
     ],
 )
-def test_arrays_that_do_not_fit_are_named_with_what_was_expected_and_found(engine, change, message: str) -> None:
+def test_arrays_that_do_not_fit_are_named_with_what_was_expected_and_found(
+    engine: Engine, change: Any, message: str
+) -> None:
     x, y, sample_weight, weights = sample.example()
     batch = {"x": x, "y": y, "sample_weight": sample_weight}
     for name, array in change.items():
@@ -178,7 +185,7 @@ def test_a_method_that_the_program_lacks_is_refused_with_executorchs_name(tmp_pa
     assert caught.value.code == "InvalidArgument"
 
 
-def altered(manifest: Manifest, method: str, **fields) -> Manifest:
+def altered(manifest: Manifest, method: str, **fields: Any) -> Manifest:
     return dataclasses.replace(
         manifest, methods={**manifest.methods, method: dataclasses.replace(manifest.methods[method], **fields)}
     )
@@ -363,7 +370,7 @@ print(len(list(Path("/proc/self/task").iterdir())))
     assert outcome.stdout == "1\n"
 
 
-def test_threads_take_turns_on_one_engine(engine) -> None:
+def test_threads_take_turns_on_one_engine(engine: Engine) -> None:
     """Each call's loss is that of its own batch, however many threads ask."""
     cases = {seed: sample.example(seed=seed) for seed in range(4)}
     expected = {seed: engine.evaluate(*case)[0] for seed, case in cases.items()}

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import serve
@@ -30,14 +31,14 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 async def echo(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A WebSocket server of this machine; its port."""
 
-    async def handle(connection) -> None:
+    async def handle(connection: Any) -> None:
         await connection.send(await connection.recv())
 
     async with serve(handle, "127.0.0.1", 0, ssl=context) as server:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
-def reason(url: str, **options) -> str:
+def reason(url: str, **options: Any) -> str:
     """Why there is no connection."""
 
     async def main() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,8 +76,8 @@ def test_weights_on_a_grid_take_no_more_than_their_integers() -> None:
 
 def _table(segments: int, count: int, *entries: tuple[int, int, int]) -> bytes:
     """A table of integers as a peer might send it, all of them 1."""
-    columns = zip(*entries, strict=True) if entries else ((), (), ())
-    kinds = ("<u4", "<u4", np.int8)
+    columns: Iterable[Any] = zip(*entries, strict=True) if entries else ((), (), ())
+    kinds = ("<u4", "<u4", "i1")
     body = b"".join(np.array(column, kind).tobytes() for column, kind in zip(columns, kinds, strict=True))
     return struct.pack("<II", segments, count) + body + b"\1" * count
 

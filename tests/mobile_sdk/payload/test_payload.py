@@ -6,6 +6,7 @@ import io
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,7 +206,7 @@ def deflated(content: bytes) -> np.ndarray:
     return np.frombuffer(zlib.compress(content), np.uint8)
 
 
-def _without(arrays: dict, name: str) -> dict:
+def _without(arrays: dict[str, Any], name: str) -> dict[str, Any]:
     """Nothing, after ``name`` is gone."""
     arrays.pop(name, None)
     return {}
@@ -228,7 +229,7 @@ def test_integers_are_packed_where_that_is_shorter(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_an_update_that_is_not_one_is_refused(damage) -> None:
+def test_an_update_that_is_not_one_is_refused(damage: Any) -> None:
     arrays, metadata = encode_update(update(), UpdateFormat("int8"), 0)
     damage(arrays, metadata)
     with pytest.raises(PayloadError):
@@ -236,7 +237,7 @@ def test_an_update_that_is_not_one_is_refused(damage) -> None:
 
 
 @pytest.mark.parametrize("data", [{"dtype": "int2"}, {"top_k": 0}, {"top_k": 0.7}, {"top_k": True}, {"colour": 1}])
-def test_a_packing_that_the_sdk_does_not_know_is_refused(data) -> None:
+def test_a_packing_that_the_sdk_does_not_know_is_refused(data: Any) -> None:
     with pytest.raises(ProtocolError, match="payload"):
         UpdateFormat.from_json(data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,10 +38,10 @@ def public(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes_raw()
 
 
-def check(manifest: Manifest | bytes = MANIFEST, **changes) -> Manifest:
+def check(manifest: Manifest | bytes = MANIFEST, **changes: Any) -> Manifest:
     """:func:`verify_program` of what the run's key signed, but for ``changes``."""
     content = manifest if isinstance(manifest, bytes) else manifest.to_bytes()
-    arguments = {
+    arguments: dict[str, Any] = {
         "manifest": content,
         "signature": KEY.sign(signed_bytes(content)),
         "files": CONTENT,

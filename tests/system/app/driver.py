@@ -203,7 +203,7 @@ class Driver:
 
     def do_next_status(self, command: Command, answer: Callable[..., None]) -> None:
         """After the next one from the trainer, or a second."""
-        done = []
+        done: list[Any] = []
 
         def finish(*_: object) -> None:
             if not done:

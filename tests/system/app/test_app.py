@@ -7,11 +7,14 @@ import os
 import signal
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mobile_sdk.invite import Invite
+from tests.system.conftest import Site
 
 from .conftest import Phone
 from .digits import STROKES
@@ -20,24 +23,24 @@ PATIENCE = 120.0
 ENDLESS = "[merge]\nbuffer = 1\n[stop]\nversions = 100000\n"
 
 
-def link(site) -> str:
+def link(site: Site) -> str:
     return str(Invite(site.url, "digits", site.key))
 
 
 @pytest.fixture
-def phone(display, tmp_path):
+def phone(display: Any, tmp_path: Path) -> Iterator[Any]:
     """A phone on which the app was opened for the first time."""
     phone = Phone(display, tmp_path / "phone")
     yield phone
     phone.close()
 
 
-def join(phone, site) -> None:
+def join(phone: Any, site: Site) -> None:
     phone.type("ftte://join?...", link(site))
     phone.tap("Join")
 
 
-def trained(phone, updates: int) -> dict:
+def trained(phone: Any, updates: int) -> dict[str, Any]:
     """Wait until so many updates are merged; the status then."""
     phone.tap_nav("Train")
     deadline = time.monotonic() + PATIENCE
@@ -50,7 +53,7 @@ def trained(phone, updates: int) -> dict:
         phone.next_status()
 
 
-def wait_for_versions(site, version: int) -> None:
+def wait_for_versions(site: Site, version: int) -> None:
     """Until the coordinator has it in its database."""
     deadline = time.monotonic() + PATIENCE
     while site.query("SELECT max(version) FROM versions")[0][0] < version:
@@ -58,7 +61,7 @@ def wait_for_versions(site, version: int) -> None:
         time.sleep(0.05)  # another process's database: there is nothing to await
 
 
-def test_from_an_invitation_to_a_merged_version_and_a_corrected_drawing(phone, site):
+def test_from_an_invitation_to_a_merged_version_and_a_corrected_drawing(phone: Any, site: Site) -> None:
     site.serve(ENDLESS)
     phone.shot("1-join")
     join(phone, site)
@@ -96,7 +99,7 @@ def test_from_an_invitation_to_a_merged_version_and_a_corrected_drawing(phone, s
     phone.shot("5-about")
 
 
-def test_a_paused_phone_trains_nothing_until_it_goes_on(phone, site):
+def test_a_paused_phone_trains_nothing_until_it_goes_on(phone: Any, site: Site) -> None:
     site.serve(ENDLESS)
     join(phone, site)
     trained(phone, updates=1)
@@ -114,7 +117,7 @@ def test_a_paused_phone_trains_nothing_until_it_goes_on(phone, site):
     assert trained(phone, updates=updates + 1)["phase"] != "paused"
 
 
-def test_switches_hold_training_back_for_as_long_as_they_are_on(display, tmp_path, site):
+def test_switches_hold_training_back_for_as_long_as_they_are_on(display: Any, tmp_path: Path, site: Site) -> None:
     conditions = tmp_path / "conditions.json"
     conditions.write_text(json.dumps({"charging": False, "battery": 0.2, "unmetered": False}))
     site.serve(ENDLESS)
@@ -136,7 +139,7 @@ def test_switches_hold_training_back_for_as_long_as_they_are_on(display, tmp_pat
         phone.close()
 
 
-def test_the_network_goes_away_and_comes_back(phone, site):
+def test_the_network_goes_away_and_comes_back(phone: Any, site: Site) -> None:
     coordinator = site.serve(ENDLESS)
     join(phone, site)
     before = trained(phone, updates=1)
@@ -150,7 +153,7 @@ def test_the_network_goes_away_and_comes_back(phone, site):
     trained(phone, updates=before["merged"] + 1)
 
 
-def test_a_wrong_token_is_said_in_words(phone, site):
+def test_a_wrong_token_is_said_in_words(phone: Any, site: Site) -> None:
     site.serve(ENDLESS, server='token = "the-right-one"\n')
     phone.type("ftte://join?...", str(Invite(site.url, "digits", site.key, token="a-wrong-one")))
     phone.tap("Join")
@@ -169,7 +172,7 @@ def test_a_wrong_token_is_said_in_words(phone, site):
 
 
 @pytest.mark.parametrize("text", ["https://example.org", "ftte://join?url=ws://127.0.0.1:1", "ftte://join"])
-def test_what_is_no_invitation_is_refused_in_one_sentence(phone, text):
+def test_what_is_no_invitation_is_refused_in_one_sentence(phone: Any, text: str) -> None:
     phone.type("ftte://join?...", text)
     phone.tap("Join")
     phone.wait("link", part=True)
@@ -177,7 +180,7 @@ def test_what_is_no_invitation_is_refused_in_one_sentence(phone, text):
     assert (phone.folder / "joined.json").exists() is False
 
 
-def test_the_run_ends_while_the_app_is_open(phone, site):
+def test_the_run_ends_while_the_app_is_open(phone: Any, site: Site) -> None:
     site.serve("[merge]\nbuffer = 1\n[stop]\nversions = 3\n")
     join(phone, site)
     phone.tap_nav("Train")
@@ -185,7 +188,7 @@ def test_the_run_ends_while_the_app_is_open(phone, site):
     phone.shot("9-ended")
 
 
-def test_training_goes_on_when_the_app_is_swiped_away(display, tmp_path, site):
+def test_training_goes_on_when_the_app_is_swiped_away(display: Any, tmp_path: Path, site: Site) -> None:
     site.serve(ENDLESS)
     first = Phone(display, tmp_path / "phone")
     join(first, site)
@@ -204,7 +207,7 @@ def test_training_goes_on_when_the_app_is_swiped_away(display, tmp_path, site):
         again.close()
 
 
-def test_a_killed_trainer_joins_again_by_itself(display, tmp_path, site):
+def test_a_killed_trainer_joins_again_by_itself(display: Any, tmp_path: Path, site: Site) -> None:
     """As the system kills and restarts a service."""
     site.serve(ENDLESS)
     phone = Phone(display, tmp_path / "phone")
@@ -223,7 +226,7 @@ def test_a_killed_trainer_joins_again_by_itself(display, tmp_path, site):
 @pytest.mark.parametrize(
     ("window", "text"), [("320x568", "A++"), ("568x320", "A"), ("360x720", "A"), ("800x480", "A++")]
 )
-def test_every_screen_fits_its_window_with_large_targets(display, tmp_path, window, text):
+def test_every_screen_fits_its_window_with_large_targets(display: Any, tmp_path: Path, window: Any, text: str) -> None:
     phone = Phone(display, tmp_path / "phone", window=window)
     try:
         width = int(window.split("x")[0])
@@ -239,7 +242,7 @@ def test_every_screen_fits_its_window_with_large_targets(display, tmp_path, wind
         phone.close()
 
 
-def test_settings_are_kept(display, tmp_path):
+def test_settings_are_kept(display: Any, tmp_path: Path) -> None:
     phone = Phone(display, tmp_path / "phone")
     phone.tap_nav("About")
     phone.tap("Español")
@@ -255,7 +258,7 @@ def test_settings_are_kept(display, tmp_path):
         again.close()
 
 
-def test_an_opened_link_fills_the_form_for_the_user_to_confirm(display, tmp_path, site):
+def test_an_opened_link_fills_the_form_for_the_user_to_confirm(display: Any, tmp_path: Path, site: Site) -> None:
     site.serve(ENDLESS)
     phone = Phone(display, tmp_path / "phone", link(site))
     try:
@@ -268,7 +271,7 @@ def test_an_opened_link_fills_the_form_for_the_user_to_confirm(display, tmp_path
 
 
 @pytest.mark.full
-def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone, site):
+def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone: Any, site: Site) -> None:
     """Over 200 versions; the median and the 95th percentile are printed."""
     server = site.serve(ENDLESS)
     for thread in Path(f"/proc/{server.pid}/task").iterdir():
@@ -290,7 +293,7 @@ SIZES = [(320, 480), (480, 320), (360, 640), (640, 360), (800, 1280), (1280, 800
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_every_rotation_and_size_looks_as_if_the_app_had_started_so(display, tmp_path, dark):
+def test_every_rotation_and_size_looks_as_if_the_app_had_started_so(display: Any, tmp_path: Path, dark: Any) -> None:
     """From the smallest window to a tablet's and back, with every text size: the navigation keeps its place."""
     phone = Phone(display, tmp_path / "phone", window="320x480")
     try:

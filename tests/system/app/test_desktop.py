@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ DESKTOP = Path(__file__).resolve().parents[3] / "android_demo" / "desktop.py"
 
 
 @pytest.fixture
-def start(tmp_path: Path, display: str):
+def start(tmp_path: Path, display: str) -> Iterator[Any]:
     """Starts ``make demo-app`` in a folder; whatever still runs at the end is stopped."""
     started: list[Process] = []
 
@@ -46,7 +48,7 @@ def family(pid: int) -> list[int]:
 
 @pytest.mark.full
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "its terminal closed"])
-def test_it_leaves_no_process_behind_and_goes_on_with_the_same_devices(start, tmp_path: Path, signum: int) -> None:
+def test_it_leaves_no_process_behind_and_goes_on_with_the_same_devices(start: Any, tmp_path: Path, signum: int) -> None:
     folder = tmp_path / "ftte-demo-app"
     for _ in range(2):
         demo = start()

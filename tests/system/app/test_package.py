@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -27,7 +28,7 @@ FRAMEWORK = Path("/usr/share/android-framework-res/framework-res.apk")
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The staged app, buildozer's calls, and the distribution that python-for-android renders of them."""
     folder = tmp_path_factory.mktemp("apk")
     spec = importlib.util.spec_from_file_location("stage", DEMO / "package" / "stage.py")
@@ -41,11 +42,11 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def manifest(built):
+def manifest(built: Any) -> Any:
     return ElementTree.parse(built[2] / "src" / "main" / "AndroidManifest.xml").getroot()
 
 
-def test_the_app_carries_the_sdk_without_its_desktop_runtime(built):
+def test_the_app_carries_the_sdk_without_its_desktop_runtime(built: Any) -> None:
     app = built[0] / "app"
     assert (app / "main.py").exists()
     assert (app / "mobile_sdk" / "client.py").exists()
@@ -55,14 +56,14 @@ def test_the_app_carries_the_sdk_without_its_desktop_runtime(built):
     assert not list(app.rglob("*.cpp"))
 
 
-def test_the_staged_app_finds_its_modules_without_the_repository(built):
+def test_the_staged_app_finds_its_modules_without_the_repository(built: Any) -> None:
     app = built[0] / "app"
     code = "import ftte_demo.status, ftte_demo.trainer.trainer, mobile_sdk; print(mobile_sdk.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=app, capture_output=True, text=True, check=True)
     assert done.stdout.strip().startswith(str(app))
 
 
-def test_both_kinds_of_phones_are_built_for(built):
+def test_both_kinds_of_phones_are_built_for(built: Any) -> None:
     _, calls, _ = built
     assert [word for word in calls["create"] if word.startswith("--arch=")] == [
         "--arch=arm64-v8a",
@@ -70,7 +71,7 @@ def test_both_kinds_of_phones_are_built_for(built):
     ]
 
 
-def test_the_service_is_a_foreground_service_of_its_own_process(manifest):
+def test_the_service_is_a_foreground_service_of_its_own_process(manifest: Any) -> None:
     service = next(
         item for item in manifest.iter("service") if item.get(f"{ANDROID}name", "").endswith("ServiceTrainer")
     )
@@ -81,7 +82,7 @@ def test_the_service_is_a_foreground_service_of_its_own_process(manifest):
     assert {"INTERNET", "POST_NOTIFICATIONS", "FOREGROUND_SERVICE", "FOREGROUND_SERVICE_DATA_SYNC"} <= permissions
 
 
-def test_the_service_is_the_apps_own_class_and_not_sticky(built):
+def test_the_service_is_the_apps_own_class_and_not_sticky(built: Any) -> None:
     """Android 12 refuses a foreground service to a restart in the background: the job begins again instead."""
     source = (built[2] / "src/main/java/org/ftte/demo/ServiceTrainer.java").read_text()
     assert "extends TrainingService" in source
@@ -92,7 +93,7 @@ def test_the_service_is_the_apps_own_class_and_not_sticky(built):
     assert (built[0] / "java" / "org" / "ftte" / "demo" / "TrainingService.java").exists()
 
 
-def test_a_job_that_survives_a_reboot_begins_training_in_the_services_process(manifest):
+def test_a_job_that_survives_a_reboot_begins_training_in_the_services_process(manifest: Any) -> None:
     services = {item.get(f"{ANDROID}name"): item for item in manifest.iter("service")}
     job = services["org.ftte.demo.VisitJob"]
     assert job.get(f"{ANDROID}permission") == "android.permission.BIND_JOB_SERVICE"
@@ -102,25 +103,25 @@ def test_a_job_that_survives_a_reboot_begins_training_in_the_services_process(ma
     assert {"RECEIVE_BOOT_COMPLETED", "WAKE_LOCK"} <= permissions
 
 
-def test_the_app_targets_what_play_asks_of_new_apps(manifest):
+def test_the_app_targets_what_play_asks_of_new_apps(manifest: Any) -> None:
     """Since 31 August 2026: Android 16."""
     (sdk,) = manifest.iter("uses-sdk")
     assert (sdk.get(f"{ANDROID}minSdkVersion"), sdk.get(f"{ANDROID}targetSdkVersion")) == ("26", "36")
 
 
-def test_certificates_of_authorities_are_in_the_app(built):
+def test_certificates_of_authorities_are_in_the_app(built: Any) -> None:
     requirements = next(word for word in built[1]["create"] if word.startswith("--requirements="))
     assert "certifi" in requirements.partition("=")[2].split(",")
 
 
-def test_an_invitation_opens_the_app_that_runs_already(manifest):
+def test_an_invitation_opens_the_app_that_runs_already(manifest: Any) -> None:
     (activity,) = manifest.iter("activity")
     assert activity.get(f"{ANDROID}launchMode") == "singleTask"
     links = [data for data in activity.iter("data") if data.get(f"{ANDROID}scheme") == "ftte"]
     assert [data.get(f"{ANDROID}host") for data in links] == ["join"]
 
 
-def test_gradle_takes_the_runtime_that_the_exporter_is_paired_with(built):
+def test_gradle_takes_the_runtime_that_the_exporter_is_paired_with(built: Any) -> None:
     gradle = (built[2] / "build.gradle").read_text()
     assert f"implementation 'org.pytorch:executorch-android:{EXECUTORCH_VERSION}'" in gradle
     options = re.search(r"packagingOptions \{\n((?: +(?:exclude|pickFirst).*\n)+)", gradle)
@@ -133,7 +134,7 @@ def test_gradle_takes_the_runtime_that_the_exporter_is_paired_with(built):
 @pytest.mark.skipif(
     shutil.which("aapt") is None or not FRAMEWORK.exists(), reason="needs apt-get install aapt android-framework-res"
 )
-def test_the_manifest_compiles_with_its_resources(built, tmp_path):
+def test_the_manifest_compiles_with_its_resources(built: Any, tmp_path: Path) -> None:
     main = built[2] / "src" / "main"
     text = (main / "AndroidManifest.xml").read_text().replace("<manifest ", '<manifest package="org.ftte.demo" ', 1)
     (tmp_path / "AndroidManifest.xml").write_text(text)
@@ -142,7 +143,7 @@ def test_the_manifest_compiles_with_its_resources(built, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_numpy_has_a_blas_on_32_bit_phones(tmp_path, monkeypatch):
+def test_numpy_has_a_blas_on_32_bit_phones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """python-for-android's recipe builds it without; the local one is used, and tells meson where the library is."""
     from pythonforandroid.build import Context
     from pythonforandroid.recipe import Recipe

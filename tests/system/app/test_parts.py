@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ strokes = st.lists(st.lists(st.tuples(coordinates, coordinates), min_size=1, max
 
 
 @given(strokes, st.floats(0.01, 100), coordinates, coordinates)
-def test_a_drawing_is_the_same_picture_wherever_and_however_large_it_is_drawn(drawn, scale, dx, dy):
+def test_a_drawing_is_the_same_picture_wherever_and_however_large_it_is_drawn(
+    drawn: Any, scale: Any, dx: Any, dy: Any
+) -> None:
     points = np.array([point for stroke in drawn for point in stroke])
     moved = [[(x * scale + dx, y * scale + dy) for x, y in stroke] for stroke in drawn]
     first, second = picture(drawn), picture(moved)
@@ -58,12 +61,12 @@ def test_a_drawing_is_the_same_picture_wherever_and_however_large_it_is_drawn(dr
 
 
 @pytest.mark.parametrize("bad", [[], [[]], [[(0.0, float("nan"))]], [[(1.0,)]]])
-def test_what_is_no_drawing_is_refused(bad):
+def test_what_is_no_drawing_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="strokes"):
         picture(bad)
 
 
-def test_drawn_digits_look_like_those_of_the_task():
+def test_drawn_digits_look_like_those_of_the_task() -> None:
     """Of the 1437 digits of the task, the nearest to each drawing is of its class."""
     x, y = digits_data.load()[0]
     for label, drawn in STROKES.items():
@@ -72,7 +75,7 @@ def test_drawn_digits_look_like_those_of_the_task():
         assert np.bincount(nearest, minlength=10).argmax() == label, (label, nearest)
 
 
-def test_phones_begin_with_different_digits_and_none_of_the_held_out():
+def test_phones_begin_with_different_digits_and_none_of_the_held_out() -> None:
     a, b = starter(1), starter(2)
     assert a[0].shape == b[0].shape == (160, 1, 8, 8)
     assert not np.array_equal(a[0], b[0])
@@ -83,7 +86,7 @@ def test_phones_begin_with_different_digits_and_none_of_the_held_out():
     assert sum(row.tobytes() in held_out for row in a[0]) == sum(row.tobytes() in held_out & trained for row in a[0])
 
 
-def test_a_drawing_stays_over_a_restart(tmp_path):
+def test_a_drawing_stays_over_a_restart(tmp_path: Path) -> None:
     samples = Samples(tmp_path / "samples", 3)
     begun = len(samples)
     samples.keep(picture(STROKES[4]), 4)
@@ -93,7 +96,7 @@ def test_a_drawing_stays_over_a_restart(tmp_path):
     again.close()
 
 
-def test_every_language_has_every_word_with_the_same_gaps():
+def test_every_language_has_every_word_with_the_same_gaps() -> None:
     english = words("en")
     for language in LANGUAGES:
         other = words(language)
@@ -103,7 +106,7 @@ def test_every_language_has_every_word_with_the_same_gaps():
             assert gaps == {part.split("}")[0] for part in english[key].split("{")[1:]}, key
 
 
-def _luminance(colour):
+def _luminance(colour: Any) -> Any:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -122,13 +125,13 @@ def _luminance(colour):
         ("danger", "surface"),
     ],
 )
-def test_text_can_be_read_on_its_ground(theme, text, ground):
+def test_text_can_be_read_on_its_ground(theme: Any, text: str, ground: Any) -> None:
     """WCAG AA: a contrast of at least 4.5 to 1; 3 to 1 for what is large or coloured."""
     a, b = sorted((_luminance(theme[text]), _luminance(theme[ground])), reverse=True)
     assert (a + 0.05) / (b + 0.05) >= (4.5 if text in ("ink", "muted", "on_accent", "on_danger") else 3.0)
 
 
-def test_a_status_survives_the_line_to_the_screens():
+def test_a_status_survives_the_line_to_the_screens() -> None:
     status = Status(
         joined=True, layers=[Layer("0", 10, 5)], accuracies=[(3, 0.5)], download=(1, 2), losses=[0.25], weight=0.5
     )
@@ -137,12 +140,12 @@ def test_a_status_survives_the_line_to_the_screens():
     assert again.trained_share == 0.5
 
 
-def test_sizes_are_short():
+def test_sizes_are_short() -> None:
     assert [megabytes(n) for n in (0, 999, 35_000, 1_700_000)] == ["0.0\xa0KB", "1.0\xa0KB", "35.0\xa0KB", "1.7\xa0MB"]
     assert [percent(p) for p in (0, 0.004, 0.5, 1)] == ["0\xa0%", "0.4\xa0%", "50\xa0%", "100\xa0%"]
 
 
-def test_an_accepted_invitation_is_kept_for_this_app_alone(tmp_path):
+def test_an_accepted_invitation_is_kept_for_this_app_alone(tmp_path: Path) -> None:
     path = tmp_path / "joined.json"
     value = joined.Joined(Invite("wss://example.org:8765", "digits", "ab" * 32, token="secret"), budget=2_000_000)
     joined.save(path, value)
@@ -152,7 +155,7 @@ def test_an_accepted_invitation_is_kept_for_this_app_alone(tmp_path):
     assert joined.load(path) is None
 
 
-def test_two_phones_with_the_same_app_begin_with_different_digits(tmp_path):
+def test_two_phones_with_the_same_app_begin_with_different_digits(tmp_path: Path) -> None:
     """Folders have the same path on all phones: nothing of it may be the seed."""
     labels = []
     for phone in ("a", "b"):
@@ -172,7 +175,7 @@ def test_two_phones_with_the_same_app_begin_with_different_digits(tmp_path):
     assert labels[0] != labels[1]
 
 
-def test_a_phone_keeps_the_digits_that_it_began_with(tmp_path):
+def test_a_phone_keeps_the_digits_that_it_began_with(tmp_path: Path) -> None:
     first = Samples(tmp_path / "samples")
     everything = np.arange(len(first))
     began = first.store.batch(everything)[0]
@@ -182,7 +185,7 @@ def test_a_phone_keeps_the_digits_that_it_began_with(tmp_path):
     again.close()
 
 
-def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_path):
+def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_path: Path) -> None:
     limit = DailyLimit(tmp_path / "time.json", limit=1000)
     limit.note(600, since=0)
     again = DailyLimit(tmp_path / "time.json", limit=1000)
@@ -193,7 +196,7 @@ def test_service_time_is_counted_over_restarts_and_comes_back_after_a_day(tmp_pa
     assert 0 < again.free_again(1100, wanted=600) <= DAY_SECONDS
 
 
-def test_bringing_the_app_to_the_front_begins_the_days_limit_anew(tmp_path):
+def test_bringing_the_app_to_the_front_begins_the_days_limit_anew(tmp_path: Path) -> None:
     limit = DailyLimit(tmp_path / "time.json", limit=1000)
     limit.note(900, since=0)
     limit.reset()
@@ -201,14 +204,14 @@ def test_bringing_the_app_to_the_front_begins_the_days_limit_anew(tmp_path):
     assert DailyLimit(tmp_path / "time.json", limit=1000).left(900) == 1000
 
 
-def test_a_phones_switches_are_careful_until_something_is_chosen(tmp_path):
+def test_a_phones_switches_are_careful_until_something_is_chosen(tmp_path: Path) -> None:
     assert When(tmp_path).on == {"charging": True, "wifi": True, "battery": False}
     policy = When(tmp_path).policy()
     assert (policy.charging, policy.unmetered, policy.battery_above) == (True, True, 0.0)
     assert policy.patience_seconds is not None, "a phone that waits with an open connection keeps its radio awake"
 
 
-def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path):
+def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path: Path) -> None:
     when = When(tmp_path, phone=False)
     assert not any(when.on.values())
     for name in when.on:
@@ -219,7 +222,7 @@ def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path):
         when.switch("moon", True)
 
 
-def test_why_no_trainer_is_at_work_is_said_in_every_language(tmp_path):
+def test_why_no_trainer_is_at_work_is_said_in_every_language(tmp_path: Path) -> None:
     rest = Rest(tmp_path)
     assert rest.read() == ""
     for why in REASONS:
@@ -233,7 +236,7 @@ def test_why_no_trainer_is_at_work_is_said_in_every_language(tmp_path):
     assert rest.read() == ""
 
 
-def test_the_language_is_that_of_the_settings_and_else_the_systems(tmp_path):
+def test_the_language_is_that_of_the_settings_and_else_the_systems(tmp_path: Path) -> None:
     assert chosen(tmp_path, "es") == "es"
     assert chosen(tmp_path, "de") == "en"
     (tmp_path / "settings.json").write_text(json.dumps({"language": "en"}))
@@ -242,10 +245,10 @@ def test_the_language_is_that_of_the_settings_and_else_the_systems(tmp_path):
     assert chosen(tmp_path, "es") == "es"
 
 
-def test_what_a_phone_keeps_to_itself_is_told_apart_from_what_it_shares():
+def test_what_a_phone_keeps_to_itself_is_told_apart_from_what_it_shares() -> None:
     layout = Layout([Parameter("0.weight", (2, 3)), Parameter("0.bias", (2,)), Parameter("1.weight", (4,))])
     subset = Subset(layout, {"0.weight": Slice(1, (0, 2))})
-    manifest = types.SimpleNamespace(
+    manifest: Any = types.SimpleNamespace(
         layout=layout, subset=subset, local=("1.weight",), memory=types.SimpleNamespace(measured_bytes=7)
     )
     status = Status()
@@ -257,7 +260,7 @@ def test_what_a_phone_keeps_to_itself_is_told_apart_from_what_it_shares():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("kivy") is None, reason="needs kivy: pip install kivy")
-def test_a_layer_is_lit_as_far_as_it_is_trained():
+def test_a_layer_is_lit_as_far_as_it_is_trained() -> None:
     from ftte_demo.widgets.model_picture import columns
 
     drawn = columns([Layer("0", 100, 0), Layer("1", 10_000, 5_000), Layer("2", 100, 100, local=True)])
@@ -267,7 +270,7 @@ def test_a_layer_is_lit_as_far_as_it_is_trained():
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.floats(-5, 5)), min_size=1, max_size=30, unique_by=lambda p: p[0]))
-def test_a_curve_stays_in_its_box(points):
+def test_a_curve_stays_in_its_box(points: Any) -> None:
     if importlib.util.find_spec("kivy") is None:
         pytest.skip("needs kivy: pip install kivy")
     from ftte_demo.widgets.plot import scaled
