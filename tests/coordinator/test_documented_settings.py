@@ -24,13 +24,18 @@ def blocks(name: str) -> list[Config]:
     return [parse_config(BASE | tomllib.loads(text), Path()) for text in found]
 
 
+def cohorts() -> list[Config]:
+    """The examples of rounds: FedAvg, and the same with over-selection."""
+    return [config for config in blocks("merging.md") if config.scheduling.cohort]
+
+
 @pytest.mark.parametrize("name", ["merging.md", "state.md"])
 def test_every_example_is_a_run_file(name: str) -> None:
     assert blocks(name)
 
 
 def test_fedavg_is_the_mean_by_examples_of_a_cohort_that_waits() -> None:
-    config = blocks("merging.md")[0]
+    config = cohorts()[0]
     assert config.scheduling.cohort == config.merge.buffer
     assert not config.scheduling.repeat
     region = WeightRegion(np.arange(3))
@@ -44,6 +49,6 @@ def test_fedavg_is_the_mean_by_examples_of_a_cohort_that_waits() -> None:
 
 
 def test_over_selection_takes_the_first_and_refuses_the_rest() -> None:
-    config = blocks("merging.md")[1]
+    config = cohorts()[1]
     assert config.scheduling.cohort > config.merge.smallest
     assert config.merge.staleness.maximum == 0

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Of the coordinator's wheel.
+PACKAGES = ("coordinator", "exporters", "ftte")
 
 
 def run(*command: object, cwd: Path) -> str:
@@ -30,7 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources alone: a build in the checkout would leave its traces there."""
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
-    for name in ("coordinator", "exporters"):
+    for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -70,7 +72,7 @@ def test_the_commands_are_those_of_the_wheels(installed: Path, tmp_path: Path) -
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert run(installed / "ftte", "--version", cwd=tmp_path) == f"ftte {version}\n"
     assert run(installed / "ftte-device", "--version", cwd=tmp_path).startswith(f"ftte-device {version} (protocol ")
-    for package in ("coordinator", "exporters", "mobile_sdk"):
+    for package in (*PACKAGES, "mobile_sdk"):
         where = run(installed / "python", "-c", f"import {package}; print({package}.__file__)", cwd=tmp_path)
         assert Path(where).is_relative_to(installed.parent)
 
@@ -90,7 +92,8 @@ def test_a_run_can_begin_where_there_is_no_checkout(installed: Path, tmp_path: P
 
 def test_the_wheel_is_complete(wheels: dict[str, Path]) -> None:
     names = set(zipfile.ZipFile(wheels["ftte"]).namelist())
-    for package in ("coordinator", "exporters"):
+    for package in PACKAGES:
+        assert f"{package}/py.typed" in names
         files = [path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         missing = {str(path.relative_to(ROOT)) for path in files} - names
         assert {name for name in missing if not re.search(r"(^|/)(\.|README)", name)} == set()
