@@ -403,6 +403,21 @@ class Coordinator:
                 found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
         return min(found)[1] if found else None
 
+    async def _helps(self, device: str, updates: Sequence[BufferedUpdate], metrics: Mapping[str, float]) -> bool:
+        """
+        Whether held-out data say that a device whose updates point against all others' makes the version better.
+
+        Its samples may be of a kind that nobody else has. Without held-out data nothing says so.
+        """
+        others = [update for update in updates if update.record.device != device]
+        if "loss" not in metrics or not others:
+            return False
+        _, _, without = await self._try(others)
+        helps = without.get("loss", math.inf) > metrics["loss"]
+        if helps:
+            log.info("updates of %s point against all others', but make the version better", device)
+        return helps
+
     async def _set_aside(self, device: str, reason: str, why: str) -> None:
         """Merge nothing more of a device for a while; written down, and said in the log and in the audit log."""
         run = self.state
@@ -438,7 +453,8 @@ class Coordinator:
         if defended:
             working = len(self.dispatcher.scheduler.working)
             for device, (reason, why) in (await run.offload(self._merging.learn, updates, working)).items():
-                await self._set_aside(device, reason, why)
+                if reason != "direction" or not await self._helps(device, updates, metrics):
+                    await self._set_aside(device, reason, why)
         return await self._publish(updates, result, vector, metrics)
 
     async def _publish(

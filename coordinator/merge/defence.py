@@ -7,6 +7,7 @@ no majority to measure by, and nothing is bounded.
 
     length     an update longer than CLIP times the median length of its tier is scaled down to that
     examples   a device's word; an update counts for at most CAP times the median device's examples
+    pull       length times examples, all updates of a device together: at most PULL times the median device's
     share      all updates of a device in one merge count for at most SHARE times the median device's, and over a window
                of versions for a bounded part of them (:mod:`coordinator.merge.shares`)
     direction  the cosine between a device's updates and the sum of all others' is watched
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -37,8 +39,9 @@ __all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
 
 MIN_DEVICES = 3
 
-CLIP = 4.0
+CLIP = 3.0
 CAP = 3.0
+PULL = 2.0
 SHARE = 3.0
 
 # An update this many times as long as the median one is no accident of a device's data.
@@ -47,9 +50,12 @@ ABSURD = 10.0
 # An update this many times as short as the median one changes nothing, whatever samples it claims.
 NOTHING = 1e6
 
-# Below this cosine to all others together, a device pulls against the fleet. Devices whose samples are of other classes
-# than the others' stay above it: tests measure that.
+# Below this cosine to all others together, a device pulls against the fleet, if the fleet itself agrees. Near an
+# optimum the updates of a fleet add up to nothing, so each points against all others, however honest. ``AGREED`` is the
+# least length of the mean of the others' directions; it is also ``CHANCE`` times that of random ones, 1 / sqrt(n).
 AGAINST = -0.5
+AGREED = 0.5
+CHANCE = 1.3
 
 # Of a device's last merges, so many strikes set it aside; an absurd length counts twice.
 MEMORY = 10
@@ -126,7 +132,7 @@ class Defence:
                     strikes[c.device] = Strike(2, "length", why)
                 c = dataclasses.replace(c, delta=c.delta * np.float32(limit / length), largest=None)
             bounded.append(c)
-        bounded = self._bound_examples(bounded)
+        bounded = _bound_pulls(self._bound_examples(bounded))
         for device, cosine in _cosines(bounded).items():
             if cosine < AGAINST and device not in strikes:
                 why = f"its updates point against all others' (cosine {cosine:.2f})"
@@ -210,6 +216,21 @@ class Defence:
         ]
 
 
+def _bound_pulls(contributions: Sequence[Contribution]) -> list[Contribution]:
+    """A device that is long and claims many samples counts for no more than one that does one of both."""
+    pulls: dict[str, float] = collections.defaultdict(float)
+    for c in contributions:
+        # Of the root mean square: tiers of other sizes are held against each other.
+        pulls[c.device] += c.examples * norm(c.delta) / math.sqrt(max(len(c.region), 1))
+    most = PULL * statistics.median(pulls.values()) if len(pulls) >= MIN_DEVICES else 0.0
+    if most == 0:
+        return list(contributions)
+    return [
+        dataclasses.replace(c, examples=c.examples * most / pulls[c.device]) if pulls[c.device] > most else c
+        for c in contributions
+    ]
+
+
 def _remember(values: collections.OrderedDict[str, float], device: str, value: float) -> None:
     values[device] = value
     values.move_to_end(device)
@@ -221,7 +242,8 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, float]:
     """
     For each device, the cosine between the sum of its updates and that of all others that hold the same.
 
-    Every device's sum is taken at length 1: else one long update would be the direction of "all others".
+    Only where these agree. Every device's sum is taken at length 1: else one long update would be the direction of "all
+    others".
     """
     groups: dict[bytes, dict[str, list[Contribution]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for c in contributions:
@@ -232,11 +254,12 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, float]:
             continue
         sums = {name: _direction(mine) for name, mine in devices.items()}
         total: Values = np.sum([sums[name] for name in sorted(sums)], axis=0)
+        agreed = max(AGREED, CHANCE / math.sqrt(len(sums) - 1)) * (len(sums) - 1)
         for name, own in sorted(sums.items()):
             others = total - own
-            scale = norm(own) * norm(others)
-            if scale > 0:
-                cosines[name] = min(float(np.dot(own, others)) / scale, cosines.get(name, 1.0))
+            length = norm(others)
+            if length >= agreed and norm(own) > 0:
+                cosines[name] = min(float(np.dot(own, others)) / length, cosines.get(name, 1.0))
     return cosines
 
 

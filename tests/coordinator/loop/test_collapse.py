@@ -13,6 +13,7 @@ import pytest
 from coordinator.admin.metrics import metrics_text
 from coordinator.admin.operations import Operations
 from coordinator.config import ServerSection
+from coordinator.loop.coordinator import Evaluate
 from coordinator.merge.defence import REASONS
 from coordinator.net.admission import ConnectionLimits
 from coordinator.runs.served_run import ServedRun
@@ -75,6 +76,33 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
         run(main())
     assert any("mallory is set aside" in message for message in caplog.messages)
     assert not any("honest" in message for message in caplog.messages)
+
+
+def test_who_points_against_all_others_stays_where_held_out_data_say_that_it_helps(tmp_path: Path) -> None:
+    """Four devices pull one way, one the other: it has samples that nobody else has, or it is hostile."""
+
+    def prefers(value: float) -> Evaluate:
+        return lambda vector: {"loss": float(np.mean((added(vector)[3:] - value) ** 2))}
+
+    async def main(folder: Path, evaluate: Evaluate | None) -> set[str]:
+        small = make_run(folder, merge={"buffer": 5, "defence": True})
+        coordinator = small.coordinator(evaluate)
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(0.1)
+        for _ in range(8):
+            for device in range(4):
+                accept_update(coordinator.state, f"honest-{device}", value=0.1, tier="large")
+            accept_update(coordinator.state, "odd", value=-0.1, tier="large")
+            await asyncio.sleep(1)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        coordinator.close()
+        return set(coordinator.state.aside)
+
+    assert run(main(tmp_path / "helps", prefers(-10.0))) == set()
+    assert run(main(tmp_path / "harms", prefers(10.0))) == {"odd"}
+    assert run(main(tmp_path / "unknown", None)) == {"odd"}
 
 
 def test_who_was_set_aside_is_so_after_a_restart_until_its_time_is_over(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.merge.contribution import Contribution
-from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, SHARE, Defence, Reason
+from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, PULL, SHARE, Defence, Reason
 from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.sums import largest_magnitude, to_steps
@@ -31,7 +31,7 @@ def fleet(count: int, **changes: float) -> list[Contribution]:
 
 
 def test_honest_updates_are_left_as_they_are() -> None:
-    buffer = [update("d0", scale=0.5), update("d1"), update("d2", scale=2.0), update("d3", examples=300.0)]
+    buffer = [update("d0", scale=0.5), update("d1"), update("d2", scale=2.0), update("d3", examples=200.0)]
     judgement = Defence().judge(buffer)
     assert judgement.contributions == buffer
     assert judgement.strikes == {}
@@ -61,10 +61,20 @@ def test_a_device_that_sends_most_updates_has_one_vote_on_what_is_usual() -> Non
     judgement = Defence().judge([*fleet(3), *flood])
     usual = float(np.linalg.norm(update("d0").delta))
     assert max(float(np.linalg.norm(c.delta)) for c in judgement.contributions) < 2 * CLIP * usual
-    by_device = {c.device: 0.0 for c in judgement.contributions}
-    for c in judgement.contributions:
-        by_device[c.device] += c.examples
-    assert by_device["mallory"] == pytest.approx(SHARE * 100.0)
+    pull = sum(c.examples * float(np.linalg.norm(c.delta)) for c in judgement.contributions if c.device == "mallory")
+    assert pull <= 1.2 * PULL * 100.0 * usual
+
+
+def test_a_device_that_sends_many_updates_of_nothing_has_no_more_than_its_share() -> None:
+    flood = [update("mallory", number, scale=0.0) for number in range(20)]
+    judgement = Defence().judge([*fleet(3), *flood])
+    assert sum(c.examples for c in judgement.contributions if c.device == "mallory") == pytest.approx(SHARE * 100.0)
+
+
+def test_what_is_long_and_claims_many_samples_counts_no_more_than_what_does_one_of_both() -> None:
+    judgement = Defence().judge([*fleet(5), update("mallory", scale=1e3, examples=1e8)])
+    pulls = {c.device: c.examples * float(np.linalg.norm(c.delta)) for c in judgement.contributions}
+    assert pulls.pop("mallory") <= 1.01 * PULL * max(pulls.values())
 
 
 def test_examples_beyond_a_few_times_the_median_devices_do_not_count() -> None:
@@ -114,6 +124,20 @@ def test_one_odd_update_is_forgiven() -> None:
     for number in range(30):
         odd = update("d0", number, scale=-1.0 if number % 15 == 0 else 1.0, seed=number)
         buffer = [odd, *(update(f"d{device}", number, seed=number) for device in range(1, 6))]
+        assert defence.learn(buffer, defence.judge(buffer)) == {}
+
+
+def test_near_an_optimum_updates_that_cancel_each_other_set_nobody_aside() -> None:
+    """Where honest updates add up to nothing, each of them points against all others."""
+    defence = Defence()
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        rows = rng.standard_normal((6, SIZE)) * 0.3 + np.eye(6, SIZE) * 4
+        rows -= rows.mean(axis=0)
+        buffer = [
+            Contribution(f"u{number}-{k}", REGION, row.astype(np.float32), 100.0, device=f"d{k}")
+            for k, row in enumerate(rows)
+        ]
         assert defence.learn(buffer, defence.judge(buffer)) == {}
 
 
