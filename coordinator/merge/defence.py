@@ -25,7 +25,7 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from .contribution import Contribution
 from .shares import Shares
-from .squares import norm
+from .squares import norm, square_sum
 
 __all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
 
@@ -132,11 +132,12 @@ class Defence:
                     strikes[c.device] = Strike(2, "length", why)
                 c = dataclasses.replace(c, delta=c.delta * np.float32(limit / length), largest=None)
             bounded.append(c)
-        bounded = _bound_pulls(self._bound_examples(bounded))
-        for device, cosine in _cosines(bounded).items():
-            if cosine < AGAINST and device not in strikes:
-                why = f"its updates point against all others' (cosine {cosine:.2f})"
+        against = {device: found for device, found in _cosines(bounded).items() if found.cosine < AGAINST}
+        for device, found in against.items():
+            if found.agreed and device not in strikes:
+                why = f"its updates point against all others' (cosine {found.cosine:.2f})"
                 strikes[device] = Strike(1, "direction", why)
+        bounded = _bound_pulls(self._bound_examples(bounded), against)
         bounded, shares = self._bound_shares(bounded, working)
         return Judgement(bounded, lengths, shares, strikes)
 
@@ -216,8 +217,12 @@ class Defence:
         ]
 
 
-def _bound_pulls(contributions: Sequence[Contribution]) -> list[Contribution]:
-    """A device that is long and claims many samples counts for no more than one that does one of both."""
+def _bound_pulls(contributions: Sequence[Contribution], against: Collection[str]) -> list[Contribution]:
+    """
+    A device that is long and claims many samples counts for no more than one that does one of both.
+
+    And one that points against all others for no more than the median; near an optimum honest devices do so as well.
+    """
     pulls: dict[str, float] = collections.defaultdict(float)
     for c in contributions:
         # Of the root mean square: tiers of other sizes are held against each other.
@@ -225,10 +230,12 @@ def _bound_pulls(contributions: Sequence[Contribution]) -> list[Contribution]:
     most = PULL * statistics.median(pulls.values()) if len(pulls) >= MIN_DEVICES else 0.0
     if most == 0:
         return list(contributions)
-    return [
-        dataclasses.replace(c, examples=c.examples * most / pulls[c.device]) if pulls[c.device] > most else c
-        for c in contributions
-    ]
+    bounded = []
+    for c in contributions:
+        limit = most / PULL if c.device in against else most
+        pull = pulls[c.device]
+        bounded.append(dataclasses.replace(c, examples=c.examples * limit / pull) if pull > limit else c)
+    return bounded
 
 
 def _remember(values: collections.OrderedDict[str, float], device: str, value: float) -> None:
@@ -238,17 +245,25 @@ def _remember(values: collections.OrderedDict[str, float], device: str, value: f
         values.popitem(last=False)
 
 
-def _cosines(contributions: Sequence[Contribution]) -> dict[str, float]:
-    """
-    For each device, the cosine between the sum of its updates and that of all others that hold the same.
+@dataclasses.dataclass(frozen=True)
+class _Direction:
+    """The cosine between the sum of a device's updates and that of all others, and whether these agree."""
 
-    Only where these agree. Every device's sum is taken at length 1: else one long update would be the direction of "all
-    others".
+    cosine: float
+    agreed: bool
+
+
+def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
+    """
+    For each device, how its updates lie to those of all others that hold the same.
+
+    Where it sent several kinds, the worst is told. Every device's sum is taken at length 1: else one long update would
+    be the direction of "all others".
     """
     groups: dict[bytes, dict[str, list[Contribution]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for c in contributions:
         groups[c.region.key][c.device].append(c)
-    cosines: dict[str, float] = {}
+    cosines: dict[str, _Direction] = {}
     for devices in groups.values():
         if len(devices) <= MIN_DEVICES:
             continue
@@ -258,8 +273,12 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, float]:
         for name, own in sorted(sums.items()):
             others = total - own
             length = norm(others)
-            if length >= agreed and norm(own) > 0:
-                cosines[name] = min(float(np.dot(own, others)) / length, cosines.get(name, 1.0))
+            if length > 0 and norm(own) > 0:
+                # The product by the law of cosines: squares are exact, so it is the same on every processor.
+                product = (square_sum(own + others) - square_sum(own - others)) / 4
+                found = _Direction(product / length, length >= agreed)
+                if name not in cosines or found.cosine < cosines[name].cosine:
+                    cosines[name] = found
     return cosines
 
 
