@@ -108,12 +108,12 @@ def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) 
     if kind == "missing":
         return "it is missing"
     if kind == "string_pattern_mismatch":
-        return f"{given!r} is not possible: {_PATTERNS.get(str(location[-1]), 'it has another form')}"
+        return f"{_shown(given)} is not possible: {_PATTERNS.get(str(location[-1]), 'it has another form')}"
     if kind == "literal_error":
         wanted = str(context.get("expected", ""))
         known = [name.strip(" '") for name in wanted.replace(" or ", ",").split(",")]
         close = difflib.get_close_matches(str(given), known, n=1)
-        return f"{given!r} is not possible: use {wanted}" + (f"; did you mean {close[0]!r}?" if close else "")
+        return f"{_shown(given)} is not possible: use {wanted}" + (f"; did you mean {close[0]!r}?" if close else "")
     for limit, relation in (
         ("greater_than_equal", "at least"),
         ("greater_than", "more than"),
@@ -121,10 +121,10 @@ def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) 
         ("less_than", "less than"),
     ):
         if kind == limit:
-            return f"{given!r} is not possible: it must be {relation} {next(iter(context.values())):g}"
+            return f"{_shown(given)} is not possible: it must be {relation} {next(iter(context.values())):g}"
     wanted = _TYPES.get(kind.partition("_")[0], "")
     if wanted and kind.endswith(("_type", "_parsing", "_from_float")):
-        return f"{given!r} is not {wanted}"
+        return f"{_shown(given)} is not {wanted}"
     words = str(first["msg"])
     return words.removeprefix("Value error, ")
 
@@ -159,3 +159,8 @@ def _hint(text: str, error: str) -> str:
     line = lines[numbers[0] - 1].strip()
     quotes = "; a text needs quotes" if "Invalid value" in error else ""
     return f": {line!r}{quotes}"
+
+
+def _shown(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= 80 else text[:77] + "..."

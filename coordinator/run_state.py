@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.protocol.messages import Finished
+from mobile_sdk.sizes import format_count
 
 from .config import Config
 from .errors import StoreError, UpdateRefused
@@ -58,7 +59,8 @@ class RunState:
     ``stopped`` says why nothing is merged just now, if an unexpected error is the reason. ``membership`` changes before
     and after every revocation and withdrawal: what was looked up of a device is good for as long as it stays the same.
     ``withdrawn`` names devices whose updates, written down before, must not be merged; ``aside`` those of which nothing
-    is merged for a while, and why.
+    is merged for a while, and why. ``exhausted`` tells that devices wait for work, that none trains, and that none of
+    those that wait may train the newest version.
 
     Args:
         config: the operator's decisions.
@@ -98,6 +100,7 @@ class RunState:
         self.withdrawn: set[str] = set()
         self.aside: dict[str, SetAside] = {}
         self.notice = ""
+        self.exhausted = False
         self.self_check_failures = 0  # since the coordinator's start
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
@@ -279,16 +282,30 @@ class RunState:
         """The last versions, oldest first."""
         return self._history
 
-    def _waits_for(self) -> str:
-        """What a new version waits for, where more updates of the same devices would not do."""
+    def stall(self) -> str:
+        """What a new version waits for, where more updates of the devices that contribute would not do; else empty."""
         if self.phase != "running":
             return ""
-        missing = self.buffer.missing_contributors
+        missing, merge = self.buffer.missing_contributors, self.config.merge
         if missing and len(self.buffer) >= self.buffer.capacity:
             return (
-                f"updates of {missing} more devices: {len(self.buffer)} updates wait, of fewer devices than "
-                f"merge.min_contributors = {self.config.merge.min_contributors}"
+                f"updates of {format_count(missing, 'more device')}: those that wait are of fewer devices than "
+                f"merge.min_contributors = {merge.min_contributors}"
             )
+        if self.exhausted and not self.buffer.is_full:
+            few = self.buffer.capacity - len(self.buffer)
+            flush = f"; they are merged {merge.flush_seconds:g} s after the last" if merge.flush_seconds else ""
+            return (
+                f"updates of {format_count(few, 'more device')}: every device that is here has trained version "
+                f"{self.versions.newest.version}, and scheduling.repeat is false{flush if len(self.buffer) else ''}"
+            )
+        return ""
+
+    def _waits_for(self) -> str:
+        if stall := self.stall():
+            return stall
+        if self.phase != "running":
+            return ""
         if all(device.state == "offline" for device in self._devices.values()):
             return "devices: none is connected"
         return ""
@@ -306,5 +323,3 @@ class RunState:
         device.report = update.record.report
         device.staleness = self.versions.staleness(update.record.version)
         self.buffer.add(update)
-        if len(self.buffer) == self.buffer.capacity and self.buffer.missing_contributors:
-            log.warning("version %d waits for %s", self.versions.newest.version + 1, self._waits_for())

@@ -33,6 +33,7 @@ from .events import (
     Training,
     UpdateAccepted,
     UpdateRejected,
+    Waiting,
 )
 from .invite import Invite
 from .manifest import ENGINE_FILES
@@ -226,6 +227,8 @@ class _Printer:
                 return f"{event.reason}; trying again in {event.retry_seconds:.1f} s"
             case Postponed():
                 return f"{event.reason}; coming back in {event.seconds:.1f} s"
+            case Waiting():
+                return f"waiting for {event.reason}"
             case Evaluating():
                 return f"{event.evaluation}: evaluating version {event.version}"
             case RunFinished():

@@ -26,6 +26,7 @@ __all__ = [
     "UpdateAccepted",
     "UpdateRejected",
     "Uploading",
+    "Waiting",
     "from_json",
     "to_json",
 ]
@@ -78,6 +79,13 @@ class Postponed:
 
     reason: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Waiting:
+    """The device stays connected; its work, or the answer to its update, needs something first, say other devices."""
+
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +227,7 @@ Event = (
     Connected
     | Disconnected
     | Postponed
+    | Waiting
     | Evaluating
     | Paused
     | Assigned

@@ -25,7 +25,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from .errors import InviteError
-from .protocol.messages import is_name
+from .protocol.messages import NAME_RULE, is_name, shortened
 
 __all__ = ["PAGE_PATH", "Invite"]
 
@@ -57,7 +57,7 @@ class Invite:
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise InviteError(f"the link's url is {self.url!r}, not an address such as wss://example.org:8765")
         if not is_name(self.run):
-            raise InviteError(f"the link names the run {self.run!r}: use letters, digits, '.', '-' and '_'")
+            raise InviteError(f"the link names the run {shortened(self.run)}: a name has {NAME_RULE}")
         if _HEX.fullmatch(self.key) is None:
             raise InviteError("the link's key must be 64 hex digits: ask for a new link")
         if self.certificate and _HEX.fullmatch(self.certificate) is None:

@@ -1,10 +1,10 @@
-"""Sizes as people write them: ``400KB``, ``2 MB``, ``1.5MiB``. KB is 1000 bytes, KiB is 1024."""
+"""Sizes and numbers as people write them: ``400KB``, ``2 MB``, ``1.5MiB``; KB is 1000 bytes, KiB is 1024."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["format_bytes", "parse_bytes"]
+__all__ = ["format_bytes", "format_count", "parse_bytes"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", re.ASCII)
@@ -35,3 +35,8 @@ def format_bytes(count: float) -> str:
         if count >= size:
             return f"{count / size:.2f} {unit}" if count < 10 * size else f"{count / size:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def format_count(count: int, noun: str) -> str:
+    """A number of things for people: ``"1 program"``, ``"12 programs"``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

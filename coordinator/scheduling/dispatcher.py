@@ -18,6 +18,7 @@ from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest
 from .quota import OverQuota, Quota
 from .scheduler import Postpone, Scheduler
+from .stall_notices import StallNotices
 
 __all__ = ["Applicant", "Dispatcher"]
 
@@ -42,6 +43,10 @@ class Applicant(Protocol):
 
     async def postpone(self, seconds: float, reason: str) -> None:
         """Send it away."""
+        ...
+
+    async def wait(self, reason: str) -> None:
+        """Tell it what its work waits for; it stays."""
         ...
 
     async def fail(self, code: str, message: str) -> None:
@@ -83,6 +88,7 @@ class Dispatcher:
         self._granted: list[_Grant] = []
         self._giver: asyncio.Task[None] | None = None
         self._tasks = BackgroundTasks()
+        self._stalls = StallNotices(run)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0  # on the run's clock
         self._stopped = ""
@@ -156,6 +162,7 @@ class Dispatcher:
     def left(self, device: str) -> None:
         """The device's connection is gone."""
         self._waiting.pop(device, None)
+        self._stalls.forget(device)
         self.scheduler.left(device, self._run.clock.monotonic())
         self._arm(again=True)
         self.dispatch()
@@ -170,10 +177,13 @@ class Dispatcher:
             version = self._run.versions.newest.version
             while (device := self.scheduler.choose(version)) is not None:
                 applicant, tier = self._waiting.pop(device)
+                self._stalls.forget(device)
                 task = self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
                 soonest = min(soonest, task.slow_at, task.deadline)
                 self._granted.append(_Grant(applicant, tier, version))
         self._run.resize_buffer(self.scheduler.working.keys())
+        self._run.exhausted = bool(self._waiting) and not self.scheduler.working
+        self._stalls.look(self._waiting)
         if self._granted and (self._giver is None or self._giver.done()):
             self._giver = asyncio.create_task(self._give())
         self._arm(again=soonest < self._timer_at)

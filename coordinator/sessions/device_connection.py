@@ -165,6 +165,11 @@ class DeviceConnection:
         self._session.later(seconds, reason)
         await self._link.flush()
 
+    async def wait(self, reason: str) -> None:
+        """Tell the device what its work waits for."""
+        self._session.wait(reason)
+        await self._link.flush()
+
     async def _allow(self, message: Assign | Evaluate, tier: Tier) -> tuple[Difference, ...]:
         if self._downloads is None:
             raise ProtocolError("the device is not known yet")
@@ -275,7 +280,7 @@ class DeviceConnection:
         self._status.current = self._traffic
         self._status.state = "idle"
         self._downloads = Downloads(run, session, self._status, now, self._host.dispatcher.check_quota)
-        self._upload = UpdateUpload(run, session, self._host.dispatcher, device, self._status, now)
+        self._upload = UpdateUpload(run, session, self._host.dispatcher, device, self._status, now, self._link.flush)
         self._proven()
         self._host.greet(self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.layout import Vector
@@ -49,6 +49,7 @@ class UpdateUpload:
         device: its name, proved.
         status: what is shown of it.
         now: a monotonic time in seconds.
+        flush: sends what ``session`` has to say, at once.
 
     """
 
@@ -60,6 +61,7 @@ class UpdateUpload:
         device: str,
         status: DeviceStatus,
         now: Callable[[], float],
+        flush: Callable[[], Awaitable[None]],
     ) -> None:
         self._run = run
         self._session = session
@@ -67,6 +69,7 @@ class UpdateUpload:
         self._device = device
         self._status = status
         self._now = now
+        self._flush = flush
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._upload: Upload | None = None
         self._fetched = 0
@@ -158,11 +161,20 @@ class UpdateUpload:
         if buffer.has_room(self._device, reserve=reserve):
             await buffer.room(self._device, reserve=reserve)
             return
+        state = self._status.state
+        if not reserve:
+            self._status.state = "waiting"
+            if stall := self._run.stall():
+                self._session.wait(stall)
+                await self._flush()
         try:
             async with asyncio.timeout(ROOM_SECONDS):
                 await buffer.room(self._device, reserve=reserve)
         except TimeoutError:
-            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
+            stall = self._run.stall()
+            why = f"the next version waits for {stall}" if stall else "more updates wait than are merged just now"
+            raise Refused("unavailable", f"{why}: come again later") from None
+        self._status.state = state
 
     async def _drop(self, upload: Upload) -> None:
         """Nothing is to be left of an upload here."""

@@ -34,6 +34,7 @@ from ..events import (
     UpdateAccepted,
     UpdateRejected,
     Uploading,
+    Waiting,
 )
 from ..net.backoff import delays
 from ..net.connection import ConnectionLost
@@ -51,6 +52,7 @@ from ..protocol.messages import (
     Later,
     MergedMessage,
     Rejected,
+    Wait,
     Welcome,
 )
 from ..protocol.session import FetchRequested, PeerError, Received, SendProgress, State
@@ -168,6 +170,8 @@ class Visit:
                         self._listener(Announced(event.version, event.metrics))
                     case MergedMessage():
                         self._listener(Merged(event.assignment, event.version, event.staleness, event.weight))
+                    case Wait():
+                        self._listener(Waiting(event.reason))
                     case SendProgress():
                         self._listener(Uploading(event.sent, event.size))
                     case Received():

@@ -29,6 +29,7 @@ from .messages import (
     Ready,
     Rejected,
     Succession,
+    Wait,
     Welcome,
     printable,
 )
@@ -112,6 +113,11 @@ class CoordinatorSession(Session):
     def later(self, seconds: float, reason: str) -> None:
         """There is no work for the device now; it leaves and comes back."""
         self._send(Later(seconds, printable(reason)))
+
+    def wait(self, reason: str) -> None:
+        """The device's work, or the answer to its offer, needs something first; it stays connected."""
+        if self.state is State.OPEN:
+            self._send(Wait(printable(reason)))
 
     def accept(self, assignment: str, *, staleness: int, duplicate: bool) -> None:
         """

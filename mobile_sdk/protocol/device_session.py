@@ -30,6 +30,7 @@ from .messages import (
     Proof,
     Ready,
     Rejected,
+    Wait,
     Welcome,
     printable,
 )
@@ -124,7 +125,7 @@ class DeviceSession(Session):
             case Welcome(), State.PROVING:
                 return self._welcomed(message)
             case (
-                (Assign() | Evaluate() | Announce() | MergedMessage() | Finished()),
+                (Assign() | Evaluate() | Announce() | MergedMessage() | Wait() | Finished()),
                 State.OPEN,
             ):
                 return [message]

@@ -19,6 +19,7 @@ from ..errors import ProtocolError, VersionMismatch
 
 __all__ = [
     "MAX_TEXT_BYTES",
+    "NAME_RULE",
     "PROTOCOL_VERSION",
     "Accepted",
     "Ack",
@@ -46,11 +47,13 @@ __all__ = [
     "Rejected",
     "Sha256",
     "Succession",
+    "Wait",
     "Welcome",
     "decode",
     "encode",
     "is_name",
     "printable",
+    "shortened",
 ]
 
 PROTOCOL_VERSION = 1
@@ -59,6 +62,7 @@ PROTOCOL_VERSION = 1
 MAX_TEXT_BYTES = 65_536
 MAX_STRING = 4096
 
+NAME_RULE = "1 to 64 letters, digits, '.', '-' or '_', with a letter or digit first"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -211,6 +215,13 @@ class Later:
 
 
 @dataclasses.dataclass(frozen=True)
+class Wait:
+    """Coordinator: stay connected; your work, or the answer to your offer, needs something first: the reason."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Coordinator: tell me how well this version does on your own samples; fields as in :class:`Assign`."""
 
@@ -333,6 +344,7 @@ Message = (
     | Ready
     | Assign
     | Later
+    | Wait
     | Evaluate
     | Evaluated
     | Decline
@@ -386,7 +398,7 @@ def decode(text: str) -> Message:
         raise ProtocolError("a control message is not a JSON object")
     kind = data.pop("type", None)
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise ProtocolError(f"unknown message type {_quoted(kind)}")
+        raise ProtocolError(f"unknown message type {shortened(kind)}")
     if kind in ("hello", "challenge") and data.get("protocol") != PROTOCOL_VERSION:
         # Another version may have other fields: they say nothing, the number says it all.
         number = data.get("protocol")
@@ -412,7 +424,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
     fields = _fields(cls)
     extra = sorted(data.keys() - fields.keys())
     if extra:
-        raise ProtocolError(f"{where} has an unknown field {_quoted(extra[0])}")
+        raise ProtocolError(f"{where} has an unknown field {shortened(extra[0])}")
     values = {}
     for name, check in fields.items():
         if name not in data:
@@ -430,11 +442,11 @@ def _fields(cls: Any) -> dict[str, Callable[[Any, str], Any]]:
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
     if not condition:
         secret = where.startswith(("enrol", "proof", "welcome"))  # secrets and MACs are never shown
-        raise ProtocolError(f"{where} must be {wanted}, not {'what was sent' if secret else _quoted(value)}")
+        raise ProtocolError(f"{where} must be {wanted}, not {'what was sent' if secret else shortened(value)}")
 
 
-def _quoted(value: Any) -> str:
-    """What a peer sent, as an error may carry it: without control characters, and not long."""
+def shortened(value: Any) -> str:
+    """A value in quotes, as an error may carry it: without control characters, and of at most 80 characters."""
     text = ascii(value[:200] if isinstance(value, str) else value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -481,7 +493,7 @@ def _metrics(value: Any, where: str) -> dict[str, float]:
     for name, number in value.items():
         # The comparison holds for no NaN and no infinity, and takes integers of any length.
         is_number = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 2**1000
-        _expect(is_number, number, f"{where}[{_quoted(name)}]", "a finite number")
+        _expect(is_number, number, f"{where}[{shortened(name)}]", "a finite number")
     return {str(name): float(number) for name, number in value.items()}
 
 

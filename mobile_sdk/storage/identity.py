@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import StorageError
 from ..protocol.auth import SECRET_BYTES
-from ..protocol.messages import is_name
+from ..protocol.messages import NAME_RULE, is_name, shortened
 from ..system.secret_files import replace_secret
 
 __all__ = ["Identity"]
@@ -87,7 +87,7 @@ class Identity:
 def _new(run: str, name: str) -> dict[str, Any]:
     for what, text in (("run", run), ("device", name)):
         if text and not is_name(text):
-            raise StorageError(f"{text!r} cannot name a {what}: use letters, digits, '.', '-' and '_'")
+            raise StorageError(f"{shortened(text)} cannot name a {what}: a name has {NAME_RULE}")
     return {
         "run": run,
         "device": name or f"device-{secrets.token_hex(6)}",

@@ -97,3 +97,9 @@ def test_a_malformed_setting_is_answered_with_its_form(tmp_path: Path, words: st
 def test_data_that_are_checked_from_a_program_have_the_same_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the run file: budgets: it is missing"):
         parse_config({"run": {"name": "a", "task": "m:t"}}, tmp_path)
+
+
+def test_a_value_that_is_very_long_is_shown_in_part() -> None:
+    with pytest.raises(ConfigError, match="use at most 64 letters") as refused:
+        parse_config({"run": {"name": "n" * 300, "task": "a:b"}}, Path())
+    assert len(str(refused.value)) < 250

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mobile_sdk import Policy
-from mobile_sdk.sizes import format_bytes, parse_bytes
+from mobile_sdk.sizes import format_bytes, format_count, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,12 @@ def test_sizes_are_texts_in_a_policy_too() -> None:
     assert Policy(bytes_per_day="50MB") == Policy(bytes_per_day=50_000_000)
     with pytest.raises(ValueError, match="is not a size"):
         Policy(bytes_per_day="much")
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [format_count(n, "program") for n in (0, 1, 2, 9735)] == [
+        "0 programs",
+        "1 program",
+        "2 programs",
+        "9,735 programs",
+    ]

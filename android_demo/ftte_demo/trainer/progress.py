@@ -36,7 +36,7 @@ def apply(event: Event, status: Status) -> None:
         case events.Training():
             status.phase, status.training = Phase.TRAINING, (event.step, event.steps)
             status.losses = [*status.losses, event.loss][-_LOSSES:]
-        case events.Postponed():
+        case events.Postponed() | events.Waiting():
             status.phase, status.reason = Phase.WAITING, event.reason
         case events.Personal():
             status.global_accuracy = event.global_metrics.get("accuracy", -1.0)

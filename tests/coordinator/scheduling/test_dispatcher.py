@@ -39,6 +39,9 @@ class Guest:
     async def postpone(self, seconds: float, reason: str) -> None:
         self.told.append((seconds, reason))
 
+    async def wait(self, reason: str) -> None:
+        self.told.append(reason)
+
     async def fail(self, code: str, message: str) -> None:
         self.told.append((code, message))
 
@@ -257,5 +260,32 @@ def test_closing_stops_the_timer(tmp_path: Path) -> None:
         desk.dispatcher.close()
         await asyncio.sleep(100)
         assert desk.state.device("phone-1").failures == 0
+
+    run(main())
+
+
+def test_a_run_that_its_devices_cannot_bring_on_says_so_to_those_that_wait_and_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, merge={"buffer": 3}, scheduling={"repeat": False}))
+        (guest,) = await desk.ask("phone-1")
+        desk.dispatcher.ended("phone-1")
+        ready = Ready(0, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False)
+        for _ in range(2):  # it has lost its connection meanwhile, and hears it again
+            await desk.dispatcher.ask(guest, ready)
+            await asyncio.sleep(0.001)
+            desk.dispatcher.dispatch()
+            desk.dispatcher.left("phone-1")
+        words = (
+            "updates of 3 more devices: every device that is here has trained version 0, and scheduling.repeat is false"
+        )
+        assert guest.told[1:] == [words, words]
+        desk.dispatcher.dispatch()
+        assert caplog.messages.count(f"version 1 waits for {words}") == 2
+        desk.publish()
+        await desk.dispatcher.ask(guest, ready)
+        await asyncio.sleep(0.001)
+        assert isinstance(guest.told[-1], Assign), "there is something to train again"
 
     run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,22 @@ from coordinator.sessions import update_upload
 from coordinator.sessions.update_upload import UpdateUpload
 from coordinator.simulation.virtual_time import run
 from coordinator.store.records import AssignmentRecord
+from coordinator.updates.validation import most_bytes
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.frames import Chunk
-from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Fetch, Message, Name, Offer, Rejected, Sha256, decode
+from mobile_sdk.protocol.messages import (
+    Accepted,
+    ArtifactRef,
+    Fetch,
+    Message,
+    Name,
+    Offer,
+    Rejected,
+    Sha256,
+    Wait,
+    decode,
+)
 from mobile_sdk.protocol.session import Received, State
 
 from ..small_run import SmallRun, accept_update, give_work, make_run, open_work, update_bytes
@@ -41,8 +54,12 @@ class Hand:
         self.session.state = State.OPEN
         self.status = self.state.device(self.device)
         self.upload = UpdateUpload(
-            self.state, self.session, self.dispatcher, self.device, self.status, lambda: self.now
+            self.state, self.session, self.dispatcher, self.device, self.status, lambda: self.now, self._flush
         )
+        self.heard: list[Message] = []
+
+    async def _flush(self) -> None:
+        self.heard += self.said()
 
     def said(self) -> list[Message]:
         return [decode(frame) for frame in self.session.frames_to_send() if isinstance(frame, str)]
@@ -167,7 +184,7 @@ def test_what_cannot_be_taken_is_refused_before_it_is_sent(tmp_path: Path, chang
 def test_an_update_of_the_largest_size_that_a_tier_can_have_is_fetched(tmp_path: Path) -> None:
     async def main() -> None:
         hand = Hand(make_run(tmp_path))
-        most = 2 * 4 + 100_000
+        most = most_bytes(hand.state.tiers[0])
         (fetch,) = await hand.offer(b"", artifact=ArtifactRef(Sha256("ab" * 32), most))
         assert isinstance(fetch, Fetch)
 
@@ -299,6 +316,22 @@ def test_a_full_buffer_lets_a_device_wait_and_sends_it_away_after_a_while(tmp_pa
         assert loop_time() - before == update_upload.ROOM_SECONDS
         hand.state.buffer.remove(hand.state.buffer.all())
         assert [type(message) for message in await hand.offer(update_bytes("small"))] == [Fetch]
+
+    run(main())
+
+
+def test_a_device_whose_update_has_to_wait_for_other_devices_is_told(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path, merge={"buffer": 2, "limit": 2, "min_contributors": 2}))
+        hand.state.phase = "running"
+        for _ in range(2):
+            accept_update(hand.state, "phone-1")
+        words = "updates of 1 more device: those that wait are of fewer devices than merge.min_contributors = 2"
+        offer = asyncio.create_task(hand.offer(update_bytes("small")))
+        await asyncio.sleep(1)
+        assert (hand.heard, hand.status.state) == ([Wait(words)], "waiting")
+        with pytest.raises(Refused, match=f"the next version waits for {words}: come again later"):
+            await offer
 
     run(main())
 

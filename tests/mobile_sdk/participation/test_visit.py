@@ -28,6 +28,7 @@ from mobile_sdk.events import (
     Training,
     UpdateAccepted,
     UpdateRejected,
+    Waiting,
 )
 from mobile_sdk.participation.surroundings import Surroundings
 from mobile_sdk.protocol.messages import Announce, Decline, Evaluated, Finished, Offer
@@ -238,6 +239,7 @@ def test_a_device_without_work_comes_back_when_it_was_told_to(served: Served, tm
         visits.append(1)
         if len(visits) == 1:
             await talk.ready()
+            talk.session.wait("updates of 1 more device")
             talk.session.later(0.0, "others train")
             await talk.link.flush()
             await talk.next()  # it leaves
@@ -245,6 +247,7 @@ def test_a_device_without_work_comes_back_when_it_was_told_to(served: Served, tm
 
     told = take_part(client(served, script, tmp_path))
     assert [event.reason for event in told if isinstance(event, Postponed)] == ["others train"]
+    assert [event.reason for event in told if isinstance(event, Waiting)] == ["updates of 1 more device"]
     assert len(visits) == 2
 
 

@@ -34,6 +34,7 @@ from mobile_sdk.protocol.messages import (
     Rejected,
     Sha256,
     Succession,
+    Wait,
     Welcome,
     decode,
     encode,
@@ -314,6 +315,7 @@ EVALUATE = Evaluate(Name("e00000001"), 3, REF, Hex("00"), REF, (REF,))
         (lambda c: c.assign(ASSIGN), ASSIGN),
         (lambda c: c.evaluate(EVALUATE), EVALUATE),
         (lambda c: c.later(2.5, "others\ntrain"), Later(2.5, "others train")),
+        (lambda c: c.wait("other\ndevices"), Wait("other devices")),
         (lambda c: c.accept("a00000001", staleness=2, duplicate=True), Accepted(Name("a00000001"), 2, True)),
         (
             lambda c: c.reject("a00000001", "stale", "too old"),

@@ -68,3 +68,11 @@ def test_a_run_whose_name_the_protocol_does_not_allow_makes_no_identity(tmp_path
     with pytest.raises(StorageError, match="'my run' cannot name a run"):
         Identity(tmp_path / "device.json", "my run")
     assert not (tmp_path / "device.json").exists()
+
+
+def test_a_name_that_is_too_long_is_shown_in_part_with_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as refused:
+        Identity(tmp_path / "device.json", "digits", "n" * 300)
+    words = str(refused.value)
+    assert "a name has 1 to 64 letters, digits" in words
+    assert len(words) < 200
