@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .admin.server import claim_admin_folder, open_admin
 from .config import Config, shared_server
+from .dashboard.server import Dashboard, open_dashboard
 from .net.admission import ConnectionLimits
 from .net.listener import listen
 from .reports.live import live
@@ -27,11 +28,12 @@ class App:
     """
     A service that listens.
 
-    ``url`` is where devices connect, ``service`` holds the runs.
+    ``url`` is where devices connect, ``service`` holds the runs, ``dashboard`` shows them, unless it is switched off.
     """
 
-    def __init__(self, service: Service, console: Console) -> None:
+    def __init__(self, service: Service, console: Console, dashboard: Dashboard | None = None) -> None:
         self.service = service
+        self.dashboard = dashboard
         self.url = service.url
         self._console = console
 
@@ -97,6 +99,10 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
         service.url = await stack.enter_async_context(listen(service, section, gate))
         # Left in the opposite order: operators start nothing new, then devices are dismissed, then the port closes.
         stack.push_async_callback(service.close)
+        folder, dashboard = configs[0].admin.folder if admin else None, None
+        if configs[0].dashboard.enabled:
+            dashboard = await stack.enter_async_context(open_dashboard(service, configs[0].dashboard, folder))
         if admin:
-            await stack.enter_async_context(open_admin(service, gate, configs[0].admin))
-        yield App(service, console)
+            extensions = () if dashboard is None else (dashboard.add_to_admin,)
+            await stack.enter_async_context(open_admin(service, gate, configs[0].admin, *extensions))
+        yield App(service, console, dashboard)

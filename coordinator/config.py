@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -89,6 +89,36 @@ class AdminSection(_Section):
 
     folder: Path = Path(".ftte")
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class DashboardSection(_Section):
+    """
+    The web page on which people see and operate the runs; `ftte dashboard` gives an address that lets one in.
+
+    It listens on ``port`` (by default 8766, or any free one where that is taken). Off loopback it needs TLS, with
+    ``certificate`` and ``private_key`` of its own. ``names``: host names by which browsers reach it, besides ``host``;
+    requests under another name are refused. Whoever is in stays so for ``hours``.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
+    names: tuple[str, ...] = ()
+    hours: Annotated[float, Field(gt=0, le=720)] = 12.0
+
+    @model_validator(mode="after")
+    def _safe_off_loopback(self) -> DashboardSection:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: give both or neither")
+        if not is_loopback(self.host) and self.certificate is None:
+            raise ValueError(
+                f"host {self.host} is not this machine: give certificate and private_key, as `ftte certificate` makes"
+            )
+        if self.host in ("0.0.0.0", "::") and not self.names:
+            raise ValueError(f'host {self.host} is no name of a machine: give names = ["..."], as browsers call it')
+        return self
 
 
 class LimitsSection(_Section):
@@ -178,6 +208,9 @@ class PlanningSection(_Section):
                 "plans were searched with selector, data and shrink already: leave those out, or leave plans out"
             )
         return self
+
+
+P = TypeVar("P", ServerSection, DashboardSection)
 
 
 def _training_field(name: str) -> Any:
@@ -394,6 +427,7 @@ class Config(_Section):
     limits: LimitsSection = LimitsSection()
     evaluation: EvaluationSection = EvaluationSection()
     admin: AdminSection = AdminSection()
+    dashboard: DashboardSection = DashboardSection()
     tracking: TrackingSection = TrackingSection()
 
 
@@ -443,13 +477,7 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{name}: {explain(error, Config)}") from error
-    server = config.server.model_copy(
-        update={
-            key: folder / value
-            for key, value in (("certificate", config.server.certificate), ("private_key", config.server.private_key))
-            if value is not None
-        }
-    )
+    server, dashboard = _placed(config.server, folder), _placed(config.dashboard, folder)
     run = config.run.model_copy(update={"state": folder / config.run.state})
     planning = config.planning
     if planning.plans is not None:
@@ -459,8 +487,21 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     if tracking.tensorboard is not None:
         tracking = tracking.model_copy(update={"tensorboard": folder / tracking.tensorboard})
     return config.model_copy(
-        update={"run": run, "server": server, "planning": planning, "admin": admin, "tracking": tracking}
+        update={
+            "run": run,
+            "server": server,
+            "planning": planning,
+            "admin": admin,
+            "dashboard": dashboard,
+            "tracking": tracking,
+        }
     )
+
+
+def _placed(section: P, folder: Path) -> P:
+    """A section whose certificate and key are looked for in ``folder``."""
+    files = {"certificate": section.certificate, "private_key": section.private_key}
+    return section.model_copy(update={key: folder / value for key, value in files.items() if value is not None})
 
 
 def shared_server(configs: Sequence[Config]) -> ServerSection:

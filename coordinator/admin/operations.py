@@ -17,10 +17,9 @@ from ..net.tls import certificate_fingerprint
 from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
 from ..runs.served_run import ServedRun
-from ..status import DeviceStatus
 from ..store.records import DeviceRecord, SetAside, TokenRecord, VersionRecord
 
-__all__ = ["Operations"]
+__all__ = ["Operations", "device_values"]
 
 # A token has so many random bytes; its name is for people and says nothing about it.
 TOKEN_BYTES = 18
@@ -135,11 +134,8 @@ class Operations:
         """The registry, with what goes on just now."""
         records = await self._offload(self._store.devices.all)
         merged = sum(record.updates for record in records) or 1
-        scheduler = self._running.coordinator.dispatcher.scheduler
         return [
-            _device(record, self._run.device(record.id), record.updates / merged)
-            | {"lost": scheduler.lost(record.id)}
-            | _aside(self._run.aside.get(record.id) if self._run.aside_seconds(record.id) else None)
+            device_values(self._running, record) | {"contribution": round(record.updates / merged, 4)}
             for record in records
         ]
 
@@ -290,14 +286,17 @@ def _aside(aside: SetAside | None) -> dict[str, Any]:
     return {"set_aside": aside.why, "set_aside_reason": aside.reason, "set_aside_until": aside.until}
 
 
-def _device(record: DeviceRecord, status: DeviceStatus, share: float) -> dict[str, Any]:
+def device_values(running: ServedRun, record: DeviceRecord) -> dict[str, Any]:
+    """A device of the registry as JSON values, with what goes on just now."""
+    run = running.coordinator.state
+    status = run.device(record.id)
     return {
         "id": record.id,
         "state": "revoked" if record.revoked_at is not None else status.state,
         "tier": status.tier or record.tier,
         "updates": status.updates,
-        "contribution": round(share, 4),
         "failures": max(record.failures, status.failures),
+        "staleness": status.staleness,
         "bytes_up": status.bytes_up,
         "bytes_down": status.bytes_down,
         "enrolled_at": record.enrolled_at,
@@ -307,4 +306,6 @@ def _device(record: DeviceRecord, status: DeviceStatus, share: float) -> dict[st
         "model": status.model,
         "self_check": status.self_check,
         "profile": dict(record.profile),
+        "lost": running.coordinator.dispatcher.scheduler.lost(record.id),
+        **_aside(run.aside.get(record.id) if run.aside_seconds(record.id) else None),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,26 +13,25 @@ from typing import IO
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from mobile_sdk.errors import FtteError
 from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.secret_files import replace_secret
 
 from ..config import AdminSection
-from ..errors import ConfigError, ConflictError, NotFoundError, StoreUnavailable
+from ..errors import ConfigError
 from ..net.admission import ConnectionLimits
 from ..runs.service import Service
+from .answers import answer_errors
 from .files import LOCK_FILE, SOCKET_FILE, TOKEN_FILE, URL_FILE
 from .metrics import metrics_text
 from .routes import Api
 
 __all__ = ["claim_admin_folder", "open_admin"]
 
-log = logging.getLogger(__name__)
-
 # Linux takes no longer path of a Unix socket.
 MAX_SOCKET_PATH = 107
 MAX_BODY_BYTES = 65_536
 
+Extension = Callable[[web.UrlDispatcher], None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -69,7 +67,9 @@ def socket_path(folder: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSection) -> AsyncIterator[None]:
+async def open_admin(
+    service: Service, gate: ConnectionLimits, section: AdminSection, *extensions: Extension
+) -> AsyncIterator[None]:
     """
     Answer operators for as long as the context lasts; the folder was claimed by :func:`claim_admin_folder`.
 
@@ -80,6 +80,7 @@ async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSec
         service: whose runs are asked about.
         gate: counts the device port's connections, for the metrics.
         section: where to listen.
+        extensions: register further paths.
 
     Raises:
         ConfigError: if the folder or the port cannot be used.
@@ -91,8 +92,10 @@ async def open_admin(service: Service, gate: ConnectionLimits, section: AdminSec
         replace_secret(folder / TOKEN_FILE, token.encode())
     except OSError as error:
         raise ConfigError(f"admin.folder {folder} cannot be used: {error.strerror}") from error
-    app = web.Application(middlewares=[_authenticated(token), _answered], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[_authenticated(token), answer_errors], client_max_size=MAX_BODY_BYTES)
     Api(service).add_to(app.router)
+    for extend in extensions:
+        extend(app.router)
     app.router.add_get("/healthz", lambda request: _health(service))
     app.router.add_get("/metrics", lambda request: _metrics(service, gate))
     runner = web.AppRunner(app, access_log=None)
@@ -139,26 +142,6 @@ def _authenticated(token: str) -> Middleware:
         return await handler(request)
 
     return check
-
-
-@web.middleware
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What goes wrong becomes a sentence and a status."""
-    try:
-        return await handler(request)
-    except NotFoundError as error:
-        return web.json_response({"error": str(error)}, status=404)
-    except ConflictError as error:
-        return web.json_response({"error": str(error)}, status=409)
-    except StoreUnavailable as error:
-        return web.json_response({"error": str(error)}, status=503)
-    except FtteError as error:
-        return web.json_response({"error": str(error)}, status=400)
-    except web.HTTPException:
-        raise
-    except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return web.json_response({"error": "the coordinator has a problem of its own: see its log"}, status=500)
 
 
 async def _health(service: Service) -> web.Response:

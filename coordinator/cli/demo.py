@@ -54,9 +54,14 @@ DEVICES = (
 )
 
 
-async def demo(folder: Path, console: Console) -> dict[str, Any]:
+async def demo(folder: Path, console: Console, *, stay: bool = False) -> dict[str, Any]:
     """
     Run the demo and write ``summary.json`` and ``weights.safetensors`` into ``folder``.
+
+    Args:
+        folder: made if missing.
+        console: where it is shown.
+        stay: keep the dashboard open after the end, until the process is told to end.
 
     Raises:
         CoordinatorError: if devices failed, or the run ended without reaching its accuracy.
@@ -71,6 +76,9 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
     async with open_app([config], console, admin=False) as server, _devices(server, config, folder) as processes:
+        if server.dashboard is not None:
+            address = server.dashboard.address(by="demo")
+            console.print(f"Watch it in a browser: {address}", highlight=False, soft_wrap=True)
         summary = await _while_any_lives(server, processes)
         for name in ("summary.json", "weights.safetensors"):
             shutil.copyfile(config.run.state / name, folder / name)
@@ -78,6 +86,10 @@ async def demo(folder: Path, console: Console) -> dict[str, Any]:
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await asyncio.gather(*(process.wait() for process in processes))
         codes = [process.returncode for process in processes]
+        if stay:
+            console.print(show(summary))
+            console.print("The dashboard stays open until Ctrl-C.", highlight=False)
+            await asyncio.Event().wait()
     console.print(show(summary))
     console.print(f"summary and weights are in {folder}", highlight=False)
     failed = [device.name for device, code in zip(DEVICES, codes, strict=True) if code != 0]

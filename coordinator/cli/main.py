@@ -18,6 +18,7 @@ from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
 from .backup import add_backup_commands
+from .dashboard import add_dashboard_command
 from .logs import configure_logging
 from .operate import add_operating_commands
 from .parsing import Parser, add_set_option, group_commands
@@ -32,7 +33,7 @@ GROUPS = {
     "Start here": ("demo", "doctor"),
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
     "Serve runs": ("serve", "runs", "invite", "tokens", "devices"),
-    "Look and decide": ("versions", "rollback", "export-model", "audit", "metrics"),
+    "Look and decide": ("dashboard", "versions", "rollback", "export-model", "audit", "metrics"),
     "Keep safe": ("backup", "restore", "rotate-key"),
 }
 # As if SIGPIPE had ended the process: whoever read the output has gone.
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_serving_commands(commands)
     add_operating_commands(commands)
+    add_dashboard_command(commands)
     doctor = commands.add_parser("doctor", help="check run files, their state and this machine")
     doctor.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder of them")
     add_set_option(doctor)
@@ -94,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(handler=_doctor)
     show_demo = commands.add_parser("demo", help="a coordinator and eight devices on this machine")
     show_demo.add_argument("--out", type=Path, default=Path("ftte-demo"), metavar="DIR", help="default: ftte-demo")
+    show_demo.add_argument("--stay", action="store_true", help="keep the dashboard open after the end")
     show_demo.set_defaults(handler=_demo)
     add_export_command(commands)
     add_simulate_command(commands)
@@ -122,5 +125,5 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from .demo import demo
 
-    asyncio.run(demo(options.out, console))
+    asyncio.run(demo(options.out, console, stay=options.stay))
     return 0

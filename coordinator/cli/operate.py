@@ -23,7 +23,7 @@ from ..admin.client import AdminClient, find_admin_folder
 from ..errors import CoordinatorError
 from .tables import Columns, print_rows
 
-__all__ = ["add_operating_commands"]
+__all__ = ["add_client_command", "add_operating_commands"]
 
 Handler = Callable[[argparse.Namespace, Console, AdminClient], int]
 
@@ -32,7 +32,7 @@ UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def add_operating_commands(commands: Any) -> None:
     """Register them."""
-    runs = _command(commands, "runs", "the runs that are served, and their life", _runs)
+    runs = add_client_command(commands, "runs", "the runs that are served, and their life", _runs)
     runs.add_argument(
         "action",
         nargs="?",
@@ -42,18 +42,18 @@ def add_operating_commands(commands: Any) -> None:
     )
     runs.add_argument("target", nargs="?", metavar="RUN", help="the run's name; for create, a run file")
 
-    devices = _command(commands, "devices", "the devices of a run", _devices)
+    devices = add_client_command(commands, "devices", "the devices of a run", _devices)
     devices.add_argument("action", nargs="?", default="list", choices=("list", "classes", "revoke", "withdraw"))
     devices.add_argument("device", nargs="?", help="for revoke (it may not come back) and withdraw (its data go)")
     _run_option(devices)
 
-    tokens = _command(commands, "tokens", "what devices enrol with", _tokens)
+    tokens = add_client_command(commands, "tokens", "what devices enrol with", _tokens)
     tokens.add_argument("action", nargs="?", default="list", choices=("list", "create", "revoke"))
     tokens.add_argument("token", nargs="?", metavar="ID", help="for revoke")
     _token_options(tokens)
     _run_option(tokens)
 
-    invite = _command(commands, "invite", "a link and a QR code that let a device join", _invite)
+    invite = add_client_command(commands, "invite", "a link and a QR code that let a device join", _invite)
     invite.add_argument("--url", help="the address that devices reach (default: public_url of the run file)")
     invite.add_argument("--svg", type=Path, metavar="FILE", help="write the QR code into a file, too")
     invite.add_argument("--page", action="store_true", help="an https link, which cameras open; needs TLS")
@@ -61,31 +61,44 @@ def add_operating_commands(commands: Any) -> None:
     _token_options(invite)
     _run_option(invite)
 
-    versions = _command(commands, "versions", "the versions of a run", _versions)
+    versions = add_client_command(commands, "versions", "the versions of a run", _versions)
     _run_option(versions)
 
-    rollback = _command(commands, "rollback", "go on from an older version", _rollback)
+    rollback = add_client_command(commands, "rollback", "go on from an older version", _rollback)
     rollback.add_argument("version", type=int, metavar="VERSION")
     rollback.add_argument("--why", default="", help="for the audit log")
     _run_option(rollback)
 
-    export = _command(
+    export = add_client_command(
         commands, "export-model", "a version's weights: .safetensors, .pt, or .pte for inference", _export
     )
     export.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="its ending says the format")
     export.add_argument("--version", dest="number", type=int, metavar="N", help="default: the best one")
     _run_option(export)
 
-    rotate = _command(commands, "rotate-key", "a new key for a run, signed by the old one", _rotate)
+    rotate = add_client_command(commands, "rotate-key", "a new key for a run, signed by the old one", _rotate)
     _run_option(rotate)
 
-    audit = _command(commands, "audit", "who did what", _audit)
+    audit = add_client_command(commands, "audit", "who did what", _audit)
     _run_option(audit)
 
-    _command(commands, "metrics", "the numbers that Prometheus scrapes", _metrics)
+    add_client_command(commands, "metrics", "the numbers that Prometheus scrapes", _metrics)
 
 
-def _command(commands: Any, name: str, words: str, handler: Handler) -> argparse.ArgumentParser:
+def add_client_command(commands: Any, name: str, words: str, handler: Handler) -> argparse.ArgumentParser:
+    """
+    Register a command that talks to a running coordinator.
+
+    Args:
+        commands: what ``add_subparsers`` gave.
+        name: of the command.
+        words: what it does.
+        handler: does it.
+
+    Returns:
+        Its parser, with ``--admin`` and ``--json``.
+
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=words, description=f"{words[0].upper()}{words[1:]}."
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
 
-__all__ = ["add_serving_commands"]
+__all__ = ["add_serving_commands", "print_address"]
 
 
 def add_serving_commands(commands: Any) -> None:
@@ -84,6 +84,7 @@ async def _until_ended(configs: list[Config], console: Console, ended: Ended, *,
         if server.service.section.needs_token:
             console.print("`ftte invite` gives a link with a token, for one device or many.", highlight=False)
         console.print(f"Operate with `ftte runs` and the like; admin folder {configs[0].admin.folder}", highlight=False)
+        print_address(server, console)
         try:
             await _serve_until(server, console, stay)
         except asyncio.CancelledError:
@@ -93,6 +94,19 @@ async def _until_ended(configs: list[Config], console: Console, ended: Ended, *,
             console.print("The same command goes on from there.", highlight=False)
             raise
     return 0
+
+
+def print_address(server: App, console: Console) -> None:
+    """Say where the dashboard is. Who reads a log later finds no address that lets them in."""
+    if server.dashboard is None:
+        return
+    if console.is_terminal:
+        address = server.dashboard.address()
+        console.print(f"Dashboard (lets you in once, within ten minutes): {address}", highlight=False, soft_wrap=True)
+    else:
+        console.print(
+            f"Dashboard: {server.dashboard.url}; `ftte dashboard` gives an address that lets you in", highlight=False
+        )
 
 
 async def _serve_until(server: App, console: Console, stay: bool) -> None:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from mobile_sdk.system.secret_files import create_secret
 
-from ..config import ServerSection
+from ..config import DashboardSection, ServerSection
 from ..errors import ConfigError
 
 __all__ = ["certificate_fingerprint", "make_certificate", "server_context"]
@@ -25,9 +25,9 @@ __all__ = ["certificate_fingerprint", "make_certificate", "server_context"]
 DAYS = 397
 
 
-def server_context(section: ServerSection) -> ssl.SSLContext | None:
+def server_context(section: ServerSection | DashboardSection) -> ssl.SSLContext | None:
     """
-    The device port's TLS context; none where the run file names no certificate.
+    The TLS context of the device port or of the dashboard; none where the run file names no certificate.
 
     Raises:
         ConfigError: if certificate and key cannot be used.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from mobile_sdk.manifest import FileEntry
 
@@ -28,7 +28,9 @@ from .records import (
     SetAside,
     TierRecord,
     TokenRecord,
+    TripRecord,
     UpdateRecord,
+    VersionPoint,
     VersionRecord,
 )
 
@@ -36,12 +38,17 @@ __all__ = [
     "ArtifactStore",
     "AssignmentStore",
     "AuditLog",
+    "DeviceOrder",
     "DeviceStore",
     "Store",
     "TokenStore",
     "UpdateStore",
     "VersionStore",
 ]
+
+
+# What a list of devices can be sorted by.
+DeviceOrder = Literal["id", "tier", "updates", "failures", "bytes_up", "bytes_down", "last_seen", "enrolled_at"]
 
 
 class ArtifactStore(Protocol):
@@ -99,6 +106,10 @@ class AuditLog(Protocol):
         """
         ...
 
+    def newest(self, limit: int, after: int = 0) -> list[AuditEntry]:
+        """The newest ``limit`` lines of those after line ``after``, oldest first. Their hashes are not checked."""
+        ...
+
 
 class TokenStore(Protocol):
     """What lets devices enrol."""
@@ -150,6 +161,33 @@ class DeviceStore(Protocol):
 
     def all(self) -> list[DeviceRecord]:
         """All devices, by name."""
+        ...
+
+    def page(
+        self,
+        search: str,
+        order: DeviceOrder,
+        *,
+        descending: bool,
+        offset: int,
+        limit: int,
+        among: Collection[str] | None = None,
+    ) -> tuple[int, list[DeviceRecord]]:
+        """
+        A part of a sorted list of devices.
+
+        Args:
+            search: part of the device's name, its tier or its model, in any case of letters; empty: all.
+            order: what to sort by, then by name.
+            descending: the largest first.
+            offset: how many come before.
+            limit: how many to give.
+            among: only devices of these names; none: all.
+
+        Returns:
+            How many there are in all, and the records.
+
+        """
         ...
 
     def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
@@ -291,6 +329,18 @@ class UpdateStore(Protocol):
         """Every merged update, oldest first."""
         ...
 
+    def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
+        """
+        The newest trips, oldest first.
+
+        Args:
+            limit: the most that are given.
+            after: only those of a higher ``arrival``.
+            device: only those of one device.
+
+        """
+        ...
+
 
 class VersionStore(Protocol):
     """The weights over time."""
@@ -321,6 +371,17 @@ class VersionStore(Protocol):
 
     def all(self) -> list[VersionRecord]:
         """Every version, oldest first."""
+        ...
+
+    def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
+        """
+        The run's curves, oldest first.
+
+        Args:
+            after: only versions above this number.
+            most: where there are more versions, every n-th of them is left, and the newest.
+
+        """
         ...
 
     def commit(

@@ -22,8 +22,10 @@ __all__ = [
     "SetAside",
     "TierRecord",
     "TokenRecord",
+    "TripRecord",
     "UpdateRecord",
     "VersionKind",
+    "VersionPoint",
     "VersionRecord",
 ]
 
@@ -227,3 +229,49 @@ class VersionRecord:
     kind: VersionKind = "merge"
     private: Mapping[str, ArtifactRef] = dataclasses.field(default_factory=dict)
     pruned: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TripRecord:
+    """
+    The way of one update, from the assignment to what became of it. Times are wall times in seconds since 1970.
+
+    ``arrival`` counts accepted updates; ``device`` is none once it was withdrawn; ``version`` is what it trained from.
+    ``bytes_up`` is the size of the update. ``issued_at`` is none where the assignment was forgotten. One that waits has
+    neither ``merged_into`` nor ``discarded``.
+    """
+
+    arrival: int
+    assignment: str
+    device: str | None
+    version: int
+    tier: str
+    bytes_up: int
+    issued_at: float | None
+    received_at: float
+    report: Mapping[str, Any]
+    merged_into: int | None
+    merged_at: float | None
+    staleness: int | None
+    weight: float | None
+    discarded: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class VersionPoint:
+    """
+    A version as a point of the run's curves.
+
+    ``updates`` were merged into it, with mean ``staleness`` in versions and mean ``weight`` from 0 to 1; ``bytes_up``
+    is their size.
+    """
+
+    version: int
+    parent: int
+    kind: VersionKind
+    created_at: float
+    metrics: Mapping[str, float]
+    updates: int
+    staleness: float | None
+    weight: float | None
+    bytes_up: int

@@ -39,6 +39,18 @@ class AuditTable:
             entries.append(AuditEntry(number, at, actor, action, subject, json.loads(details), found))
         return entries
 
+    def newest(self, limit: int, after: int = 0) -> list[AuditEntry]:
+        rows = self._database.rows(
+            "SELECT number, at, actor, action, subject, details, hash FROM audit WHERE number > ? "
+            "ORDER BY number DESC LIMIT ?",
+            after,
+            limit,
+        )
+        return [
+            AuditEntry(number, at, actor, action, subject, json.loads(details), digest)
+            for number, at, actor, action, subject, details, digest in reversed(rows)
+        ]
+
 
 def write_audit(
     database: sqlite3.Connection, at: float, actor: str, action: str, subject: str, details: Mapping[str, Any]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
 
 from ..crash_points import step
+from ..interface import DeviceOrder
 from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
 from .audit import write_audit
 from .database import Database
@@ -16,6 +18,9 @@ from .tokens import spend_token
 from .updates import discard_rows
 
 __all__ = ["DeviceTable"]
+
+# What may be sorted by, as columns: nothing else comes into a query.
+_COLUMNS = {name: name for name in get_args(DeviceOrder)}
 
 
 class DeviceTable:
@@ -53,6 +58,29 @@ class DeviceTable:
 
     def all(self) -> list[DeviceRecord]:
         return self._devices("ORDER BY id")
+
+    def page(
+        self,
+        search: str,
+        order: DeviceOrder,
+        *,
+        descending: bool,
+        offset: int,
+        limit: int,
+        among: Collection[str] | None = None,
+    ) -> tuple[int, list[DeviceRecord]]:
+        which, arguments = "WHERE 1", list[Any]()
+        if search:
+            pattern = "%" + re.sub(r"([%_\\])", r"\\\1", search) + "%"
+            columns = ("id", "tier", "json_extract(profile, '$.model')")
+            which += " AND (" + " OR ".join(f"{column} LIKE ? ESCAPE '\\'" for column in columns) + ")"
+            arguments += [pattern] * len(columns)
+        if among is not None:
+            which += " AND id IN (SELECT value FROM json_each(?))"
+            arguments.append(json.dumps(sorted(among)))
+        ((total,),) = self._database.rows(f"SELECT count(*) FROM devices {which}", *arguments)
+        sort = f"ORDER BY {_COLUMNS[order]} {'DESC' if descending else 'ASC'}, id LIMIT ? OFFSET ?"
+        return int(total), self._devices(f"{which} {sort}", *arguments, limit, offset)
 
     def _devices(self, which: str, *arguments: Any) -> list[DeviceRecord]:
         rows = self._database.rows(

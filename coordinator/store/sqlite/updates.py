@@ -12,7 +12,7 @@ from mobile_sdk.manifest import FileEntry
 
 from ...errors import Expelled, StoreError
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, UpdateRecord
+from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
 from ..segments import Location, Segments
 from .assignments import assignment_number
 from .database import Database, available
@@ -108,6 +108,19 @@ class UpdateTable:
             "ORDER BY merged_into, arrival"
         )
         return [MergedUpdate(*row) for row in rows]
+
+    def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
+        whose = "" if device is None else "AND u.device = ?"
+        rows = self._database.rows(
+            "SELECT u.arrival, u.assignment, u.device, u.version, u.tier, u.size, a.issued_at, u.received_at, "
+            "u.report, u.merged_into, v.created_at, u.staleness, u.weight, u.discarded FROM updates AS u "
+            "LEFT JOIN assignments AS a ON a.number = CAST(substr(u.assignment, 2) AS INTEGER) "
+            f"LEFT JOIN versions AS v ON v.version = u.merged_into WHERE u.arrival > ? {whose} "
+            "ORDER BY u.arrival DESC LIMIT ?",
+            *(after, limit) if device is None else (after, device, limit),
+        )
+        rows = [(*row[:8], json.loads(row[8]), *row[9:]) for row in rows]
+        return [TripRecord(*row) for row in reversed(rows)]
 
 
 def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:

@@ -12,7 +12,7 @@ from mobile_sdk.protocol.messages import ArtifactRef
 
 from ...errors import StoreError
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..records import DiscardedUpdate, MergedUpdate, VersionPoint, VersionRecord
 from .artifacts import Artifacts
 from .assignments import assignment_number
 from .audit import write_audit
@@ -21,6 +21,9 @@ from .erasure import WAITING, Erasure
 from .updates import discard_rows, merge_rows
 
 __all__ = ["VersionTable", "insert_version", "version_files"]
+
+# So many new versions follow from the newest updates; for more, all updates are read.
+FEW_POINTS = 50
 
 
 class VersionTable:
@@ -55,6 +58,21 @@ class VersionTable:
 
     def all(self) -> list[VersionRecord]:
         return self._select("ORDER BY version")
+
+    def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
+        ((count, newest),) = self._database.rows("SELECT count(*), max(version) FROM versions WHERE version > ?", after)
+        # Updates have no index by version: of a few versions they are looked for among the newest.
+        few = "(SELECT * FROM updates ORDER BY arrival DESC LIMIT 5000)" if count <= FEW_POINTS and after >= 0 else ""
+        rows = self._database.rows(
+            "SELECT v.version, v.parent, v.kind, v.created_at, v.metrics, coalesce(u.merged, 0), u.staleness, "
+            "u.weight, coalesce(u.bytes, 0) FROM versions AS v LEFT JOIN (SELECT merged_into, count(*) AS merged, "
+            "avg(staleness) AS staleness, avg(weight) AS weight, sum(size) AS bytes "
+            f"FROM {few or 'updates'} WHERE merged_into > ? GROUP BY merged_into) AS u ON u.merged_into = v.version "
+            "WHERE v.version > ? AND (v.version % ? = 0 OR v.version = ?) ORDER BY v.version",
+            *(after, after, -(-count // most) or 1, newest),
+        )
+        rows = [(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+        return [VersionPoint(*row) for row in rows]
 
     def _select(self, which: str, *arguments: Any) -> list[VersionRecord]:
         rows = self._database.rows(

@@ -1,0 +1,78 @@
+// Time series by uPlot, in the page's colours.
+
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export class Chart {
+  // series: [{label, color: a CSS variable, scale: "y" or "right", format}]
+  constructor(element, label, series) {
+    this.element = element;
+    this.label = label;
+    this.series = series;
+    this.time = false;
+    this.data = null;
+    this.plot = null;
+    this.sized = new ResizeObserver(() => this.plot?.setSize(this.size()));
+    this.sized.observe(element);
+    this.themed = () => this.draw();
+    window.addEventListener("theme", this.themed);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.themed);
+  }
+
+  size() {
+    return { width: Math.max(this.element.clientWidth, 200), height: 220 };
+  }
+
+  // data: x, then an array for each series; time: whether x is in seconds since 1970.
+  show(data, time) {
+    const anew = !this.plot || time !== this.time;
+    this.data = data;
+    this.time = time;
+    const last = this.series.map((each, index) => {
+      const value = data[index + 1].findLast((number) => number !== null && number !== undefined);
+      return `${each.label} ${each.format(value)}`;
+    });
+    this.element.setAttribute("role", "img");
+    this.element.setAttribute("aria-label", `${this.label}, ${data[0].length} points; last: ${last.join(", ")}`);
+    if (anew) this.draw();
+    else this.plot.setData(data);
+  }
+
+  draw() {
+    if (!this.data) return;
+    this.plot?.destroy();
+    const ink = token("--quiet"), grid = { stroke: token("--line"), width: 1 }, font = "12px system-ui, sans-serif";
+    const axis = { stroke: ink, grid, ticks: { show: false }, font, size: 46 };
+    const right = this.series.some((each) => each.scale === "right");
+    this.plot = new window.uPlot({
+      ...this.size(),
+      scales: { x: { time: this.time } },
+      legend: { live: true },
+      cursor: { points: { size: 7 } },
+      axes: [
+        { ...axis, size: 30 },
+        { ...axis, scale: "y" },
+        ...(right ? [{ ...axis, scale: "right", side: 1, grid: { show: false } }] : []),
+      ],
+      series: [
+        { label: this.time ? "time" : "version" },
+        ...this.series.map((each) => ({
+          label: each.label,
+          scale: each.scale || "y",
+          stroke: token(each.color),
+          dash: each.dash,
+          width: 2,
+          spanGaps: true,
+          points: { show: this.data[0].length < 3 },
+          value: (plot, value) => each.format(value),
+        })),
+      ],
+    }, this.data, this.element);
+  }
+
+  close() {
+    this.sized.disconnect();
+    window.removeEventListener("theme", this.themed);
+    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", this.themed);
+    this.plot?.destroy();
+  }
+}

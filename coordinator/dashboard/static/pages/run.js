@@ -1,0 +1,132 @@
+import { get, path, post } from "../api.js";
+import { Chart } from "../charts.js";
+import { attempt, confirm } from "../dialog.js";
+import { h, s, show, table, update } from "../dom.js";
+import { bytes, clock, count, metrics, number, percent, plural, seconds } from "../format.js";
+import { follow } from "../live.js";
+import { bars, layerPicture, phase, tile } from "./parts.js";
+
+const MOST_POINTS = 4_000;
+const MOST_LINES = 200;
+
+const ACTIONS = {
+  start: ["Start", "Devices get work, and updates are merged.", ["created", "paused", "draining", "finished"]],
+  pause: ["Pause", "No work is given out and nothing is merged. Updates of devices that train now are taken, and merged later.", ["running", "draining"]],
+  drain: ["Drain", "No new work is given out. What devices train now is merged; then the run pauses.", ["running"]],
+  finish: ["Finish", "The run ends now, and devices are told. It can be started again.", ["created", "running", "paused", "draining"]],
+};
+
+export async function open({ main, name, operator, linked }) {
+  const plans = await get(path("runs", name, "plans"));
+  const part = (title, ...rest) => h("section", { class: "card" }, h("h2", {}, title), ...rest);
+  const places = Object.fromEntries(["head", "tiles", "buffer", "layers", "classes", "times", "weights", "staleness", "lines"].map((key) => [key, h("div", {})]));
+  for (const [key, value] of [["class", "lines"], ["tabindex", "0"], ["role", "region"], ["aria-label", "Events, newest first"]]) places.lines.setAttribute(key, value);
+  const axes = h("fieldset", { class: "row choice" }, h("legend", { class: "hidden" }, "Horizontal axis"),
+    ["version", "time"].map((each, index) => h("label", {}, h("input", { type: "radio", name: "axis", value: each, checked: index === 0, onchange: redraw }), each)));
+  const curve = h("div", { class: "chart" }), merges = h("div", { class: "chart" });
+  show(main, places.head, places.tiles,
+    h("div", { class: "grid wide" },
+      part("Metrics", axes, curve),
+      part("Merges: staleness and weight", merges),
+      part("Buffer", places.buffer),
+      part("Where a trip's time goes", places.times),
+      part("Layers that each tier trains", h("p", { class: "quiet" }, "From the input to the output. Coverage: the share of updates that trained the layer."), places.layers),
+      part("Who takes part", places.classes),
+      part("Staleness of merged updates", places.staleness),
+      part("Weights given", places.weights),
+      h("section", { class: "card full" }, h("h2", {}, "Events"), places.lines)));
+
+  const points = [];
+  const metric = new Chart(curve, "Metrics", [
+    { label: "accuracy", color: "--one", format: (value) => number(value) },
+    { label: "loss", color: "--two", scale: "right", dash: [6, 4], format: (value) => number(value) },
+  ]);
+  const merge = new Chart(merges, "Staleness and weight of merged updates", [
+    { label: "staleness", color: "--three", format: (value) => number(value, 2) },
+    { label: "weight", color: "--one", scale: "right", dash: [6, 4], format: (value) => number(value, 3) },
+  ]);
+
+  function redraw() {
+    const time = axes.querySelector("input:checked").value === "time";
+    const x = points.map((point) => (time ? point.created_at : point.version));
+    if (x.length < 2 && !points.length) return;
+    metric.show([x, points.map((p) => p.metrics.accuracy ?? null), points.map((p) => p.metrics.loss ?? null)], time);
+    merge.show([x, points.map((p) => p.staleness), points.map((p) => p.weight)], time);
+  }
+
+  async function act(action) {
+    const [verb, words] = ACTIONS[action];
+    if (await confirm(`${verb} ${name}?`, words, verb, { danger: action === "finish" })) {
+      await attempt(() => post(path("runs", name, action)), `${verb}: done.`);
+    }
+  }
+
+  function take({ run, versions, lines }) {
+    const seen = points.at(-1)?.version ?? -1;
+    points.push(...versions.filter((point) => point.version > seen));
+    if (points.length > MOST_POINTS) points.splice(0, points.length - MOST_POINTS);
+    if (versions.length) redraw();
+    const connected = run.devices - (run.states.offline || 0);
+    update(places.head, [run.phase, run.waiting, run.notice], () => [
+      h("div", { class: "row" }, h("h1", { class: "grow" }, name), phase(run),
+        operator && Object.entries(ACTIONS).filter(([, [, , phases]]) => phases.includes(run.phase)).map(([action, [verb]]) =>
+          h("button", { type: "button", class: action === "finish" ? "danger" : "", onclick: () => act(action) }, verb))),
+      h("p", { class: "waiting" }, run.waiting),
+      run.notice && h("p", { class: "notice", role: "status" }, run.notice),
+    ].filter(Boolean));
+    const watched = run.watched.metric, value = run.metrics[watched];
+    update(places.tiles, [run.version, run.metrics, run.best, connected, run.devices, run.rate, run.bytes_up, run.bytes_down, run.merged], () => h("div", { class: "tiles" },
+      tile("version", count(run.version), run.best === null ? "" : `best: ${run.best}`),
+      tile(watched, number(value), run.goal ? `goal ${run.goal}` : metrics(Object.fromEntries(Object.entries(run.metrics).filter(([each]) => each !== watched)))),
+      tile("devices", `${count(connected)} of ${count(run.devices)}`, "connected"),
+      tile("updates", count(run.merged), `merged; ${number(run.rate ?? 0, 1)} a minute`),
+      tile("payload", bytes(run.bytes_up + run.bytes_down), run.dense_bytes ? `${percent((run.bytes_up + run.bytes_down) / run.dense_bytes)} of a dense exchange` : "up and down"),
+      tile("staleness", number(run.mean_staleness, 1), "versions, lately")));
+    update(places.buffer, [run.buffered, run.capacity, run.adaptive, run.states], () => buffer(run));
+    update(places.layers, run.coverage, () => layerPicture(plans, run.coverage));
+    update(places.classes, run.classes, () => classes(run.classes));
+    update(places.times, run.times, () => times(run.times));
+    update(places.staleness, run.staleness, () => Object.keys(run.staleness).length
+      ? bars("Updates by staleness", Object.entries(run.staleness).slice(0, 12).map(([tau, of]) => [plural(Number(tau), "version"), of]), count)
+      : h("p", { class: "empty" }, "Nothing has been merged yet."));
+    update(places.weights, run.weights, () => Object.keys(run.weights || {}).length
+      ? bars("Newest updates by staleness weight", Object.entries(run.weights).map(([weight, of]) => [weight, of]), count)
+      : h("p", { class: "empty" }, "Nothing has been merged yet."));
+    for (const line of lines) {
+      places.lines.prepend(h("p", { class: line.kind }, h("time", { datetime: new Date(1000 * line.at).toISOString() }, clock(line.at)), " ", line.words));
+    }
+    while (places.lines.childElementCount > MOST_LINES) places.lines.lastElementChild.remove();
+    if (!places.lines.childElementCount) show(places.lines, h("p", { class: "empty" }, "Nothing has happened yet."));
+  }
+
+  const stop = follow(path("runs", name, "events"), take, linked);
+  return () => { stop(); metric.close(); merge.close(); };
+}
+
+function buffer(run) {
+  const words = `${run.buffered} of ${plural(run.capacity, "update")}${run.adaptive ? ", a size that adapts" : ""}`;
+  const doing = ["training", "downloading", "uploading", "waiting", "evaluating", "idle"].filter((state) => run.states[state]);
+  const picture = run.capacity <= 60
+    ? s("svg", { class: "buffer", viewBox: `0 0 ${Math.min(run.capacity, 20) * 18} ${Math.ceil(run.capacity / 20) * 18}`, role: "img", "aria-label": `Buffer: ${words}` },
+        Array.from({ length: run.capacity }, (_, index) => s("rect", {
+          x: (index % 20) * 18 + 1, y: Math.floor(index / 20) * 18 + 1, width: 15, height: 15, rx: 3,
+          class: index < run.buffered ? "trained" : "frozen" })))
+    : h("progress", { max: run.capacity, value: Math.min(run.buffered, run.capacity), "aria-label": `Buffer: ${words}` });
+  return [h("p", {}, words), picture, h("p", { class: "quiet" }, doing.length ? doing.map((state) => `${run.states[state]} ${state}`).join(", ") : "No device is working.")];
+}
+
+function times(values) {
+  if (!values?.trips) return h("p", { class: "empty" }, "No update has come yet.");
+  const parts = [["training", values.training], ["transfer and rest", values.transfer], ["until merged", values.until_merged]].filter(([, value]) => value !== null);
+  return [bars("Mean time of a trip's parts", parts, seconds), h("p", { class: "quiet" }, `Means over the last ${plural(values.trips, "update")}. Transfer: from the assignment until the update is here, without training.`)];
+}
+
+function classes(rows) {
+  return table("Participation by class of devices", [
+    { head: "class", cell: (row) => `${row.tier}${row.pace === "slow" ? ", slow" : ""}` },
+    { head: "devices", number: true, cell: (row) => `${row.devices} (${percent(row.share_of_devices)})` },
+    { head: "updates", number: true, cell: (row) => `${count(row.updates)} (${percent(row.share_of_updates)})` },
+    { head: "failures", number: true, cell: (row) => count(row.failures) },
+    { head: "on their own data", cell: (row) => metrics(row.metrics) },
+  ], rows || [], "No device has got work yet.");
+}
