@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 # Where a request keeps who asks, if something else than the header says it.
-OPERATOR = "operator"
+OPERATOR = web.RequestKey("operator", str)
 
 # Longer than any token is good for; times up to then can be shown.
 LONGEST_SECONDS = 100 * 365 * 86_400.0

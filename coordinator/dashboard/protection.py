@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ..admin.routes import OPERATOR
-from .sessions import Sessions, form_token
+from .sessions import Session, Sessions, form_token
 
 __all__ = ["FORM_HEADER", "SECRET", "SESSION", "add_security_headers", "protect"]
 
@@ -19,8 +19,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FORM_HEADER = "X-FTTE-Form"
 
 # Where handlers find who asks.
-SESSION = "session"
-SECRET = "secret"
+SESSION = web.RequestKey("session", Session)
+SECRET = web.RequestKey("secret", str)
 
 # Scripts, styles and data come from here alone; nothing is embedded, and nothing embeds this.
 _POLICY = (
