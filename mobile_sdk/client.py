@@ -25,7 +25,7 @@ from .data.check import check
 from .data.convert import as_dataset
 from .engines import load_engine
 from .engines.android import bridge_class
-from .errors import ProtocolError, Refused, VersionMismatch
+from .errors import ProtocolError, Refused, Unproven, VersionMismatch
 from .events import Disconnected, Event, Paused, Postponed, RunFinished
 from .invite import Invite
 from .manifest import InputContract, Manifest
@@ -34,6 +34,7 @@ from .net.connection import Connect, ConnectionLost, Transport, websocket
 from .net.link import Link
 from .participation.device import Device
 from .participation.model import Model
+from .participation.refusals import Refusals
 from .participation.surroundings import Surroundings
 from .participation.visit import ComeBack, Listener, Visit
 from .policy.guard import LOOK_AGAIN_SECONDS, Guard, Stopped
@@ -43,6 +44,10 @@ from .sizes import parse_bytes
 from .storage.device_storage import DeviceStorage
 
 __all__ = ["Client", "arguments_of"]
+
+# A device that was let in before comes back to strangers at its coordinator's address after so many times the usual
+# wait: five minutes in the end.
+UNPROVEN_WAITS = 5.0
 
 
 class Client:
@@ -108,6 +113,7 @@ class Client:
         self._rng = around.rng
         held_out = None if held_out is None else as_dataset(held_out)
         self._storage = DeviceStorage(Path(storage), run, name)
+        self._refusals = Refusals(self._storage.identity)
         self._model = Model(self._storage, around.load or functools.partial(load_engine, engine=engine))
         looks = (around.conditions or system_conditions()) if policy is not None else None
         self._guard = Guard(policy, looks, self._storage, around.clock, around.offload)
@@ -229,7 +235,8 @@ class Client:
             listener: called with every event, in the event loop; must not block.
 
         Raises:
-            Refused: if the coordinator will not have this device, and why.
+            Refused: if the coordinator will not have this device, and why. What somebody says who has not proved to be
+                the coordinator is final for a new device only, the third time in a row.
             ProgramRejected: if it sent a program that is not the run's own.
             ProgramError: if a program cannot run on this device.
             DataError: if no sample of the dataset keeps the task's input contract, and the dataset cannot grow. Of
@@ -245,6 +252,7 @@ class Client:
                     try:
                         finished = await self._guard.watch(visit.run())
                     finally:
+                        self._note(visit)
                         if visit.progressed:
                             waits = delays(self._rng)
                 if finished is not None:
@@ -257,8 +265,10 @@ class Client:
                 seconds = later.seconds * self._rng.uniform(1.0, 1.25)
                 listener(Postponed(later.reason, seconds))
                 await asyncio.sleep(seconds)
-            except VersionMismatch as error:
-                raise Refused("version", str(error)) from error
+            except (Refused, VersionMismatch) as error:
+                seconds = self._weigh(error) * next(waits)
+                listener(Disconnected(str(error), seconds))
+                await asyncio.sleep(seconds)
             except (ConnectionLost, ProtocolError, OSError) as error:  # the last: a full disk of this device, say
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
@@ -294,6 +304,7 @@ class Client:
                     try:
                         finished = await self._guard.watch(visit.run())
                     finally:
+                        self._note(visit)
                         trained = visit.trained
                 if finished is not None:
                     self._storage.drop_training()
@@ -304,8 +315,10 @@ class Client:
             except ComeBack as later:
                 listener(Postponed(later.reason, later.seconds))
                 return None
-            except VersionMismatch as error:
-                raise Refused("version", str(error)) from error
+            except (Refused, VersionMismatch) as error:
+                seconds = self._weigh(error) * next(waits)
+                listener(Disconnected(str(error), seconds))
+                await asyncio.sleep(seconds)
             except (ConnectionLost, ProtocolError, OSError) as error:
                 seconds = next(waits)
                 listener(Disconnected(str(error), seconds))
@@ -327,6 +340,19 @@ class Client:
             link = Link(connection, session, self._clock)
             self._guard.link_opened(link)
             yield Visit(self._device, link, listener, once=once, trained=trained)
+
+    def _note(self, visit: Visit) -> None:
+        if visit.welcomed:
+            self._refusals.welcomed()
+        if visit.progressed:
+            self._refusals.progressed()
+
+    def _weigh(self, error: Refused | VersionMismatch) -> float:
+        """How many times the usual wait the device stays away; raises :class:`Refused` if the refusal is final."""
+        # The version comes before any proof.
+        refused = error if isinstance(error, Refused) else Unproven("version", str(error))
+        self._refusals.weigh(refused)
+        return UNPROVEN_WAITS if isinstance(refused, Unproven) and self._storage.identity.enrolled else 1.0
 
     async def _until_samples(self, listener: Listener) -> None:
         while await self._offload(len, self._dataset) == 0:

@@ -14,6 +14,7 @@ What can go wrong on a device, as exceptions.
     ├── ProtocolError        the peer broke the protocol
     │   └── VersionMismatch  it speaks another version of it
     └── Refused              the coordinator said no, and why
+        └── Unproven         somebody said no who has not proved to be the coordinator
 
 """
 
@@ -32,6 +33,7 @@ __all__ = [
     "Refused",
     "SelfCheckFailed",
     "StorageError",
+    "Unproven",
     "VersionMismatch",
 ]
 
@@ -112,3 +114,7 @@ class Refused(FtteError):
         super().__init__(f"{message} [{code}]")
         self.code = code
         self.message = message
+
+
+class Unproven(Refused):
+    """Whoever answered has not proved to be the run's coordinator: nothing that it says is final."""

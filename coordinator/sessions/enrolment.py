@@ -64,7 +64,11 @@ class Enrolment:
         device, run, token = self._session.device, self._run, self._token(message.token.encode())
         match await run.offload(lambda: run.store.devices.enrol(device, secret, run.clock.wall(), token=token)):
             case "taken":
-                raise Refused("enrolment", f"the name {device} is taken by another device: use a new storage folder")
+                raise Refused(
+                    "enrolment",
+                    f"the name {device} is taken by another device: if its app was installed anew, give it another "
+                    f"name, or let the operator free this one with `ftte devices withdraw {device}`",
+                )
             case "token":
                 raise Refused(
                     "enrolment", "the enrolment token is wrong, used up, or has run out: ask the operator for a new one"
@@ -102,8 +106,7 @@ class Enrolment:
         if not self._session.prove(message, self._run.versions.newest.version):
             raise Refused(
                 "auth",
-                f"{device} could not prove that it is the device that enrolled: if its app was installed anew, give it "
-                f"another name, or let the operator free this one with `ftte devices withdraw {device}`",
+                f"{device} could not prove that it is the device that enrolled: it may enrol again",
             )
         if revoked:  # said to the device itself only, and after the welcome, which proves who says it
             raise Refused("revoked", "the operator has revoked this device")

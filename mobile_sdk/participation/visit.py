@@ -15,6 +15,7 @@ from ..errors import (
     ProtocolError,
     Refused,
     SelfCheckFailed,
+    Unproven,
 )
 from ..events import (
     Announced,
@@ -102,7 +103,8 @@ class Visit:
         listener: called with every event.
         once: leave after one assignment was trained and handed in, or given back.
 
-    ``progressed`` tells whether anything came of it, ``trained`` whether an assignment did.
+    ``welcomed`` tells whether the device was let in, ``progressed`` whether anything came of it, ``trained`` whether an
+    assignment did.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Visit:
         self._once = once
         self.trained = trained
         self.progressed = False
+        self.welcomed = False
         self._broken: Exception | None = None
 
     async def run(self) -> RunFinished | None:
@@ -181,7 +184,8 @@ class Visit:
                     case PeerError(code="unavailable" | "replaced"):
                         raise ConnectionLost(event.message)
                     case PeerError():
-                        raise Refused(event.code, event.message)
+                        kind = Refused if self._link.session.proven else Unproven
+                        raise kind(event.code, event.message)
                     case Later():
                         raise ComeBack(event, welcomed=self._link.session.state is State.OPEN)
                     case Welcome() | Assign() | Evaluate() | Accepted() | Rejected():
@@ -209,6 +213,7 @@ class Visit:
         welcome = await self._next_in_time()
         if not isinstance(welcome, Welcome):
             raise ProtocolError("the coordinator gave work before it welcomed the device")
+        self.welcomed = True
         self._storage.identity.remember_enrolment()
         self._storage.identity.trust_key(self._device.pinned, self._link.session.key)
         self._listener(Connected(self._storage.identity.device, welcome.version))

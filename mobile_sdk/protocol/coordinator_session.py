@@ -79,7 +79,6 @@ class CoordinatorSession(Session):
             Challenge(
                 PROTOCOL_VERSION,
                 Hex(self._nonce),
-                secret is not None,
                 Hex(self._key),
                 Hex(signature),
                 self._succession,

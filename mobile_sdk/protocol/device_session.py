@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-from ..errors import ProtocolError, Refused
+from ..errors import ProtocolError, Unproven
 from ..version import __version__
 from . import auth, trust
 from .messages import (
@@ -51,7 +52,7 @@ class DeviceSession(Session):
         secret: the device's own secret; sent once, with ``token``, if the coordinator does not know it.
         token: what the operator gave out for enrolling; empty where enrolment is open.
         key: the run's public key (hex) that this device pins; a key that it signed may have followed it.
-        enrolled: whether this device has been let in before; it then never sends its secret again.
+        enrolled: whether this device has been let in before; it then does not send its secret again.
 
     """
 
@@ -65,7 +66,20 @@ class DeviceSession(Session):
         self._enrolled = enrolled
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
+        self._signature = ""
+        self._welcome = False
         self._send(Hello(PROTOCOL_VERSION, __version__, Name(run), Name(device), Hex(self._nonce)))
+
+    @cached_property
+    def _has_signed(self) -> bool:
+        """Whether the challenge was signed with the run's key; costs milliseconds."""
+        signed = trust.challenge_bytes(self._run, self._device, self._nonce, self._peer_nonce)
+        return trust.verify_signature(self.key, signed, self._signature)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the other side has proved to be the run's coordinator."""
+        return self._welcome or (self._peer_nonce != "" and self._has_signed)
 
     def ready(self, message: Ready) -> None:
         """Ask for work."""
@@ -139,21 +153,15 @@ class DeviceSession(Session):
 
     def _challenged(self, message: Challenge) -> list[Event]:
         if not trust.succeeds(self._run, self.key, message.key, message.succession):
-            raise Refused(
+            raise Unproven(
                 "key", f"the coordinator's key is {message.key}, but {self.key} is pinned: check address and key"
             )
         self.key = message.key
-        self._peer_nonce = message.nonce
-        if not message.enrolled:
-            if self._enrolled:
-                raise Refused(
-                    "enrolment",
-                    "the coordinator does not know this device any more: check the address, or use new storage",
-                )
-            # Once only, so worth its milliseconds: whoever cannot sign with the run's key is not told the secret.
-            signed = trust.challenge_bytes(self._run, self._device, self._nonce, self._peer_nonce)
-            if not trust.verify_signature(self.key, signed, message.signature):
-                raise Refused("key", "the coordinator could not prove that it holds the run's key: check the address")
+        self._peer_nonce, self._signature = message.nonce, message.signature
+        if not self._enrolled:
+            # Whoever cannot sign with the run's key is not told the secret.
+            if not self._has_signed:
+                raise Unproven("key", "the coordinator could not prove that it holds the run's key: check the address")
             self._send(Enrol(self._token, Hex(self._secret.hex())))
         self._send(Proof(Hex(auth.device_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce))))
         self.state = State.PROVING
@@ -163,5 +171,6 @@ class DeviceSession(Session):
         expected = auth.coordinator_mac(self._secret, self._run, self._device, self._nonce, self._peer_nonce)
         if not auth.matches(expected, message.mac):
             raise ProtocolError("the coordinator could not prove that it knows this device")
+        self._welcome = True
         self.state = State.OPEN
         return [message]

@@ -118,12 +118,12 @@ class Challenge:
     """
     Coordinator: prove it, or enrol first; ``key`` is the run's public key.
 
+    It says the same to devices that have enrolled and to those that have not: nobody learns who takes part.
     ``signature`` is that key's over both nonces; ``succession`` leads from the run's first key to ``key``.
     """
 
     protocol: int
     nonce: Hex
-    enrolled: bool
     key: Hex
     signature: Hex
     succession: tuple[Succession, ...]

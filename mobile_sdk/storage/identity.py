@@ -61,6 +61,12 @@ class Identity:
             self._data["enrolled"] = True
             self._write()
 
+    def forget_enrolment(self) -> None:
+        """The coordinator does not know the device any more: it enrols again, with the same name and secret."""
+        if self.enrolled:
+            self._data["enrolled"] = False
+            self._write()
+
     def trusted_key(self, pinned: str) -> str:
         """The key (hex) that has followed ``pinned``, or ``pinned`` itself."""
         follower = self._data.get("followers", {}).get(pinned, pinned)

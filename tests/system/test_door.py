@@ -284,7 +284,6 @@ def test_an_impostor_with_a_trusted_certificate_is_told_neither_token_nor_secret
                 "type": "challenge",
                 "protocol": 1,
                 "nonce": "00" * 32,
-                "enrolled": False,
                 "key": site.key,
                 "signature": "11" * 64,
                 "succession": [],

@@ -14,7 +14,7 @@ from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
-from .tokens import spend_token
+from .tokens import is_good_token, spend_token
 from .updates import discard_rows
 
 __all__ = ["DeviceTable"]
@@ -38,8 +38,11 @@ class DeviceTable:
         with self._database.transaction() as database:
             known = database.execute("SELECT secret, revoked_at FROM devices WHERE id = ?", (device,)).fetchone()
             if known is not None:
-                # It may not have heard that it is in: a token is spent once.
-                return "taken" if bytes(known[0]) != secret else "enrolled" if known[1] is None else "revoked"
+                if bytes(known[0]) == secret:
+                    # It may not have heard that it is in: a token is spent once.
+                    return "enrolled" if known[1] is None else "revoked"
+                # Only who may enrol learns that a name is taken.
+                return "taken" if token is None or is_good_token(database, token, at) else "token"
             name = "" if token is None else spend_token(database, token, at)
             if name is None:
                 return "token"

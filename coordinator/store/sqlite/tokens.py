@@ -8,7 +8,7 @@ from ..records import TokenRecord
 from .audit import write_audit
 from .database import Database
 
-__all__ = ["TokenTable", "spend_token"]
+__all__ = ["TokenTable", "is_good_token", "spend_token"]
 
 
 class TokenTable:
@@ -42,6 +42,14 @@ class TokenTable:
         return bool(cursor.rowcount)
 
 
+_GOOD = "digest = ? AND revoked_at IS NULL AND coalesce(expires_at > ?, 1) AND coalesce(uses_left > 0, 1)"
+
+
+def is_good_token(database: sqlite3.Connection, digest: str, at: float) -> bool:
+    """Whether a device could enrol with the token."""
+    return database.execute(f"SELECT 1 FROM tokens WHERE {_GOOD}", (digest, at)).fetchone() is not None
+
+
 def spend_token(database: sqlite3.Connection, digest: str, at: float) -> str | None:
     """
     The id of a good token, one use of which is spent; none if it is not good.
@@ -53,8 +61,6 @@ def spend_token(database: sqlite3.Connection, digest: str, at: float) -> str | N
 
     """
     row = database.execute(
-        "UPDATE tokens SET uses_left = uses_left - 1 WHERE digest = ? AND revoked_at IS NULL "
-        "AND coalesce(expires_at > ?, 1) AND coalesce(uses_left > 0, 1) RETURNING id",
-        (digest, at),
+        f"UPDATE tokens SET uses_left = uses_left - 1 WHERE {_GOOD} RETURNING id", (digest, at)
     ).fetchall()
     return str(row[0][0]) if row else None

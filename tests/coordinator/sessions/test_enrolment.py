@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ class Door:
     enrolment: Enrolment
     ours: CoordinatorSession
     theirs: DeviceSession
+    challenges: list[str | bytes] = dataclasses.field(default_factory=list)
 
     async def greet(self) -> list[Event]:
         """Everything up to the device's answer to the challenge."""
         (hello,) = self._pass(self.theirs, self.ours)
         assert isinstance(hello, Hello)
         await self.enrolment.greeted(hello)
-        self._pass(self.ours, self.theirs)
+        self.challenges += self.ours.frames_to_send()
+        for frame in self.challenges:
+            self.theirs.receive(frame, 0.0)
         return self._pass(self.theirs, self.ours)
 
     async def come_in(self) -> str:
@@ -86,10 +90,40 @@ def test_a_device_with_another_secret_is_not_let_in_under_a_name_that_is_taken(t
         await door(small, state).come_in()
         with pytest.raises(
             Refused,
-            match=r"that enrolled: if its app was installed anew.*`ftte devices withdraw phone-1`",
+            match=r"taken by another device: if its app was installed anew.*`ftte devices withdraw phone-1`",
         ) as refused:
             await door(small, state, secret=b"t" * 32).come_in()
+        assert refused.value.code == "enrolment"
+        with pytest.raises(Refused, match="could not prove that it is the device that enrolled") as refused:
+            await door(small, state, secret=b"t" * 32, enrolled=True).come_in()
         assert refused.value.code == "auth"
+
+    run(main())
+
+
+def test_a_stranger_does_not_learn_which_names_take_part(tmp_path: Path) -> None:
+    """Neither by the challenge, nor by a proof, nor by enrolling without a token."""
+
+    async def answers(small: SmallRun, state: RunState, name: str) -> list[str]:
+        found = []
+        for facts in ({"enrolled": True}, {"token": ""}, {"token": "guessed"}):
+            opened = door(small, state, name, secret=b"t" * 32, **facts)
+            with pytest.raises(Refused) as refused:
+                await opened.come_in()
+            challenge = json.loads(str(opened.challenges[0]))
+            varying = {"nonce": "", "signature": ""}
+            found += [json.dumps(challenge | varying), str(refused.value).replace(name, "NAME")]
+        return found
+
+    async def main() -> None:
+        small = make_run(tmp_path, server={"open_enrolment": False})
+        state = small.state()
+        digest = hashlib.sha256(b"invited").hexdigest()
+        small.store.tokens.add(TokenRecord("t1", digest, None, None, 0.0), by="anna")
+        await door(small, state, "phone-1", token="invited").come_in()
+        assert await answers(small, state, "phone-1") == await answers(small, state, "phone-2")
+        with pytest.raises(Refused, match="taken by another device"):
+            await door(small, state, "phone-1", secret=b"t" * 32, token="invited").come_in()
 
     run(main())
 

@@ -64,7 +64,7 @@ class End:
 
 
 class Served:
-    """A run's key, one program of it, signed, and the weights of version 0."""
+    """A run's key, one program of it, signed, the weights of version 0, and the secrets of devices that enrolled."""
 
     def __init__(self, serial: int = 1) -> None:
         self.private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -78,6 +78,7 @@ class Served:
         manifest = self.manifest.to_bytes()
         self.signature = self.private.sign(signed_bytes(manifest)).hex()
         self.contents: dict[str, bytes] = {}
+        self.secrets: dict[str, bytes] = {}
         self.manifest_ref = self.put(manifest)
         self.program_ref = self.put(content)
         self.weights_ref = self.put(safetensors.dumps(self.weights))
@@ -168,13 +169,12 @@ class Talk:
 
 def connect_to(served: Served, script: Callable[[Talk], Awaitable[None]]) -> Connect:
     """Opens connections to a coordinator that does ``script`` on each of them."""
-    secrets: dict[str, bytes] = {}
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[Connection]:
         near, far = End(), End()
         near.other, far.other = far, near
-        task = asyncio.ensure_future(_run(script, Talk(far, served, secrets), far))
+        task = asyncio.ensure_future(_run(script, Talk(far, served, served.secrets), far))
         try:
             yield near
         finally:

@@ -40,7 +40,7 @@ MESSAGES: list[Message] = [
     Fetch(Sha256("cd" * 32), 5),
     Ack(Sha256("cd" * 32), 2**40),
     Announce(4, {"accuracy": 0.5}),
-    Challenge(1, "aa", True, "bb", "cc", (Succession("dd", "ee"),)),  # type: ignore[arg-type]
+    Challenge(1, "aa", "bb", "cc", (Succession("dd", "ee"),)),  # type: ignore[arg-type]
     Later(2.5, "busy"),
     Evaluate(Name("e00000001"), 3, REF, "aa", REF, (REF,)),  # type: ignore[arg-type]
     Evaluated(Name("e00000001"), 7, {"accuracy": 0.5}),

@@ -49,11 +49,16 @@ KEY = KEYS[0]
 
 
 def make(
-    secret: bytes = SECRET, key: str = KEY, shown: int = 0, signer: int | None = None, succession: Any = ()
+    secret: bytes = SECRET,
+    key: str = KEY,
+    shown: int = 0,
+    signer: int | None = None,
+    succession: Any = (),
+    enrolled: bool = False,
 ) -> tuple[DeviceSession, CoordinatorSession]:
     """A device that pins ``key``, and a coordinator that shows key ``shown`` and signs with ``signer``."""
     owner = OWNERS[shown if signer is None else signer]
-    device = DeviceSession(run="digits", device="phone-1", secret=secret, token="t", key=key)
+    device = DeviceSession(run="digits", device="phone-1", secret=secret, token="t", key=key, enrolled=enrolled)
     return device, CoordinatorSession(
         run="digits", key=KEYS[shown], sign=lambda content: owner.sign(content).hex(), succession=succession
     )
@@ -93,15 +98,27 @@ def test_a_new_device_enrols_and_both_sides_prove_that_they_know_its_secret() ->
 
 
 def test_a_known_device_does_not_send_its_secret_again() -> None:
-    told = handshake(*make(), SECRET)
+    told = handshake(*make(enrolled=True), SECRET)
     assert [type(event) for event in told] == [Hello, Proof, Welcome]
 
 
 def test_a_device_with_another_secret_is_not_let_in() -> None:
-    device, coordinator = make(secret=bytes(32))
+    device, coordinator = make(secret=bytes(32), enrolled=True)
     told = handshake(device, coordinator, SECRET)
     assert told[-1] == PeerError("auth", "wrong")
     assert coordinator.state is State.CLOSED
+    assert device.proven, "the run's own coordinator says so"
+
+
+def test_nobody_is_proven_who_has_not_signed_the_devices_nonce() -> None:
+    device, coordinator = make(signer=1, enrolled=True)
+    assert not device.proven
+    told = handshake(device, coordinator, None)
+    assert told[-1] == PeerError("auth", "wrong")
+    assert not device.proven
+    device, _ = make(enrolled=True)
+    device.receive(encode(Error(Name("revoked"), "go away")), 0.0)
+    assert not device.proven
 
 
 def test_a_coordinator_that_does_not_know_the_secret_is_left() -> None:
