@@ -76,7 +76,8 @@ def test_an_app_hears_of_every_stage_in_order(site: Site) -> None:
     assert [event.step for event in first] == list(range(1, first[0].steps + 1))
     assert np.mean([event.loss for event in first[-5:]]) < np.mean([event.loss for event in first[:5]])
     merged = [event for event in told if isinstance(event, Merged)]
-    assert all(event.weight == pytest.approx((1 + event.staleness) ** -0.5) for event in merged)
+    # Weights are counted in 1024ths.
+    assert all(event.weight == pytest.approx((1 + event.staleness) ** -0.5, abs=1 / 1024) for event in merged)
     announced = [event.version for event in told if isinstance(event, Announced)]
     assert [event.version for event in merged][:3] == announced[:3] == [1, 2, 3]
     assert [from_json(to_json(event)) for event in told] == told

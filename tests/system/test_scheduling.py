@@ -158,7 +158,7 @@ def test_merges_that_hurt_are_rolled_back_and_after_three_the_operator_is_called
     site: Site, peer: OpenPeer, operator: Operator
 ) -> None:
     server = site.serve(
-        "[merge]\nbuffer = 1\n[scheduling]\nretry_seconds = 0.2\n"
+        "[merge]\nbuffer = 1\ndefence = false\n[scheduling]\nretry_seconds = 0.2\n"
         '[evaluation]\nmetric = "loss"\nminimise = true\nguard = 0.5\n'
     )
 
