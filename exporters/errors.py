@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from mobile_sdk.errors import FtteError
 
-__all__ = ["BudgetError", "ExportError", "TaskError"]
+__all__ = ["BudgetError", "ExportError", "TaskError", "one_line"]
+
+
+def one_line(error: BaseException) -> str:
+    """A foreign exception as part of a sentence: its kind, and the first line of what it says."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    said = lines[0][:200] if lines else ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 class ExportError(FtteError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tempfile
 import time
 
@@ -12,6 +13,7 @@ from mobile_sdk.errors import ProgramError
 from mobile_sdk.manifest import Manifest, Memory
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
+from .batches import tensors_of
 from .cache import store as cache
 from .errors import BudgetError, ExportError
 from .memory.measure import measure
@@ -24,6 +26,8 @@ from .search import plan_for
 from .task import Task
 
 __all__ = ["export"]
+
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -54,6 +58,7 @@ def export(
     say = progress or _silent
     start = time.perf_counter()
     limit = 0 if budget is None else parse_bytes(budget)
+    _say_notes(task, say if progress else None)
     if plan is None:
         plan = plan_for(task, limit, progress=say) if limit else Plan.everything(task)
     program = build(task, plan, cached=cached, progress=say)
@@ -79,9 +84,19 @@ def export(
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
 
 
+def _say_notes(task: Task, say: Progress | None) -> None:
+    """What is frozen, left out or converted, to whoever exports."""
+    for note in task.notes:
+        if say is None:
+            _log.warning("%s: %s", task.name, note)
+        else:
+            say(note)
+
+
 def _example(task: Task, program: Program) -> list[bytes]:
     """What verification starts from."""
-    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in (task.example_x, task.example_y))]
+    tensors = [*tensors_of(task.example_x), *tensors_of(task.example_y)]
+    return [program.weights.tobytes(), *(t.numpy().tobytes() for t in tensors)]
 
 
 def _verified(program: Program, step: Step) -> float:

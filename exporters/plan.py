@@ -81,6 +81,14 @@ class Plan:
             return self
         return dataclasses.replace(self, subset=Subset(self.subset.layout, {**self.subset, **dict.fromkeys(lacking)}))
 
+    def with_moved(self, task: Task) -> Plan:
+        """The same plan with the buffers that a training step moves, which are exchanged whatever is trained."""
+        if all(name in self.subset for name in task.moved):
+            return self
+        return dataclasses.replace(
+            self, subset=Subset(self.subset.layout, {**self.subset, **dict.fromkeys(task.moved)})
+        )
+
     def bake(self, names: Iterable[str]) -> Plan:
         """The same plan with ``names`` inside the program."""
         return dataclasses.replace(self, baked=tuple(names))
@@ -138,7 +146,7 @@ def bakeable(task: Task) -> set[str]:
         if isinstance(module, nn.Conv1d | nn.Conv2d) or frozen_norm:
             own = module.state_dict()
             names |= {f"{path}.{name}" if path else name for name in own if isinstance(own[name], torch.Tensor)}
-    return (names & {p.name for p in task.layout}) - set(task.local)
+    return (names & {p.name for p in task.layout}) - set(task.local) - set(task.moved)
 
 
 def frozen_in_all(task: Task, plans: Iterable[Plan]) -> list[str]:

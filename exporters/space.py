@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mobile_sdk.layout import Slice, Subset, Vector
 
+from .batches import call, value_of
 from .errors import ExportError
 from .plan import Plan
 from .task import Task
@@ -255,20 +256,22 @@ def _run(task: Task) -> list[_Ran]:
     seen: dict[nn.Module, _Ran] = {}
 
     def begin(module: nn.Module, args: tuple[object, ...]) -> None:
-        seen.setdefault(module, _Ran(paths[module], module, [], _elements(args), 0))
+        seen.setdefault(module, _Ran(paths[module], module, [], _elements(args) // count, 0))
 
     def end(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        seen[module].outputs = _elements(output)
+        seen[module].outputs = _elements(output) // count
 
     handles = [module.register_forward_pre_hook(begin) for module in paths]
     handles += [module.register_forward_hook(end) for module in paths]
-    x, y = task.example_x[:1], task.example_y[:1]
+    # One sample, except where samples see each other.
+    count = len(task.example_x) if task.whole else 1
+    x, y = task.example_x[:count], task.example_y[:count]
     parameters = dict(task.model.named_parameters())
     flags = {name: p.requires_grad for name, p in parameters.items()}
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        loss = task.loss(task.model(x), y).sum()
+        loss = task.loss(call(task.model, x), value_of(y)).sum()
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         for handle in handles:
@@ -276,8 +279,9 @@ def _run(task: Task) -> list[_Ran]:
         for name, parameter in parameters.items():
             parameter.requires_grad_(flags[name])
     modules = dict(task.model.named_modules())
+    learned = set(task.parameter_names())
     for (name, _), gradient in zip(parameters.items(), gradients, strict=True):
-        if gradient is None or name in task.local:  # what is local is trained in every plan
+        if gradient is None or name in task.local or name not in learned:  # what is local is trained in every plan
             continue
         owner = name.rpartition(".")[0]
         while modules[owner] not in seen:  # attention reads its projection's weights without calling it

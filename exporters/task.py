@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from mobile_sdk.layout import Layout, Parameter, Vector
-from mobile_sdk.manifest import DTYPES, InputContract
+from mobile_sdk.manifest import DTYPES, SEVERAL, Bound, InputContract, Part
 from mobile_sdk.references import load_attribute
 
+from .batches import Batch, Several, as_batch, like, names_of, tensors_of
+from .eager.plain import quiet_step
 from .errors import TaskError
 from .fold_batch_norm import fold_batch_norm as folded
+from .probe import Probe, probe, unwrap
 from .user_code import call_users
 
 __all__ = ["Samples", "Task", "load_samples", "load_task"]
 
-PerSample = Callable[[Tensor, Tensor], Tensor]
+PerSample = Callable[[Any, Any], Tensor]
 Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
@@ -28,14 +32,16 @@ class Task:
     Something to learn.
 
     The training step sees the model's modules in the mode that they are in: a ``BatchNorm`` in eval mode uses its
-    running statistics, in training mode those of its micro-batch; either way running statistics are frozen weights,
-    which do not move. Evaluation and prediction see all modules in eval mode.
+    running statistics, which are frozen weights; in training mode those of its micro-batch, and its running statistics
+    move and are averaged with the updates (:attr:`moved`). Evaluation and prediction see all modules in eval mode.
 
     Args:
-        model: maps x, shape (n, ...), to an output whose first axis is n. All floating state is float32.
+        model: maps x, shape (n, ...), to an output whose first axis is n. All floating state is float32. It is looked
+            at, never changed. Parameters whose ``requires_grad`` is False stay as they are.
         loss: ``loss(output, y)`` gives one float32 per sample, shape (n,).
-        example_x: a batch of inputs, tensor or array of shape (n, ...).
-        example_y: the batch's targets, shape (n, ...).
+        example_x: a batch of inputs, tensor or array of shape (n, ...); or a tuple of them, with which the model is
+            called as ``model(*x)``, or a dict, for ``model(**x)``.
+        example_y: the batch's targets, shape (n, ...); or a tuple or dict of such, which the loss gets as it is.
         name: what to call it; the model's class name where empty.
         metrics: name -> ``function(output, y)``: one number per sample, shape (n,), such as 1 where it was right.
         held_out: gives the samples ``(x, y)`` that central evaluation uses.
@@ -58,8 +64,8 @@ class Task:
         self,
         model: nn.Module,
         loss: PerSample,
-        example_x: Tensor | npt.NDArray[Any],
-        example_y: Tensor | npt.NDArray[Any],
+        example_x: Any,
+        example_y: Any,
         *,
         name: str = "",
         metrics: Mapping[str, PerSample] | None = None,
@@ -72,10 +78,16 @@ class Task:
         local: Sequence[str] = (),
         fold_batch_norm: bool = False,
     ) -> None:
+        notes: list[str] = []
         self.loss = loss
-        self.example_x = torch.as_tensor(example_x).detach()
-        self.example_y = torch.as_tensor(example_y).detach()
-        self.model = model = folded(model, self.example_x) if fold_batch_norm else model
+        self.example_x = as_batch(example_x, "example_x", notes)
+        self.example_y = as_batch(example_y, "example_y", notes)
+        model = unwrap(model, notes)
+        if fold_batch_norm:
+            if isinstance(self.example_x, Several):
+                raise TaskError("batch normalisation is folded in models of one input: leave out fold_batch_norm")
+            model = folded(model, self.example_x)
+        self.model = model
         self.name = name or type(model).__name__
         self.metrics = dict(metrics or {})
         self.held_out = held_out
@@ -85,47 +97,112 @@ class Task:
         if self.micro_batch < 1:
             raise TaskError(f"the micro-batch of task {self.name!r} is {micro_batch}; it must be at least 1")
         self.layout = _layout(model)
+        _check_statistics(model)
+        found = self._probe(notes)
+        # Buffers that a training step moves; they are exchanged like what is trained.
+        self.moved = self._moved(found.moved)
+        # Methods whose batches must be full, since samples of a batch see each other.
+        self.whole = found.whole
+        self._unused = frozenset(found.unused)
+        notes += self._frozen_notes()
+        # What was converted or left out, a sentence each: said once, at export.
+        self.notes = tuple(dict.fromkeys(notes))
         self.local = self._local(local)
-        self.contract = InputContract(
-            x_shape=tuple(self.example_x.shape[1:]),
-            x_dtype=_dtype(self.example_x, "example_x"),
-            y_shape=tuple(self.example_y.shape[1:]),
-            y_dtype=_dtype(self.example_y, "example_y"),
-            range=None if range is None else (float(range[0]), float(range[1])),
-            normalisation=normalisation,
-            labels=tuple(labels),
-        )
-        self._check_functions()
+        self.contract = self._contract(range, normalisation, labels, found.bounds)
 
     def _check_example(self) -> None:
         for name, example in (("example_x", self.example_x), ("example_y", self.example_y)):
-            if example.dim() < 1 or len(example) < 1:
-                raise TaskError(f"{name} of shape {tuple(example.shape)} is no batch; its first axis counts samples")
+            for part, tensor in zip(names_of(example), tensors_of(example), strict=True):
+                said = f"{name}[{part!r}]" if part else name
+                if tensor.dim() < 1 or len(tensor) < 1:
+                    raise TaskError(f"{said} of shape {tuple(tensor.shape)} is no batch; its first axis counts samples")
+                if len(tensor) != len(example):
+                    raise TaskError(f"{said} has {len(tensor)} samples, another part of {name} {len(example)}")
         if len(self.example_x) != len(self.example_y):
             raise TaskError(f"example_x has {len(self.example_x)} samples and example_y {len(self.example_y)}")
 
-    def _check_functions(self) -> None:
-        n = len(self.example_x)
+    def _probe(self, notes: list[str]) -> Probe:
+        """What a step over the example shows; targets are made int64 where the loss takes nothing else."""
         try:
-            with torch.no_grad():
-                output = self.model(self.example_x)
-        except Exception as error:
-            raise TaskError(f"the model fails on the example batch: {type(error).__name__}: {error}") from error
-        if not isinstance(output, Tensor) or output.dim() < 1 or len(output) != n:
-            what = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise TaskError(f"the model must give one tensor with {n} samples on its first axis, not {what}")
-        for name, function in {"the loss": self.loss, **{f"metric {m!r}": f for m, f in self.metrics.items()}}.items():
+            found, _, values, _ = probe(self.model, self.loss, self.example_x, self.example_y, self.metrics, quiet_step)
+        except TaskError:
+            wider = _as_int64(self.example_y)
+            if wider is None:
+                raise
             try:
-                with torch.no_grad():
-                    values = function(output, self.example_y)
-            except Exception as error:
-                raise TaskError(f"{name} fails on the example batch: {type(error).__name__}: {error}") from error
-            if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
-                what = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-                hint = '; use reduction="none"' if name == "the loss" else ""
-                raise TaskError(f"{name} must give one value per sample, shape ({n},), not {what}{hint}")
-            if name == "the loss" and values.dtype != torch.float32:
-                raise TaskError(f"the loss must be float32, not {values.dtype}")
+                found, _, values, _ = probe(self.model, self.loss, self.example_x, wider, self.metrics, quiet_step)
+            except TaskError:
+                wider = None
+            if wider is None:
+                raise
+            dtype = str(tensors_of(self.example_y)[0].dtype).removeprefix("torch.")
+            notes.append(f"example_y is {dtype}, which the loss does not take, and was converted to int64: "
+                         "give devices such targets")  # fmt: skip
+            self.example_y = wider
+        if values.dtype != torch.float32:
+            raise TaskError(f"the loss must be float32, not {values.dtype}")
+        return found
+
+    def _moved(self, found: Sequence[str]) -> tuple[str, ...]:
+        """Those of the buffers that a step moves which can be exchanged; others but counters of a norm are refused."""
+        known = {p.name for p in self.layout}
+        for name in found:
+            owner = self.model.get_submodule(name.rpartition(".")[0])
+            counts = isinstance(owner, nn.modules.batchnorm._NormBase) and name.endswith("num_batches_tracked")
+            if name in known or counts:
+                continue
+            raise TaskError(
+                f"the forward pass moves the buffer {name!r}, which no program hands out; make it a persistent float32 "
+                "buffer, which is exchanged like weights, or compute it outside the model"
+            )
+        return tuple(name for name in found if name in known)
+
+    def _frozen_notes(self) -> list[str]:
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        result = []
+        if frozen:
+            result.append(f"frozen, since requires_grad is False: {_listed(frozen)}")
+        if self._unused:
+            unused = [name for name, _ in self.model.named_parameters() if name in self._unused]
+            result.append(f"not trained, since the loss does not depend on them: {_listed(unused)}")
+        if not self.parameter_names():
+            raise TaskError(
+                "no parameter of the model can be trained: none has requires_grad and influence on the loss"
+            )
+        statistics = [name for name in self.moved if isinstance(
+            self.model.get_submodule(name.rpartition(".")[0]), nn.modules.batchnorm._NormBase)]  # fmt: skip
+        if statistics:
+            result.append(
+                f"{len(statistics)} running statistics of batch normalisation in training mode are averaged with the "
+                "update; a step needs a full micro-batch"
+            )
+        return result
+
+    def _contract(
+        self, range: tuple[float, float] | None, normalisation: str, labels: Sequence[str], bounds: Sequence[Bound]
+    ) -> InputContract:
+        fields: dict[str, Any] = {}
+        for array, example in (("x", self.example_x), ("y", self.example_y)):
+            each = [
+                Part(name, tuple(t.shape[1:]), _dtype(t, f"example_{array}"))
+                for name, t in zip(names_of(example), tensors_of(example), strict=True)
+            ]
+            if isinstance(example, Several):
+                fields |= {f"{array}_shape": (), f"{array}_dtype": SEVERAL, f"{array}_parts": tuple(each)}
+            else:
+                fields |= {f"{array}_shape": each[0].shape, f"{array}_dtype": each[0].dtype}
+        if labels and fields["y_shape"] == ():
+            limit = len(labels) - 1
+            bounds = [
+                dataclasses.replace(b, high=min(b.high, limit)) if b.array == "y" and not b.part else b for b in bounds
+            ]
+        return InputContract(
+            **fields,
+            range=None if range is None else (float(range[0]), float(range[1])),
+            normalisation=normalisation,
+            labels=tuple(labels),
+            bounds=tuple(bounds),
+        )
 
     def _local(self, wanted: Sequence[str]) -> tuple[str, ...]:
         """Names of what stays on devices, in layout order."""
@@ -140,7 +217,7 @@ class Task:
             raise TaskError("every parameter is local, so that there is nothing to learn together: leave some out")
         return tuple(n for n in trainable if n in chosen)
 
-    def batch(self, n: int) -> tuple[Tensor, Tensor]:
+    def batch(self, n: int) -> tuple[Batch, Batch]:
         """
         ``n`` samples, the example over and over.
 
@@ -157,9 +234,31 @@ class Task:
         return self.layout.flatten({p.name: state[p.name].detach().cpu().numpy() for p in self.layout})
 
     def parameter_names(self) -> list[str]:
-        """Names of what can be trained, in layout order: parameters, not buffers."""
-        trainable = {name for name, _ in self.model.named_parameters()}
+        """Names of what can be trained, in layout order: with ``requires_grad``, and influence on the loss."""
+        trainable = {name for name, p in self.model.named_parameters() if p.requires_grad} - self._unused
         return [p.name for p in self.layout if p.name in trainable]
+
+
+def _check_statistics(model: nn.Module) -> None:
+    """A cumulative average counts batches, which no program does."""
+    for name, module in model.named_modules():
+        moving = isinstance(module, nn.modules.batchnorm._NormBase) and module.training and module.track_running_stats
+        if moving and module.momentum is None:
+            raise TaskError(f"{name!r} has momentum=None, a cumulative average; give it one, such as momentum=0.1")
+
+
+def _as_int64(y: Batch) -> Batch | None:
+    """Targets of small whole numbers as int64; :obj:`None` where there are none."""
+    small = (torch.int32, torch.uint8)
+    tensors = tensors_of(y)
+    if not any(t.dtype in small for t in tensors):
+        return None
+    return like(y, [t.long() if t.dtype in small else t for t in tensors])
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:6])
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
 
 
 def _dtype(example: Tensor, name: str) -> str:
@@ -174,7 +273,8 @@ def _layout(model: nn.Module) -> Layout:
     parameters = []
     owners: dict[int, str] = {}
     named = dict(model.named_parameters(remove_duplicate=False))
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
         if name not in named and not tensor.is_floating_point():
             if tensor.dim() == 0:
                 continue  # a counter, which no forward pass in use reads
@@ -182,12 +282,11 @@ def _layout(model: nn.Module) -> Layout:
                 f"buffer {name!r} has the dtype {tensor.dtype}; register it with persistent=False to make it a constant"
             )
         if tensor.dtype != torch.float32:
-            raise TaskError(f"{name!r} has the dtype {tensor.dtype}; every weight must be float32")
+            raise TaskError(f"{name!r} has the dtype {tensor.dtype}; every weight must be float32: call model.float()")
         if tensor.numel() == 0:
             raise TaskError(f"{name!r} of shape {tuple(tensor.shape)} has no elements")
-        first = owners.setdefault(tensor.data_ptr(), name)
-        if first != name and name in named:
-            raise TaskError(f"{name!r} and {first!r} are the same tensor; tied weights cannot be trained on a device")
+        if owners.setdefault(id(tensor), name) != name:
+            continue  # a tied weight is one weight, under its first name
         parameters.append(Parameter(name, tuple(tensor.shape)))
     if not named:
         raise TaskError(f"the model {type(model).__name__} has no parameters")

@@ -17,6 +17,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .errors import LayoutError, ProgramError
 from .layout import Layout, Subset
 
@@ -28,12 +30,14 @@ __all__ = [
     "MANIFEST_FILE",
     "PROGRAM_FILE",
     "SIGNATURE_FILE",
+    "Bound",
     "FileEntry",
     "InputContract",
     "Manifest",
     "Memory",
     "Method",
     "SelfCheck",
+    "Part",
     "TensorSpec",
     "canonical_json",
 ]
@@ -52,8 +56,13 @@ SIGNATURE_FILE = "manifest.sig"
 # What each engine runs.
 ENGINE_FILES = {"native": PROGRAM_FILE, "android": PROGRAM_FILE, "interpreted": GRAPH_FILE}
 
+# The dtype of x or y where it consists of several arrays.
+SEVERAL = "several"
 DTYPES = ("float32", "int64", "int32", "uint8", "bool")
-ROLES = ("x", "y", "sample_weight", "weight", "dropout", "loss", "metric", "gradient", "prediction")
+ROLES = (
+    "x", "y", "sample_weight", "weight", "dropout", "normal", "uniform", "exponential", "loss", "metric", "gradient",
+    "prediction",
+)  # fmt: skip
 
 
 def canonical_json(data: Any) -> bytes:
@@ -79,7 +88,7 @@ class TensorSpec:
     """
     One input or output of a method, in the order of the call.
 
-    ``role`` says what it is (one of ``x y sample_weight weight dropout`` for inputs,
+    ``role`` says what it is (one of ``x y sample_weight weight dropout normal uniform exponential`` for inputs,
     ``loss metric gradient prediction`` for outputs); ``name`` says which parameter, metric or module.
     ``keep`` is the probability that an element of a dropout mask is kept, and 1 for everything else.
     """
@@ -101,12 +110,39 @@ class Method:
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """One of several arrays that x or y consists of, without the batch dimension."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """
+    Whole numbers that the model or its loss looks something up by: classes, words of a table.
+
+    ``array`` is ``x`` or ``y``, ``part`` one of several arrays in it, or empty. Values are ``low`` to ``high``, both
+    included, or ``ignored``. ``column`` is the position on the last axis that is looked up, :obj:`None` for all.
+    """
+
+    array: str
+    part: str
+    low: int
+    high: int
+    ignored: int | None = None
+    column: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class InputContract:
     """
     What one sample looks like, without the batch dimension.
 
     ``range`` is the closed interval of valid x (:obj:`None`: any finite value); ``labels`` names the
-    classes where y is a class index.
+    classes where y is a class index. Where a task takes several arrays, ``x_parts`` (or ``y_parts``) lists them, and
+    shape and dtype are ``()`` and ``"several"``. ``bounds`` says what whole numbers may be.
     """
 
     x_shape: tuple[int, ...]
@@ -116,6 +152,21 @@ class InputContract:
     range: tuple[float, float] | None = None
     normalisation: str = ""
     labels: tuple[str, ...] = ()
+    x_parts: tuple[Part, ...] = ()
+    y_parts: tuple[Part, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+
+    def parts(self, array: str) -> tuple[Part, ...]:
+        """The arrays of ``x`` or ``y``; a single one has no name."""
+        several: tuple[Part, ...] = getattr(self, f"{array}_parts")
+        return several or (Part("", getattr(self, f"{array}_shape"), getattr(self, f"{array}_dtype")),)
+
+    def numpy_dtype(self, array: str) -> np.dtype[Any]:
+        """Of a batch of ``x`` or ``y`` as datasets give it: one with a field per part where there are several."""
+        if not getattr(self, f"{array}_parts"):
+            single: np.dtype[Any] = np.dtype(getattr(self, f"{array}_dtype"))
+            return single
+        return np.dtype([(p.name, p.dtype, p.shape) for p in self.parts(array)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,14 +192,15 @@ class SelfCheck:
     """
     What a right runtime makes of inputs that are drawn from ``seed``; see :mod:`mobile_sdk.engines.self_check`.
 
-    ``x``, ``y`` and ``weights`` (by name, all but baked ones) are the lowest and the highest value that is drawn.
+    ``x``, ``y`` (by part, in the contract's order) and ``weights`` (by name, all but baked ones) are the lowest and the
+    highest value that is drawn.
     ``loss`` is the loss sum of a training step on a full micro-batch, ``prediction`` the Euclidean norm of the output,
     ``gradients`` the norms of the gradients by parameter.
     """
 
     seed: int
-    x: tuple[float, float]
-    y: tuple[float, float]
+    x: tuple[tuple[float, float], ...]
+    y: tuple[tuple[float, float], ...]
     weights: Mapping[str, tuple[float, float]]
     loss: float
     prediction: float
@@ -163,8 +215,10 @@ class Manifest:
     ``serial`` numbers the sets of programs of a run: a device refuses one lower than it has seen.
     ``run`` is empty in a program that was saved without being signed for a run. ``baked`` names the weights that are
     inside the program: no method takes them, and no version of the run changes them. ``local`` names whole parameters
-    that every device trains for itself; they are in no update and in no subset. ``check`` is what devices try a program
-    with; one that was built but not exported has none, and no device takes it.
+    that every device trains for itself; they are in no update and in no subset. ``moved`` names buffers of the subset
+    that a training step moves by itself: their gradients are what they become less by, whatever the optimiser.
+    ``whole`` lists methods in which samples of a batch see each other, so that a batch must be full.
+    ``check`` is what devices try a program with; one that was built but not exported has none, and no device takes it.
     """
 
     run: str
@@ -182,6 +236,8 @@ class Manifest:
     baked: tuple[str, ...] = ()
     local: tuple[str, ...] = ()
     check: SelfCheck | None = None
+    moved: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
     executorch: str = EXECUTORCH_VERSION
     format: int = FORMAT
 
@@ -232,6 +288,8 @@ class Manifest:
                 baked=tuple(_text(name) for name in data.get("baked", ())),
                 local=tuple(_text(name) for name in data.get("local", ())),
                 check=_check(layout, data["check"]),
+                moved=tuple(_text(name) for name in data.get("moved", ())),
+                whole=tuple(_text(name) for name in data.get("whole", ())),
                 executorch=_text(data["executorch"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:
@@ -249,9 +307,12 @@ class Manifest:
 def _plain(value: Any) -> Any:
     """Dataclasses, tuples and mappings as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # What is not there is not written: manifests of a single input stay as they were.
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, TensorSpec) and value.role != "dropout":
             del plain["keep"]
+        if isinstance(value, InputContract):
+            plain = {key: item for key, item in plain.items() if item or not key.endswith(("_parts", "bounds"))}
         return plain
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
@@ -293,8 +354,8 @@ def _check(layout: Layout, data: Any) -> SelfCheck | None:
         return None
     return SelfCheck(
         seed=_count(data["seed"]),
-        x=_limits(data["x"]),
-        y=_limits(data["y"]),
+        x=tuple(_limits(limits) for limits in data["x"]),
+        y=tuple(_limits(limits) for limits in data["y"]),
         weights={layout[_text(name)].name: _limits(limits) for name, limits in data["weights"].items()},
         loss=_number(data["loss"]),
         prediction=_number(data["prediction"]),
@@ -314,7 +375,7 @@ def _number(value: Any) -> float:
 
 
 def _contract(data: Any) -> InputContract:
-    if data["x_dtype"] not in DTYPES or data["y_dtype"] not in DTYPES:
+    if any(data[f"{a}_dtype"] != SEVERAL if data.get(f"{a}_parts") else data[f"{a}_dtype"] not in DTYPES for a in "xy"):
         raise ValueError(f"unknown dtype in {data!r}")
     span = data["range"]
     return InputContract(
@@ -325,4 +386,22 @@ def _contract(data: Any) -> InputContract:
         range=None if span is None else (float(span[0]), float(span[1])),
         normalisation=_text(data["normalisation"]),
         labels=tuple(_text(label) for label in data["labels"]),
+        x_parts=tuple(_part(part) for part in data.get("x_parts", ())),
+        y_parts=tuple(_part(part) for part in data.get("y_parts", ())),
+        bounds=tuple(_bound(bound) for bound in data.get("bounds", ())),
     )
+
+
+def _part(data: Any) -> Part:
+    if data["dtype"] not in DTYPES:
+        raise ValueError(f"unknown dtype in {data!r}")
+    return Part(_text(data["name"]), tuple(_count(d) for d in data["shape"]), data["dtype"])
+
+
+def _bound(data: Any) -> Bound:
+    if data["array"] not in ("x", "y"):
+        raise ValueError(f"{data['array']!r} is neither x nor y")
+    numbers = [data[key] for key in ("low", "high", "ignored", "column")]
+    if any(isinstance(n, bool) or not isinstance(n, int | None) for n in numbers) or None in numbers[:2]:
+        raise ValueError(f"{data!r} does not give whole numbers")
+    return Bound(data["array"], _text(data["part"]), *numbers)

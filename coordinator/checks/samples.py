@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from mobile_sdk.data import ArrayDataset
 from mobile_sdk.data.check import check
 from mobile_sdk.data.fit import fit_dtype
 from mobile_sdk.errors import DataError
+from mobile_sdk.fields import join
+from mobile_sdk.manifest import InputContract
 
 __all__ = ["fit_samples"]
 
@@ -23,7 +26,7 @@ def fit_samples(task: Task, samples: Any, what: str) -> tuple[npt.NDArray[Any], 
 
     Args:
         task: the task.
-        samples: a pair ``(x, y)`` of arrays or tensors of shapes ``(n, ...)``.
+        samples: a pair ``(x, y)`` of arrays or tensors of shapes ``(n, ...)``, either of which may be a dict or tuple.
         what: what they are, for messages, such as ``"the held-out data"``.
 
     Raises:
@@ -34,21 +37,40 @@ def fit_samples(task: Task, samples: Any, what: str) -> tuple[npt.NDArray[Any], 
         raise TaskError(f"{what} must be a pair (x, y) of arrays, not a {type(samples).__name__}")
     contract = task.contract
     try:
-        x = fit_dtype(_array(samples[0]), contract.x_dtype, "x")
-        y = fit_dtype(_array(samples[1]), contract.y_dtype, "y")
-        if x.ndim < 1 or y.ndim < 1:
-            raise DataError("x and y must count samples on their first axis")
-        for name, array, shape in (("x", x, contract.x_shape), ("y", y, contract.y_shape)):
-            if array.shape[1:] != shape:
-                raise DataError(f"{name} has the shape {array.shape}; the task takes (n, {', '.join(map(str, shape))})")
-            if np.issubdtype(array.dtype, np.floating):
-                bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-                if bad.any():
-                    raise DataError(f"sample {int(np.argmax(bad))} has {_an(name)} that is not finite")
+        x, y = (_fit_parts(name, samples[i], contract) for i, name in enumerate("xy"))
         check(ArrayDataset(x, y), contract)
     except DataError as error:
         raise TaskError(f"{what}: {error}") from error
     return x, y
+
+
+def _fit_parts(array: str, given: Any, contract: InputContract) -> npt.NDArray[Any]:
+    """``x`` or ``y``, of one array or several."""
+    wanted = contract.parts(array)
+    several = isinstance(given, Mapping) or bool(getattr(contract, f"{array}_parts"))
+    named: dict[str, Any] = {"": given}
+    if several:
+        items = given.items() if isinstance(given, Mapping) else enumerate(given)
+        named = {str(name): part for name, part in items}
+    if sorted(named) != sorted(part.name for part in wanted):
+        takes = ", ".join(repr(part.name) for part in wanted if part.name) or "one array"
+        raise DataError(f"{array} has {', '.join(map(repr, named))}; the task takes {takes}")
+    fitted = {}
+    for part in wanted:
+        said = f"{array}[{part.name!r}]" if part.name else array
+        values = fit_dtype(_array(named[part.name]), part.dtype, said)
+        if values.ndim < 1:
+            raise DataError("x and y must count samples on their first axis")
+        if values.shape[1:] != part.shape:
+            raise DataError(
+                f"{said} has the shape {values.shape}; the task takes (n, {', '.join(map(str, part.shape))})"
+            )
+        if np.issubdtype(values.dtype, np.floating):
+            bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            if bad.any():
+                raise DataError(f"sample {int(np.argmax(bad))} has {_an(said)} that is not finite")
+        fitted[part.name] = values
+    return join(fitted) if several else fitted[""]
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
@@ -65,4 +87,4 @@ def _array(value: Any) -> npt.NDArray[Any]:
 
 
 def _an(name: str) -> str:
-    return f"an {name}" if name == "x" else f"a {name}"
+    return f"an {name}" if name.startswith("x") else f"a {name}"

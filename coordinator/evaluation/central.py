@@ -9,6 +9,7 @@ from mobile_sdk import safetensors
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
+from mobile_sdk.fields import named_in
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, PROGRAM_FILE
 from mobile_sdk.training.evaluation import evaluate_dataset
@@ -29,7 +30,7 @@ class Evaluator:
     def __init__(self, engine: Engine, content: bytes) -> None:
         arrays, _ = safetensors.loads(content)
         self._engine = engine
-        self._data = ArrayDataset(arrays["x"], arrays["y"])
+        self._data = ArrayDataset(named_in(arrays, "x"), named_in(arrays, "y"))
 
     def __call__(self, vector: Vector) -> dict[str, float]:
         """

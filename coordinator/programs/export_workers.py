@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mobile_sdk import safetensors
+from mobile_sdk.fields import parts
 from mobile_sdk.layout import Vector
 
 from ..config import Config, PlanningSection
@@ -211,5 +214,10 @@ def _held_out(task: str) -> bytes:
     loaded = load_task(task)
     if loaded.held_out is None:
         return b""
-    x, y = fit_samples(loaded, call_users(loaded.held_out, "held_out"), "the held-out data")
-    return safetensors.dumps({"x": x, "y": y})
+    samples = fit_samples(loaded, call_users(loaded.held_out, "held_out"), "the held-out data")
+    arrays = {
+        f"{name}.{part}" if part else name: np.ascontiguousarray(array)
+        for name, batch in zip("xy", samples, strict=True)
+        for part, array in parts(batch).items()
+    }
+    return safetensors.dumps(arrays)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from mobile_sdk import safetensors
 from mobile_sdk.events import Event, UpdateAccepted
+from mobile_sdk.fields import named_in
 from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 from mobile_sdk.system.memory import peak_rss_bytes
@@ -178,7 +179,7 @@ def _held_out(store: Store, folder: Path) -> tuple[Path, Path] | None:
     arrays, _ = safetensors.loads(store.artifacts.path(record.evaluation).read_bytes())
     paths = folder / "held-out-x.npy", folder / "held-out-y.npy"
     for path, name in zip(paths, "xy", strict=True):
-        np.save(path, arrays[name])
+        np.save(path, named_in(arrays, name))
     return paths
 
 

@@ -57,6 +57,7 @@ def fingerprint(task: Task, plan: Plan) -> str:
     state = task.model.state_dict(keep_vars=True)
     walk = _Walk({id(tensor): name in plan.baked for name, tensor in state.items()})
     walk.visit((sys.version, torch.get_default_dtype(), plan.to_json(), dataclasses.astuple(task.contract)))
+    walk.visit((tuple(task.moved), tuple(task.whole), tuple(task.parameter_names())))
     walk.visit((task.name, task.micro_batch, tuple(task.local), len(task.example_x)))
     walk.visit([(p.name, p.shape) for p in task.layout])
     walk.visit(task.model)

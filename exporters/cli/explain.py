@@ -20,7 +20,7 @@ from mobile_sdk.layout import Slice
 from ..emit.partition import Delegated, partition
 from ..emit.simplify import simplify
 from ..emit.xnnpack import constant_of
-from ..lowering import MODULE
+from ..lowering import FORWARD, MODULE
 from ..plan import Plan
 from ..program.build import lowered
 from ..program.step import Step
@@ -52,6 +52,7 @@ class ExplainedLayer:
         weight_bytes: its parameters and buffers.
         moved_bytes: what its operators read and write in a step.
         share: estimated part of the step's time, 0 to 1.
+        portable: part of that which portable kernels take, 0 to 1.
 
     """
 
@@ -61,6 +62,7 @@ class ExplainedLayer:
     weight_bytes: int
     moved_bytes: int
     share: float
+    portable: float = 0.0
 
 
 def explain(task: Task, plan: Plan) -> list[ExplainedLayer]:
@@ -82,13 +84,16 @@ def explain(task: Task, plan: Plan) -> list[ExplainedLayer]:
             if isinstance(part, fx.Node) and _is_view(node):
                 continue
             module = node.meta.get("custom", {}).get(MODULE, "")
-            kind = _kind(node) if isinstance(part, Delegated) else "portable"
+            kind = _kind(node) if isinstance(part, Delegated) else f"portable {_kind(node)}"
             operators[module][kind] += 1
             moved[module] += _bytes(node)
             costs[module][kind] += _cost(node, kind)
     cost = {module: sum(kinds.values()) for module, kinds in costs.items()}
     total = sum(cost.values()) or 1.0
-    owned = {name: [p for p in task.layout if p.name.rpartition(".")[0] == name] for name in operators}
+    owned = {
+        name: [p for p in task.layout if p.name.rpartition(".")[0] == ("" if name == FORWARD else name)] if name else []
+        for name in operators
+    }
     return [
         ExplainedLayer(
             name or _ELSEWHERE,
@@ -97,6 +102,7 @@ def explain(task: Task, plan: Plan) -> list[ExplainedLayer]:
             sum(4 * p.size for p in owned[name]),
             moved[name],
             cost[name] / total,
+            sum(c for kind, c in costs[name].items() if kind.startswith("portable")) / (cost[name] or 1.0),
         )
         for name in operators
     ]
@@ -142,7 +148,7 @@ def _bytes(node: fx.Node) -> int:
 
 def _cost(node: fx.Node, kind: str) -> float:
     """In bytes of memory traffic that would take as long."""
-    if kind == "portable":
+    if kind.startswith("portable"):
         return _PORTABLE * _bytes(node)
     return max(_arithmetic(node) / _PER_BYTE, _bytes(node))
 

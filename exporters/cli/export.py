@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_export_command"]
 
+# Part of a step that portable kernels of one layer may take before it is said.
+_SLOW = 0.15
+
 
 def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """
@@ -73,12 +76,21 @@ def _export(options: argparse.Namespace, console: Console) -> int:
             everything = measure(build(task, whole, ("train_step",))).total_bytes
     program.save(options.out)
     console.print(_costs(task, program, everything))
+    for note in task.notes:
+        console.print(f"Note: {note}", highlight=False)
     if options.explain:
         with console.status("explaining"), quiet():
             from .explain import explain
 
             layers = explain(task, program.plan if plan is None or options.bake else plan)
         console.print(_layers(layers))
+        slow = [layer for layer in layers if layer.share * layer.portable > _SLOW]
+        for layer in slow:
+            share = f"{layer.share * layer.portable:.0%}"
+            console.print(
+                f"{layer.name} spends about {share} of a step in portable kernels, which take one element at a time",
+                highlight=False,
+            )
     console.print(f"Saved to {options.out}", highlight=False)
     return 0
 

@@ -92,6 +92,8 @@ class _Writer:
         for node in nodes:
             if node.op == "output":
                 outputs = tuple(self._numbers[n] for n in node.args[0])
+            elif node.target is _aten.topk.default:
+                pass  # each of its results is an operator of its own
             elif node.op == "call_function" and node.target in _SAME:
                 self._numbers[node] = self._numbers[node.args[0]]
             elif node.op == "call_function":
@@ -108,6 +110,8 @@ class _Writer:
 
     def _node(self, node: fx.Node) -> Node:
         target: Any = node.target
+        if target is operator.getitem:
+            return self._one_of_topk(node)
         result = node.meta["val"]
         if target in _FILLED:
             return Node("full", (tuple(result.shape), _FILLED[target], _dtype(result.dtype)))
@@ -140,12 +144,20 @@ class _Writer:
         encoded = [self._argument(kind, value) for kind, value in zip(found.kinds, arguments.values(), strict=True)]
         return Node(name, tuple(encoded))
 
+    def _one_of_topk(self, node: fx.Node) -> Node:
+        source: Any = node.args[0]
+        x, k, axis, largest = (*source.args, *(-1, True)[len(source.args) - 2 :])[:4]
+        name = "topk_places" if node.args[1] else "topk_values"
+        return Node(name, (self._value(x), k, axis, bool(largest)))
+
     def _argument(self, kind: str, value: Any) -> Any:
         match kind:
-            case "tensor" | "tensor?" | "operand":
+            case "tensor" | "tensor?" | "operand" | "operand?":
                 return self._value(value) if isinstance(value, fx.Node) else value
             case "tensors":
                 return Values(tuple(self._numbers[v] for v in value))
+            case "tensors?":
+                return Values(tuple(None if v is None else self._numbers[v] for v in value))
             case "ints":
                 return () if value is None else (value,) if isinstance(value, int) else tuple(value)
             case "bool":

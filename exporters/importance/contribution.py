@@ -18,12 +18,11 @@ import dataclasses
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
-from torch import Tensor
 
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
 from . import fisher, last_layers, magnitude, sensitivity
 from .evidence import Evidence
-from .finetune import FineTuning, fine_tune
+from .finetune import FineTuning, TensorSamples, fine_tune
 from .scores import Scores
 
 __all__ = ["merits", "scores"]
@@ -32,7 +31,7 @@ __all__ = ["merits", "scores"]
 _DEPTHS = 16
 _FINALISTS = 6
 
-_Context = tuple[Space, tuple[Tensor, Tensor], tuple[Tensor, Tensor], FineTuning]
+_Context = tuple[Space, TensorSamples, TensorSamples, FineTuning]
 
 
 def scores(evidence: Evidence) -> Scores:

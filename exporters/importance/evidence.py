@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
+from ..batches import Batch, tensors_of
 from ..cache.journal import Journal
 from ..errors import ExportError
 from ..processes import Workers
@@ -47,7 +47,7 @@ class Evidence:
     """
 
     space: Space
-    samples: tuple[Tensor, Tensor] | None = None
+    samples: tuple[Batch, Batch] | None = None
     seed: int = 0
     fine_tuning: FineTuning = dataclasses.field(default_factory=FineTuning)
     workers: Workers | None = None
@@ -55,7 +55,7 @@ class Evidence:
     progress: EvidenceProgress = silent
 
     @property
-    def example(self) -> tuple[Tensor, Tensor]:
+    def example(self) -> tuple[Batch, Batch]:
         """
         The proxy samples, or the task's example batch where there are none.
 
@@ -66,7 +66,7 @@ class Evidence:
         return (self.space.task.example_x, self.space.task.example_y) if self.samples is None else self.samples
 
     @functools.cached_property
-    def split(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def split(self) -> tuple[tuple[Batch, Batch], tuple[Batch, Batch]]:
         """
         Proxy samples to train on, and a third of them to judge by.
 
@@ -93,7 +93,7 @@ class Evidence:
     def digest(self) -> str:
         """Hash of task, samples and settings: results are kept under it."""
         digest = hashlib.sha256(self.space.digest.encode())
-        for tensor in self.example:
+        for tensor in [t for batch in self.example for t in tensors_of(batch)]:
             digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode() + tensor.numpy().tobytes())
         digest.update(repr((self.seed, self.fine_tuning)).encode())
         return digest.hexdigest()

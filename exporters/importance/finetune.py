@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mobile_sdk.layout import Subset
 
+from ..batches import Batch, arguments, call, value_of
 from ..task import Task
 
 __all__ = ["FineTuning", "Outcome", "assess", "fine_tune"]
@@ -52,7 +53,7 @@ class Outcome:
         return next(iter(self.metrics.values()), -self.loss)
 
 
-TensorSamples = tuple[Tensor, Tensor]
+TensorSamples = tuple[Batch, Batch]
 
 
 def fine_tune(
@@ -78,7 +79,11 @@ def fine_tune(
     model = copy.deepcopy(task.model) if model is None else model
     # Images: torch convolves them faster with channels last, depthwise by half. But its group normalisation writes
     # through a null pointer there, in 2.13, where the gradient of its input is not asked for.
-    if train[0].dim() == 4 and not any(isinstance(module, nn.GroupNorm) for module in model.modules()):
+    if (
+        isinstance(train[0], Tensor)
+        and train[0].dim() == 4
+        and not any(isinstance(module, nn.GroupNorm) for module in model.modules())
+    ):
         for parameter in model.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -89,7 +94,8 @@ def fine_tune(
 
 
 def _channels_last(samples: TensorSamples) -> TensorSamples:
-    return samples[0].contiguous(memory_format=torch.channels_last), samples[1]
+    x, y = samples
+    return x.contiguous(memory_format=torch.channels_last) if isinstance(x, Tensor) else x, y
 
 
 def assess(task: Task, model: nn.Module, samples: TensorSamples) -> Outcome:
@@ -109,8 +115,8 @@ def assess(task: Task, model: nn.Module, samples: TensorSamples) -> Outcome:
     with torch.no_grad():
         for i in range(0, len(x), _ASSESSED):
             part = y[i : i + _ASSESSED]
-            output = model(x[i : i + _ASSESSED])
-            values = [task.loss(output, part), *(metric(output, part) for metric in task.metrics.values())]
+            output = call(model, x[i : i + _ASSESSED])
+            values = [function(output, value_of(part)) for function in (task.loss, *task.metrics.values())]
             sums += torch.stack([v.double().sum() for v in values])
     for module, training in modes.items():
         module.training = training
@@ -122,15 +128,18 @@ def _train(task: Task, model: nn.Module, subset: Subset, train: TensorSamples, s
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in subset)
-    trained = [parameters[name] for name in subset]
-    kept = [_kept(subset, name) for name in subset]
-    moments = [torch.zeros(subset.shape(name)) for name in subset]
+    # Buffers that the forward pass moves do so by themselves.
+    names = [name for name in subset if name in parameters]
+    trained = [parameters[name] for name in names]
+    kept = [_kept(subset, name) for name in names]
+    moments = [torch.zeros(subset.shape(name)) for name in names]
     x, y = train
     for step, index in enumerate(_batches(len(x), settings)):
         rate = settings.learning_rate
         if settings.decay:
             rate *= 0.5 * (1 + np.cos(np.pi * step / settings.steps))
-        loss = task.loss(model(x[index]), y[index]).mean()
+        args, kwargs = arguments(x[index])
+        loss = task.loss(model(*args, **kwargs), value_of(y[index])).mean()
         gradients = torch.autograd.grad(loss, trained)
         with torch.no_grad():
             for parameter, gradient, part, moment in zip(trained, gradients, kept, moments, strict=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..batches import call, value_of
 from .evidence import Evidence
 from .scores import Scores, additive
 
@@ -34,7 +35,7 @@ def scores(evidence: Evidence) -> Scores:
             parameters[n].requires_grad_(True)
         for done, i in enumerate(picked.tolist()):
             evidence.progress("Fisher information", done, len(picked))
-            loss = task.loss(task.model(x[i : i + 1]), y[i : i + 1]).sum()
+            loss = task.loss(call(task.model, x[i : i + 1]), value_of(y[i : i + 1])).sum()
             for n, gradient in zip(names, torch.autograd.grad(loss, [parameters[n] for n in names]), strict=True):
                 squares[n] += gradient.double() ** 2 / len(picked)
     finally:

@@ -14,6 +14,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..batches import Batch, call
 from ..space import LEVELS, Layer
 from .evidence import Evidence
 from .scores import Scores, additive
@@ -36,7 +37,7 @@ def scores(evidence: Evidence) -> Scores:
     parameters = dict(model.named_parameters())
     biases, weights = [], []
     with torch.no_grad():
-        before = model(x).double()
+        before = call(model, x).double()
         for done, layer in enumerate(space.layers):
             evidence.progress("sensitivity", done, len(space))
             scale = _scale([parameters[n] for n in layer.weights or layer.biases])
@@ -68,7 +69,7 @@ def _by_channels(layer: Layer, parameters: dict[str, nn.Parameter], probe: _Prob
 class _Probe:
     """Adds noise to parts of parameters, looks at the output, and takes it away again."""
 
-    def __init__(self, model: nn.Module, x: Tensor, before: Tensor, scale: float, random: torch.Generator) -> None:
+    def __init__(self, model: nn.Module, x: Batch, before: Tensor, scale: float, random: torch.Generator) -> None:
         self.model, self.x, self.before, self.scale, self.random = model, x, before, scale, random
 
     def __call__(self, parts: list[tuple[nn.Parameter, tuple[int, Tensor] | None]]) -> float:
@@ -81,7 +82,7 @@ class _Probe:
                     parameter.add_(noise)
                 else:
                     parameter.index_add_(*part, noise.index_select(*part))
-            total += float(((self.model(self.x).double() - self.before) ** 2).sum()) / len(self.x)
+            total += float(((call(self.model, self.x).double() - self.before) ** 2).sum()) / len(self.x)
             for (parameter, _), value in zip(parts, kept, strict=True):
                 parameter.copy_(value)
         return total / _DRAWS / self.scale**2

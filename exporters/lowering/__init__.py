@@ -9,6 +9,6 @@ of the module of the model that it comes from.
 from __future__ import annotations
 
 from .lower import decompositions, lower, prepare
-from .marks import MODULE
+from .marks import FORWARD, MODULE
 
-__all__ = ["MODULE", "decompositions", "lower", "prepare"]
+__all__ = ["FORWARD", "MODULE", "decompositions", "lower", "prepare"]

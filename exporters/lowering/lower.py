@@ -8,28 +8,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions
+from torch._decomp import core_aten_decompositions, decomposition_table
 from torch.fx import traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..errors import ExportError
 from .choices import chosen
 from .errors import Unsupported
-from .marks import APART, MODULE, TILE
+from .marks import APART, FORWARD, MODULE, TILE
 from .passes.fold_baked import fold
 from .passes.forward_part import ForwardPart, with_descendants
 from .passes.gradient_slices import narrow
+from .refusals import of_unknown_size, refusal, where
 from .registry import REWRITES
 from .rewrites import (
     activations,
     convolution,
     elementwise,
     embeddings,
+    indexing,
+    linear_maps,
     losses,
     normalisation,
     pooling,
     portable,
     products,
+    reductions,
     shapes,
 )
 from .rewrites.convolution import tile_limit
@@ -42,26 +46,34 @@ FAMILIES = (
     convolution,
     elementwise,
     embeddings,
+    indexing,
+    linear_maps,
     losses,
     normalisation,
     pooling,
     portable,
     products,
+    reductions,
     shapes,
 )
 
 
+# Operators that give their argument under another name.
+_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 # Programs draw no random numbers; dropout reaches the graph as one of these.
-_RANDOM = ("bernoulli", "bernoulli_", "empty_like", "empty_permuted", "native_dropout", "rand", "rand_like")
-
-
-_INSTEAD = dict.fromkeys(_RANDOM, "Dropout with p=0, or the module in eval mode")
+_RANDOM = (
+    "bernoulli", "bernoulli_", "exponential", "exponential_", "multinomial", "native_dropout", "normal", "normal_",
+    "normal_functional", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm",
+    "rrelu_with_noise", "rrelu_with_noise_functional", "uniform", "uniform_",
+)  # fmt: skip
 
 
 def decompositions() -> dict[Any, Any]:
     """What the tracer should take apart: ATen's core decompositions, except where a rewrite is better."""
-    table: dict[Any, Any] = core_aten_decompositions()
-    return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op).split(".")[0] not in _INSTEAD}
+    # Beyond ATen's core, what has neither a rewrite nor a kernel is taken apart as far as there is a rule.
+    further = {op: rule for op, rule in decomposition_table.items() if not rule.__module__.startswith("torch._refs")}
+    table: dict[Any, Any] = {**further, **core_aten_decompositions()}
+    return {op: rule for op, rule in table.items() if op not in REWRITES and _name(op) not in _RANDOM}
 
 
 def prepare(graph: fx.GraphModule) -> fx.GraphModule:
@@ -119,6 +131,15 @@ def _share_constants(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def _results(graph: fx.Graph) -> set[fx.Node]:
+    """What the step returns, and what its results are other names of."""
+    found = set(next(o for o in graph.nodes if o.op == "output").all_input_nodes)
+    for node in reversed(graph.nodes):
+        if node in found and node.target in _SAME and len(node.all_input_nodes[0].users) == 1:
+            found.add(node.all_input_nodes[0])
+    return found
+
+
 class _Rewriter(fx.Interpreter):
     """Runs the traced graph on values instead of tensors."""
 
@@ -138,7 +159,7 @@ class _Rewriter(fx.Interpreter):
         self.tiled: dict[fx.Node, Value] | None = None
         skipped = part.whole if part is not None else ()
         self.tile_bytes = tile_limit(n for n in graph.graph.nodes if n not in skipped)
-        self.results = set(next(o for o in graph.graph.nodes if o.op == "output").all_input_nodes)
+        self.results = _results(graph.graph)
 
     def run_node(self, n: fx.Node) -> Any:
         result = self._rewritten(n)
@@ -158,18 +179,18 @@ class _Rewriter(fx.Interpreter):
             if n.op == "placeholder":
                 self.inputs.append(result)
             return _constant(result) if n.op == "get_attr" else result
-        target, changed = _functional(n)
+        target = n.target
+        if _of_unknown_size(n):
+            raise ExportError(of_unknown_size(target, _module(n)))
         rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
         if rewrite is None:
-            raise ExportError(_refusal(n))
+            raise ExportError(refusal(n.target, _module(n)))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         try:
-            with chosen(self.choices.get(_module(n), "tiled"), self.tile_bytes):
+            with chosen(self.choices.get(_path(n), "tiled"), self.tile_bytes):
                 result = rewrite(*args, **kwargs)
         except Unsupported as reason:
-            raise ExportError(f"{_where(n)}: {reason}") from reason
-        if changed is not None:
-            self.env[changed] = result
+            raise ExportError(f"{where(_module(n))}: {reason}") from reason
         return result
 
     def _tiles(self, part: ForwardPart) -> dict[fx.Node, Value]:
@@ -204,13 +225,15 @@ class _Rewriter(fx.Interpreter):
         return joined
 
 
-def _functional(node: fx.Node) -> tuple[Any, fx.Node | None]:
-    """For ``relu_(x)``: ``relu``, and the node of x, which stands for the result from now on."""
-    target, first = node.target, node.args[0] if node.args else None
-    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(first, fx.Node):
-        packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
-        return getattr(packet, target._overloadname, target), first
-    return target, None
+def _of_unknown_size(node: fx.Node) -> bool:
+    """Whether the data decide the shape of what the node gives."""
+    value = node.meta.get("val")
+    return any(
+        isinstance(size, torch.SymInt)
+        for tensor in (value if isinstance(value, tuple | list) else (value,))
+        if isinstance(tensor, Tensor)
+        for size in tensor.shape
+    )
 
 
 def _constant(tensor: Tensor) -> Value:
@@ -223,16 +246,11 @@ def _module(node: fx.Node) -> str:
     return str(node.meta.get("custom", {}).get(MODULE, ""))
 
 
-def _where(node: fx.Node) -> str:
+def _path(node: fx.Node) -> str:
+    """As plans name modules: the model's own is empty."""
     name = _module(node)
-    return f"module {name!r}" if name else "the loss or a metric"
+    return "" if name == FORWARD else name
 
 
 def _name(target: Any) -> str:
-    return str(target).removeprefix("aten.")
-
-
-def _refusal(node: fx.Node) -> str:
-    name = _name(node.target)
-    instead = _INSTEAD.get(name.split(".")[0], "another module, or add a rewrite to exporters.lowering")
-    return f"{_where(node)} needs the operator {name}, which cannot be trained on a device; use {instead}"
+    return str(target).removeprefix("aten.").split(".")[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import fx
 
-__all__ = ["APART", "MODULE", "TILE", "mark"]
+from ..eager.marks import FORWARD, MODULE
 
-# The model's module that an operator comes from.
-MODULE = "module"
+__all__ = ["APART", "FORWARD", "MODULE", "TILE", "mark"]
+
 # The number of the tile of the batch that an operator works on.
 TILE = "tile"
 # The operator is to run outside of delegates.

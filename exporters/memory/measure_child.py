@@ -20,7 +20,7 @@ from mobile_sdk.engines import (
     native,  # noqa: F401  # engines are imported late; the import is no part of a step
 )
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.engines.dropout import generator
+from mobile_sdk.engines.dropout import DRAWN, generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import NativeProgram, set_threads
@@ -48,10 +48,10 @@ def main(folder: Path, first: Path) -> None:
         weights[name] = np.array(weights[name])
     optimiser = SGD(learning_rate=1e-3, momentum=0.9)
     n, contract = manifest.micro_batch, manifest.contract
-    x = np.zeros((n, *contract.x_shape), contract.x_dtype)
-    y = np.zeros((n, *contract.y_shape), contract.y_dtype)
+    x = np.zeros((n, *contract.x_shape), contract.numpy_dtype("x"))
+    y = np.zeros((n, *contract.y_shape), contract.numpy_dtype("y"))
     sample_weight = np.ones(n, np.float32)
-    masks = sum(4 * math.prod(s.shape) for s in manifest.methods["train_step"].inputs if s.role == "dropout")
+    masks = sum(4 * math.prod(s.shape) for s in manifest.methods["train_step"].inputs if s.role in DRAWN)
 
     def steps(count: int) -> None:
         for _ in range(count):

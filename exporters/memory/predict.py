@@ -13,6 +13,7 @@ import math
 
 from torch import fx
 
+from ..batches import tensors_of
 from ..emit.partition import Delegated, partition
 from ..emit.simplify import simplify
 from ..emit.xnnpack import describe
@@ -53,7 +54,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
     baked = sum(packed(delegate) for delegate in delegates)
     task, subset = step.task, step.plan.subset
     x, y = task.batch(step.plan.micro_batch)
-    masks = sum(4 * math.prod(dropout.shape) for dropout in step.dropouts)
+    masks = sum(4 * math.prod(draw.shape) for draw in step.draws)
     compact = 4 * subset.size
     trained = sum(4 * task.layout[name].size for name in subset)
     return Footprint(
@@ -67,7 +68,7 @@ def predict_lowered(graph: fx.GraphModule, step: Step) -> Footprint:
         trained_bytes=trained,
         gradient_bytes=compact,
         optimiser_bytes=compact,
-        batch_bytes=x.nbytes + y.nbytes + 4 * step.plan.micro_batch + masks,
+        batch_bytes=sum(t.nbytes for t in (*tensors_of(x), *tensors_of(y))) + 4 * step.plan.micro_batch + masks,
         mapped_bytes=sum(4 * task.layout[n].size for n in step.order if n not in subset),
         idle_bytes=0,
     )

@@ -25,15 +25,16 @@ from mobile_sdk.manifest import (
     TensorSpec,
 )
 
+from ..batches import like, names_of, tensors_of
 from ..cache import store as cache
 from ..cache.fingerprint import Unknown, fingerprint
+from ..eager.draws import medians
 from ..emit.pte import Emitted, emit
 from ..emit.simplify import cut
 from ..lowering.lower import lower, prepare
 from ..lowering.passes.forward_part import find
 from ..plan import Plan
 from ..task import Task
-from .dropout import ones
 from .step import Step
 from .tracing import trace
 
@@ -192,7 +193,8 @@ def _build(task: Task, plan: Plan, methods: Sequence[str], cached: bool, say: Pr
         if together:
             joint = graphs["evaluate"]
             graphs["evaluate"] = cut(joint, outputs=slice(0, -1))
-            graphs["predict"] = cut(joint, outputs=slice(-1, None), without=(1, 2))
+            first, last = len(tensors_of(task.example_x)), len(tensors_of(task.example_y))
+            graphs["predict"] = cut(joint, outputs=slice(-1, None), without=range(first, first + last + 1))
         say("emitting")
         emitted = emit({name: graphs[name] for name in methods})
         cache.store(known, emitted.to_bytes())
@@ -213,6 +215,8 @@ def _build(task: Task, plan: Plan, methods: Sequence[str], cached: bool, say: Pr
         memory=Memory(0, emitted.planned["train_step"], 0),
         baked=plan.baked,
         local=task.local,
+        moved=task.moved,
+        whole=tuple(method for method in task.whole if method in methods),
     )
     return Program(manifest, emitted.pte, emitted.graph, task.initial_weights()), emitted
 
@@ -220,14 +224,24 @@ def _build(task: Task, plan: Plan, methods: Sequence[str], cached: bool, say: Pr
 def calls(step: Step) -> dict[str, tuple[Callable[..., tuple[Tensor, ...]], list[Tensor]]]:
     """Method -> its function and example inputs, in the order of the call."""
     x, y = step.task.batch(step.plan.micro_batch)
+    xs, ys = tensors_of(x), tensors_of(y)
     sample_weight = torch.ones(step.plan.micro_batch)
+
+    def of_batch(method: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+        """The method over tensors alone, in the order of the call."""
+        i, j = len(xs), len(xs) + len(ys)
+        return lambda *inputs: method(like(x, inputs[:i]), like(y, inputs[i:j]), *inputs[j:])
+
     state = {n: torch.from_numpy(view) for n, view in step.task.layout.views(step.task.initial_weights()).items()}
     ordered, natural = [state[n] for n in step.order], [state[n] for n in step.names]
     return {
-        "train_step": (step.train_step, [x, y, sample_weight, *ordered, *ones(step.dropouts)]),
-        "evaluate": (step.evaluate, [x, y, sample_weight, *natural]),
-        "predict": (lambda *inputs: (step.predict(*inputs),), [x, *natural]),
-        EVALUATE_AND_PREDICT: (step.evaluate_and_predict, [x, y, sample_weight, *natural]),
+        "train_step": (of_batch(step.train_step), [*xs, *ys, sample_weight, *ordered, *medians(step.draws)]),
+        "evaluate": (of_batch(step.evaluate), [*xs, *ys, sample_weight, *natural]),
+        "predict": (
+            lambda *inputs: (step.predict(like(x, inputs[: len(xs)]), *inputs[len(xs) :]),),
+            [*xs, *natural],
+        ),
+        EVALUATE_AND_PREDICT: (of_batch(step.evaluate_and_predict), [*xs, *ys, sample_weight, *natural]),
     }
 
 
@@ -246,16 +260,19 @@ def lowered(step: Step, method: str, graph: fx.GraphModule | None = None) -> fx.
     """
     function, inputs = calls(step)[method]
     model = step.task.model
-    batched = 1 if method == "predict" else 3
-    masks = range(3 + len(step.order), len(inputs)) if method == "train_step" else range(0)
-    live = {"train_step": [*range(1, 3 + len(step.trained)), *masks], "predict": []}.get(method, [1, 2])
+    first = len(tensors_of(step.task.example_x))
+    batched = first if method == "predict" else first + len(tensors_of(step.task.example_y)) + 1
+    masks = range(batched + len(step.order), len(inputs)) if method == "train_step" else range(0)
+    targets = list(range(first, batched))
+    live = [*targets, *range(batched, batched + len(step.trained)), *masks] if method == "train_step" else targets
 
     def fewer(samples: int) -> fx.GraphModule:
         rows = [t[:samples] if i < batched or i in masks else t for i, t in enumerate(inputs)]
         return prepare(trace(function, model, rows))
 
     graph = prepare(graph or trace(function, model, inputs))
-    part = find(graph, inputs, live, step.plan.forward_batch, fewer)
+    # Tiles are of one input, and of samples that do not see each other.
+    part = None if first > 1 or step.moved else find(graph, inputs, live, step.plan.forward_batch, fewer)
     return lower(graph, inputs, step.plan.lowering, part)
 
 
@@ -266,17 +283,21 @@ def _silent(text: str) -> None:
 def _method(step: Step, name: str, planned: int, inputs: list[Tensor]) -> Method:
     """What the manifest says of a method, which the runtime compares with the program itself."""
     order = step.order if name == "train_step" else step.names
-    roles = [("x", "")] if name == "predict" else [("x", ""), ("y", ""), ("sample_weight", "")]
+    x, y = step.task.example_x, step.task.example_y
+    roles = [("x", part) for part in names_of(x)]
+    if name != "predict":
+        roles += [*(("y", part) for part in names_of(y)), ("sample_weight", "")]
     roles += [("weight", n) for n in order]
-    dropouts = step.dropouts if name == "train_step" else []
-    roles += [("dropout", d.module) for d in dropouts]
-    keep = [1.0] * (len(inputs) - len(dropouts)) + [d.keep for d in dropouts]
+    draws = step.draws if name == "train_step" else []
+    roles += [(d.role, d.module) for d in draws]
+    keep = [1.0] * (len(inputs) - len(draws)) + [d.keep for d in draws]
     specs = tuple(
         TensorSpec(role, n, tuple(t.shape), str(t.dtype).removeprefix("torch."), k)
         for (role, n), t, k in zip(roles, inputs, keep, strict=True)
     )
     if name == "predict":
-        output = tuple(step.predict(*inputs).shape)
+        count = len(names_of(x))
+        output = tuple(step.predict(like(x, inputs[:count]), *inputs[count:]).shape)
         return Method(specs, (TensorSpec("prediction", "", output, "float32"),), planned)
     sums = [TensorSpec("loss", "", (), "float32"), *(TensorSpec("metric", m, (), "float32") for m in step.task.metrics)]
     subset = step.plan.subset

@@ -10,6 +10,7 @@ from torch import nn
 
 from mobile_sdk import safetensors
 
+from ..batches import Batch, arguments, call, tensors_of
 from ..errors import ExportError
 from ..quiet import quiet
 from ..task import Task, load_task
@@ -59,7 +60,8 @@ def inference_program(task: str, weights: bytes) -> bytes:
     model = _model(loaded, weights)
     x = loaded.batch(1)[0]
     with quiet(), torch.no_grad():
-        program = torch.export.export(model, (x,), strict=False)
+        args, kwargs = arguments(x)
+        program = torch.export.export(model, args, kwargs, strict=False)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         content = bytes(lowered.to_executorch().buffer)
     _check(content, model, x)
@@ -76,17 +78,19 @@ def _model(task: Task, weights: bytes) -> nn.Module:
         raise ExportError(
             f"the weights do not fit the task's model at {(wrong or missing)[0]!r}: give the run's own task"
         )
-    model.load_state_dict(state | {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    with torch.no_grad():  # in place: a tied weight has its other names' values too
+        for name, array in arrays.items():
+            state[name].copy_(torch.from_numpy(array.copy()))
     return model
 
 
-def _check(content: bytes, model: nn.Module, x: torch.Tensor) -> None:
+def _check(content: bytes, model: nn.Module, x: Batch) -> None:
     from executorch.extension.pybindings.portable_lib import _load_for_executorch_from_buffer
 
     with torch.no_grad():
-        expected = model(x)
+        expected = call(model, x)
     with quiet():
-        (given,) = _load_for_executorch_from_buffer(content).forward([x.contiguous()])
+        (given,) = _load_for_executorch_from_buffer(content).forward([t.contiguous() for t in tensors_of(x)])
     error = float((given - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
     if not error <= TOLERANCE:
         raise ExportError(f"the program's output differs from the model's by {error:.1e} of its largest value")

@@ -15,6 +15,7 @@ from mobile_sdk.engines import load_engine, self_check
 from mobile_sdk.engines.self_check import TOLERANCE
 from mobile_sdk.manifest import SelfCheck
 
+from ..batches import tensors_of
 from ..errors import ExportError
 from ..task import Task
 from .build import Program
@@ -76,11 +77,10 @@ def make_self_check(task: Task, program: Program) -> SelfCheck:
 def _inputs(task: Task, program: Program, seed: int) -> SelfCheck:
     manifest = program.manifest
     weights = manifest.layout.views(program.weights)
-    x, y = (t.numpy() for t in (task.example_x, task.example_y))
     return SelfCheck(
         seed=seed,
-        x=_limits(x, manifest.contract.range),
-        y=_limits(y, None),
+        x=tuple(_limits(part.numpy(), manifest.contract.range) for part in tensors_of(task.example_x)),
+        y=tuple(_limits(part.numpy(), None) for part in tensors_of(task.example_y)),
         weights={p.name: _limits(weights[p.name], None) for p in manifest.layout if p.name not in manifest.baked},
         loss=0.0,
         prediction=0.0,

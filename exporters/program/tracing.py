@@ -14,8 +14,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from ..lowering import MODULE
+from ..errors import ExportError
+from ..lowering import FORWARD, MODULE
 from ..lowering.lower import decompositions
+from ..lowering.passes.functional import fold_constants, functional
+from ..lowering.refusals import packed, untraceable
 
 __all__ = ["named_modules", "trace"]
 
@@ -39,12 +42,28 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
         _enter("")
         # On fake tensors: without oneDNN, computing a depthwise convolution for real would take seconds.
         tracer = make_fx(
-            function, decomposition_table=decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True
+            _in_words(function), decomposition_table=decompositions(), tracing_mode="fake", _allow_non_fake_inputs=True
         )
         graph = tracer(*inputs)
     graph.graph.eliminate_dead_code()
-    graph.recompile()
+    graph = functional(graph, inputs, decompositions(), _enter_like)
+    fold_constants(graph)
     return graph
+
+
+def _in_words(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; what is raised in it, one sentence that names the module."""
+
+    def run(*inputs: Tensor) -> Any:
+        try:
+            return function(*inputs)
+        except ExportError:
+            raise
+        except Exception as error:
+            module = str(traceback.current_meta.get("custom", {}).get(MODULE, ""))
+            raise ExportError(untraceable(error, module)) from error
+
+    return run
 
 
 @contextlib.contextmanager
@@ -67,6 +86,10 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             module._flat_weights = weights
 
 
+def _enter_like(node: fx.Node) -> None:
+    traceback.current_meta["custom"] = node.meta.get("custom", {MODULE: ""})
+
+
 def _enter(name: str) -> None:
     traceback.current_meta["custom"] = {MODULE: name}
 
@@ -81,6 +104,8 @@ def named_modules(model: nn.Module) -> Iterator[None]:
         def hook(module: nn.Module, args: Any) -> None:
             stack.append(name)
             _enter(name)
+            if any(isinstance(arg, nn.utils.rnn.PackedSequence) for arg in args):
+                raise ExportError(packed(name))
 
         return hook
 
@@ -88,7 +113,8 @@ def named_modules(model: nn.Module) -> Iterator[None]:
         stack.pop()
         _enter(stack[-1] if stack else "")
 
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
+        name = path or FORWARD
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     try:
         yield

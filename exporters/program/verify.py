@@ -22,6 +22,7 @@ from mobile_sdk.engines.dropout import draw, generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import TensorSpec
 
+from ..batches import Batch, like, names_of, numpy_of, tensors_of
 from ..errors import ExportError
 from .step import Step
 
@@ -31,9 +32,13 @@ __all__ = ["TOLERANCE", "relative_errors", "verify_gradients"]
 TOLERANCE = 1e-4
 # A vanishing gradient is measured against this part of the root mean square of all gradients' norms.
 _FLOOR = 1e-3
+# A gradient of this part of it is zero: that of a bias in front of batch normalisation.
+_VANISHED = 1e-10
 _BATCHES = 2
 # Where even eager float32 is this far off, the batch sits on a kink (a ReLU at zero) and says nothing: draw another.
 _UNSTABLE = 1e-5
+# The most that one may be off if there is none better: well below what is accepted of the program.
+_BARELY = TOLERANCE / 3
 _DRAWS = 8
 
 _Numbers = Mapping[str, npt.NDArray[Any]]
@@ -60,7 +65,7 @@ def _verify(engine: Engine, step: Step) -> float:
     count = 1 + len(step.task.metrics)
     worst = 0.0
     for index, (seed, x, y, sample_weight, expected) in enumerate(_batches(step, reference, weights)):
-        batch = x.numpy(), y.numpy(), sample_weight.numpy()
+        batch = numpy_of(x), numpy_of(y), sample_weight.numpy()
         loss, metrics, gradients = engine.train_step(*batch, weights, generator(seed))
         errors = relative_errors(gradients, dict(zip(step.trained, _numpy(expected[count:]), strict=True)))
         _accept(errors, "the gradient of")
@@ -68,7 +73,7 @@ def _verify(engine: Engine, step: Step) -> float:
         _accept(_sum_errors([loss, *metrics.values()], expected[:count], step), "train_step's")
         if index:
             continue  # the forward pass has been compared; double precision takes seconds
-        doubles = [_double(t) for t in (x, y, sample_weight)]
+        doubles = _double(x), _double(y), sample_weight.double()
         expected = reference.evaluate(*doubles, *_tensors(weights, step.names, torch.float64))
         loss, metrics = engine.evaluate(*batch, weights)
         _accept(_sum_errors([loss, *metrics.values()], expected, step), "evaluate's")
@@ -130,13 +135,16 @@ def relative_errors(actual: _Numbers, expected: _Numbers) -> dict[str, float]:
 
     """
     norms = {name: float(np.linalg.norm(e.astype(np.float64))) for name, e in expected.items()}
-    floor = _FLOOR * math.sqrt(sum(n * n for n in norms.values()) / len(norms))
+    mean = math.sqrt(sum(n * n for n in norms.values()) / len(norms))
+    floor = _FLOOR * mean
     result = {}
     for name, e in expected.items():
         if actual[name].shape != e.shape:
             raise ExportError(f"{name!r} has the shape {actual[name].shape}, not {e.shape}")
         difference = float(np.linalg.norm(actual[name].astype(np.float64) - e))
-        result[name] = difference / max(norms[name], floor) if difference else 0.0
+        # What is zero but for rounding in double precision says nothing about rounding in single precision.
+        least = mean if norms[name] < _VANISHED * mean else floor
+        result[name] = difference / max(norms[name], least) if difference else 0.0
     return result
 
 
@@ -158,7 +166,7 @@ def _sum_errors(actual: Sequence[float], expected: Sequence[Tensor], step: Step)
 
 def _batches(
     step: Step, reference: Step, weights: Arrays
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
+) -> Iterator[tuple[int, Batch, Batch, Tensor, tuple[Tensor, ...]]]:
     """
     Seeds of dropout, batches, sample weights (some zero) and the float64 results.
 
@@ -166,25 +174,31 @@ def _batches(
     """
     random = torch.Generator().manual_seed(0)
     found = 0
+    second: tuple[float, tuple[int, Batch, Batch, Tensor, tuple[Tensor, ...]]] | None = None
     for attempt in range(_DRAWS):
         x, y = _sample(step, random, plain=attempt == 0)
         sample_weight = torch.rand(len(x), generator=random) + 0.5
         sample_weight[1::3] = 0.0
         masks = _masks(step, attempt)
         single = step.train_step(x, y, sample_weight, *_tensors(weights, step.order, torch.float32), *masks)
-        doubles = [_double(t) for t in (x, y, sample_weight)]
+        doubles = _double(x), _double(y), sample_weight.double()
         double = reference.train_step(
             *doubles, *_tensors(weights, step.order, torch.float64), *[mask.double() for mask in masks]
         )
         names = [str(i) for i in range(len(step.trained))]
         pair = (dict(zip(names, _numpy(r[-len(names) :]), strict=True)) for r in (single, double))
-        if max(relative_errors(*pair).values()) > _UNSTABLE:
+        difference = max(relative_errors(*pair).values())
+        if not difference <= _UNSTABLE:
+            if difference <= _BARELY and (second is None or difference < second[0]):
+                second = difference, (attempt, x, y, sample_weight, double)
             continue
         yield attempt, x, y, sample_weight, double
         found += 1
         if found == _BATCHES:
             return
-    if not found:
+    if not found and second is not None:
+        yield second[1]
+    elif not found:
         raise ExportError(
             f"the model's gradients cannot be verified: eager float32 and float64 differ on each of {_DRAWS} batches"
         )
@@ -193,29 +207,34 @@ def _batches(
 def _masks(step: Step, seed: int) -> list[Tensor]:
     """What an engine draws from ``generator(seed)``."""
     source, masks = generator(seed), []
-    for dropout in step.dropouts:
-        mask = np.empty(dropout.shape, np.float32)
-        draw(TensorSpec("dropout", dropout.module, dropout.shape, "float32", dropout.keep), source, mask)
+    for drawn in step.draws:
+        mask = np.empty(drawn.shape, np.float32)
+        draw(TensorSpec(drawn.role, drawn.module, drawn.shape, "float32", drawn.keep), source, mask)
         masks.append(torch.from_numpy(mask))
     return masks
 
 
-def _sample(step: Step, generator: torch.Generator, plain: bool) -> tuple[Tensor, Tensor]:
+def _sample(step: Step, generator: torch.Generator, plain: bool) -> tuple[Batch, Batch]:
     """A batch like the example: its rows shuffled and, where x is continuous, blurred with noise."""
     x, y = step.task.batch(step.plan.micro_batch)
     if plain:
         return x, y
     x = x[torch.randperm(len(x), generator=generator)]
     y = y[torch.randperm(len(y), generator=generator)]
-    if x.is_floating_point():
-        x = x + 0.5 * x.std(unbiased=False) * torch.randn(x.shape, generator=generator)
-        if step.task.contract.range is not None:
-            x = x.clamp(*step.task.contract.range)
-    return x, y
+    parts = list(zip(names_of(x), tensors_of(x), strict=True))
+    return like(x, [_blurred(step, name, t, generator) for name, t in parts]), y
 
 
-def _double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
+def _blurred(step: Step, part: str, x: Tensor, generator: torch.Generator) -> Tensor:
+    # Numbers by which something is looked up stay as they are.
+    if not x.is_floating_point() or any(b.array == "x" and b.part == part for b in step.task.contract.bounds):
+        return x
+    x = x + 0.5 * x.std(unbiased=False) * torch.randn(x.shape, generator=generator)
+    return x if step.task.contract.range is None else x.clamp(*step.task.contract.range)
+
+
+def _double(batch: Batch) -> Batch:
+    return like(batch, [t.double() if t.is_floating_point() else t for t in tensors_of(batch)])
 
 
 def _tensors(weights: Arrays, names: Sequence[str], dtype: torch.dtype) -> list[Tensor]:

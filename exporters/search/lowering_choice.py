@@ -17,6 +17,7 @@ from torch import nn
 
 from mobile_sdk.sizes import format_bytes
 
+from ..batches import call
 from ..errors import BudgetError
 from ..lowering.rewrites.convolution import TILE
 from ..memory.predict import predict
@@ -83,7 +84,7 @@ def _unrolled(task: Task, plan: Plan) -> list[str]:
     ]
     try:
         with torch.no_grad():
-            task.model(task.example_x[:1])
+            call(task.model, task.example_x[:1])
     finally:
         for handle in handles:
             handle.remove()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
+from ..batches import tensors_of
 from ..space import BIAS, FROZEN, LEVELS, Levels, Space
 
 __all__ = ["Costs", "MemoryModel"]
@@ -67,7 +68,7 @@ class MemoryModel:
         self._measured: list[tuple[Levels, int, int]] = []
         self._coefficients = _GUESS.copy()
         task = space.task
-        self._sample_bytes = (task.example_x[:1].nbytes + task.example_y[:1].nbytes) + 4
+        self._sample_bytes = sum(t[:1].nbytes for t in (*tensors_of(task.example_x), *tensors_of(task.example_y))) + 4
         self._exact = np.array(
             [[self._trained_bytes(i, level) for level in range(len(LEVELS))] for i in range(len(space))]
         )

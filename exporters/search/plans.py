@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-
+from ..batches import Batch, as_batch, names_of, tensors_of
 from ..cache.journal import Journal
 from ..errors import ExportError
 from ..importance import SELECTORS, Scores
@@ -124,19 +122,19 @@ def evidence_of(
     )
 
 
-def _checked(task: Task, samples: Samples) -> tuple[Tensor, Tensor]:
-    x, y = (torch.as_tensor(part) for part in samples)
-    contract = task.contract
-    for name, part, shape, dtype in (
-        ("x", x, contract.x_shape, contract.x_dtype),
-        ("y", y, contract.y_shape, contract.y_dtype),
-    ):
-        found = str(part.dtype).removeprefix("torch.")
-        if tuple(part.shape[1:]) != shape or found != dtype or len(part) != len(x):
-            raise ExportError(
-                f"the proxy data's {name} is {found} of shape {tuple(part.shape)}; task {task.name!r} takes {dtype} of "
-                f"shape (n, {', '.join(map(str, shape))})"
-            )
+def _checked(task: Task, samples: Samples) -> tuple[Batch, Batch]:
+    x, y = (as_batch(part, name, []) for part, name in zip(samples, ("x", "y"), strict=True))
+    for array, batch in (("x", x), ("y", y)):
+        wanted = task.contract.parts(array)
+        if names_of(batch) != [part.name for part in wanted]:
+            raise ExportError(f"the proxy data's {array} has other arrays than task {task.name!r} takes")
+        for part, tensor in zip(wanted, tensors_of(batch), strict=True):
+            found = str(tensor.dtype).removeprefix("torch.")
+            if tuple(tensor.shape[1:]) != part.shape or found != part.dtype or len(tensor) != len(x):
+                raise ExportError(
+                    f"the proxy data's {array} is {found} of shape {tuple(tensor.shape)}; task {task.name!r} takes "
+                    f"{part.dtype} of shape (n, {', '.join(map(str, part.shape))})"
+                )
     return x, y
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..fields import join, join_sample
 
 __all__ = ["ArrayDataset", "Batch", "Dataset", "SequenceDataset"]
 
@@ -31,15 +32,16 @@ class ArrayDataset:
     Samples held in two arrays.
 
     Args:
-        x: inputs, shape ``(n, ...)``.
-        y: targets, shape ``(n, ...)``.
+        x: inputs, shape ``(n, ...)``; or a dict or tuple of such arrays, for a task that takes several.
+        y: targets, likewise.
 
     Raises:
         DataError: if there are no samples, or not as many x as y.
 
     """
 
-    def __init__(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+    def __init__(self, x: Any, y: Any) -> None:
+        x, y = join(x), join(y)
         if len(x) != len(y):
             raise DataError(f"the dataset has {len(x)} inputs but {len(y)} targets")
         if len(x) == 0:
@@ -61,7 +63,8 @@ class SequenceDataset:
     Only the samples of one micro-batch are in memory at a time, as far as this class is concerned.
 
     Args:
-        samples: each an array (or a number) x and its y, all of the same shapes and dtypes.
+        samples: each an array (or a number) x and its y, all of the same shapes and dtypes; a dict or tuple of arrays
+            where the task takes several.
 
     """
 
@@ -79,6 +82,6 @@ class SequenceDataset:
                 raise DataError(f"sample {index} is a {type(sample).__name__}; every sample must be a pair (x, y)")
             picked.append(sample)
         try:
-            return np.stack([np.asarray(x) for x, _ in picked]), np.stack([np.asarray(y) for _, y in picked])
+            return np.stack([join_sample(x) for x, _ in picked]), np.stack([join_sample(y) for _, y in picked])
         except ValueError as error:
             raise DataError(f"the samples {indices.tolist()} differ in shape: {error}") from error

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..fields import is_several
 from .base import ArrayDataset, Dataset, SequenceDataset
 from .folder import FolderDataset
 
@@ -20,8 +21,9 @@ def as_dataset(source: Any) -> Dataset:
     Whatever an app has its samples in, as a dataset.
 
     Args:
-        source: a :class:`Dataset`; a pair of arrays ``(x, y)``, or a dict with ``x`` and ``y``; a sequence of pairs
-            ``(x, y)``; or the path of a folder of ``.npz`` or ``.npy`` files (see
+        source: a :class:`Dataset`; a pair ``(x, y)`` of arrays, or a dict with ``x`` and ``y``, either of which may be
+            a dict or tuple of arrays; a sequence of pairs ``(x, y)``; or the path of a folder of ``.npz`` or ``.npy``
+            files (see
             :class:`~mobile_sdk.data.folder.FolderDataset`).
 
     Raises:
@@ -35,9 +37,9 @@ def as_dataset(source: Any) -> Dataset:
     if isinstance(source, Mapping):
         if set(source) != {"x", "y"}:
             raise DataError(f"a dict of arrays must have the keys 'x' and 'y', not {sorted(map(str, source))}")
-        source = np.asarray(source["x"]), np.asarray(source["y"])
-    if isinstance(source, tuple) and len(source) == 2 and all(_is_array(part) for part in source):
-        return ArrayDataset(*(np.asarray(part) for part in source))
+        source = tuple(part if is_several(part) else np.asarray(part) for part in (source["x"], source["y"]))
+    if isinstance(source, tuple) and len(source) == 2 and all(_is_array(part) or is_several(part) for part in source):
+        return ArrayDataset(*(part if is_several(part) else np.asarray(part) for part in source))
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return SequenceDataset(source)
     raise DataError(

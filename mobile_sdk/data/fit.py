@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..fields import join, join_sample, parts
+from ..manifest import InputContract
 
-__all__ = ["fit_dtype"]
+__all__ = ["fit_dtype", "fit_parts"]
 
 
 def fit_dtype(array: npt.NDArray[Any], dtype: str, name: str) -> npt.NDArray[Any]:
@@ -39,3 +41,21 @@ def fit_dtype(array: npt.NDArray[Any], dtype: str, name: str) -> npt.NDArray[Any
             return fitted
         raise DataError(f"{name} has values that {wanted} cannot hold")
     raise DataError(f"{name} is {array.dtype}; the task takes {wanted}")
+
+
+def fit_parts(array: npt.NDArray[Any], name: str, contract: InputContract) -> npt.NDArray[Any]:
+    """
+    ``x`` or ``y``, a batch or a sample, with the dtype of the task, or with that of each of its parts.
+
+    Raises:
+        DataError: as :func:`fit_dtype`, or if the parts are others than the task's.
+
+    """
+    wanted, given = contract.parts(name), parts(array)
+    if sorted(given) != sorted(part.name for part in wanted):
+        has, takes = (", ".join(names) or "one array" for names in (filter(None, given), (p.name for p in wanted)))
+        raise DataError(f"{name} has {has}; the task takes {takes}")
+    if not array.dtype.names:
+        return fit_dtype(array, wanted[0].dtype, name)
+    fitted = {part.name: fit_dtype(given[part.name], part.dtype, f"{name}[{part.name!r}]") for part in wanted}
+    return join(fitted) if array.ndim else join_sample(fitted)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..fields import named_in
 from .base import Batch
 
 __all__ = ["FolderDataset"]
@@ -19,7 +20,8 @@ class FolderDataset:
     """
     The samples of all files in a folder, in the order of their names.
 
-    A file ``NAME.npz`` holds ``x`` and ``y``, each with a first axis that counts samples. Two files ``NAME.x.npy``
+    A file ``NAME.npz`` holds ``x`` and ``y``, each with a first axis that counts samples; where a task takes several
+    arrays, ``x.NAME`` for each of them (``x.ids``, ``x.mask``). Two files ``NAME.x.npy``
     and ``NAME.y.npy`` (or ``x.npy`` and ``y.npy``) holds the same; these are mapped, so a folder may be larger
     than memory. Of ``.npz`` files, which cannot be mapped, the last one used is kept in memory.
 
@@ -83,7 +85,7 @@ class FolderDataset:
     def _read(path: Path) -> Batch:
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                x, y = arrays["x"], arrays["y"]
+                x, y = named_in(arrays, "x"), named_in(arrays, "y")
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot read x and y from {path}: {error}") from error
         _check_lengths(path, x, y)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..fields import named_in
 from ..references import load_attribute
 from ..user_code import say_where_raised
 from .base import ArrayDataset, Dataset
@@ -57,7 +58,7 @@ def load_dataset(source: str) -> Dataset:
 def _load_npz(path: Path) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return ArrayDataset(arrays["x"], arrays["y"])
+            return ArrayDataset(named_in(arrays, "x"), named_in(arrays, "y"))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read x and y from {path}: {error}") from error
 

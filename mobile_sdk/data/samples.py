@@ -30,12 +30,13 @@ import numpy.typing as npt
 
 from ..durable_files import write_durably
 from ..errors import DataError, StorageError
+from ..fields import join_sample
 from ..manifest import InputContract
 from ..system.locks import Locked, take_lock
 from ..system.syncs import sync_file, sync_folder
 from .base import Batch
 from .check import check_batch
-from .fit import fit_dtype
+from .fit import fit_parts
 
 __all__ = ["SampleStore"]
 
@@ -88,7 +89,7 @@ class SampleStore:
         Keep a sample; the oldest are dropped where the store is full.
 
         Args:
-            x: its input, an array or a number.
+            x: its input, an array or a number; a dict or tuple of arrays where the task takes several.
             y: its target.
 
         Raises:
@@ -97,9 +98,9 @@ class SampleStore:
             StorageError: if another process appends to this folder, or the disk is full; nothing has changed then.
 
         """
-        x, y = np.asarray(x), np.asarray(y)
+        x, y = join_sample(x), join_sample(y)
         if self._contract is not None:
-            x, y = fit_dtype(x, self._contract.x_dtype, "x"), fit_dtype(y, self._contract.y_dtype, "y")
+            x, y = (fit_parts(sample, name, self._contract) for name, sample in (("x", x), ("y", y)))
             check_batch(x[None], y[None], 0, self._contract)
         try:
             self._begin_writing(x, y)
@@ -315,7 +316,7 @@ class _Format:
     def of(cls, x: npt.NDArray[Any], y: npt.NDArray[Any], max_samples: int | None, max_bytes: int | None) -> _Format:
         """That of the first sample."""
         for name, array in (("x", x), ("y", y)):
-            if array.dtype.hasobject or array.dtype.kind not in "biuf":
+            if not _is_numbers(array.dtype):
                 raise DataError(f"{name} has the dtype {array.dtype}; samples are numbers or booleans")
         form = cls(x.dtype, y.dtype, (x.shape, y.shape), 1)
         most = [MOST_SEGMENT_RECORDS]
@@ -333,10 +334,10 @@ class _Format:
         path = folder / "store.json"
         try:
             data = json.loads(path.read_bytes())
-            dtypes = [np.dtype(str(data[name]["dtype"])) for name in "xy"]
+            dtypes = [_dtype(data[name]["dtype"]) for name in "xy"]
             shapes = tuple(tuple(int(d) for d in data[name]["shape"]) for name in "xy")
             segment = int(data["segment"])
-            if any(dtype.kind not in "biuf" for dtype in dtypes) or segment < 1:
+            if not all(_is_numbers(dtype) for dtype in dtypes) or segment < 1:
                 raise ValueError("impossible values")
         except FileNotFoundError:
             return None
@@ -346,7 +347,7 @@ class _Format:
 
     def to_bytes(self) -> bytes:
         parts = {
-            name: {"dtype": dtype.str, "shape": list(shape)}
+            name: {"dtype": dtype.descr if dtype.names else dtype.str, "shape": list(shape)}
             for name, dtype, shape in zip("xy", self._dtypes, self._shapes, strict=True)
         }
         return json.dumps({**parts, "segment": self._segment}).encode()
@@ -387,3 +388,17 @@ class _Format:
             arrays.append(np.frombuffer(content[start : start + size], dtype).reshape(shape))
             start += size
         return arrays[0], arrays[1]
+
+
+def _is_numbers(dtype: np.dtype[Any]) -> bool:
+    """Whether samples of this dtype are numbers or booleans, or records of them."""
+    kinds = [dtype.fields[name][0].base.kind for name in dtype.names] if dtype.fields and dtype.names else [dtype.kind]
+    return not dtype.hasobject and all(kind in "biuf" for kind in kinds)
+
+
+def _dtype(written: Any) -> np.dtype[Any]:
+    """A dtype as ``store.json`` has it: its name, or the fields of a record."""
+    if isinstance(written, str):
+        return np.dtype(written)
+    fields = [(str(name), str(kind), tuple(int(d) for d in (shape or [()])[0])) for name, kind, *shape in written]
+    return np.dtype(fields)

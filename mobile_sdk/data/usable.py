@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..manifest import InputContract
 from .base import Batch, Dataset
 from .check import check_batch
-from .fit import fit_dtype
+from .fit import fit_parts
 
 __all__ = ["Usable", "usable_samples"]
 
@@ -83,6 +83,6 @@ def _fitted(dataset: Dataset, indices: npt.NDArray[np.int64], contract: InputCon
                 f"{where} {name} of {array.dtype} and shape {array.shape[1:]}; the task takes {dtype} and {shape}"
             )
     try:
-        return fit_dtype(x, contract.x_dtype, "x"), fit_dtype(y, contract.y_dtype, "y")
+        return fit_parts(x, "x", contract), fit_parts(y, "y", contract)
     except DataError as error:
         raise DataError(f"{where} the wrong kind of numbers: {error}") from error

@@ -21,6 +21,7 @@ from ..errors import ProgramError
 from ..manifest import ANDROID_ARCHIVE, PROGRAM_FILE, Manifest, TensorSpec
 from .call import Call
 from .calling_engine import CallingEngine
+from .dropout import DRAWN
 from .runtime_build import mapped_build
 
 __all__ = ["JAVA_SOURCES", "AndroidEngine", "bridge_class"]
@@ -103,7 +104,7 @@ class AndroidEngine(CallingEngine):
         if self._bridge is None:
             raise ProgramError("the program is closed")
         # A module may drop out more than once; its masks are different.
-        names = [f"{s.role}:{s.name}" + (f":{i}" if s.role == "dropout" else "") for i, s in enumerate(call.inputs)]
+        names = [f"{s.role}:{s.name}" + (f":{i}" if s.role in DRAWN else "") for i, s in enumerate(call.inputs)]
         for name, spec, array in zip(names, call.inputs, arguments, strict=True):
             self._fill(name, spec, array)
         count = _java(f"executing {call.method!r}", self._bridge.run, call.method, "\n".join(names))

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from ..errors import LayoutError, ProgramError
 from ..layout import Arrays, Vector
 from ..manifest import Manifest, TensorSpec
-from .dropout import draw
+from .dropout import DRAWN, draw
 
 __all__ = ["Call"]
 
 _INPUT_ROLES = {
-    "train_step": {"x", "y", "sample_weight", "weight", "dropout"},
+    "train_step": {"x", "y", "sample_weight", "weight", *DRAWN},
     "evaluate": {"x", "y", "sample_weight", "weight"},
     "predict": {"x", "weight"},
 }
@@ -55,7 +55,7 @@ class Call:
         _check_inputs(manifest, method, self.inputs)
         _check_outputs(manifest, method, self.outputs)
         self._padded: dict[str, npt.NDArray[Any]] = {}
-        self._masks = [np.empty(spec.shape, np.float32) for spec in self.inputs if spec.role == "dropout"]
+        self._masks = [np.empty(spec.shape, np.float32) for spec in self.inputs if spec.role in DRAWN]
 
     def arguments(
         self, batch: dict[str, npt.NDArray[Any]], weights: Arrays, dropout: np.random.Generator | None = None
@@ -81,7 +81,7 @@ class Call:
         for spec in self.inputs:
             if spec.role == "weight":
                 result.append(self._weight(spec, weights))
-            elif spec.role == "dropout":
+            elif spec.role in DRAWN:
                 result.append(next(masks))
                 draw(spec, dropout, result[-1])
             else:
@@ -113,12 +113,15 @@ class Call:
         return int(shape[0])
 
     def _samples(self, spec: TensorSpec, array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-        _check(spec.role, array, (count, *spec.shape[1:]), spec.dtype)
+        if spec.name:
+            array = _part(spec, array)
+        name = f"{spec.role}.{spec.name}" if spec.name else spec.role
+        _check(name, array, (count, *spec.shape[1:]), spec.dtype)
         if count == self._micro_batch:
             return np.require(array, requirements=["C", "A"])
-        if spec.role not in self._padded:
-            self._padded[spec.role] = np.zeros(spec.shape, spec.dtype)
-        padded = self._padded[spec.role]
+        if name not in self._padded:
+            self._padded[name] = np.zeros(spec.shape, spec.dtype)
+        padded = self._padded[name]
         padded[:count] = array
         # Samples of weight 0 still run through the model: repeating real ones keeps every value valid,
         # where zeros may lie outside the range that the model can take and turn 0 * loss into NaN.
@@ -137,6 +140,18 @@ class Call:
         return np.require(array, requirements=["C", "A"])
 
 
+def _part(spec: TensorSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """One of several arrays of a batch."""
+    names = array.dtype.names or ()
+    if spec.name not in names:
+        raise ProgramError(
+            f"{spec.role} must have the array {spec.name!r} among others, and has "
+            f"{', '.join(names) or 'no named arrays'}"
+        )
+    part: npt.NDArray[Any] = array[spec.name]
+    return part
+
+
 def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise ProgramError(f"{name!r} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}")
@@ -144,11 +159,9 @@ def _check(name: str, array: npt.NDArray[Any], shape: tuple[int, ...], dtype: st
 
 def _check_inputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...]) -> None:
     contract, batch = manifest.contract, manifest.micro_batch
-    expected = {
-        "x": ((batch, *contract.x_shape), contract.x_dtype),
-        "y": ((batch, *contract.y_shape), contract.y_dtype),
-        "sample_weight": ((batch,), "float32"),
-    }
+    expected: dict[tuple[str, str], tuple[tuple[int, ...], str]] = {("sample_weight", ""): ((batch,), "float32")}
+    for array in ("x", "y"):
+        expected |= {(array, p.name): ((batch, *p.shape), p.dtype) for p in contract.parts(array)}
     for spec in specs:
         if spec.role == "weight":
             try:
@@ -156,11 +169,18 @@ def _check_inputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...]
             except LayoutError as error:
                 raise ProgramError(f"input of {method!r}: {error}") from error
         else:
-            shape, dtype = expected.get(spec.role, (spec.shape, spec.dtype))
+            shape, dtype = expected.get((spec.role, spec.name), (spec.shape, spec.dtype))
         if (spec.shape, spec.dtype) != (shape, dtype):
             raise ProgramError(
                 f"the manifest contradicts itself: input {spec.name or spec.role!r} of {method!r} is {spec.dtype} of "
                 f"shape {spec.shape}, but by its contract and layout {dtype} of shape {shape}"
+            )
+    for array in ("x", "y"):
+        names = [spec.name for spec in specs if spec.role == array]
+        if array in _INPUT_ROLES[method] and sorted(names) != sorted(p.name for p in contract.parts(array)):
+            raise ProgramError(
+                f"the manifest contradicts itself: {method!r} takes {names} as {array}, but by its contract "
+                f"{[p.name for p in contract.parts(array)]}"
             )
     _check_roles(method, specs, _INPUT_ROLES[method])
 
@@ -191,7 +211,7 @@ def _check_outputs(manifest: Manifest, method: str, specs: tuple[TensorSpec, ...
 
 def _check_roles(method: str, specs: tuple[TensorSpec, ...], allowed: set[str]) -> None:
     roles = [spec.role for spec in specs]
-    once = allowed - {"weight", "dropout", "metric", "gradient"}
+    once = allowed - {"x", "y", "weight", *DRAWN, "metric", "gradient"}
     wrong = sorted(set(roles) - allowed) + sorted(role for role in once if roles.count(role) != 1)
     if wrong:
         raise ProgramError(f"{method!r} has {roles.count(wrong[0])} arrays of the role {wrong[0]!r}")

@@ -12,7 +12,7 @@ file and mapped: a check needs the memory of a training step, but none for the w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .. import safetensors
 from ..durable_files import map_file
 from ..errors import ProgramError, SelfCheckFailed
 from ..layout import Arrays, Vector
-from ..manifest import Manifest, SelfCheck
+from ..manifest import InputContract, Manifest, SelfCheck
 from .base import Engine
 from .dropout import generator
 
@@ -48,9 +48,24 @@ def draw_batch(manifest: Manifest, check: SelfCheck) -> tuple[npt.NDArray[Any], 
 
     """
     source, contract, n = np.random.default_rng([check.seed, 0]), manifest.contract, manifest.micro_batch
-    x = _drawn(source, (n, *contract.x_shape), np.dtype(contract.x_dtype), check.x)
-    y = _drawn(source, (n, *contract.y_shape), np.dtype(contract.y_dtype), check.y)
+    x, y = (_batch(source, contract, array, n, limits) for array, limits in (("x", check.x), ("y", check.y)))
     return x, y, (np.float32(0.5) + np.arange(n, dtype=np.float32) / np.float32(n)).astype(np.float32)
+
+
+def _batch(
+    source: np.random.Generator, contract: InputContract, array: str, n: int, limits: Sequence[tuple[float, float]]
+) -> npt.NDArray[Any]:
+    """One array, or one with a field for each part of the contract."""
+    parts = contract.parts(array)
+    drawn = [
+        _drawn(source, (n, *part.shape), np.dtype(part.dtype), limit) for part, limit in zip(parts, limits, strict=True)
+    ]
+    if not parts[0].name:
+        return drawn[0]
+    batch = np.empty(n, contract.numpy_dtype(array))
+    for part, values in zip(parts, drawn, strict=True):
+        batch[part.name] = values
+    return batch
 
 
 def draw_weights(manifest: Manifest, check: SelfCheck, path: Path) -> Arrays:

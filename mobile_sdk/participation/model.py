@@ -15,6 +15,7 @@ from .. import safetensors
 from ..durable_files import map_file
 from ..engines.base import Engine
 from ..errors import NoModel, PayloadError
+from ..fields import join
 from ..layout import Arrays
 from ..manifest import MANIFEST_FILE, Manifest
 from ..storage.device_storage import DeviceStorage, HeldModel
@@ -119,7 +120,8 @@ class Model:
             held = self._held()
             engine = self.engine(held.manifest)
             weights = self.weights(engine, held.weights)
-            samples = np.asarray(x, engine.manifest.contract.x_dtype)
+            contract = engine.manifest.contract
+            samples = join(x) if contract.x_parts else np.asarray(x, contract.x_dtype)
             size = engine.manifest.micro_batch
             shape = engine.manifest.methods["predict"].outputs[0].shape[1:]
             result = np.empty((len(samples), *shape), np.float32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import logging
 import math
 import threading
 import time
@@ -22,8 +23,9 @@ import numpy.typing as npt
 from ..data import Dataset
 from ..engines.base import Engine
 from ..engines.dropout import generator
-from ..errors import FtteError
+from ..errors import DataError, FtteError
 from ..layout import Arrays, Vector
+from ..manifest import Manifest
 from .checkpoint import Checkpoint, Keeper
 from .optimisers import clip_gradients
 from .settings import TrainingSettings
@@ -66,6 +68,8 @@ class Diverged(FtteError):
     """The loss became infinite or not a number."""
 
 
+_log = logging.getLogger(__name__)
+
 # How often a training that goes on keeps how far it went: what an app that is ended loses at the most.
 KEEP_SECONDS = 60.0
 
@@ -102,8 +106,9 @@ def train(
 
     """
     local = _Local(engine, weights, settings)
-    rounds = _rounds(len(data), settings, np.random.default_rng(seed))
-    steps = settings.count_steps(len(data))
+    whole = _whole_samples(engine.manifest, len(data), settings)
+    rounds = _rounds(len(data), settings, np.random.default_rng(seed), whole)
+    steps = settings.count_steps(whole)
     dropout = generator(seed)
     done, seen, spent = 0, 0, 0.0
     totals = _Totals(dict.fromkeys(engine.manifest.metrics, 0.0))
@@ -148,7 +153,7 @@ def train(
         raise Diverged(f"the weights became infinite within {done} steps: lower the learning rate")
     return TrainingResult(
         update=update,
-        samples=min(seen, len(data)),
+        samples=min(seen, whole),
         steps=done,
         loss=totals.loss / totals.samples,
         metrics={name: total / totals.samples for name, total in totals.metrics.items()},
@@ -157,14 +162,42 @@ def train(
 
 
 def _rounds(
-    samples: int, settings: TrainingSettings, order: np.random.Generator
+    samples: int, settings: TrainingSettings, order: np.random.Generator, whole: int | None = None
 ) -> Iterator[tuple[bool, npt.NDArray[np.int64]]]:
-    """The batches of a training, each with whether it begins a pass over the samples."""
+    """The batches of a training, each with whether it begins a pass over the samples, or over ``whole`` of them."""
     shuffled = np.empty(0, np.int64)
-    for start, stop in step_spans(samples, settings):
+    for start, stop in step_spans(samples if whole is None else whole, settings):
         if start == 0:
             shuffled = order.permutation(samples)
         yield start == 0, shuffled[start:stop]
+
+
+def _whole_samples(manifest: Manifest, samples: int, settings: TrainingSettings) -> int:
+    """
+    Samples that a pass takes: all, or whole micro-batches where samples of a batch see each other.
+
+    Raises:
+        DataError: if there is not one whole micro-batch.
+
+    """
+    if "train_step" not in manifest.whole:
+        return samples
+    size = manifest.micro_batch
+    if settings.batch_size % size:
+        raise DataError(
+            f"a batch of {settings.batch_size} cannot be split into full micro-batches of {size}, which this model "
+            "needs, since its samples see each other (as in batch normalisation): set batch_size to a multiple of "
+            f"{size}"
+        )
+    if samples < size:
+        raise DataError(
+            f"this device has {samples} samples, and the model needs {size} at a time, since its samples see each "
+            "other (as in batch normalisation): collect more, or export with a smaller micro_batch"
+        )
+    if samples % size:
+        left = samples % size
+        _log.info("each pass leaves out %d of %d samples, which fill no micro-batch of %d", left, samples, size)
+    return samples - samples % size
 
 
 @dataclasses.dataclass
@@ -188,6 +221,7 @@ class _Local:
         self._subset = engine.manifest.trained
         self._shared = engine.manifest.subset
         self._kept = engine.manifest.local
+        self._moved = engine.manifest.moved
         self._settings = settings
         self._given = weights
         self._optimiser = settings.make_optimiser()
@@ -195,8 +229,11 @@ class _Local:
 
     def step(self, gradients: dict[str, Vector]) -> None:
         """Move the weights; the gradients are overwritten."""
+        gradients = dict(gradients)
+        for name in self._moved:
+            self.current[name] -= gradients.pop(name)
         if self._settings.proximal:
-            for name in self._shared:  # what is local has nothing to stay near to
+            for name in (n for n in self._shared if n not in self._moved):  # what is local has nothing to stay near to
                 gradient = gradients[name]
                 # The gradient of mu/2 * |w - w0|^2 (FedProx: Li et al. 2020).
                 gradient += np.float32(self._settings.proximal) * (self._part(name) - self._start(name))
@@ -256,8 +293,9 @@ def _gradients(
         else:
             for name, gradient in gradients.items():
                 gradient += micro[name]
-    for gradient in gradients.values():
-        gradient /= np.float32(len(indices))
+    for name, gradient in gradients.items():
+        # A buffer that a step moves by itself moves by the mean over the micro-batches.
+        gradient /= np.float32(math.ceil(len(indices) / size) if name in engine.manifest.moved else len(indices))
     return total, sums, gradients
 
 

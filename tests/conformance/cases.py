@@ -71,7 +71,7 @@ def write(case: str, folder: Path) -> Path:
             evaluated = step.evaluate(*batch, *[weights[n] for n in step.names])
             arrays |= {f"{count}/evaluate/{i}": r.detach().numpy() for i, r in enumerate(evaluated)}
             arrays[f"{count}/predict"] = step.predict(batch[0], *[weights[n] for n in step.names]).numpy()
-        if plain.dropouts:
+        if plain.draws:
             masks = [torch.from_numpy(mask).double() for mask in _masks(plain)]
             batch = [_double(t) for t in (x, y, sample_weight)]
             results = step.train_step(*batch, *[weights[n] for n in step.order], *masks)
@@ -86,7 +86,7 @@ def write(case: str, folder: Path) -> Path:
 def _masks(step: Step) -> list[np.ndarray]:
     """The masks that an engine draws from :data:`SEED`."""
     source, masks = generator(SEED), []
-    for dropout in step.dropouts:
+    for dropout in step.draws:
         masks.append(np.empty(dropout.shape, np.float32))
         draw(TensorSpec("dropout", dropout.module, dropout.shape, "float32", dropout.keep), source, masks[-1])
     return masks

@@ -47,11 +47,72 @@ def test_a_metric_must_be_per_sample() -> None:
         Task(nn.Linear(6, 3), per_sample, X, Y, metrics={"hits": lambda o, y: correct(o, y).sum()})
 
 
-def test_tied_weights_are_refused() -> None:
+def test_tied_weights_are_one_range_under_their_first_name() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     model[1].weight = model[0].weight
-    with pytest.raises(TaskError, match=r"'1\.weight' and '0\.weight' are the same tensor"):
-        Task(model, per_sample, X, Y)
+    task = Task(model, per_sample, X, Y)
+    assert [p.name for p in task.layout] == ["0.weight", "0.bias", "1.bias"]
+    assert task.parameter_names() == ["0.weight", "0.bias", "1.bias"]
+
+
+def test_what_is_frozen_or_unused_is_not_trained_and_said() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model.add_module("spare", nn.Module())
+    model.spare.weight = nn.Parameter(torch.ones(2))
+    model.forward = lambda x: model[2](model[1](model[0](x)))  # type: ignore[method-assign]
+    model[0].requires_grad_(False)
+    task = Task(model, per_sample, X, Y)
+    assert task.parameter_names() == ["2.weight", "2.bias"]
+    assert task.notes == (
+        "frozen, since requires_grad is False: 0.weight, 0.bias",
+        "not trained, since the loss does not depend on them: spare.weight",
+    )
+
+
+def test_a_model_in_which_nothing_learns_is_refused() -> None:
+    with pytest.raises(TaskError, match="no parameter of the model can be trained"):
+        Task(nn.Linear(6, 3).requires_grad_(False), per_sample, X, Y)
+
+
+def test_making_a_task_leaves_the_model_as_it_is() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    task = Task(model, per_sample, X + 5, Y)
+    task.initial_weights()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert task.moved == ("1.running_mean", "1.running_var")
+    assert task.whole == ("train_step",)
+
+
+def test_an_example_is_converted_with_a_word() -> None:
+    task = Task(nn.Linear(6, 3), per_sample, X.double(), Y.int())
+    assert (task.contract.x_dtype, task.contract.y_dtype) == ("float32", "int64")
+    assert [note.partition(" is ")[0] for note in task.notes] == ["example_x", "example_y"]
+
+
+def test_what_is_looked_up_bounds_labels_and_tokens() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3))
+    task = Task(model, per_sample, torch.randint(0, 9, (4, 5)), Y)
+    assert {(b.array, b.low, b.high, b.ignored) for b in task.contract.bounds} == {("x", 0, 8, None), ("y", 0, 2, -100)}
+
+
+def test_several_inputs_and_targets_are_parts_of_the_contract() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.head((self.table(ids) * mask[..., None]).sum(1))
+
+    x = {"ids": torch.randint(0, 9, (4, 5)), "mask": torch.ones(4, 5)}
+    task = Task(Pair(), lambda o, y: per_sample(o, y[0]) * y[1], x, (Y, torch.ones(4)))
+    assert [(p.name, p.shape, p.dtype) for p in task.contract.x_parts] == [
+        ("ids", (5,), "int64"),
+        ("mask", (5,), "float32"),
+    ]
+    assert [p.name for p in task.contract.y_parts] == ["0", "1"]
+    assert task.contract.numpy_dtype("x").names == ("ids", "mask")
 
 
 def test_an_integer_buffer_is_refused() -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from exporters.batches import Several
 from exporters.task import Task
 from mobile_sdk.layout import Arrays, Layout, Vector
 
@@ -164,12 +165,15 @@ def behind(task: Task, trained: Collection[str], inside: Collection[str] = ()) -
         count += 1
     if not any(True for _, layer in children[:count] for _ in layer.parameters()):
         return None, task
+    if isinstance(task.example_x, Several):
+        return None, task
     prefix = FrozenPrefix(collections.OrderedDict(children[:count]), inside)
     rest = copy.copy(task)
     rest.model = nn.Sequential(collections.OrderedDict(children[count:]))
     # Not kept: the array is gone in a moment, and another may come to lie where it was.
     rest.example_x = torch.from_numpy(prefix.make(task.example_x.numpy().copy()).copy())
     names = set(rest.model.state_dict())
+    rest.moved = tuple(name for name in task.moved if name in names)
     rest.layout = Layout(parameter for parameter in task.layout if parameter.name in names)
     return prefix, rest
 

@@ -44,10 +44,10 @@ def measure_step(engine: Engine, vector: Vector) -> float:
     contract, batch = manifest.contract, manifest.micro_batch
     rng = np.random.default_rng(0)
     low, high = contract.range or (-1.0, 1.0)
-    dtype = np.dtype(contract.x_dtype)
+    dtype = contract.numpy_dtype("x")
     shape = (batch, *contract.x_shape)
     x = rng.uniform(low, high, shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
-    y = np.zeros((batch, *contract.y_shape), np.dtype(contract.y_dtype))
+    y = np.zeros((batch, *contract.y_shape), contract.numpy_dtype("y"))
     weights, ones = manifest.layout.views(vector), np.ones(batch, np.float32)
     seconds = []
     for _ in range(WARM_UP + REPEATS):

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from exporters.batches import Batch, like
 from exporters.plan import Plan
 from exporters.program.step import Step
 from exporters.task import Task
-from mobile_sdk.engines.dropout import draw
+from mobile_sdk.engines.dropout import DRAWN, draw
+from mobile_sdk.fields import parts
 from mobile_sdk.layout import Arrays, Vector
 from mobile_sdk.manifest import Manifest
 
@@ -48,7 +50,8 @@ class TorchEngine:
     ) -> tuple[float, dict[str, float], dict[str, Vector]]:
         arguments = (_tensor(weights[name]) for name in self._step.order)
         masks = self._masks(len(x), dropout)
-        outputs = self._step.train_step(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments, *masks)
+        batch = self._batch("x", x), self._batch("y", y), torch.from_numpy(sample_weight)
+        outputs = self._step.train_step(*batch, *arguments, *masks)
         metrics = self.manifest.metrics
         sums = dict(zip(metrics, (float(value) for value in outputs[1 : 1 + len(metrics)]), strict=True))
         gradients = (gradient.numpy() for gradient in outputs[1 + len(metrics) :])
@@ -58,23 +61,28 @@ class TorchEngine:
         self, x: npt.NDArray[Any], y: npt.NDArray[Any], sample_weight: Vector, weights: Arrays
     ) -> tuple[float, dict[str, float]]:
         arguments = (_tensor(weights[name]) for name in self._step.names)
-        outputs = self._step.evaluate(_tensor(x), _tensor(y), torch.from_numpy(sample_weight), *arguments)
+        batch = self._batch("x", x), self._batch("y", y), torch.from_numpy(sample_weight)
+        outputs = self._step.evaluate(*batch, *arguments)
         sums = (float(value) for value in outputs[1:])
         return float(outputs[0]), dict(zip(self.manifest.metrics, sums, strict=True))
 
     def predict(self, x: npt.NDArray[Any], weights: Arrays) -> npt.NDArray[np.float32]:
-        output = self._step.predict(_tensor(x), *(_tensor(weights[name]) for name in self._step.names))
+        output = self._step.predict(self._batch("x", x), *(_tensor(weights[name]) for name in self._step.names))
         array: npt.NDArray[np.float32] = output.numpy()
         return array
 
     def close(self) -> None:
         """Nothing is held."""
 
+    def _batch(self, array: str, given: npt.NDArray[Any]) -> Batch:
+        example = getattr(self._step.task, f"example_{array}")
+        return like(example, [_tensor(np.ascontiguousarray(part)) for part in parts(given).values()])
+
     def _masks(self, count: int, dropout: np.random.Generator | None) -> list[torch.Tensor]:
         """Those that a program would get, for the ``count`` samples that are there."""
         masks = []
         for spec in self.manifest.methods["train_step"].inputs:
-            if spec.role == "dropout":
+            if spec.role in DRAWN:
                 mask = np.empty(spec.shape, np.float32)
                 draw(spec, dropout, mask)
                 masks.append(torch.from_numpy(mask[:count]))

@@ -219,3 +219,26 @@ def log_softmax_backward(grad: Value, y: Value, axis: int, dtype: torch.dtype) -
     """``grad - exp(y) * sum(grad)``."""
     total = sum_dim(grad, [axis], True)
     return elementwise(lambda g, t, s: g - torch.exp(t) * s, grad, y, total)
+
+
+@lowers(_aten.hardshrink.default)
+def hardshrink(x: Value, width: float = 0.5) -> Value:
+    """``x`` further from zero than ``width``, else 0."""
+    return elementwise(lambda t: t * _outside(t, width), x)
+
+
+@lowers(_aten.softshrink.default)
+def softshrink(x: Value, width: float = 0.5) -> Value:
+    """``x`` moved towards zero by ``width``, and no further."""
+    return elementwise(lambda t: t - torch.clamp(t, -width, width), x)
+
+
+@lowers(_aten.hardshrink_backward.default, _aten.softshrink_backward.default)
+def shrink_backward(grad: Value, x: Value, width: float) -> Value:
+    """The gradient passes further from zero than ``width``."""
+    return elementwise(lambda g, t: g * _outside(t, width), grad, x)
+
+
+def _outside(x: Tensor, width: float) -> Tensor:
+    """1 where ``|x| > width``, else 0."""
+    return _positive(torch.abs(x) - width)

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, fx
 
 from ..choices import choice, tile_bytes
-from ..errors import Unsupported
 from ..kernels import crop, dense, static_convolution
 from ..registry import lowers
 from ..values import Value, cat, computed, reshape, slice_axis
+from .convolution_forms import ConvolutionForms
 from .products import matmul, sum_rows
 from .shapes import squeeze, unsqueeze
 from .windows import Taps, Window, columns, frame, spaced, strips
@@ -66,17 +66,8 @@ def _pair(value: Sequence[int]) -> list[int]:
     return list(value) * 2 if len(value) == 1 else list(value)
 
 
-def _check(x: Value, w: Value, transposed: bool, groups: int) -> bool:
-    """Whether the convolution is depthwise; refuses what has no rewrite."""
-    if x.ndim != 4:
-        raise Unsupported(f"a convolution over {x.ndim - 2} axes", "a 1-d or 2-d convolution")
-    if transposed:
-        raise Unsupported("a transposed convolution", "upsampling and a convolution")
-    if groups == 1:
-        return False
-    if groups == x.shape[1] == w.shape[0]:
-        return True
-    raise Unsupported(f"a convolution of {groups} groups", "groups=1, or depthwise (groups == channels in and out)")
+def _depthwise_of(x: Value, w: Value, groups: int) -> bool:
+    return 1 < groups == x.shape[1] == w.shape[0]
 
 
 @lowers(_FORWARD)
@@ -94,9 +85,17 @@ def convolution(
     """Columns times weights; a 1-d convolution is one over images of height 1."""
     if x.ndim == 3:
         windows_2d = ([1, *stride], [0, *padding], [1, *dilation])
-        image = convolution(unsqueeze(x, 2), unsqueeze(w, 2), bias, *windows_2d, transposed, output_padding, groups)
+        image = convolution(
+            unsqueeze(x, 2), unsqueeze(w, 2), bias, *windows_2d, transposed, [0, *output_padding], groups
+        )
         return squeeze(image, 2)
-    depthwise = _check(x, w, transposed, groups)
+    if transposed:
+        return _transposed(x, w, bias, stride, padding, dilation, output_padding, groups)
+    if x.ndim == 5:
+        return _volumes(x, w, bias, stride, padding, dilation, groups)
+    depthwise = _depthwise_of(x, w, groups)
+    if groups > 1 and not depthwise:
+        return _grouped(x, w, bias, stride, padding, dilation, groups)
     rows, cols = _windows(x, w, stride, padding, dilation)
     images = x.channels_last()
     if w.constant is not None and (bias is None or bias.constant is not None):
@@ -132,10 +131,16 @@ def convolution_backward(
         images = (unsqueeze(grad, 2), unsqueeze(x, 2), unsqueeze(w, 2))
         windows_2d = ([1, *stride], [0, *padding], [1, *dilation])
         results = convolution_backward(
-            *images, bias_sizes, *windows_2d, transposed, output_padding, groups, output_mask
+            *images, bias_sizes, *windows_2d, transposed, [0, *output_padding], groups, output_mask
         )
         return results[0] and squeeze(results[0], 2), results[1] and squeeze(results[1], 2), results[2]
-    depthwise = _check(x, w, transposed, groups)
+    if transposed:
+        return _transposed_backward(grad, x, w, stride, padding, dilation, groups, output_mask)
+    if x.ndim == 5:
+        return _volumes_backward(grad, x, w, stride, padding, dilation, groups, output_mask)
+    depthwise = _depthwise_of(x, w, groups)
+    if groups > 1 and not depthwise:
+        return _grouped_backward(grad, x, w, stride, padding, dilation, groups, output_mask)
     rows, cols = _windows(x, w, stride, padding, dilation)
     g = grad.channels_last()
     grad_x = grad_w = grad_bias = None
@@ -162,6 +167,12 @@ def convolution_backward(
                 tensor = _products(apart, w.arranged((1, 2, 3, 0)), None, *back, reverse=True)
             grad_x = Value.of_channels_last(tensor)
     return grad_x, grad_w, grad_bias
+
+
+_forms = ConvolutionForms(convolution, convolution_backward)
+_transposed, _transposed_backward = _forms.transposed, _forms.transposed_backward
+_grouped, _grouped_backward = _forms.grouped, _forms.grouped_backward
+_volumes, _volumes_backward = _forms.volumes, _forms.volumes_backward
 
 
 def _static_input_gradient(g: Tensor, w: Value, rows: Window, cols: Window, depthwise: bool) -> Tensor:

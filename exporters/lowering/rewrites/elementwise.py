@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..registry import lowers
-from ..values import Value
+from ..values import Value, reshape
 
 __all__ = ["elementwise"]
 
@@ -26,6 +26,9 @@ def elementwise(function: Callable[..., Tensor], *operands: Any) -> Value:
     """Apply ``function`` to operands (values or numbers) aligned to the largest value's axis order."""
     values = [v for v in operands if isinstance(v, Value)]
     shape = tuple(torch.broadcast_shapes(*[v.shape for v in values]))  # type: ignore[no-untyped-call]
+    if not shape:  # a delegate has no tensors without axes
+        lifted = [Value(reshape(v.tensor, 1)) if isinstance(v, Value) else v for v in operands]
+        return Value(reshape(elementwise(function, *lifted).natural()))
     leader = max(values, key=lambda v: (v.ndim == len(shape), v.tensor.numel()))
     order = leader.order if leader.ndim == len(shape) else tuple(range(len(shape)))
     aligned = [_aligned(v, order) if isinstance(v, Value) else v for v in operands]

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from ..kernels import dense
 from ..registry import lowers
-from ..values import Value, cat, computed, numbers, reshape, slice_axis
+from ..values import Value, cat, computed, reshape, slice_axis
 from .windows import Window, dilate, fit, tap
 
 __all__: list[str] = []
@@ -102,35 +101,6 @@ def slice_tensor(x: Value, axis: int = 0, start: int | None = None, end: int | N
         return Value(tap(cut, at, Window(count * step, count, 1, step), 0), x.order)
     shape = [stop - begin if a == axis % x.ndim else s for a, s in enumerate(x.shape)]
     return Value(slice_axis(stored, at, begin, stop - begin), x.order, shape)
-
-
-# Elements that a matrix of ones and zeros may have, to choose channels by.
-_SELECTION = 1 << 16
-_RUNS = 8
-
-
-@lowers(_aten.index_select.default)
-def index_select(x: Value, axis: int, index: Value) -> Value:
-    """
-    Replaces a choice that is constant by slices, or by a product with ones and zeros where it is scattered.
-
-    Slices of the innermost axis copy a few elements at a time, so many of them take longer than the product. Large or
-    changing choices stay with the portable kernel.
-    """
-    axis %= x.ndim
-    if index.constant is None or x.dtype != torch.float32:
-        return Value(_aten.index_select.default(x.natural(), axis, index.natural()))
-    chosen = numbers(index.constant)
-    runs = [list(run) for _, run in itertools.groupby(enumerate(chosen), lambda pair: pair[1] - pair[0])]
-    stored, at = x.arranged(x.order), x.order.index(axis)
-    size = stored.shape[at]
-    if len(runs) <= _RUNS or at != x.ndim - 1:
-        return Value(cat([slice_axis(stored, at, run[0][1], len(run)) for run in runs], at), x.order)
-    if size * len(chosen) > _SELECTION:
-        return Value(_aten.index_select.default(x.natural(), axis, index.natural()))
-    ones = computed(lambda i: torch.nn.functional.one_hot(i, size).float(), index.constant)
-    flat = reshape(stored, stored.numel() // size, size)
-    return Value(reshape(dense(flat, ones), *stored.shape[:-1], len(chosen)), x.order)
 
 
 @lowers(_aten.select.int)

@@ -66,16 +66,21 @@ class InterpretedEngine(CallingEngine):
 
 
 def _apply(node: Node, values: list[Any]) -> Array:
-    arguments = [
-        values[a.index] if isinstance(a, GraphValue) else [values[i] for i in a.indices] if isinstance(a, Values) else a
-        for a in node.arguments
-    ]
+    arguments = [_value(a, values) for a in node.arguments]
     try:
         return np.asarray(OPERATORS[node.name].function(*arguments))
     except MemoryError as error:
         raise ProgramError(f"{node.name!r} needs more memory than there is: {error}") from error
     except (ArithmeticError, IndexError, TypeError, ValueError) as error:
         raise ProgramError(f"the graph's {node.name!r} cannot be computed: {error}") from error
+
+
+def _value(argument: Any, values: list[Any]) -> Any:
+    if isinstance(argument, GraphValue):
+        return values[argument.index]
+    if isinstance(argument, Values):
+        return [None if i is None else values[i] for i in argument.indices]
+    return argument
 
 
 def _result(spec: TensorSpec, value: Array, given: list[Any]) -> Array:

@@ -49,9 +49,9 @@ class GraphValue:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """An argument that is a list of values."""
+    """An argument that is a list of values, or of nothing where the operator allows it."""
 
-    indices: tuple[int, ...]
+    indices: tuple[int | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +148,11 @@ def _argument(kind: str, item: Any, count: int) -> Any:
             return None if item is None else GraphValue(_index(item, count))
         case "tensors":
             return Values(tuple(_index(i, count) for i in item))
-        case "operand":
+        case "tensors?":
+            return Values(tuple(None if i is None else _index(i, count) for i in item))
+        case "operand?" if item is None:
+            return None
+        case "operand" | "operand?":
             return _number(item[0]) if isinstance(item, list) and len(item) == 1 else GraphValue(_index(item, count))
         case "number":
             return _number(item)
@@ -214,7 +218,7 @@ def _uses(node: Node) -> list[int]:
         if isinstance(argument, GraphValue):
             found.append(argument.index)
         elif isinstance(argument, Values):
-            found.extend(argument.indices)
+            found.extend(i for i in argument.indices if i is not None)
     return found
 
 
@@ -234,4 +238,8 @@ def _item(kind: str, argument: Any) -> Any:
         return list(argument.indices)
     if isinstance(argument, float) and not np.isfinite(argument):
         argument = str(argument)
-    return [argument] if kind == "operand" else list(argument) if isinstance(argument, tuple) else argument
+    if kind == "operand?" and argument is None:
+        return None
+    return (
+        [argument] if kind in ("operand", "operand?") else list(argument) if isinstance(argument, tuple) else argument
+    )

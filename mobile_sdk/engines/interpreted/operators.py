@@ -11,6 +11,8 @@ tensors   a list of values
 operand   a value, or a number
 number    a number
 number?   the same, or nothing
+operand?  a value, or a number, or nothing
+tensors?  a list of values, and of nothing
 int       a whole number
 ints      a list of them
 bool      true or false
@@ -37,7 +39,10 @@ __all__ = ["DTYPES", "KINDS", "OPERATORS", "Operator", "operator"]
 Array = npt.NDArray[Any]
 Function = Callable[..., Array]
 
-KINDS = ("tensor", "tensor?", "tensors", "operand", "number", "number?", "int", "ints", "bool", "dtype")
+KINDS = (
+    "tensor", "tensor?", "tensors", "tensors?", "operand", "operand?", "number", "number?", "int", "ints", "bool",
+    "dtype",
+)  # fmt: skip
 DTYPES = ("float32", "float64", "int64", "int32", "uint8", "bool")
 
 
@@ -115,7 +120,7 @@ def _binary(name: str, function: Callable[..., Array]) -> None:
     operator(name, "operand", "operand")(lambda a, b: function(*_pair(a, b)))
 
 
-for _name, _function in {
+_BINARY: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
@@ -131,7 +136,15 @@ for _name, _function in {
     "logical_or": np.logical_or,
     "bitwise_and": np.bitwise_and,
     "bitwise_or": np.bitwise_or,
-}.items():
+    "bitwise_xor": np.bitwise_xor,
+    "bitwise_left_shift": np.left_shift,
+    "bitwise_right_shift": np.right_shift,
+    "logical_xor": np.logical_xor,
+    "atan2": lambda a, b: np.arctan2(_floats(np.asarray(a)), _floats(np.asarray(b))),
+    "fmod": np.fmod,
+    "remainder": np.remainder,
+}
+for _name, _function in _BINARY.items():
     _binary(_name, _function)
 
 
@@ -155,11 +168,11 @@ def _where(condition: Array, a: Array | float, b: Array | float) -> Array:
     return np.where(condition, a, b)
 
 
-@operator("clamp", "tensor", "number?", "number?")
-def _clamp(x: Array, low: float | None, high: float | None) -> Array:
+@operator("clamp", "tensor", "operand?", "operand?")
+def _clamp(x: Array, low: Array | float | None, high: Array | float | None) -> Array:
     if low is not None:
-        x = np.maximum(*_with_number(x, low))
-    return x if high is None else np.minimum(*_with_number(x, high))
+        x = np.maximum(*_pair(x, low))
+    return x if high is None else np.minimum(*_pair(x, high))
 
 
 # Functions of one.
@@ -168,11 +181,14 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
+    "ceil": np.ceil,
     "floor": np.floor,
+    "isinf": np.isinf,
     "round": np.round,
     "isnan": np.isnan,
     "logical_not": np.logical_not,
     "bitwise_not": np.invert,
+    "trunc": np.trunc,
     "relu": lambda x: np.maximum(x, x.dtype.type(0)),
 }
 _OF_FLOATS: dict[str, Callable[..., Any]] = {
@@ -181,7 +197,19 @@ _OF_FLOATS: dict[str, Callable[..., Any]] = {
     "log1p": np.log1p,
     "sqrt": np.sqrt,
     "sin": np.sin,
+    "acos": np.arccos,
+    "acosh": np.arccosh,
+    "asin": np.arcsin,
+    "asinh": np.arcsinh,
+    "atan": np.arctan,
+    "atanh": np.arctanh,
     "cos": np.cos,
+    "cosh": np.cosh,
+    "expm1": np.expm1,
+    "log10": np.log10,
+    "log2": np.log2,
+    "sinh": np.sinh,
+    "tan": np.tan,
     "tanh": np.tanh,
 }
 for _name, _of_one in _PLAIN.items():
@@ -445,6 +473,28 @@ def _argmin(x: Array, axis: int, keep: bool) -> Array:
     return np.asarray(x.argmin(axis, keepdims=keep), np.int64)
 
 
+@operator("any", "tensor", "ints", "bool")
+def _any(x: Array, axes: Sequence[int], keep: bool) -> Array:
+    return np.asarray(x.astype(bool).any(tuple(axes) or None, keepdims=keep))
+
+
+@operator("topk_values", "tensor", "int", "int", "bool")
+def _topk_values(x: Array, k: int, axis: int, largest: bool) -> Array:
+    return np.asarray(np.take_along_axis(x, _topk_places(x, k, axis, largest), axis))
+
+
+@operator("topk_places", "tensor", "int", "int", "bool")
+def _topk_places(x: Array, k: int, axis: int, largest: bool) -> Array:
+    ranked = x if x.dtype.kind == "f" else x.astype(np.int64)
+    places = np.argsort(-ranked if largest else ranked, axis, kind="stable")
+    return places.take(range(k), axis).astype(np.int64)
+
+
+@operator("tril", "tensor", "int")
+def _tril(x: Array, diagonal: int) -> Array:
+    return np.tril(x, diagonal)
+
+
 @operator("cumsum", "tensor", "int", "dtype")
 def _cumsum(x: Array, axis: int, dtype: str) -> Array:
     return x.cumsum(axis, dtype)
@@ -492,10 +542,50 @@ def _scatter_add(x: Array, axis: int, indices: Array, source: Array) -> Array:
     return result
 
 
-@operator("index_put", "tensor", "tensors", "tensor", "bool")
-def _index_put(x: Array, indices: Sequence[Array], values: Array, accumulate: bool) -> Array:
+@operator("scatter", "tensor", "int", "tensor", "operand")
+def _scatter(x: Array, axis: int, indices: Array, source: Array | float) -> Array:
     result = x.copy()
-    places = tuple(_inside(index, size) for index, size in zip(indices, x.shape, strict=False))
+    fitted: Any = result[tuple(slice(None) if i == axis % x.ndim else slice(n) for i, n in enumerate(indices.shape))]
+    values = source[tuple(slice(n) for n in indices.shape)] if isinstance(source, np.ndarray) else source
+    np.put_along_axis(fitted, _inside(indices, x.shape[axis]), values, axis)
+    return result
+
+
+@operator("masked_scatter", "tensor", "tensor", "tensor")
+def _masked_scatter(x: Array, mask: Array, source: Array) -> Array:
+    result = np.array(np.broadcast_to(x, np.broadcast_shapes(x.shape, mask.shape)))
+    mask = np.broadcast_to(mask, result.shape)
+    result[mask] = source.reshape(-1)[: int(mask.sum())]
+    return result
+
+
+@operator("index", "tensor", "tensors?")
+def _index(x: Array, indices: Sequence[Array | None]) -> Array:
+    return np.asarray(x[_places(x, indices)])
+
+
+def _places(x: Array, indices: Sequence[Array | None]) -> tuple[Any, ...]:
+    """What numpy takes: indices counted from the end wrap, as in ATen; others must be inside."""
+    found: list[Any] = []
+    axis = 0
+    for index in indices:
+        if index is None:
+            found.append(slice(None))
+            axis += 1
+        elif index.dtype == np.bool_:
+            found.append(index)
+            axis += index.ndim
+        else:
+            size = x.shape[axis]
+            found.append(_inside(np.where(index < 0, index + size, index), size))
+            axis += 1
+    return tuple(found)
+
+
+@operator("index_put", "tensor", "tensors?", "tensor", "bool")
+def _index_put(x: Array, indices: Sequence[Array | None], values: Array, accumulate: bool) -> Array:
+    result = x.copy()
+    places = _places(x, indices)
     if accumulate:
         np.add.at(result, places, values)
     else:

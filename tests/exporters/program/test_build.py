@@ -158,12 +158,14 @@ def test_a_plan_that_trains_a_buffer_is_refused() -> None:
         export(task, plan=Plan(Subset.whole(task.layout, ["offset"]), 4))
 
 
-def test_a_parameter_without_influence_is_refused() -> None:
+def test_a_parameter_without_influence_is_left_out_and_refused_in_a_plan() -> None:
     task = tiny_task()
     task.model.register_parameter("idle", torch.nn.Parameter(torch.zeros(3)))
     task = Task(task.model, per_sample, task.example_x, task.example_y)
-    with pytest.raises(ExportError, match="'idle' has no influence"):
-        export(task)
+    assert "idle" not in export(task).manifest.subset
+    plan = Plan(Subset.whole(task.layout, [p.name for p in task.layout]), 4)
+    with pytest.raises(ExportError, match="'idle', on which the loss does not depend"):
+        export(task, plan=plan)
 
 
 def test_the_digits_task_learns_from_its_program_alone(digits_program: Program, tmp_path: Path) -> None:

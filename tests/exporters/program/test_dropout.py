@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from exporters import ExportError, Plan, Program, Task, export
-from exporters.program.build import build
 from exporters.program.step import Step
 from mobile_sdk import load_engine
 from mobile_sdk.data import ArrayDataset
@@ -118,7 +117,7 @@ def test_a_mask_keeps_the_mean() -> None:
 @pytest.mark.parametrize("idle", [model(0.0), model().eval()], ids=["p is zero", "eval mode"])
 def test_dropout_that_does_nothing_asks_for_no_mask(idle: Any) -> None:
     task = task_of(idle)
-    assert Step(task, Plan.everything(task)).dropouts == []
+    assert Step(task, Plan.everything(task)).draws == []
 
 
 class Attention(nn.Module):
@@ -131,13 +130,32 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.p)
 
 
-def test_dropout_inside_attention_is_refused_with_the_way_out() -> None:
-    task = task_of(nn.Sequential(nn.Flatten(2), nn.Linear(36, 6), Attention(0.1), nn.Flatten(), nn.Linear(8, 3)))
-    with pytest.raises(ExportError, match=r"module '2' has dropout inside scaled_dot_product_attention.*dropout_p=0"):
-        build(task, Plan.everything(task), ("train_step",))
+def test_dropout_inside_an_operator_is_drawn_too() -> None:
+    attention = nn.Sequential(nn.Flatten(2), nn.Linear(36, 6), Attention(0.1), nn.Flatten(), nn.Linear(8, 3))
+    alpha = nn.Sequential(nn.Flatten(), nn.AlphaDropout(0.2), nn.Linear(72, 3))
+    for net, module in ((attention, "2"), (alpha, "1")):
+        program = export(task_of(net))
+        drawn = [s for s in program.manifest.methods["train_step"].inputs if s.role == "dropout"]
+        assert [s.name for s in drawn] == [module]
+        assert 0 < program.gradient_error < 1e-5
 
 
-def test_dropout_that_no_device_can_repeat_is_refused() -> None:
-    task = task_of(nn.Sequential(nn.Flatten(), nn.AlphaDropout(0.2), nn.Linear(72, 3)))
-    with pytest.raises(ExportError, match=r"module '1' uses alpha_dropout.*use Dropout instead"):
-        build(task, Plan.everything(task), ("train_step",))
+class Noisy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x) * torch.rand(1) + F.gumbel_softmax(x)
+
+
+def test_other_draws_are_inputs_with_their_distribution() -> None:
+    program = export(task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), Noisy())))
+    drawn = [(s.role, s.name, s.shape) for s in program.manifest.methods["train_step"].inputs if s.name == "2"]
+    assert drawn == [("normal", "2", (4, 3)), ("uniform", "2", (1,)), ("exponential", "2", (4, 3))]
+    assert 0 < program.gradient_error < 1e-5
+
+
+def test_numbers_that_no_device_can_repeat_are_refused() -> None:
+    class Counted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.randint(0, 2, x.shape)
+
+    with pytest.raises(ExportError, match=r"draws from randint, which no device repeats; use dropout"):
+        task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 3), Counted()))

@@ -62,14 +62,16 @@ def test_an_export_for_a_budget_measures_within_it(wide: Task, needed: Any) -> N
     program = export(wide, budget=budget)
     assert program.manifest.memory.budget_bytes == budget
     assert needed[0] < program.manifest.memory.measured_bytes <= budget
-    # The first layer's weights have no room; its bias may have.
-    assert set(program.plan.subset) - {"1.bias"} == {"3.weight", "3.bias", "5.weight", "5.bias"}
+    # All of the first layer's weights have no room; its bias and some of its columns may have.
+    assert {"3.weight", "3.bias", "5.weight", "5.bias"} <= set(program.plan.subset)
+    assert "1.weight" not in program.plan.subset or program.plan.subset["1.weight"] is not None
 
 
 def test_the_plan_of_a_smaller_budget_lies_inside_that_of_a_larger_one(wide: Task, needed: Any) -> None:
     budgets = [int(needed[0] * 1.1), (needed[1] + needed[2]) // 2, needed[2] * 2]
-    plans = [set(plan_for(wide, budget).subset) for budget in budgets]
-    assert plans[0] < plans[1] < plans[2] == set(wide.parameter_names())
+    plans = [plan_for(wide, budget).subset for budget in budgets]
+    assert set(plans[0]) <= set(plans[1]) <= set(plans[2]) == set(wide.parameter_names())
+    assert plans[0].size < plans[1].size < plans[2].size == wide.layout.size
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,12 @@ CASES = {
         for names, x in (
             (("neg", "abs", "floor", "round", "isnan", "relu", "exp", "tanh", "sigmoid", "erf"), SPECIAL),
             (("sin", "cos", "sign", "gelu"), X * 10),
-            (("log", "log1p", "sqrt", "rsqrt", "reciprocal"), POSITIVE),
+            (("log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal"), POSITIVE),
             (("logical_not", "bitwise_not"), FLAGS),
+            (("ceil", "trunc", "isinf"), SPECIAL),
+            (("atan", "asinh", "sinh", "cosh", "tan", "expm1"), X),
+            (("acos", "asin", "atanh"), X.clamp(-0.9, 0.9)),
+            (("acosh",), POSITIVE + 1),
         )
         for name in names
     },
@@ -75,6 +79,18 @@ CASES = {
     "logical_or": (aten.logical_or.default, FLAGS, ~FLAGS),
     "bitwise_and": (aten.bitwise_and.Tensor, WHOLE, WHOLE + 1),
     "bitwise_or": (aten.bitwise_or.Tensor, WHOLE, WHOLE + 1),
+    "bitwise_xor": (aten.bitwise_xor.Tensor, WHOLE, WHOLE + 1),
+    "bitwise_left_shift": (aten.bitwise_left_shift.Tensor, WHOLE, WHOLE),
+    "bitwise_right_shift": (aten.bitwise_right_shift.Tensor, WHOLE * 9, WHOLE),
+    "logical_xor": (aten.logical_xor.default, FLAGS, WHOLE > 0),
+    "atan2": (aten.atan2.default, X, Y),
+    "fmod": (aten.fmod.Tensor, X * 5, Y),
+    "fmod a number": (aten.fmod.Scalar, X * 5, -0.7),
+    "remainder": (aten.remainder.Tensor, X * 5, Y),
+    "remainder of whole": (aten.remainder.Scalar, WHOLE - 1, 2),
+    "pow of two": (aten.pow.Tensor_Tensor, POSITIVE, Y),
+    "clamp by tensors": (aten.clamp.Tensor, X, -POSITIVE, POSITIVE),
+    "clamp by one tensor": (lambda x, high: aten.clamp.Tensor(x, None, high), X, ROW),
     "to": (lambda x: aten._to_copy.default(x, dtype=torch.int64), X * 10),
     "to float": (lambda x: aten._to_copy.default(x, dtype=torch.float32), FLAGS),
     "view": (torch.view_copy, X, [6, 4]),
@@ -115,12 +131,27 @@ CASES = {
     "amin": (aten.amin.default, X, [0, 2]),
     "argmax": (aten.argmax.default, X, 1),
     "argmin": (aten.argmin.default, X, -1, True),
+    "any": (aten.any.dim, FLAGS, 1, True),
+    "any over two axes": (aten.any.dims, FLAGS, [0, 2]),
+    "largest": (lambda x: aten.topk.default(x, 2, 1)[0], X),
+    "places of the largest": (lambda x: aten.topk.default(x, 2, 1)[1], X),
+    "smallest": (lambda x: aten.topk.default(x, 3, -1, False)[0], X),
+    "places of the largest bytes": (lambda x: aten.topk.default(x, 2, -1)[1], SMALL),
+    "tril": (aten.tril.default, X, -1),
     "cumsum": (aten.cumsum.default, X, 1),
     "softmax": (aten._softmax.default, X * 30, 2, False),
     "log_softmax": (aten._log_softmax.default, X * 30, 1, False),
     "embedding": (aten.embedding.default, X[0], WHOLE),
     "index_select": (aten.index_select.default, X, 1, torch.tensor([2, 0])),
     "gather": (aten.gather.default, X, 1, WHOLE[:1, :2]),
+    "scatter": (aten.scatter.src, X, 1, torch.tensor([[[2, 0, 1, 0]]]), Y),
+    "scatter a number": (aten.scatter.value, X, 2, torch.tensor([[[3], [0], [1]]]), 0.5),
+    "masked_scatter": (aten.masked_scatter.default, X, FLAGS, Y),
+    "index": (lambda x, i, j: aten.index.Tensor(x, [None, i, j]), X, torch.tensor([2, -1]), torch.tensor([0, 3])),
+    "index_put of pairs": (
+        lambda x, i, j, v: aten.index_put.default(x, [i, None, j], v, True),
+        X, torch.tensor([1, -1, 1]), torch.tensor([0, 2, 0]), Y[0, :, :3].contiguous(),
+    ),
     "scatter_add": (aten.scatter_add.default, X, 1, WHOLE[:, :2], Y),
     "index_put": (lambda x, i, v: aten.index_put.default(x, [i], v, True), X[0], torch.tensor([2, 0, 2]), Y[1]),
 }  # fmt: skip
@@ -146,7 +177,7 @@ def run(graph: MethodGraph, constants: Any, *inputs: Any) -> Any:
         arguments = [
             values[a.index]
             if isinstance(a, GraphValue)
-            else [values[i] for i in a.indices]
+            else [None if i is None else values[i] for i in a.indices]
             if isinstance(a, Values)
             else a
             for a in node.arguments

@@ -1,0 +1,83 @@
+"""
+Functions of torch that look at numbers, or are one operator that nothing takes apart, spelled out in plain arithmetic.
+
+Values and gradients are torch's own. Left out is only what a function raises for numbers that it does not take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Spelled"]
+
+
+class Spelled(TorchFunctionMode):
+    """While active, the functions of this module stand for torch's."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return _SPELLED.get(func, func)(*args, **(kwargs or {}))
+
+
+def _gaussian_nll(
+    input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> Tensor:
+    """Without the look for negative variances."""
+    if not isinstance(var, Tensor):
+        var = var * torch.ones_like(input)
+    if var.dim() == input.dim() - 1:
+        var = var.unsqueeze(-1)
+    # As in torch, the gradient passes a variance that is clamped.
+    safe = var + (var.clamp(min=eps) - var).detach()
+    loss = 0.5 * (torch.log(safe) + (input - target) ** 2 / safe)
+    return _reduced(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
+
+
+def _multi_margin(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """By the mask of each sample's class: input (n, classes) or (classes,)."""
+    if size_average is not None or reduce is not None:
+        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+    own = F.one_hot(target, input.shape[-1]).to(input.dtype)
+    right = (input * own).sum(-1, keepdim=True)
+    slack = (margin - right + input).clamp(min=0) ** p * (1 - own)
+    if weight is not None:
+        slack = slack * (own * weight).sum(-1, keepdim=True)
+    return _reduced(slack.sum(-1) / input.shape[-1], reduction)
+
+
+def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Products of (..., i) and (..., j), then a linear layer of weight (out, i, j)."""
+    products = (a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2)
+    return F.linear(products, weight.flatten(1), bias)
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
+    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+
+
+_SPELLED: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.gaussian_nll_loss: _gaussian_nll,
+    F.multi_margin_loss: _multi_margin,
+    F.bilinear: _bilinear,
+}
