@@ -80,8 +80,9 @@ class Task:
     ) -> None:
         notes: list[str] = []
         self.loss = loss
-        self.example_x = as_batch(example_x, "example_x", notes)
-        self.example_y = as_batch(example_y, "example_y", notes)
+        # Tensors, or Several where the task takes more than one; whoever made the task knows which.
+        self.example_x: Any = as_batch(example_x, "example_x", notes)
+        self.example_y: Any = as_batch(example_y, "example_y", notes)
         model = unwrap(model, notes)
         if fold_batch_norm:
             if isinstance(self.example_x, Several):
@@ -217,7 +218,7 @@ class Task:
             raise TaskError("every parameter is local, so that there is nothing to learn together: leave some out")
         return tuple(n for n in trainable if n in chosen)
 
-    def batch(self, n: int) -> tuple[Batch, Batch]:
+    def batch(self, n: int) -> tuple[Any, Any]:
         """
         ``n`` samples, the example over and over.
 

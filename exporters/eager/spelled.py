@@ -57,7 +57,7 @@ def _multi_margin(
 ) -> Tensor:
     """By the mask of each sample's class: input (n, classes) or (classes,)."""
     if size_average is not None or reduce is not None:
-        reduction = F._Reduction.legacy_get_string(size_average, reduce)
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
     own = F.one_hot(target, input.shape[-1]).to(input.dtype)
     right = (input * own).sum(-1, keepdim=True)
     slack = (margin - right + input).clamp(min=0) ** p * (1 - own)

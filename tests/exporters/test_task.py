@@ -48,8 +48,9 @@ def test_a_metric_must_be_per_sample() -> None:
 
 
 def test_tied_weights_are_one_range_under_their_first_name() -> None:
-    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-    model[1].weight = model[0].weight
+    first, second = nn.Linear(6, 6), nn.Linear(6, 6)
+    second.weight = first.weight
+    model = nn.Sequential(first, second)
     task = Task(model, per_sample, X, Y)
     assert [p.name for p in task.layout] == ["0.weight", "0.bias", "1.bias"]
     assert task.parameter_names() == ["0.weight", "0.bias", "1.bias"]
@@ -57,8 +58,9 @@ def test_tied_weights_are_one_range_under_their_first_name() -> None:
 
 def test_what_is_frozen_or_unused_is_not_trained_and_said() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    model.add_module("spare", nn.Module())
-    model.spare.weight = nn.Parameter(torch.ones(2))
+    spare = nn.Module()
+    spare.weight = nn.Parameter(torch.ones(2))
+    model.add_module("spare", spare)
     model.forward = lambda x: model[2](model[1](model[0](x)))  # type: ignore[method-assign]
     model[0].requires_grad_(False)
     task = Task(model, per_sample, X, Y)

@@ -160,24 +160,24 @@ def _part(node: fx.Node) -> _Part | None:
     split: Any = node.args[0] if node.target is operator.getitem else None
     if not isinstance(split, fx.Node) or split.target is not _aten.split.Tensor:
         return None
-    source: Any = split.args[0]
-    size: Any = split.args[1]
+    arguments: tuple[Any, ...] = (*split.args, 0)
+    source, size, axis = arguments[:3]
     shape = source.meta["val"].shape
-    axis = (split.args[2] if len(split.args) > 2 else 0) % len(shape)  # type: ignore[operator]
-    start = int(node.args[1]) * size  # type: ignore[arg-type]
-    return _Part(source, axis, start, min(start + size, shape[axis]))
+    axis %= len(shape)
+    number: Any = node.args[1]
+    return _Part(source, axis, number * size, min((number + 1) * size, shape[axis]))
 
 
 def _slice(node: fx.Node, skipped: int) -> _Part | None:
     """Of ``slice(x, axis, start, end, step)``, or with ``skipped`` arguments behind x; steps of 1 alone."""
     source: Any = node.args[0]
-    axis, start, end, step = (*node.args[1 + skipped :], *(0, None, None, 1)[len(node.args) - 1 - skipped :])
+    given: list[Any] = list(node.args[1 + skipped :])
+    axis, start, end, step = given + [0, None, None, 1][len(given) :]
     shape = source.meta["val"].shape
-    axis %= len(shape)  # type: ignore[operator]
     if step != 1:
         return None
-    begin, stop, _ = slice(start, end).indices(shape[axis])  # type: ignore[arg-type,misc]
-    return _Part(source, axis, begin, stop)  # type: ignore[arg-type]
+    begin, stop, _ = slice(start, end).indices(shape[axis])
+    return _Part(source, axis % len(shape), begin, stop)
 
 
 def _writes(node: fx.Node) -> bool:

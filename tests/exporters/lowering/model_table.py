@@ -737,10 +737,10 @@ def language_model(tied: bool = True) -> nn.Module:
         h = s.t(h, mask=nn.Transformer.generate_square_subsequent_mask(x.shape[1]), is_causal=True)
         return s.out(h)
 
-    model = Fn(forward, e=nn.Embedding(20, 8), p=nn.Embedding(7, 8), t=encoder(True), out=nn.Linear(8, 20, bias=False))
+    words, out = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
     if tied:
-        model.out.weight = model.e.weight
-    return model
+        out.weight = words.weight
+    return Fn(forward, e=words, p=nn.Embedding(7, 8), t=encoder(True), out=out)
 
 
 def per_token(o: Tensor, y: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ ROWS = {(kind, name): row for kind, rows in TRAINS.items() for name, row in rows
     "row",
     [pytest.param(row, id=name, marks=() if name in QUICK else pytest.mark.full) for (_, name), row in ROWS.items()],
 )
-def test_a_model_trains_with_the_gradients_of_autograd(row):
+def test_a_model_trains_with_the_gradients_of_autograd(row: Callable[[], Task]) -> None:
     what, said = outcome(row)
     assert what == "right", said
 
@@ -71,7 +71,9 @@ def exported(row: Callable[[], Task]) -> Program:
 
 
 @pytest.mark.parametrize(("row", "sentence", "remedy"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_refusal_is_one_sentence_with_a_remedy_that_trains(row, sentence, remedy):
+def test_a_refusal_is_one_sentence_with_a_remedy_that_trains(
+    row: Callable[[], Task], sentence: str, remedy: str
+) -> None:
     with pytest.raises(ExportError, match=sentence) as raised:
         exported(row)
     said = str(raised.value)
@@ -80,6 +82,6 @@ def test_a_refusal_is_one_sentence_with_a_remedy_that_trains(row, sentence, reme
     assert any(remedy in rows for rows in TRAINS.values())
 
 
-def test_the_page_of_models_is_made_from_the_table():
+def test_the_page_of_models_is_made_from_the_table() -> None:
     written = Path(__file__).parents[3] / "docs" / "models.md"
     assert written.read_text() == page(), "python -m tests.exporters.lowering.models_page > docs/models.md"

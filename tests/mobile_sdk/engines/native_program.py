@@ -133,7 +133,7 @@ def manifest_for(content: bytes, methods: Any = METHODS) -> Manifest:
 def checked(content: bytes, manifest: Manifest, folder: Path) -> Manifest:
     """``manifest`` with the numbers that a right runtime computes; the program is written to ``folder`` for it."""
     limits = {p.name: (-1.0, 1.0) for p in LAYOUT}
-    drawn = SelfCheck(0, (-1.0, 1.0), (0.0, CLASSES - 1.0), limits, loss=0.0, prediction=0.0, gradients={})
+    drawn = SelfCheck(0, ((-1.0, 1.0),), ((0.0, CLASSES - 1.0),), limits, loss=0.0, prediction=0.0, gradients={})
     engine = load_engine(write(folder, content, manifest))
     try:
         weights = self_check.draw_weights(manifest, drawn, folder / "drawn.safetensors")
