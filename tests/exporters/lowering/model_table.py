@@ -6,6 +6,9 @@ both engines; :data:`REFUSED` are rows that are refused, each with what its sent
 remedy, which trains.
 """
 
+# Models as people write them; torch's stubs know less of tensors than torch takes.
+# mypy: disable-error-code="arg-type, call-overload, operator, union-attr"
+
 from __future__ import annotations
 
 import math
