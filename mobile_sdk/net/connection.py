@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import websockets
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection as ConnectionBase
 
 from ..errors import FtteError
@@ -173,18 +173,46 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
         if problem:
             raise ConnectionLost(f"cannot reach {url}{by}: {problem}")
         try:
-            socket = await connect(url, ssl=context, open_timeout=20, proxy=through, **WEBSOCKET_LIMITS)
+            socket = await _Straight(
+                url,
+                ssl=context,
+                open_timeout=20,
+                proxy=through,
+                create_connection=_comparing(transport.certificate) if transport.certificate else ClientConnection,
+                **WEBSOCKET_LIMITS,
+            )
         except (OSError, TimeoutError, EOFError, ValueError, ImportError, websockets.WebSocketException) as error:
             raise ConnectionLost(f"cannot reach {url}{by}: {_explain(error, through)}") from error
         connection = WebSocketConnection(socket)
         try:
-            if transport.certificate:
-                _check_certificate(socket, transport.certificate)
             yield connection
         finally:
             await connection.close()
 
     return open_socket
+
+
+class _Straight(connect):
+    """
+    Follows no redirect, since no coordinator sends any.
+
+    What was decided about the address of the coordinator (that it is this machine, whose certificate is trusted) would
+    not hold for another one.
+    """
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def _comparing(wanted: str) -> type[ClientConnection]:
+    """Connections that compare the server's certificate before they send anything, the request included."""
+
+    class Comparing(ClientConnection):
+        async def handshake(self, *args: Any, **options: Any) -> None:
+            _check_certificate(self, wanted)
+            await super().handshake(*args, **options)
+
+    return Comparing
 
 
 def _authorities() -> str | None:
