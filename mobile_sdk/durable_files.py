@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import numpy.typing as npt
 
 from .system.syncs import sync_file, sync_folder
 
-__all__ = ["MappedFile", "located", "map_file", "write_durably"]
+__all__ = ["MappedFile", "located", "map_file", "remove_leftovers", "reserve_space", "write_durably"]
+
+# Bytes that are written at a time where a system cannot reserve them.
+_PIECE = 65_536
 
 
 def write_durably(path: Path, *content: bytes | memoryview) -> None:
@@ -32,6 +37,37 @@ def write_durably(path: Path, *content: bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`write_durably` and the like had not finished in ``folder`` when they were killed."""
+    for path in folder.glob("*.new"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def reserve_space(path: Path, size: int) -> None:
+    """
+    Make ``path`` a file that takes ``size`` bytes of the disk; removing it makes room for as many.
+
+    Raises:
+        OSError: if there is no room; then there is no such file.
+
+    """
+    if path.exists() and path.stat().st_size == size:
+        return
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate") and size:
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                for start in range(0, size, _PIECE):
+                    file.write(bytes(min(_PIECE, size - start)))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, f"there is no room for {size} bytes", str(path)) from error
 
 
 class MappedFile(mmap.mmap):

@@ -40,7 +40,7 @@ from ..events import (
 from ..net.backoff import delays
 from ..net.connection import ConnectionLost
 from ..net.link import Link
-from ..payload import UpdateFormat
+from ..payload import UpdateFormat, most_bytes
 from ..protocol.device_session import DeviceSession
 from ..protocol.messages import (
     Accepted,
@@ -269,11 +269,12 @@ class Visit:
         self._listener(Assigned(assign.assignment, assign.version))
         try:
             settings = TrainingSettings.from_json(assign.settings)
-            UpdateFormat.from_json(assign.payload)  # before the work, not after it
+            packing = UpdateFormat.from_json(assign.payload)  # before the work, not after it
             await self._download(assign)
             engine, weights = await self._offload(self._device.prepare, assign)
             samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
             self._tell_skipped(samples)
+            await self._offload(self._storage.update.reserve, most_bytes(engine.manifest.subset, packing))
             async with self._device.guard.turn(self._listener):
                 began, cpu = self._device.clock.monotonic(), self._device.process.cpu_seconds()
                 result = await self._device.execute(

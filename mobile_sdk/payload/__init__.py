@@ -8,7 +8,7 @@ from .differences import apply_difference, make_difference
 from .format import UpdateFormat
 from .grid import Grid
 from .packing import pack, pack_text, unpack, unpack_text
-from .updates import decode_update, encode_update
+from .updates import decode_update, encode_update, most_bytes
 
 __all__ = [
     "Grid",
@@ -17,6 +17,7 @@ __all__ = [
     "decode_update",
     "encode_update",
     "make_difference",
+    "most_bytes",
     "pack",
     "pack_text",
     "unpack",

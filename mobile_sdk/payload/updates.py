@@ -29,7 +29,7 @@ from ..layout import Arrays, Subset, Vector
 from .format import DTYPES, UpdateFormat
 from .quantise import LEVELS, dequantise, pack_nibbles, quantise, scales, unpack_nibbles
 
-__all__ = ["decode_parameter", "decode_update", "encode_update"]
+__all__ = ["decode_parameter", "decode_update", "encode_update", "most_bytes"]
 
 AnyArrays = dict[str, npt.NDArray[Any]]
 
@@ -38,6 +38,17 @@ _HALF_MAX = 65504.0
 
 # A scale takes four bytes: with fewer values than that to a channel, scales would take more than the values.
 _PER_SCALE = 4
+
+
+# Of a file's header: for the file, and for each parameter.
+_HEADER_BYTES, _ENTRY_BYTES = 4096, 512
+
+
+def most_bytes(subset: Subset, packing: UpdateFormat) -> int:
+    """What an update of ``subset`` takes on the disk at most, with what ``packing`` leaves out of it."""
+    elements = sum(math.prod(subset.shape(name)) for name in subset)
+    size = 4 * elements + _HEADER_BYTES + _ENTRY_BYTES * sum(1 for _ in subset)
+    return size if packing.top_k == 1 else 2 * size
 
 
 def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[AnyArrays, dict[str, str]]:

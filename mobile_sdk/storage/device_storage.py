@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..durable_files import map_file, write_durably
+from ..durable_files import map_file, remove_leftovers, write_durably
 from ..errors import StorageError
 from ..system.locks import Locked, take_lock
 from ..system.syncs import sync_folder
@@ -79,6 +79,8 @@ class DeviceStorage:
         except BaseException:
             self.close()
             raise
+        for place in (folder, folder / "programs", folder / "update"):
+            remove_leftovers(place)
         self.artifacts = Artifacts(folder / "artifacts")
         self.update = UpdateFolder(folder / "update", folder / "residual")
 
@@ -172,8 +174,9 @@ class DeviceStorage:
         return None
 
     def drop_training(self) -> None:
-        """It is finished, or given back."""
+        """It is finished, or given back: neither its checkpoint nor the room for its update is needed."""
         self._training.unlink(missing_ok=True)
+        self.update.release()
 
     @property
     def _training(self) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..durable_files import map_file, write_durably
+from ..durable_files import map_file, reserve_space, write_durably
 from ..protocol.messages import ArtifactRef, Sha256
 from ..system.syncs import sync_folder
 
@@ -41,6 +41,24 @@ class UpdateFolder:
         self._folder = folder
         self._residual = residual
 
+    def reserve(self, size: int) -> None:
+        """
+        Keep ``size`` bytes of the disk free for the update that is about to be trained; :meth:`save` takes them.
+
+        Raises:
+            OSError: if there is no room.
+
+        """
+        reserve_space(self._reserved, size)
+
+    def release(self) -> None:
+        """No update is being trained: give the reserved bytes back."""
+        self._reserved.unlink(missing_ok=True)
+
+    @property
+    def _reserved(self) -> Path:
+        return self._folder.with_name(self._folder.name + ".reserved")
+
     def save(
         self, assignment: str, content: Sequence[bytes | memoryview], report: Mapping[str, Any], residual: bytes = b""
     ) -> PendingUpdate:
@@ -60,6 +78,7 @@ class UpdateFolder:
         ref = ArtifactRef(Sha256(digest.hexdigest()), sum(len(piece) for piece in content))
         update = PendingUpdate(assignment, ref, report)
         folder = self._folder
+        self.release()
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
         write_durably(folder / ref.sha256, *content)
@@ -103,4 +122,5 @@ class UpdateFolder:
 
     def drop(self) -> None:
         """Forget the pending update: it will never be accepted."""
+        self.release()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,6 +32,7 @@ from mobile_sdk.events import (
     UpdateRejected,
     Waiting,
 )
+from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.participation.surroundings import Surroundings
 from mobile_sdk.protocol.messages import Announce, Decline, Evaluated, Finished, Offer
 from mobile_sdk.training.settings import TrainingSettings
@@ -274,3 +277,40 @@ def test_what_the_dataset_cannot_serve_is_given_back_with_the_reason(served: Ser
         asyncio.run(run())
     assert declined[0].code == "data"
     assert isinstance(told[-1], Declined)
+
+
+def test_a_device_trains_only_when_there_is_room_for_the_update(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve, tries = os.posix_fallocate, []
+
+    def full_at_first(descriptor: int, start: int, size: int) -> None:
+        tries.append(size)
+        if len(tries) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        reserve(descriptor, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", full_at_first)
+    contents: list[bytes] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.ready()
+        talk.session.assign(talk.served.assign(1, SETTINGS))
+        await talk.link.flush()
+        if len(tries) == 0:
+            with pytest.raises(ConnectionLost):
+                await talk.next()
+            return
+        offer = await talk.next()
+        assert isinstance(offer, Offer)
+        contents.append(await talk.update(offer.artifact, follows=offer.follows))
+        talk.session.accept("a00000001", staleness=0, duplicate=False)
+        await finish(talk)
+
+    told = take_part(client(served, script, tmp_path))
+    kinds = [type(event) for event in told]
+    (broken,) = (event for event in told if isinstance(event, Disconnected))
+    assert "there is no room for" in broken.reason
+    assert kinds.index(Training) > kinds.index(Disconnected), "no work was done for nothing"
+    assert tries[1] >= len(contents[0])
+    assert not (tmp_path / "update.reserved").exists()

@@ -98,3 +98,14 @@ def test_a_damaged_training_is_none_so_that_it_begins_anew(damage: bytes, tmp_pa
     storage.drop_training()
     assert storage.training() is None
     storage.close()
+
+
+def test_what_a_kill_left_half_written_goes_at_the_start(tmp_path: Path) -> None:
+    DeviceStorage(tmp_path, "digits", "phone-1").close()
+    (tmp_path / "training.safetensors.new").write_bytes(bytes(1000))
+    (tmp_path / "programs" / "ab.new").mkdir()
+    (tmp_path / "programs" / "ab.new" / "program.pte").write_bytes(b"half")
+    (tmp_path / "update").mkdir()
+    (tmp_path / "update" / "cd.new").write_bytes(b"half")
+    DeviceStorage(tmp_path, "digits").close()
+    assert not list(tmp_path.rglob("*.new"))

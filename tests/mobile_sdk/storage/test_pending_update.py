@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,40 @@ def test_a_report_that_is_no_json_leaves_no_update(updates: UpdateFolder) -> Non
     with pytest.raises(ValueError, match="JSON"):
         updates.save("a00000001", [b"content"], {"loss": float("nan")})
     assert updates.pending() is None
+
+
+def test_room_for_the_update_is_kept_while_it_is_trained_and_given_to_it(
+    updates: UpdateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved = tmp_path / "update.reserved"
+    updates.reserve(100_000)
+    assert reserved.stat().st_blocks * 512 >= 100_000, "the blocks are taken, not only named"
+    seen: list[bool] = []
+    write = durable_files.write_durably
+
+    def look(path: Path, *content: bytes | memoryview) -> None:
+        seen.append(reserved.exists())
+        write(path, *content)
+
+    monkeypatch.setattr(pending_update, "write_durably", look)
+    updates.save("a00000001", [b"content"], {})
+    assert seen == [False, False], "it is free before the first byte is written"
+    updates.reserve(10)
+    updates.drop()
+    assert not reserved.exists()
+
+
+def test_what_does_not_fit_is_said_and_leaves_nothing(
+    updates: UpdateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="there is no room for 5000 bytes") as error:
+        updates.reserve(5000)
+    assert error.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delattr(os, "posix_fallocate")
+    updates.reserve(200_000)
+    assert (tmp_path / "update.reserved").read_bytes() == bytes(200_000)
