@@ -51,6 +51,7 @@ from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Receiv
 
 __all__ = [
     "LAYOUT",
+    "OPENED",
     "SUBSETS",
     "Device",
     "SmallRun",
@@ -70,6 +71,9 @@ NEEDS = {"small": 1_000, "large": 2_000}
 START_WEIGHTS = np.arange(LAYOUT.size, dtype=np.float32)
 
 E = TypeVar("E")
+
+# Stores of runs that tests began: closed when a test ends, whether it closed them or not.
+OPENED: list[SqliteStore] = []
 
 
 @dataclasses.dataclass
@@ -108,6 +112,7 @@ def make_run(folder: Path, **sections: Mapping[str, Any]) -> SmallRun:
     run = {"name": "small", "task": "a.b:c", "state": "state"}
     config = parse_config({"run": run, "budgets": dict(NEEDS), **sections}, folder)
     store = SqliteStore(config.run.state)
+    OPENED.append(store)
     key = RunKey.load_or_create(config.run.state / "run.key")
     if store.run() is None:
         _begin(config, store, key)
