@@ -96,8 +96,15 @@ async def open_admin(
     Api(service).add_to(app.router)
     for extend in extensions:
         extend(app.router)
-    app.router.add_get("/healthz", lambda request: _health(service))
-    app.router.add_get("/metrics", lambda request: _metrics(service, gate))
+
+    async def health(request: web.Request) -> web.Response:
+        return await _health(service)
+
+    async def metrics(request: web.Request) -> web.Response:
+        return await _metrics(service, gate)
+
+    app.router.add_get("/healthz", health)
+    app.router.add_get("/metrics", metrics)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

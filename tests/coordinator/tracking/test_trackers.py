@@ -68,7 +68,7 @@ class Listener:
 def test_the_history_has_a_line_a_version_and_every_event(tmp_path: Path) -> None:
     told(tmp_path)
     folder = tmp_path / "state" / "history"
-    rows = list(csv.DictReader((folder / "versions.csv").open()))
+    rows = list(csv.DictReader((folder / "versions.csv").read_text().splitlines()))
     assert [(row["version"], row["accuracy"], row["staleness"], row["bytes_up"]) for row in rows] == [
         ("1", "0.5", "1.5", "100"),
         ("2", "0.75", "1.5", "200"),

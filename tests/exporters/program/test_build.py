@@ -32,7 +32,7 @@ def eager(task: Task, weights: dict[str, Any], x: Any, y: Any, sample_weight: An
     loss = (per_sample(output, torch.from_numpy(y)) * weight).sum()
     loss.backward()
     hits = float((correct(output, torch.from_numpy(y)) * weight).sum())
-    return float(loss), hits, {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+    return float(loss.detach()), hits, {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def check(program: Program, task: Task, folder: Path, x: Any, y: Any) -> None:
