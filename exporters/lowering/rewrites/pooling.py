@@ -330,7 +330,13 @@ def avg_pool_3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Value:
-    """The mean over each slice of the volume, then over the depth."""
+    """
+    The mean over each slice of the volume, then over the depth.
+
+    Raises:
+        Unsupported: if there is a divisor of its own.
+
+    """
     if divisor_override is not None:
         raise Unsupported("3-d average pooling with divisor_override", "a factor on what comes out")
     flat, across, down = _volume_windows(x, kernel, stride, padding, (1, 1, 1))
