@@ -34,8 +34,8 @@ def waiting_words(status: RunStatus) -> str:
     if status.phase == "stopped":
         return f"The run has {status.reason}. It is tried again by itself."
     if status.phase in _PHASES:
-        reason = status.reason if status.phase in ("paused", "finished") else ""
-        return _PHASES[status.phase] + (f" ({reason})" if reason else "")
+        words = _PHASES[status.phase]
+        return f"{words.removesuffix('.')}: {status.reason}." if status.phase == "finished" and status.reason else words
     if not status.devices:
         return "No device has joined yet."
     if status.waits_for:

@@ -35,6 +35,12 @@ export class Chart {
     this.element.setAttribute("aria-label", `${this.label}, ${data[0].length} points; last: ${last.join(", ")}`);
     if (anew) this.draw();
     else this.plot.setData(data);
+    this.rest();
+  }
+
+  // Where nothing is pointed at, the legend has the newest values.
+  rest() {
+    if (this.plot && !(this.plot.cursor.left >= 0)) this.plot.setLegend({ idx: this.data[0].length - 1 });
   }
 
   draw() {
@@ -66,7 +72,9 @@ export class Chart {
           value: (plot, value) => each.format(value),
         })),
       ],
+      hooks: { setCursor: [() => this.rest()] },
     }, this.data, this.element);
+    this.rest();
   }
 
   close() {

@@ -36,7 +36,7 @@ export async function open({ main, name, operator }) {
       { head: "uses left", number: true, cell: (token) => token.uses_left ?? "any" },
       { head: "good until", cell: (token) => (token.expires_at ? date(token.expires_at) : "for ever") },
       { head: "state", cell: state },
-      { head: "", cell: (token) => (state(token) === "good" ? h("button", { type: "button", "aria-label": `Revoke the invitation ${token.id}`, onclick: () => revoke(token) }, "Revoke") : "") },
+      { head: "actions", cell: (token) => (state(token) === "good" ? h("button", { type: "button", "aria-label": `Revoke the invitation ${token.id}`, onclick: () => revoke(token) }, "Revoke") : "") },
     ], rows.toReversed(), "There are no invitations yet."));
   }
 

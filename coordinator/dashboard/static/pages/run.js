@@ -107,7 +107,7 @@ function buffer(run) {
   const words = `${run.buffered} of ${plural(run.capacity, "update")}${run.adaptive ? ", a size that adapts" : ""}`;
   const doing = ["training", "downloading", "uploading", "waiting", "evaluating", "idle"].filter((state) => run.states[state]);
   const picture = run.capacity <= 60
-    ? s("svg", { class: "buffer", viewBox: `0 0 ${Math.min(run.capacity, 20) * 18} ${Math.ceil(run.capacity / 20) * 18}`, role: "img", "aria-label": `Buffer: ${words}` },
+    ? s("svg", { class: "buffer", width: Math.min(run.capacity, 20) * 24, viewBox: `0 0 ${Math.min(run.capacity, 20) * 18} ${Math.ceil(run.capacity / 20) * 18}`, role: "img", "aria-label": `Buffer: ${words}` },
         Array.from({ length: run.capacity }, (_, index) => s("rect", {
           x: (index % 20) * 18 + 1, y: Math.floor(index / 20) * 18 + 1, width: 15, height: 15, rx: 3,
           class: index < run.buffered ? "trained" : "frozen" })))

@@ -22,7 +22,7 @@ export async function open({ main, name, operator }) {
       { head: "compare", cell: (version) => h("input", { type: "checkbox", "aria-label": `Compare version ${version.version}`, checked: chosen.includes(version.version), onchange: (event) => choose(version.version, event.target.checked) }) },
       { head: "made", cell: (version) => date(version.created_at) },
       { head: "metrics", cell: (version) => metrics(version.metrics) },
-      { head: "", cell: words },
+      { head: "remarks", cell: words },
       ...(operator ? [{ head: "actions", cell: actions }] : []),
     ], versions.slice(0, shown), "There is no version yet."),
     versions.length > shown && h("button", { type: "button", onclick: () => { shown += SHOWN; draw(); } }, `Show older ones (${versions.length - shown})`));
