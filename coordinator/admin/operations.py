@@ -16,6 +16,7 @@ from ..errors import ConflictError, NotFoundError
 from ..net.tls import certificate_fingerprint
 from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
+from ..reports.waiting import waiting_words
 from ..runs.served_run import ServedRun
 from ..store.records import DeviceRecord, SetAside, TokenRecord, VersionRecord
 
@@ -55,6 +56,7 @@ class Operations:
             "phase": status.phase,
             "reason": status.reason,
             "waits_for": status.waits_for,
+            "words": waiting_words(status),
             "notice": status.notice,
             "version": status.version,
             "metrics": dict(status.metrics),

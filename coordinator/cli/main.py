@@ -18,22 +18,25 @@ from mobile_sdk.errors import FtteError
 from mobile_sdk.version import __version__
 
 from .backup import add_backup_commands
+from .completion import add_completion_command
 from .dashboard import add_dashboard_command
+from .first_steps import first_steps
 from .logs import configure_logging
 from .operate import add_operating_commands
 from .parsing import Parser, add_set_option, group_commands
 from .serve import add_serving_commands
 from .simulate import add_simulate_command
+from .top import add_top_command
 
 __all__ = ["main"]
 
 
 # Every command is in one of these.
 GROUPS = {
-    "Start here": ("demo", "doctor"),
+    "Start here": ("demo", "doctor", "completion"),
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
     "Serve runs": ("serve", "runs", "invite", "tokens", "devices"),
-    "Look and decide": ("dashboard", "versions", "rollback", "export-model", "audit", "metrics"),
+    "Look and decide": ("dashboard", "top", "versions", "rollback", "export-model", "audit", "metrics"),
     "Keep safe": ("backup", "restore", "rotate-key"),
 }
 # As if SIGPIPE had ended the process: whoever read the output has gone.
@@ -50,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         it is a JSON object with the key ``error``.
 
     """
+    if not (sys.argv[1:] if arguments is None else arguments):
+        print(first_steps(Path.cwd()))
+        return 0
     options = _parser().parse_args(arguments)
     # Tasks are looked up like the modules of `python -m`: from the folder where the user is.
     sys.path.insert(0, str(Path.cwd()))
@@ -89,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     add_serving_commands(commands)
     add_operating_commands(commands)
     add_dashboard_command(commands)
+    add_top_command(commands)
+    add_completion_command(commands)
     doctor = commands.add_parser("doctor", help="check run files, their state and this machine")
     doctor.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder of them")
     add_set_option(doctor)

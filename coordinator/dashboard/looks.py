@@ -8,12 +8,12 @@ from typing import Any
 
 from ..programs.tiers import Tier
 from ..reports.device_classes import device_classes
+from ..reports.waiting import waiting_words
 from ..runs.served_run import ServedRun
 from ..status import DeviceStatus
 from ..store.records import TripRecord
 from .layers import layer_coverage, plans
 from .trips import rate_per_minute, trip_times
-from .waiting import waiting_words
 
 __all__ = ["RECENT_TRIPS", "fleet_look", "run_card", "trips_look"]
 

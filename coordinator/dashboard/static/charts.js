@@ -68,7 +68,7 @@ export class Chart {
           dash: each.dash,
           width: 2,
           spanGaps: true,
-          points: { show: this.data[0].length < 3 },
+          points: { show: (plot) => plot.data[0].length < 3 },
           value: (plot, value) => each.format(value),
         })),
       ],

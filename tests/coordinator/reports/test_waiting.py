@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from coordinator.dashboard.waiting import waiting_words
+from coordinator.reports.waiting import waiting_words
 from coordinator.status import DeviceStatus, RunStatus
 
 RUNNING = RunStatus(
