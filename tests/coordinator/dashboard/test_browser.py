@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ pytestmark = needs_browser
 
 PAGES = {"": "small", "/devices": "Devices", "/devices/phone-1": "phone-1", "/versions": "Versions"}
 PAGES |= {"/plans": "Plans", "/join": "Join a device"}
-BUFFER = {"merge": {"buffer": 1}}
+BUFFER: dict[str, Any] = {"merge": {"buffer": 1}}
 
 
 def test_a_run_is_followed_paused_and_rolled_back(tmp_path: Path) -> None:
