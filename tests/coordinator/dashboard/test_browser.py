@@ -20,6 +20,11 @@ PAGES |= {"/plans": "Plans", "/join": "Join a device"}
 BUFFER: dict[str, Any] = {"merge": {"buffer": 1}}
 
 
+def phase(served: Served) -> str:
+    """Of the run."""
+    return served.app.only.coordinator.state.phase
+
+
 def test_a_run_is_followed_paused_and_rolled_back(tmp_path: Path) -> None:
     async def test(served: Served) -> None:
         await train(served, "phone-1", 2)
@@ -36,11 +41,11 @@ def test_a_run_is_followed_paused_and_rolled_back(tmp_path: Path) -> None:
             await page.get_by_role("button", name="Pause").click()
             await page.get_by_role("dialog").get_by_text("No work is given out").wait_for()
             await page.keyboard.press("Escape")
-            assert served.app.only.coordinator.state.phase == "running"
+            assert phase(served) == "running"
             await page.get_by_role("button", name="Pause").click()
             await page.get_by_role("dialog").get_by_role("button", name="Pause").click()
             await page.locator(".phase.paused").wait_for()
-            assert served.app.only.coordinator.state.phase == "paused"
+            assert phase(served) == "paused"
             await page.get_by_role("link", name="Versions").click()
             await page.get_by_role("button", name="Roll back to version 1").click()
             await page.get_by_label("Why").fill("it was better")
@@ -203,7 +208,7 @@ def test_a_page_of_an_attacker_in_the_same_browser_can_do_nothing(tmp_path: Path
             assert frame
             for inner in evil.frames[1:]:
                 assert "FTTE" not in await inner.content()
-            assert served.app.only.coordinator.state.phase == "running"
+            assert phase(served) == "running"
             # Its own page still works.
             await mine.reload()
             await mine.get_by_role("heading", name="Runs").wait_for()
