@@ -21,6 +21,7 @@ import argparse
 import copy
 import json
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def compare(name: str, seeds: list[int], trips: int) -> dict[str, Any]:
 
     def parts(seed: int) -> Parts:
         world = parse_scenario(scenario(name, budgets, seed, trips), Path.cwd())
-        samples = load_simulation_samples(world.data.source, Path.cwd())
+        with tempfile.TemporaryDirectory() as folder:
+            samples = load_simulation_samples(world.data.source, Path(folder))
         return [(np.asarray(samples.x)[own], np.asarray(samples.y)[own]) for own in draw_world(world, samples)[1]]
 
     rate, trials = tuned(task, parts, trips)

@@ -225,14 +225,22 @@ def _training_field(name: str) -> Any:
 
 
 class TrainingSection(_Section):
-    """What devices do with what they get; see :class:`mobile_sdk.training.settings.TrainingSettings`."""
+    """
+    What devices do with what they get; see :class:`mobile_sdk.training.settings.TrainingSettings`.
+
+    ``learning_rate``: ``auto`` finds one when the run begins, on the task's own samples
+    (:mod:`exporters.search.learning_rate`); it stays the same for the whole run.
+    """
 
     epochs: int = _training_field("epochs")
     steps: int = _training_field("steps")
     seconds: float = _training_field("seconds")
     batch_size: int = _training_field("batch_size")
     optimiser: OptimiserName = _training_field("optimiser")
-    learning_rate: float = _training_field("learning_rate")
+    learning_rate: (
+        Annotated[float, Field(ge=RANGES["learning_rate"][0], lt=RANGES["learning_rate"][1], allow_inf_nan=False)]
+        | Literal["auto"]
+    ) = "auto"
     momentum: float = _training_field("momentum")
     nesterov: bool = _training_field("nesterov")
     beta1: float = _training_field("beta1")
@@ -252,8 +260,11 @@ class TrainingSection(_Section):
 
     @property
     def settings(self) -> TrainingSettings:
-        """As devices get it."""
-        return TrainingSettings(**self.model_dump())
+        """As devices get it; an ``auto`` that was not found yet is the devices' own default."""
+        own = self.model_dump()
+        if own["learning_rate"] == "auto":
+            del own["learning_rate"]
+        return TrainingSettings(**own)
 
 
 class PayloadSection(_Section):

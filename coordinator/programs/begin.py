@@ -12,6 +12,7 @@ from typing import Any
 from mobile_sdk.manifest import Manifest
 from mobile_sdk.payload import Grid, pack, pack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+from mobile_sdk.training.settings import TrainingSettings
 
 from ..config import Config, PlanningSection
 from ..errors import ConfigError, StoreError
@@ -26,7 +27,11 @@ from .same_task import check_same_task
 from .signing import sign_tiers
 from .tiers import Tier, load_tiers
 
-__all__ = ["begin_or_resume"]
+__all__ = ["begin_or_resume", "with_found"]
+
+# What was found when the run began, among its plans; not compared with the run file.
+RATE = "learning_rate"
+_FOUND = ("identity", RATE)
 
 
 def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progress: Progress) -> list[Tier]:
@@ -52,7 +57,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         "planning": config.planning.model_dump(mode="json"),
     }
     existing = store.run()
-    recorded = {} if existing is None else {k: v for k, v in existing.plans.items() if k != "identity"}
+    recorded = {} if existing is None else {k: v for k, v in existing.plans.items() if k not in _FOUND}
     if existing is None:
         _begin(config, store, key, now, progress, plans)
     elif existing.name != config.run.name:
@@ -75,6 +80,16 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
     return tiers
 
 
+def with_found(config: Config, store: Store) -> Config:
+    """The run file with what was found where it says ``auto``; to be called when the run has begun."""
+    run = store.run()
+    rate = None if run is None else run.plans.get(RATE)
+    if config.training.learning_rate != "auto" or rate is None:
+        return config
+    training = config.training.model_copy(update={"learning_rate": float(rate)})
+    return config.model_copy(update={"training": training})
+
+
 def _reports(store: Store, tier: Tier, metric: str) -> bool:
     """Whether central evaluation gives this metric."""
     run = store.run()
@@ -84,7 +99,14 @@ def _reports(store: Store, tier: Tier, metric: str) -> bool:
 def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Progress, plans: dict[str, Any]) -> None:
     begun = export_all(config, progress)
     exported, frozen, evaluation = begun.programs, begun.frozen, begun.evaluation
-    plans = {**plans, "identity": begun.identity}
+    plans = {**plans, "identity": begun.identity, RATE: begun.learning_rate}
+    if config.training.learning_rate == "auto":
+        progress(
+            "warning: no training.learning_rate was found: the task has too few samples, or a model too large for a "
+            f"short look; devices train with {TrainingSettings().learning_rate:g}: set another in the run file"
+            if begun.learning_rate is None
+            else f"training.learning_rate is {begun.learning_rate:g}: the task fits its samples with twice that"
+        )
     records = []
     subsets = []
     for item in exported:

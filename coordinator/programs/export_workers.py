@@ -50,13 +50,15 @@ class ExportedRun:
     All that a run begins with.
 
     ``frozen`` names what may be rounded, ``evaluation`` is the held-out data as a safetensors file or empty,
-    ``identity`` says which task it was; see :mod:`exporters.identity`.
+    ``identity`` says which task it was; see :mod:`exporters.identity`. ``learning_rate`` was found for it, if one was
+    wanted and could be.
     """
 
     programs: list[_Exported]
     frozen: list[str]
     evaluation: bytes
     identity: dict[str, Any]
+    learning_rate: float | None = None
 
 
 def identify_task(task: str) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
             progress(f"warning: {sentence}")
         evaluation = pool.submit(_held_out, config.run.task)
         identity = pool.submit(_identify, config.run.task)
+        rate = pool.submit(_learning_rate, config) if config.training.learning_rate == "auto" else None
         progress("searching what to train within the budgets")
         budgets = [config.budgets[tier] for tier in tiers]
         plans, frozen = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
@@ -104,7 +107,8 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
             progress(f"exported and verified {done} of {len(tiers)} programs")
         exported = [future.result() for future in waiting]
         journal.unlink(missing_ok=True)
-        return ExportedRun(exported, frozen, evaluation.result(), identity.result())
+        found = None if rate is None else rate.result()
+        return ExportedRun(exported, frozen, evaluation.result(), identity.result(), found)
 
 
 def stop_planning() -> None:
@@ -202,6 +206,37 @@ def _identify(task: str) -> dict[str, Any]:
         from exporters.identity import identify_reference
 
         return identify_reference(task)
+
+
+def _learning_rate(config: Config) -> float | None:
+    """In a worker: a learning rate for the task, from the operator's samples, or else from the held-out ones."""
+    from exporters.quiet import quiet
+
+    with quiet():
+        import torch
+
+        from exporters.search.learning_rate import find_learning_rate
+        from exporters.task import load_samples, load_task
+        from exporters.user_code import call_users
+
+        from ..checks.samples import fit_samples
+
+        torch.set_num_threads(1)  # tiers are planned beside it
+        task, data, settings = load_task(config.run.task), config.planning.data, config.training
+        if data:
+            own = load_samples(data)
+        elif task.held_out is not None:
+            own = call_users(task.held_out, "held_out")
+        else:
+            return None
+        x, y = fit_samples(task, own, "the samples to find a learning rate with")
+        return find_learning_rate(
+            task,
+            (torch.as_tensor(x), torch.as_tensor(y)),
+            batch_size=settings.batch_size,
+            optimiser=settings.optimiser,
+            momentum=settings.momentum,
+        )
 
 
 def _held_out(task: str) -> bytes:

@@ -76,6 +76,6 @@ def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) 
         causes.append(f"only {trained} of {tiers[0].manifest.layout.size} parameters are trained: raise [budgets]")
     if tiers[0].manifest.local:
         causes.append("devices keep a part of the model, which the coordinator evaluates untrained: see their metrics")
-    rate = config.training.learning_rate
+    rate = config.training.settings.learning_rate
     causes.append(f"training.learning_rate is {rate:g}: try {rate / 3:.2g}")
     return causes

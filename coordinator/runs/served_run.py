@@ -16,7 +16,7 @@ from mobile_sdk.protocol.messages import Finished, printable
 from ..config import Config
 from ..evaluation.central_process import EvaluationProcess
 from ..loop.coordinator import Coordinator
-from ..programs.begin import begin_or_resume
+from ..programs.begin import begin_or_resume, with_found
 from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
@@ -178,6 +178,7 @@ def open_run(config: Config, progress: Progress) -> ServedRun:
     try:
         key = RunKey.load_or_create(config.run.state / "run.key")
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
+        config = with_found(config, store)
         # The largest tier was planned for the least memory pressure; every tier evaluates alike.
         evaluate = load_evaluator(store, tiers[-1])
         if evaluate is not None:

@@ -32,7 +32,7 @@ from mobile_sdk.system.memory import peak_rss_bytes
 
 from ..config import Config
 from ..loop.coordinator import Coordinator
-from ..programs.begin import begin_or_resume
+from ..programs.begin import begin_or_resume, with_found
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest
 from ..store.interface import Store
@@ -101,6 +101,7 @@ def simulate(
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
             tiers = begin_or_resume(config, store, key, START, say)
+            config = with_found(config, store)
             scenario.check_memory(tiers[0].name, tiers[0].needs_bytes)
             if plans is not None and not plans.exists():
                 _keep(config.run.state, plans)

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.config import Config, parse_config
 from coordinator.errors import StoreError
-from coordinator.programs.begin import begin_or_resume
+from coordinator.programs.begin import begin_or_resume, with_found
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier
 from coordinator.store.sqlite import SqliteStore
@@ -45,6 +45,27 @@ def test_a_common_run_has_one_program_sized_for_the_smallest_budget(tmp_path: Pa
     assert [line for line in said if not line.startswith("warning: ")] == [], "nothing is planned again"
     with pytest.raises(StoreError, match=r"another\s+\[planning\]"):
         begin(tmp_path, {"mode": "common", "selector": "fisher"})
+
+
+def test_a_learning_rate_is_found_when_a_run_begins_and_stays(tmp_path: Path) -> None:
+    run = {"run": {"name": "digits", "task": "exporters.zoo.digits:task", "state": "state"}, "budgets": {"all": "2MB"}}
+    planning = {"planning": {"mode": "common", "selector": "last-layers"}}
+    config = parse_config(run | planning, tmp_path)
+    rates: list[float] = []
+    said: list[str] = []
+    for _ in range(2):
+        store = SqliteStore(config.run.state)
+        key = RunKey.load_or_create(config.run.state / "run.key")
+        begin_or_resume(config, store, key, 0.0, said.append)
+        rates.append(with_found(config, store).training.settings.learning_rate)
+        own = parse_config(run | planning | {"training": {"learning_rate": 0.3}}, tmp_path)
+        assert with_found(own, store).training.settings.learning_rate == 0.3, "the run file's word"
+        store.close()
+    assert rates[0] == rates[1]
+    assert 0.02 <= rates[0] <= 0.2, "the digits fit best at about 0.1"
+    assert [line for line in said if line.startswith("training.learning_rate is ")] == [
+        f"training.learning_rate is {rates[0]:g}: the task fits its samples with twice that"
+    ]
 
 
 @pytest.mark.full

@@ -1,0 +1,105 @@
+"""
+A learning rate for devices, from a short look at the task: for whoever sets none.
+
+Which rate a net learns with depends on its scale, and differs by two orders of magnitude between small tasks. So every
+rate of a grid trains the model for as many steps from where it begins (a range test: Smith 2017,
+https://arxiv.org/abs/1506.01186, step by step instead of in one sweep), and half of the one that fits its samples best
+is taken: updates of devices are stale, and of uneven data.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..task import Task
+
+__all__ = ["find_learning_rate"]
+
+# Rates that are tried, each twice the one before: of plain descent, and of Adam, whose steps are as long as the rate.
+SGD_RATES = tuple(0.0125 * 2**n for n in range(8))
+ADAM_RATES = tuple(0.0002 * 2**n for n in range(8))
+STEPS = 100
+# Samples that are looked at; more than the steps see are not needed.
+SAMPLES = 800
+# With fewer the fit says nothing.
+FEWEST_SAMPLES = 64
+# A forward pass of more takes too long: some 30 seconds for all rates and steps on one processor.
+MOST_OPERATIONS = 4e8
+
+
+def find_learning_rate(
+    task: Task,
+    samples: tuple[Tensor, Tensor],
+    *,
+    batch_size: int,
+    optimiser: str = "sgd",
+    momentum: float = 0.0,
+) -> float | None:
+    """
+    A rate at which devices may train the task.
+
+    Args:
+        task: model and loss; not changed.
+        samples: x of shape ``(n, *x_shape)`` and y of shape ``(n, *y_shape)``; like those of devices.
+        batch_size: of a step.
+        optimiser: ``sgd``, ``adam`` or ``adamw``.
+        momentum: of ``sgd``.
+
+    Returns:
+        The rate; none if there are too few samples, the model is too large for a short look, or it fits its samples at
+        no rate.
+
+    """
+    x, y = samples
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SAMPLES]
+    x, y = x[order], y[order]
+    batch_size = min(batch_size, len(x))
+    if len(x) < FEWEST_SAMPLES or _operations(task, x[:batch_size]) > MOST_OPERATIONS:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        before = _loss(task, task.model, x, y)
+        fits = {}
+        for rate in SGD_RATES if optimiser == "sgd" else ADAM_RATES:
+            torch.manual_seed(0)  # of dropout
+            fits[rate] = _fit(task, x, y, batch_size, optimiser, rate, momentum)
+    learnt = {rate: loss for rate, loss in fits.items() if loss < before}
+    return min(learnt, key=lambda rate: learnt[rate]) / 2 if learnt else None
+
+
+def _operations(task: Task, x: Tensor) -> float:
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        copy.deepcopy(task.model).eval()(x)
+    return float(counter.get_total_flops())
+
+
+def _fit(task: Task, x: Tensor, y: Tensor, batch_size: int, optimiser: str, rate: float, momentum: float) -> float:
+    """The mean loss over the samples after some steps; infinite if it was lost on the way."""
+    model = copy.deepcopy(task.model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    step = torch.optim.SGD(trained, rate, momentum) if optimiser == "sgd" else torch.optim.Adam(trained, rate)
+    generator = torch.Generator().manual_seed(1)
+    left = torch.empty(0, dtype=torch.int64)
+    for _ in range(STEPS):
+        if len(left) < batch_size:
+            left = torch.randperm(len(x), generator=generator)
+        batch, left = left[:batch_size], left[batch_size:]
+        step.zero_grad()
+        loss = task.loss(model(x[batch]), y[batch]).mean()
+        if not math.isfinite(loss.item()):
+            return math.inf
+        loss.backward()  # type: ignore[no-untyped-call]
+        step.step()
+    return _loss(task, model, x, y)
+
+
+def _loss(task: Task, model: nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        parts = [task.loss(model(x[i : i + 64]), y[i : i + 64]).sum() for i in range(0, len(x), 64)]
+    mean = float(torch.stack(parts).sum()) / len(x)
+    return mean if math.isfinite(mean) else math.inf

@@ -1,0 +1,69 @@
+"""A learning rate for whoever sets none."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from exporters import Task
+from exporters.search.learning_rate import find_learning_rate
+from exporters.zoo.examples import cross_entropy
+
+
+def task(scale: float = 1.0, width: int = 8) -> tuple[Task, tuple[torch.Tensor, torch.Tensor]]:
+    """Two classes that a small net tells apart; inputs of any scale."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 5) * scale
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    model = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 2))
+    return Task(model, cross_entropy, x[:16], y[:16], name="quadrants"), (x, y)
+
+
+def fit(own: Task, samples: tuple[torch.Tensor, torch.Tensor], rate: float) -> float:
+    """The mean loss after some hundred steps, each on all samples."""
+    model = copy.deepcopy(own.model)
+    for _ in range(300):
+        loss = own.loss(model(samples[0]), samples[1]).mean()
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.sub_(rate * parameter.grad)
+    return own.loss(model(samples[0]), samples[1]).mean().item()
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 8.0])
+def test_the_rate_follows_the_scale_of_the_task(scale: float) -> None:
+    own, samples = task(scale)
+    before = copy.deepcopy(own.model.state_dict())
+    rate = find_learning_rate(own, samples, batch_size=16)
+    assert rate is not None
+    assert rate == find_learning_rate(own, samples, batch_size=16), "the same each time"
+    assert fit(own, samples, rate) < 0.8 * fit(own, samples, rate / 32)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.model.state_dict().items())
+
+
+def test_larger_inputs_want_smaller_rates() -> None:
+    rates = [find_learning_rate(*task(scale), batch_size=16) for scale in (0.2, 8.0)]
+    assert rates[0] is not None
+    assert rates[1] is not None
+    assert rates[0] > 2 * rates[1]
+
+
+def test_adam_has_rates_of_its_own() -> None:
+    rate = find_learning_rate(*task(), batch_size=16, optimiser="adam")
+    assert rate is not None
+    assert rate < 0.02
+
+
+def test_nothing_is_said_of_few_samples_large_models_and_what_cannot_be_learnt() -> None:
+    own, (x, y) = task()
+    assert find_learning_rate(own, (x[:20], y[:20]), batch_size=16) is None
+    large, samples = task(width=6_000_000)
+    assert find_learning_rate(large, samples, batch_size=16) is None
+    constant = Task(own.model, lambda output, target: output.sum(1) * 0, x[:16], y[:16], name="constant")
+    assert find_learning_rate(constant, (x, y), batch_size=16) is None
