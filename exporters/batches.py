@@ -29,6 +29,7 @@ __all__ = [
     "like",
     "names_of",
     "numpy_of",
+    "run",
     "tensors_of",
     "value_of",
 ]
@@ -142,8 +143,33 @@ def value_of(batch: Batch) -> Any:
 
 def call(model: nn.Module, x: Batch) -> Any:
     """The model's output; its buffers stay as they are, whatever the forward pass does to them."""
+    return run(model, {name: b.clone() for name, b in model.named_buffers()}, x)
+
+
+def run(model: nn.Module, state: Mapping[str, Tensor], x: Batch) -> Any:
+    """
+    The model's output with other parameters and buffers.
+
+    Args:
+        model: stays as it is.
+        state: tensors by name; one that the model has under several names by the first of them. The model's own are
+            used where there is none.
+        x: inputs, shape ``(n, ...)``.
+
+    """
+    first: dict[int, str] = {}
+    given: dict[str, Tensor] = {}
+    # Each attribute is set once: functional_call by itself would not find back to the tensors of a module that is part
+    # of the model under two names.
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                full = f"{path}.{name}" if path else name
+                known = first.setdefault(id(tensor), full)
+                if known in state:
+                    given[full] = state[known]
     args, kwargs = arguments(x)
-    return functional_call(model, {name: b.clone() for name, b in model.named_buffers()}, args, kwargs)
+    return functional_call(model, given, args, kwargs, tie_weights=False)
 
 
 def arguments(x: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:

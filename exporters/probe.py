@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mobile_sdk.manifest import Bound
 
-from .batches import Batch, arguments, names_of, tensors_of, value_of
+from .batches import Batch, names_of, run, tensors_of, value_of
 from .errors import ExportError, TaskError, one_line
 
 __all__ = ["Probe", "probe", "unwrap"]
@@ -105,9 +104,8 @@ def probe(
         state[name].requires_grad_(True)
     seen = _LookUps(x, y)
     with plain(), seen:
-        args, kwargs = arguments(x)
         try:
-            output = functional_call(model, state, args, kwargs)
+            output = run(model, state, x)
         except ExportError:
             raise
         except Exception as error:
@@ -186,8 +184,7 @@ def _mixes(model: nn.Module, loss: Loss, x: Batch, y: Batch, plain: Callable[[],
 
 
 def _losses(model: nn.Module, loss: Loss, x: Batch, y: Batch) -> Tensor:
-    args, kwargs = arguments(x)
-    return loss(functional_call(model, _copied(model), args, kwargs), value_of(y))
+    return loss(run(model, _copied(model), x), value_of(y))
 
 
 @contextlib.contextmanager

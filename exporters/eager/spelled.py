@@ -66,6 +66,41 @@ def _multi_margin(
     return _reduced(slack.sum(-1) / input.shape[-1], reduction)
 
 
+def _embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Rows looked up, then put together per sample: bags (n, length); others are left to torch."""
+    if input.dim() != 2:
+        return F.embedding_bag(
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
+    rows = F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    if padding_idx is None:
+        kept = None
+    else:
+        padding = padding_idx % weight.shape[0]
+        kept = (input != padding).to(weight.dtype).unsqueeze(-1)
+        rows = rows * kept
+    if mode == "sum":
+        return (rows if per_sample_weights is None else rows * per_sample_weights.unsqueeze(-1)).sum(1)
+    if mode == "mean":
+        return rows.mean(1) if kept is None else rows.sum(1) / kept.sum(1).clamp(min=1)
+    if kept is None:
+        return rows.max(1).values
+    return (rows - (1 - kept) * 1e30).max(1).values * kept.amax(1)
+
+
 def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Products of (..., i) and (..., j), then a linear layer of weight (out, i, j)."""
     products = (a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2)
@@ -80,4 +115,5 @@ _SPELLED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll,
     F.multi_margin_loss: _multi_margin,
     F.bilinear: _bilinear,
+    F.embedding_bag: _embedding_bag,
 }

@@ -58,6 +58,7 @@ FAMILIES = (
 )
 
 
+_INDEX = torch.ops.aten.index.Tensor
 # Operators that give their argument under another name.
 _SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 # Programs draw no random numbers; dropout reaches the graph as one of these.
@@ -180,9 +181,9 @@ class _Rewriter(fx.Interpreter):
                 self.inputs.append(result)
             return _constant(result) if n.op == "get_attr" else result
         target = n.target
-        if _of_unknown_size(n):
-            raise ExportError(of_unknown_size(target, _module(n)))
         rewrite = REWRITES.get(target) if isinstance(target, torch._ops.OpOverload) else None
+        if _of_unknown_size(n) and not self._by_constants(n):
+            raise ExportError(of_unknown_size(target, _module(n)))
         if rewrite is None:
             raise ExportError(refusal(n.target, _module(n)))
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -192,6 +193,13 @@ class _Rewriter(fx.Interpreter):
         except Unsupported as reason:
             raise ExportError(f"{where(_module(n))}: {reason}") from reason
         return result
+
+    def _by_constants(self, node: fx.Node) -> bool:
+        """Whether what is chosen by a mask is chosen by one that is a constant of the program, or follows from such."""
+        if node.target is not _INDEX:
+            return torch.Tag.dynamic_output_shape not in getattr(node.target, "tags", ())
+        indices: Any = node.args[1]
+        return all(i is None or self.env[i].constant is not None for i in indices)
 
     def _tiles(self, part: ForwardPart) -> dict[fx.Node, Value]:
         """The results of the forward-only part, each put together from those of its tiles."""

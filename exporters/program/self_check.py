@@ -91,7 +91,7 @@ def _inputs(task: Task, program: Program, seed: int) -> SelfCheck:
 def _limits(values: npt.NDArray[Any], valid: tuple[float, float] | None) -> tuple[float, float]:
     """An interval of the same mean and standard deviation, inside what occurs; of whole numbers, all that occur."""
     low, high = float(values.min()), float(values.max())
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or (values == np.round(values)).all():
         return int(low), int(high)
     spread = math.sqrt(3) * float(values.std(dtype=np.float64))
     mean = float(values.mean(dtype=np.float64))

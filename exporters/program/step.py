@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mobile_sdk.layout import Slice
 
-from ..batches import Batch, arguments, value_of
+from ..batches import Batch, run, value_of
 from ..eager.draws import Draw, Draws
 from ..eager.plain import in_float64, plain
 from ..errors import ExportError
@@ -94,8 +93,7 @@ class Step:
     def _output(self, state: dict[str, Tensor], x: Batch) -> Tensor:
         # Whatever the model keeps beside its state is copied, so that it stays as it is.
         others = {name: b.clone() for name, b in self.task.model.named_buffers() if name not in state}
-        args, kwargs = arguments(x)
-        output: Tensor = functional_call(self.task.model, {**others, **state}, args, kwargs)
+        output: Tensor = run(self.task.model, {**others, **state}, x)
         return output
 
     def _loss(self, output: Tensor, y: Batch) -> Tensor:

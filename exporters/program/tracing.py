@@ -46,9 +46,19 @@ def trace(function: Callable[..., Any], model: nn.Module, inputs: Sequence[Tenso
         )
         graph = tracer(*inputs)
     graph.graph.eliminate_dead_code()
+    _detach_constants(graph)
     graph = functional(graph, inputs, decompositions(), _enter_like)
     fold_constants(graph)
     return graph
+
+
+def _detach_constants(graph: fx.GraphModule) -> None:
+    """Parameters that the model uses and has not registered are never trained, here or in torch."""
+    for name in {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}:
+        constant = getattr(graph, name)
+        if isinstance(constant, Tensor) and constant.requires_grad:
+            delattr(graph, name)
+            graph.register_buffer(name, constant.detach(), persistent=False)
 
 
 def _in_words(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -200,9 +200,9 @@ def _norm(array: npt.NDArray[Any]) -> float:
 def _drawn(
     source: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any], limits: tuple[float, float]
 ) -> npt.NDArray[Any]:
-    """Uniform between the limits; whole numbers include both."""
+    """Uniform between the limits; whole numbers, which limits without a fraction ask for, include both."""
     low, high = limits
-    if dtype.kind == "f":
+    if dtype.kind == "f" and not (isinstance(low, int) and isinstance(high, int)):
         return source.random(shape, np.float32) * np.float32(high - low) + np.float32(low)
     return source.integers(int(low), int(high), shape, np.int64, endpoint=True).astype(dtype)
 

@@ -18,6 +18,7 @@ from .. import kernels
 from ..registry import lowers
 from ..values import Value, reshape
 from .elementwise import elementwise
+from .portable import argmax, argmin
 from .products import mean_dim, sum_dim
 from .shapes import concatenate, expand, select, slice_tensor, squeeze, unsqueeze
 
@@ -67,13 +68,13 @@ def amin(x: Value, axes: _Axes = (), keepdim: bool = False) -> Value:
 @lowers(_aten.max.dim)
 def max_dim(x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
     """The maximum and its place, each by an operator of its own."""
-    return amax(x, [axis], keepdim), Value(_aten.argmax.default(x.natural(), axis, keepdim))
+    return amax(x, [axis], keepdim), argmax(x, axis, keepdim)
 
 
 @lowers(_aten.min.dim)
 def min_dim(x: Value, axis: int, keepdim: bool = False) -> tuple[Value, Value]:
     """The minimum and its place likewise."""
-    return amin(x, [axis], keepdim), Value(_aten.argmin.default(x.natural(), axis, keepdim))
+    return amin(x, [axis], keepdim), argmin(x, axis, keepdim)
 
 
 @lowers(_aten.max.default)

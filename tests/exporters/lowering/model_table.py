@@ -85,6 +85,8 @@ def on_features(
 
 
 def between(function: Callable[[Tensor], Tensor], **parts: Any) -> Task:
+    if isinstance(function, nn.Module):
+        parts["between"] = function
     return on_features(lambda s, x: s.b(function(s.a(x))), **parts)
 
 
