@@ -23,7 +23,7 @@ from mobile_sdk.manifest import Bound
 from .batches import Batch, names_of, run, tensors_of, value_of
 from .errors import ExportError, TaskError, one_line
 
-__all__ = ["Probe", "probe", "unwrap"]
+__all__ = ["Probe", "evaluating", "probe", "unwrap"]
 
 Loss = Callable[[Any, Any], Tensor]
 _CLOSE = 1e-4
@@ -172,7 +172,7 @@ def _mixes(model: nn.Module, loss: Loss, x: Batch, y: Batch, plain: Callable[[],
     count = len(x) // 2
     if not count:
         return False
-    mode = contextlib.nullcontext() if training is not None else _evaluating(model)
+    mode = contextlib.nullcontext() if training is not None else evaluating(model)
     with torch.no_grad(), plain(), mode:
         try:
             whole = training if training is not None else _losses(model, loss, x, y)
@@ -188,7 +188,8 @@ def _losses(model: nn.Module, loss: Loss, x: Batch, y: Batch) -> Tensor:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """All modules in eval mode inside."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -229,6 +229,11 @@ class Task:
         index = torch.arange(n) % len(self.example_x)
         return self.example_x[index], self.example_y[index]
 
+    @property
+    def least_micro_batch(self) -> int:
+        """Fewest samples per training step: the task's micro-batch where samples see each other, else one."""
+        return self.micro_batch if "train_step" in self.whole else 1
+
     def initial_weights(self) -> Vector:
         """The model's parameters and buffers as they are now: one float32 vector in layout order."""
         state = self.model.state_dict()

@@ -25,7 +25,10 @@ def check_task(config: Config) -> Iterator[Finding]:
         yield Finding("error", f"run.task: {error}")
         return
     yield Finding("ok", f"the task {config.run.task} has {task.layout.size} parameters")
+    for note in task.notes:
+        yield Finding("ok", f"the task {config.run.task}: {note}")
     yield from _metrics(config, task)
+    yield from _statistics(config, task)
     try:
         if task.held_out is not None:
             x, _ = fit_samples(task, call_users(task.held_out, "held_out"), "the held-out data")
@@ -68,6 +71,32 @@ def _metrics(config: Config, task: Task) -> Iterator[Finding]:
                 f"task gives them: {', '.join(used)} would follow a metric that says little. Set stop.versions or "
                 "stop.seconds instead, and evaluation.federated_devices to see the metrics of devices",
             )
+
+
+def _statistics(config: Config, task: Task) -> Iterator[Finding]:
+    """Whether merges suit buffers that a training step moves, and batches models whose samples see each other."""
+    if "train_step" in task.whole:
+        if config.training.batch_size % task.micro_batch:
+            yield Finding(
+                "error",
+                f"training.batch_size {config.training.batch_size} cannot be split into full micro-batches of "
+                f"{task.micro_batch}, which the task needs, since its samples see each other (as in batch "
+                f"normalisation): set training.batch_size to a multiple of {task.micro_batch}",
+            )
+        yield Finding(
+            "warning",
+            f"samples of a micro-batch see each other (as in batch normalisation in training mode): devices with fewer "
+            f"than {task.micro_batch} samples cannot train, and each is normalised with its own data only. Group "
+            "normalisation has neither limit",
+        )
+    kind = config.merge.optimiser.kind
+    if task.moved and kind != "sgd":
+        yield Finding(
+            "error" if kind == "adam" else "warning",
+            f"merge.optimiser.kind {kind!r} treats {task.moved[0]} and {len(task.moved) - 1} other buffers that "
+            "training moves like weights, and may make a variance negative: set merge.optimiser.kind to 'sgd', or "
+            "train with the model in eval mode",
+        )
 
 
 def _planning(config: Config, task: Task) -> Iterator[Finding]:

@@ -8,10 +8,13 @@ al. 2024) ranks layers and channels by the same quantity taken at the activation
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import torch
 
 from ..batches import call, value_of
+from ..probe import evaluating
 from .evidence import Evidence
 from .scores import Scores, additive
 
@@ -35,7 +38,9 @@ def scores(evidence: Evidence) -> Scores:
             parameters[n].requires_grad_(True)
         for done, i in enumerate(picked.tolist()):
             evidence.progress("Fisher information", done, len(picked))
-            loss = task.loss(call(task.model, x[i : i + 1]), value_of(y[i : i + 1])).sum()
+            # A sample by itself has no statistics: where samples see each other, the running ones are taken.
+            with evaluating(task.model) if task.whole else contextlib.nullcontext():
+                loss = task.loss(call(task.model, x[i : i + 1]), value_of(y[i : i + 1])).sum()
             for n, gradient in zip(names, torch.autograd.grad(loss, [parameters[n] for n in names]), strict=True):
                 squares[n] += gradient.double() ** 2 / len(picked)
     finally:

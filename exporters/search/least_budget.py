@@ -33,7 +33,7 @@ def check_budgets(task: Task, budgets: Sequence[int]) -> None:
 
 def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
     """The same, with what is known of a task."""
-    least = Measurements(evidence)(evidence.space.last(1), 1)
+    least = Measurements(evidence)(evidence.space.last(1), evidence.space.task.least_micro_batch)
     if min(budgets) * _NEAR < least:
         raise too_small(evidence.space.task, min(budgets), least)
 
@@ -49,8 +49,9 @@ def too_small(task: Task, budget: int, least: int) -> BudgetError:
 
     """
     least_bytes = math.ceil(least * 1.02 / 10_000) * 10_000
+    samples = "one sample" if task.least_micro_batch == 1 else f"{task.least_micro_batch} samples"
     return BudgetError(
         f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, "
-        f"one sample at a time, takes {format_bytes(least_bytes)}; set at least that",
+        f"{samples} at a time, takes {format_bytes(least_bytes)}; set at least that",
         least_bytes,
     )

@@ -84,7 +84,7 @@ def _unrolled(task: Task, plan: Plan) -> list[str]:
     ]
     try:
         with torch.no_grad():
-            call(task.model, task.example_x[:1])
+            call(task.model, task.example_x[: task.least_micro_batch])
     finally:
         for handle in handles:
             handle.remove()

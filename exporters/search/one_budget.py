@@ -81,7 +81,7 @@ class Search:
             return self._everything(budget, size)
         found: PlannedTier | None = None
         smallest: list[int] = []
-        while size >= 1:
+        while size >= self.space.task.least_micro_batch:
             least = floor if any(floor) else self._last()
             needs = self.measurements(least, size)
             smallest.append(needs)

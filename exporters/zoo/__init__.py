@@ -21,4 +21,9 @@ TASKS = {
     "lstm": "exporters.zoo.sensors:lstm",
     "vit": "exporters.zoo.transformers:vit",
     "text": "exporters.zoo.transformers:text",
+    "encoder": "exporters.zoo.transformers:encoder",
+    "language_model": "exporters.zoo.transformers:language_model",
+    "unet": "exporters.zoo.unets:unet",
+    "autoencoder": "exporters.zoo.unets:autoencoder",
+    "shufflenet": "exporters.zoo.shufflenets:shufflenet",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,17 @@ from torch import Tensor, nn
 
 from ..task import Task
 
-__all__ = ["classifier", "correct", "cross_entropy"]
+__all__ = ["BATCH", "classifier", "correct", "cross_entropy", "seeded"]
 
 BATCH = 16
+_Made = TypeVar("_Made")
+
+
+def seeded(make: Callable[[], _Made]) -> _Made:
+    """What ``make`` gives under a fixed seed; torch's own random numbers go on as if nothing had been drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
 
 
 def cross_entropy(output: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A tiny vision transformer and a small text transformer."""
+"""Small transformers: for images, for texts of one length, for texts of any length, and one that writes on."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..task import Task
-from .examples import classifier
+from .examples import BATCH, classifier, correct, cross_entropy, seeded
 
-__all__ = ["text", "vit"]
+__all__ = ["encoder", "language_model", "text", "vit"]
 
 
 class _Block(nn.Module):
@@ -74,3 +74,70 @@ def vit() -> Task:
 def text() -> Task:
     """16 words of a vocabulary of 200, one block."""
     return classifier("text", lambda: _Text(200, 16), (16,), 4, words=200)
+
+
+class _Encoder(nn.Module):
+    """Torch's own encoder; word 0 is padding, which is masked and left out of the mean."""
+
+    def __init__(self, words: int, length: int, width: int = 32) -> None:
+        super().__init__()
+        self.words = nn.Embedding(words, width, padding_idx=0)
+        self.positions = nn.Parameter(torch.randn(1, length, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = x == 0
+        y = self.blocks(self.words(x) + self.positions, src_key_padding_mask=padding)
+        kept = (~padding).unsqueeze(2).float()
+        logits: Tensor = self.head((y * kept).sum(1) / kept.sum(1))
+        return logits
+
+
+class _LanguageModel(nn.Module):
+    """Each position sees those before it; the table of words is also the last layer."""
+
+    def __init__(self, words: int, length: int, width: int = 32) -> None:
+        super().__init__()
+        self.words = nn.Embedding(words, width)
+        self.positions = nn.Parameter(torch.randn(1, length, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, words, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        logits: Tensor = self.head(self.norm(self.blocks(self.words(x) + self.positions, mask=mask)))
+        return logits
+
+
+def encoder() -> Task:
+    """Up to 16 words of a vocabulary of 200, two blocks, with dropout; shorter texts are padded."""
+
+    def make() -> tuple[nn.Module, Tensor, Tensor]:
+        model, x = _Encoder(200, 16), torch.randint(1, 200, (BATCH, 16))
+        lengths = torch.randint(4, 17, (BATCH, 1))
+        return model, x * (torch.arange(16) < lengths), torch.randint(0, 4, (BATCH,))
+
+    model, x, y = seeded(make)
+    return Task(model, cross_entropy, x, y, name="encoder", metrics={"accuracy": correct})
+
+
+def _next_word(output: Tensor, y: Tensor) -> Tensor:
+    """(n, length, words) and int64 (n, length) -> (n,): the mean over positions."""
+    return F.cross_entropy(output.transpose(1, 2), y, reduction="none").mean(1)
+
+
+def _words_right(output: Tensor, y: Tensor) -> Tensor:
+    """The part of the positions whose next word is right, shape (n,)."""
+    return (output.argmax(2) == y).float().mean(1)
+
+
+def language_model() -> Task:
+    """The next of 16 words of a vocabulary of 200, two blocks, tied embeddings."""
+    model, text = seeded(lambda: (_LanguageModel(200, 16), torch.randint(0, 200, (BATCH, 17))))
+    x, y = text[:, :-1], text[:, 1:]
+    return Task(model, _next_word, x, y, name="language_model", metrics={"accuracy": _words_right})

@@ -38,7 +38,7 @@ def broken():
 
 torch.manual_seed(0)
 task = Task(
-    nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), loss, X[:8], Y[:8], metrics={{"accuracy": correct}},
+    nn.Sequential(nn.Linear(4, 8), {between}, nn.Linear(8, 3)), loss, X[:8], Y[:8], metrics={{"accuracy": correct}},
     held_out={function}, labels=["a", "b", "c"], local={local},
 )
 """
@@ -57,12 +57,13 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         local: str = "()",
         budget: str = "1MB",
         task: str = "task",
+        between: str = "nn.ReLU()",
         **sections: Any,
     ) -> list[tuple[str, str]]:
         name = f"checked_{len(made)}"
         made.append(name)
         monkeypatch.delitem(sys.modules, name, raising=False)  # of the test before
-        text = TASK.format(held_out=held_out, public=public, function=function, local=local)
+        text = TASK.format(held_out=held_out, public=public, function=function, local=local, between=between)
         (tmp_path / f"{name}.py").write_text(text)
         data = {"run": {"name": "a", "task": f"{name}:{task}"}, "budgets": {"all": budget}} | sections
         if "data" in data.get("planning", {}):
@@ -127,3 +128,20 @@ def test_a_metric_of_an_untrained_head_decides_nothing_without_a_warning(check: 
 def test_a_metric_that_the_task_has_not_is_an_error(check: Check) -> None:
     ((level, sentence),) = check(evaluation={"metric": "f1"})
     assert (level, "set evaluation.metric" in sentence) == ("error", True)
+
+
+def test_batch_normalisation_in_training_mode_is_warned_of(check: Check) -> None:
+    norm = "nn.BatchNorm1d(8)"
+    assert check(between=f"{norm}.eval()") == []
+    ((level, sentence),) = check(between=norm)
+    assert level == "warning"
+    assert "devices with fewer than 8 samples cannot train" in sentence
+
+
+def test_a_merge_that_would_spoil_statistics_is_an_error(check: Check) -> None:
+    norm = "nn.BatchNorm1d(8)"
+    (_, (level, sentence)) = check(between=norm, merge={"optimiser": {"kind": "adam"}})
+    assert level == "error"
+    assert "treats 1.running_mean and 1 other buffers" in sentence
+    ((level, sentence), _) = check(between=norm, training={"batch_size": 12})
+    assert (level, "set training.batch_size to a multiple of 8" in sentence) == ("error", True)
