@@ -14,11 +14,13 @@ __all__ = ["MetricWatch"]
 MAX_ROLLBACKS = 3
 
 
-# A version collapses where the loss is so many times the last one's, or where so much is lost of the accuracy that was
-# gained since version 0, once that is more than a little.
+# A version collapses where the loss is so many times the last one's, or where so much is lost of what was gained since
+# version 0: of the accuracy, once that is more than a little, and of the loss, once so much of it is gone. In a run's
+# first versions accuracy alone leaps up and down, whoever takes part.
 COLLAPSED_LOSS = 3.0
 COLLAPSED_SHARE = 0.5
 LEARNED = 0.1
+LEARNED_LOSS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class MetricWatch:
         self._rollbacks = 0
         self._refused = 0
         self._first: float | None = None
+        self._first_loss: float | None = None
         for version in versions:
             self.see(version)
 
@@ -62,6 +65,7 @@ class MetricWatch:
         """There is a new version."""
         if version.version == 0:
             self._first = version.metrics.get("accuracy")
+            self._first_loss = version.metrics.get("loss")
         self._refused = 0
         value = self._value(version)
         self._parents[version.version] = version.parent
@@ -138,9 +142,13 @@ class MetricWatch:
         if value is None or last is None or self._first is None:
             return None
         gained = last - self._first
-        if gained > LEARNED and last - value > COLLAPSED_SHARE * gained:
-            return f"the accuracy went from {last:.4f} to {value:.4f}"
-        return None
+        if gained <= LEARNED or last - value <= COLLAPSED_SHARE * gained:
+            return None
+        if loss is not None and was is not None and self._first_loss is not None:
+            learned = self._first_loss - was
+            if learned <= LEARNED_LOSS * self._first_loss or loss - was <= COLLAPSED_SHARE * learned:
+                return None
+        return f"the accuracy went from {last:.4f} to {value:.4f}"
 
     def refuse(self) -> bool:
         """A version is refused for its metrics; false if that has happened too often in a row."""

@@ -51,6 +51,10 @@ log = logging.getLogger(__name__)
 # How long to wait before a merge that could not be written is tried again.
 RETRY_SECONDS = 5.0
 
+# A device whose updates would have made a version collapse is set aside if that happens again within so many versions:
+# once is no proof, since others' updates had their part in it.
+AGAIN = 30
+
 # Old versions are looked for so often at the most.
 PRUNE_SECONDS = 1.0
 
@@ -103,6 +107,7 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
         self._first = store.versions.get(0)
+        self._collapsed: dict[str, int] = {}  # device -> the version that its updates would have ruined last
         self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceConnection] = {}
         self._tasks = BackgroundTasks()
@@ -489,8 +494,17 @@ class Coordinator:
         log.warning("version %d is not published: %s", self.state.versions.newest.version + 1, collapse)
         culprit = await self._examine(updates)
         if culprit is not None:
-            await self._set_aside(culprit, "collapse", f"its updates ruin the model: {collapse}")
-            return await self._merge_next(updates)
+            newest = self.state.versions.newest.version
+            last = self._collapsed.get(culprit)
+            self._collapsed[culprit] = newest
+            if last is not None and newest - last <= AGAIN:
+                await self._set_aside(culprit, "collapse", f"its updates ruin the model: {collapse}")
+            else:
+                log.warning("an update of %s is left out: without it that would not be so", culprit)
+            own = [update for update in updates if update.record.device == culprit]
+            await self._discard(own, "outlier")
+            rest = [update for update in updates if update not in own]
+            return await self._merge_next(rest) if rest else None
         if self.watch.refuse():
             await self._discard(updates, "outlier")
             return None

@@ -12,14 +12,15 @@ import pytest
 
 from coordinator.admin.metrics import metrics_text
 from coordinator.admin.operations import Operations
-from coordinator.config import ServerSection
+from coordinator.config import EvaluationSection, ServerSection
+from coordinator.evaluation.metric_watch import MetricWatch
 from coordinator.loop.coordinator import Evaluate
 from coordinator.merge.defence import REASONS
 from coordinator.net.admission import ConnectionLimits
 from coordinator.runs.served_run import ServedRun
 from coordinator.runs.service import Service
 from coordinator.simulation.virtual_time import run
-from coordinator.store.records import SetAside
+from coordinator.store.records import SetAside, VersionRecord
 from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Later
 
@@ -139,6 +140,51 @@ def test_who_was_set_aside_is_so_after_a_restart_until_its_time_is_over(tmp_path
 
     run(first())
     run(second())
+
+
+def test_who_harms_once_is_left_out_once_and_takes_part_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "defence": True})
+        coordinator = small.coordinator(loss)
+        state = coordinator.state
+        state.versions.commit(state.versions.vector, {}, loss(state.versions.vector), [], [], 0.0)
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(0.1)
+        for value in (-100.0, 1.0, 1.0):
+            accept_update(state, "unlucky", value=value, tier="large")
+            accept_update(state, "other", value=1.0, tier="large")
+            await asyncio.sleep(1)
+        assert state.aside == {}
+        merged = {update.assignment for update in small.store.updates.merged()}
+        assert len(merged) == 5, "all but the first of one device"
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        coordinator.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert any("an update of unlucky is left out" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "collapsed"),
+    [
+        ({"accuracy": 0.39, "loss": 2.19}, {"accuracy": 0.23, "loss": 2.25}, False),  # the first versions leap
+        ({"accuracy": 0.90, "loss": 0.40}, {"accuracy": 0.40, "loss": 1.90}, True),
+        ({"accuracy": 0.90, "loss": 0.40}, {"accuracy": 0.40, "loss": 0.60}, False),  # the loss knows nothing of it
+        ({"accuracy": 0.90, "loss": 0.40}, {"accuracy": 0.60, "loss": 1.00}, False),
+        ({"accuracy": 0.90, "loss": 0.40}, {"accuracy": 0.90, "loss": 9.00}, True),
+        ({"accuracy": 0.90, "loss": 0.40}, {}, True),
+        ({"accuracy": 0.90}, {"accuracy": 0.20}, True),
+    ],
+)
+def test_a_collapse_is_more_than_a_version_that_is_worse(
+    before: dict[str, float], after: dict[str, float], collapsed: bool
+) -> None:
+    first = VersionRecord(0, -1, (), {"accuracy": 0.1, "loss": 2.32}, 0.0, "initial")
+    watch = MetricWatch(EvaluationSection(), [first])
+    assert (watch.collapse(after, VersionRecord(1, 0, (), before, 0.0)) is not None) == collapsed
 
 
 def test_a_collapse_by_no_single_device_is_refused_three_times_and_then_the_operators_to_judge(tmp_path: Path) -> None:
