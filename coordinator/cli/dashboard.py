@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from mobile_sdk.system.support import has_desktop
+
 from ..admin.client import AdminClient
 from .operate import add_client_command
 
@@ -39,4 +41,4 @@ def has_display() -> bool:
     """Whether a browser that is opened here is seen by whoever runs the command."""
     if not sys.stdout.isatty() or "SSH_CONNECTION" in os.environ:
         return False
-    return sys.platform in ("darwin", "win32") or any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return has_desktop() or any(name in os.environ for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -21,6 +21,7 @@ from .backup import add_backup_commands
 from .completion import add_completion_command
 from .dashboard import add_dashboard_command
 from .first_steps import first_steps
+from .linux_commands import require_linux
 from .logs import configure_logging
 from .operate import add_operating_commands
 from .parsing import Parser, add_set_option, group_commands
@@ -53,7 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
         it is a JSON object with the key ``error``.
 
     """
-    if not (sys.argv[1:] if arguments is None else arguments):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
         print(first_steps(Path.cwd()))
         return 0
     options = _parser().parse_args(arguments)
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     configure_logging(console, verbose=options.verbose, as_json=getattr(options, "json_logs", False))
     try:
+        require_linux(arguments)
         code: int = options.handler(options, console)
         sys.stdout.flush()
     except FtteError as error:

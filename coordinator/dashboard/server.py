@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from mobile_sdk.net.loopback import is_loopback
+from mobile_sdk.system.support import is_windows
 
 from ..admin.answers import answer_errors
 from ..admin.files import TOKEN_FILE
@@ -133,7 +133,7 @@ def _bind(section: DashboardSection) -> socket.socket:
     for port in ports:
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
-            if os.name == "posix":
+            if not is_windows():  # there, it would let others take the port
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((section.host, port))
             listening.listen()
