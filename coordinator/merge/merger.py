@@ -114,13 +114,14 @@ class Merger:
 
     def _combine(self, size: int, kept: Sequence[Contribution], counts: Sequence[float]) -> Direction:
         match self.rule:
-            case "trimmed-mean" | "median" | "centred-clipping":
+            case "trimmed-mean" | "median" | "multi-krum" | "centred-clipping":
                 weights = [fixed_weight(count) for count in counts]
                 ballot = votes(kept, weights, [fixed_examples(c.examples) for c in kept], RESOLUTION)
                 if self.rule == "centred-clipping":
                     return centred_clipping(size, ballot, self.min_contributors)
-                hostile = None if self.rule == "median" else self.hostile
-                return trimmed_mean(size, ballot, hostile, self.min_contributors)
+                # Who is far is not among those any more, so there is nothing left to trim.
+                trimmed = {"trimmed-mean": self.hostile, "median": None, "multi-krum": 0}[self.rule]
+                return trimmed_mean(size, ballot, trimmed, self.min_contributors)
             case _:
                 return combine(
                     size,

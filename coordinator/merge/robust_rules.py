@@ -3,8 +3,8 @@ Rules that bear hostile devices: each device has one vote per coordinate (:mod:`
 
     trimmed-mean       per coordinate, the ``hostile`` highest and lowest votes are left out (Yin et al. 2018)
     median             per coordinate, the middle vote, or the mean of the two middle ones
-    multi-krum         devices whose votes lie farthest from their neighbours' are left out (Blanchard et al. 2017); the
-                       others are combined as by ``holders``
+    multi-krum         the mean of the votes without devices whose votes lie farthest from their neighbours' (Blanchard
+                       et al. 2017)
     centred-clipping   from the median on, a few steps by the votes' mean, each vote at most as far from where the step
                        starts as the median one (Karimireddy et al. 2021)
 

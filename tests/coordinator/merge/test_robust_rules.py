@@ -156,14 +156,22 @@ def test_a_stale_vote_says_move_less(rule: RobustRule) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_multi_krum_leaves_out_who_is_far_and_merges_the_others_as_usual(seed: int) -> None:
+def test_multi_krum_leaves_out_who_is_far_and_takes_the_mean_of_the_others(seed: int) -> None:
     rng = np.random.default_rng(seed)
     direction = rng.standard_normal(SIZE)
     given = [update(f"d{n}", (direction + 0.1 * rng.standard_normal(SIZE)).astype(np.float32)) for n in range(6)]
     bad = [update("mallory", (-direction).astype(np.float32), number) for number in range(2)]
     result = Merger(policy=Constant(), rule="multi-krum")(ZERO, {}, [*given, *bad], at)
     assert result.outliers == {"mallory-0", "mallory-1"}
-    assert result.weights.tobytes() == Merger(policy=Constant())(ZERO, {}, given, at).weights.tobytes()
+    np.testing.assert_allclose(result.weights, np.mean([c.delta for c in given], axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ROBUST_RULES)
+def test_samples_that_a_device_claims_give_it_no_weight(rule: RobustRule) -> None:
+    honest = [update(f"d{number}", np.full(SIZE, 1 + number / 100, np.float32)) for number in range(6)]
+    greedy = dataclasses.replace(update("mallory", ZERO), examples=1e8)
+    assert merged(rule, [*honest, greedy]).tobytes() == merged(rule, [*honest, update("mallory", ZERO)]).tobytes()
+    assert merged(rule, [*honest, greedy]).min() > 0.8
 
 
 def config(**section: object) -> object:
