@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -94,6 +96,20 @@ def test_wycheproof_is_satisfied() -> None:
         )
         result = verify(public_key, bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]))
         assert result is expected, test
+
+
+# Chalkias, Garillot, Nikolaenko: Taming the many EdDSAs (2020), table 6; "mixed" has a part of small order.
+EDGE_CASES = json.loads(Path(__file__).with_name("edge_cases.json").read_text())
+
+
+@pytest.mark.parametrize("edge", EDGE_CASES, ids=[edge["case"] for edge in EDGE_CASES])
+def test_published_edge_cases_are_decided_by_the_rule_and_never_more_laxly_than_by_openssl(
+    edge: dict[str, Any],
+) -> None:
+    parts = [bytes.fromhex(edge[name]) for name in ("key", "message", "signature")]
+    assert verify(*parts) is edge["verifies"]
+    assert openssl_verify(*parts) is edge["openssl"]
+    assert edge["openssl"] or not edge["verifies"]
 
 
 def test_every_changed_bit_of_signature_and_key_is_noticed() -> None:
