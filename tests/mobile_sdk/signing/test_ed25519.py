@@ -103,7 +103,7 @@ EDGE_CASES = json.loads(Path(__file__).with_name("edge_cases.json").read_text())
 
 
 @pytest.mark.parametrize("edge", EDGE_CASES, ids=[edge["case"] for edge in EDGE_CASES])
-def test_published_edge_cases_are_decided_by_the_rule_and_never_more_laxly_than_by_openssl(
+def test_published_edge_cases_are_decided_by_the_rule_and_never_laxer_than_by_openssl(
     edge: dict[str, Any],
 ) -> None:
     parts = [bytes.fromhex(edge[name]) for name in ("key", "message", "signature")]
