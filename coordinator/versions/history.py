@@ -233,8 +233,12 @@ class Versions:
         return arrays
 
     def staleness(self, version: int) -> int:
-        """Versions merged since ``version``, an ancestor of the newest or the newest itself."""
-        return self._depths[self.newest.version] - self._depths.get(version, -1)
+        """
+        Versions merged since ``version``, an ancestor of the newest or the newest itself.
+
+        At least 0: one that was rolled back while its update was on its way may lie ahead of the newest.
+        """
+        return max(self._depths[self.newest.version] - self._depths.get(version, -1), 0)
 
     def is_ancestor(self, version: int, of: int | None = None) -> bool:
         """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""

@@ -227,14 +227,24 @@ class Device:
         run: what it joins; only name and public key are looked at.
         name: the device's name.
         secret: what it enrols with.
+        token: and with that.
+        enrolled: it was let in before, and does not enrol again.
 
     """
 
-    def __init__(self, run: SmallRun, name: str = "phone-1", *, secret: bytes = b"s" * 32, token: str = "") -> None:
+    def __init__(
+        self,
+        run: SmallRun,
+        name: str = "phone-1",
+        *,
+        secret: bytes = b"s" * 32,
+        token: str = "",
+        enrolled: bool = False,
+    ) -> None:
         self.name = name
         self.wire, self.server = pair()
         self.session = DeviceSession(
-            run=run.config.run.name, device=name, secret=secret, token=token, key=run.key.public
+            run=run.config.run.name, device=name, secret=secret, token=token, key=run.key.public, enrolled=enrolled
         )
         self.events: list[Event] = []
         self._link = Link(self.wire, self.session, VirtualClock(asyncio.get_running_loop()))

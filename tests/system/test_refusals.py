@@ -190,7 +190,7 @@ def test_nobody_can_take_a_devices_name(site: Site, peer: OpenPeer) -> None:
         async with connect(site.url) as socket:
             impostor = Peer(socket, site, "alice")
             impostor.session._secret = bytes(32)
-            with pytest.raises(AssertionError, match="could not prove"):
+            with pytest.raises(AssertionError, match="taken by another device"):
                 await impostor.join()
 
     asyncio.run(main())

@@ -122,6 +122,37 @@ def test_an_update_that_was_written_down_before_its_device_was_withdrawn_is_not_
     run(main())
 
 
+def test_a_rollback_while_an_update_is_written_down_leaves_the_device_an_answer_that_it_understands(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1, "defence": False})
+        running, anna = serve(small, Slow(after=("UpdateTable.accept",)))
+        state = running.coordinator.state
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            accept_update(state, "other")
+            await asyncio.sleep(1)
+        assert state.versions.newest.version == 3
+        device = Device(small)
+        async with device.connected(running.coordinator.serve):
+            await device.join()
+            assign = await device.work()
+            assert assign.version == 3
+            uploading = asyncio.create_task(device.upload(assign, update_bytes("large")))
+            await asyncio.sleep(0.5)
+            await anna.roll_back(1, "a trial")
+            answer = await uploading
+            assert isinstance(answer, Accepted)
+            assert answer.staleness == 0
+        await asyncio.sleep(2)
+        assert not running.failed
+        assert state.status().merged == 3, "the update is void"
+        await running.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("end", ["revoke", "withdraw"])
 def test_revoked_and_withdrawn_devices_are_not_let_in_by_a_proof_that_was_on_its_way(tmp_path: Path, end: str) -> None:
     async def main() -> None:
@@ -130,7 +161,7 @@ def test_revoked_and_withdrawn_devices_are_not_let_in_by_a_proof_that_was_on_its
         await asyncio.sleep(0.1)
         async with Device(small).connected(running.coordinator.serve) as first:
             await first.join()
-        device = Device(small)
+        device = Device(small, enrolled=True)
         async with device.connected(running.coordinator.serve):
             await device.flush()  # hello
             await asyncio.sleep(0.1)
