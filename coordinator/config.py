@@ -331,7 +331,8 @@ class MergeSection(_Section):
     device counts for more than a few times what the median device does, in length, examples and share of a version;
     devices that are out of line again and again are set aside; and a version whose held-out metrics collapse is not
     published: see :mod:`coordinator.merge.defence`. Robust rules bear ``hostile`` devices of a merge
-    (:mod:`coordinator.merge.robust_rules`).
+    (:mod:`coordinator.merge.robust_rules`). With ``keep_updates`` merged updates are not erased, but kept in the state
+    directory, so that ``ftte verify-log`` can make every version anew.
     """
 
     buffer: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -347,6 +348,7 @@ class MergeSection(_Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     outlier_factor: Annotated[float, Field(ge=1)] | None = None
     defence: bool = True
+    keep_updates: bool = False
     difference: Literal["base", "current"] = "base"
     optimiser: OptimiserSection = OptimiserSection()
     staleness: StalenessSection = StalenessSection()

@@ -13,6 +13,7 @@ from mobile_sdk import safetensors
 from mobile_sdk.invite import Invite
 
 from ..errors import ConflictError, NotFoundError
+from ..loop.kept_merges import KeptMerges
 from ..net.tls import certificate_fingerprint
 from ..programs.signing import sign_tiers
 from ..reports.device_classes import device_classes
@@ -170,6 +171,7 @@ class Operations:
                 stopped = await self._offload(lambda: self._store.devices.withdraw(device, now, by=self._by))
             if stopped is None:
                 raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
+            await self._offload(KeptMerges(self._run.config.run.state).forget, device)
             # An update may have been written down before, and come into the buffer after this.
             self._run.withdrawn.add(device)
             self._run.buffer.remove([u for u in self._run.buffer.all() if u.record.device == device])

@@ -12,7 +12,7 @@ from rich.console import Console
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.sizes import format_bytes
 
-__all__ = ["add_backup_commands"]
+__all__ = ["add_backup_commands", "state_folder"]
 
 
 def add_backup_commands(commands: Any) -> None:
@@ -30,7 +30,7 @@ def add_backup_commands(commands: Any) -> None:
 def _backup(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import backup
 
-    state = _state(options.run)
+    state = state_folder(options.run)
     with console.status(f"saving {state} ..."):
         size = backup(state, options.archive)
     console.print(f"{options.archive} holds {state}: {format_bytes(size)}", highlight=False)
@@ -40,14 +40,15 @@ def _backup(options: argparse.Namespace, console: Console) -> int:
 def _restore(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import restore
 
-    state = _state(options.run)
+    state = state_folder(options.run)
     with console.status(f"restoring {state} ..."):
         restore(options.archive, state, SystemClock().wall(), by=getpass.getuser())
     console.print(f"{state} is as it was in {options.archive}", highlight=False)
     return 0
 
 
-def _state(path: Path) -> Path:
+def state_folder(path: Path) -> Path:
+    """The state directory that a run file names, or the directory itself."""
     from ..config import load_config
 
     return load_config(path).run.state if path.suffix == ".toml" else path

@@ -28,6 +28,7 @@ from .parsing import Parser, add_set_option, group_commands
 from .serve import add_serving_commands
 from .simulate import add_simulate_command
 from .top import add_top_command
+from .verify_log import add_verify_command
 
 __all__ = ["main"]
 
@@ -38,7 +39,7 @@ GROUPS = {
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
     "Serve runs": ("serve", "runs", "invite", "tokens", "devices"),
     "Look and decide": ("dashboard", "top", "versions", "rollback", "export-model", "audit", "metrics"),
-    "Keep safe": ("backup", "restore", "rotate-key"),
+    "Keep safe": ("backup", "restore", "rotate-key", "verify-log"),
 }
 # As if SIGPIPE had ended the process: whoever read the output has gone.
 CLOSED_PIPE = 141
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add_export_command(commands)
     add_simulate_command(commands)
     add_backup_commands(commands)
+    add_verify_command(commands)
     add_plan_command(commands)
     for action in commands._choices_actions:
         described = commands.choices[action.dest]

@@ -41,6 +41,7 @@ from ..updates.buffer import BufferedUpdate
 from ..versions.retention import prune
 from .announcements import Announcements
 from .history import History
+from .kept_merges import KeptMerges
 from .merging import Merging
 from .phases import Phases
 
@@ -375,7 +376,10 @@ class Coordinator:
         if not now and run.clock.monotonic() < self._pruned_at + PRUNE_SECONDS:
             return
         self._pruned_at = run.clock.monotonic()
-        pruned = await run.offload(prune, run.store, self._config.retention, self.watch.best, run.clock.wall())
+        first = self._config.merge.keep_updates
+        pruned = await run.offload(
+            lambda: prune(run.store, self._config.retention, self.watch.best, run.clock.wall(), first=first)
+        )
         if pruned:
             run.versions.forget(pruned)
             log.info("the weights of %d older versions are removed", len(pruned))
@@ -472,6 +476,8 @@ class Coordinator:
             if update.record.assignment not in result.outliers
             for tau in (run.versions.staleness(update.record.version),)
         ]
+        if self._config.merge.keep_updates:
+            await run.offload(self._keep, updates, result)
         discarded = [DiscardedUpdate(assignment, "outlier") for assignment in sorted(result.outliers)]
         record: VersionRecord = await run.offload(
             run.versions.commit, vector, result.state, metrics, merged, discarded, run.clock.wall()
@@ -488,6 +494,12 @@ class Coordinator:
                 self._tasks.start(session.tell(told), f"telling {session.device} of its update")
         self._published(record, updates, merged)
         return record
+
+    def _keep(self, updates: Sequence[BufferedUpdate], result: MergeResult) -> None:
+        store = self.state.store
+        contents = [(update.record, store.updates.content(update.record.assignment)) for update in updates]
+        number = store.versions.next_number()
+        KeptMerges(self._config.run.state).keep(number, self._config.merge, contents, result.contributions)
 
     async def _answer_collapse(self, updates: list[BufferedUpdate], collapse: str) -> VersionRecord | None:
         """A version that would ruin the model is not published; what it was made of is examined, and left out."""

@@ -26,6 +26,7 @@ class Contribution:
         base: the version it was trained from.
         device: who sent it.
         factor: of the staleness weight, 0 to 1: what of the update counts in the sum, but not in the divisor.
+        scale: what its elements were multiplied with before.
         largest: an upper bound of the magnitude of its elements, where these are multiples of
             :data:`~coordinator.merge.sums.STEP`; none: not known, and they may be any.
 
@@ -39,6 +40,7 @@ class Contribution:
     base: int = 0
     device: str = ""
     factor: float = 1.0
+    scale: float = 1.0
     largest: float | None = None
 
     def exact(self) -> Contribution:

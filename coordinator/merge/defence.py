@@ -130,7 +130,8 @@ class Defence:
                     times = length / (limit / CLIP)
                     why = f"an update is {times:.3g} times as long as the median device's"
                     strikes[c.device] = Strike(2, "length", why)
-                c = dataclasses.replace(c, delta=c.delta * np.float32(limit / length), largest=None)
+                scale = np.float32(limit / length)
+                c = dataclasses.replace(c, delta=c.delta * scale, scale=float(scale), largest=None)
             bounded.append(c)
         against = {device: found for device, found in _cosines(bounded).items() if found.cosine < AGAINST}
         for device, found in against.items():

@@ -28,12 +28,17 @@ Difference = Literal["base", "current"]
 
 @dataclasses.dataclass(frozen=True)
 class MergeResult:
-    """The next weights and optimiser state; the weight of each update that is in, by id; and who was left out."""
+    """
+    The next weights and optimiser state; the weight of each update that is in, by id; and who was left out.
+
+    ``contributions`` are what was merged.
+    """
 
     weights: Vector
     state: State
     counted: Mapping[str, float]
     outliers: frozenset[str]
+    contributions: Sequence[Contribution] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +115,7 @@ class Merger:
         direction = self._combine(len(weights), kept, counts)
         moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
         counted = {c.id: fixed_weight(count) / RESOLUTION for c, count in zip(kept, counts, strict=True)}
-        return MergeResult(moved, new_state, counted, out)
+        return MergeResult(moved, new_state, counted, out, contributions)
 
     def _combine(self, size: int, kept: Sequence[Contribution], counts: Sequence[float]) -> Direction:
         match self.rule:

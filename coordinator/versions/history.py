@@ -62,8 +62,8 @@ class Versions:
         self._artifacts = artifacts
         self._inside = frozenset(inside)
         self._held: dict[str, bool] = {}
-        self._layout = layout
-        self._subsets = subsets
+        self.layout = layout
+        self.subsets = subsets
         self.trained = trained_region([WeightRegion(subset.positions()) for subset in subsets])
         self.reload()
 
@@ -85,7 +85,7 @@ class Versions:
                 self._pruned.add(record.version)
         newest = self._store.latest()
         self.grid = self._grid(newest)
-        vector, state = self.load(newest), self._load_state(newest)
+        vector, state = self.load(newest), self.load_state(newest)
         self._line = self._ancestors(newest.version)
         self.newest, self.vector, self.state = newest, vector, state
         self._cached: dict[int, Vector] = {}
@@ -105,7 +105,7 @@ class Versions:
             raise StoreError(f"the weights of version {record.version} were pruned: choose a version that is kept")
         refs = [*record.weights, *(ref for name, ref in record.private.items() if name == MASTER)]
         paths = [self._artifacts.verified(ref.sha256) for ref in refs]
-        return self._layout.flatten(map_weights(self._layout, paths))
+        return self.layout.flatten(map_weights(self.layout, paths))
 
     def sent(self, record: VersionRecord) -> tuple[ArtifactRef, ...]:
         """The files of a version that devices need: not those of weights that their programs have inside. Blocks."""
@@ -183,7 +183,7 @@ class Versions:
             StoreError: if any of the updates was consumed before; then there is no new version.
 
         """
-        trained = trained_part(self._subsets, self._layout.views(vector))
+        trained = trained_part(self.subsets, self.layout.views(vector))
         put = put_trained(self._artifacts, self.newest.weights[:-1], trained, self.grid, state)
         number = self._store.next_number()
         record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
@@ -217,7 +217,7 @@ class Versions:
 
         """
         target = self._store.get(to)
-        vector, state = self.load(target), self._load_state(target)
+        vector, state = self.load(target), self.load_state(target)
         record = dataclasses.replace(
             target, version=self._store.next_number(), parent=to, created_at=created_at, kind="rollback"
         )
@@ -225,7 +225,14 @@ class Versions:
         self._advance(record, vector, state)
         return record
 
-    def _load_state(self, record: VersionRecord) -> State:
+    def load_state(self, record: VersionRecord) -> State:
+        """
+        The state of a version's optimiser; empty if it has none. Blocks.
+
+        Raises:
+            StoreError: if its file is damaged, or was pruned.
+
+        """
         ref = record.private.get(OPTIMISER)
         if ref is None:
             return {}

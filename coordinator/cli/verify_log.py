@@ -1,0 +1,59 @@
+"""``ftte verify-log``."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from .backup import state_folder
+
+__all__ = ["add_verify_command"]
+
+
+def add_verify_command(commands: Any) -> None:
+    """Add it to the subparsers of ``ftte``."""
+    parser = commands.add_parser("verify-log", help="make versions anew from kept updates, and compare them")
+    parser.add_argument("run", type=Path, metavar="RUN.toml", help="the run file, or the state directory; not served")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(handler=_verify)
+
+
+def _verify(options: argparse.Namespace, console: Console) -> int:
+    from ..errors import StoreError
+    from ..loop.kept_merges import KeptMerges
+    from ..loop.replay import replay
+    from ..programs.tiers import load_tiers
+    from ..store.sqlite import SqliteStore
+
+    state = state_folder(options.run)
+    if not (state / "state.sqlite").exists():
+        raise StoreError(f"{state} holds no run: give a run file whose run was served, or its state directory")
+    store = SqliteStore(state)
+    verdicts = []
+    try:
+        with console.status(f"making versions of {state} anew ...") as status:
+            for verdict in replay(store, KeptMerges(state), load_tiers(store)):
+                verdicts.append(verdict)
+                status.update(f"version {verdict.version}: {verdict.word}")
+    finally:
+        store.close()
+    differ = [verdict for verdict in verdicts if verdict.word == "differs"]
+    if options.json:
+        print(json.dumps({"versions": [dataclasses.asdict(verdict) for verdict in verdicts], "equal": not differ}))
+        return 1 if differ else 0
+    for verdict in verdicts:
+        if verdict.word != "equal":
+            console.print(f"version {verdict.version}: {verdict.word}: {verdict.why}", highlight=False, soft_wrap=True)
+    counts = collections.Counter(verdict.word for verdict in verdicts)
+    console.print(
+        f"{len(verdicts)} merges: {counts['equal']} come out equal, {counts['differs']} differ, "
+        f"{counts['unknown']} cannot be made anew",
+        highlight=False,
+    )
+    return 1 if differ else 0

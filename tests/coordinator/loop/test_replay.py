@@ -1,0 +1,122 @@
+"""Versions are made anew from kept updates, and come out the same to the last bit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.admin.operations import Operations
+from coordinator.cli.main import main as ftte
+from coordinator.loop.kept_merges import KeptMerges
+from coordinator.loop.replay import Verdict, replay
+from coordinator.runs.served_run import ServedRun
+from coordinator.simulation.virtual_time import run
+from mobile_sdk import safetensors
+
+from ..small_run import SmallRun, accept_update, make_run
+
+MOMENTUM = {"optimiser": {"kind": "momentum", "momentum": 0.9}}
+
+
+def serve(folder: Path, merges: int = 5, *, withdraw: str = "", roll_back: int = 0, **merge: Any) -> SmallRun:
+    """A run of some merges by three devices of two tiers, one of which sends long updates."""
+    settings = {"buffer": 3, "keep_updates": True, **merge}
+    small = make_run(folder, merge=settings, retention={"versions": 2})
+
+    async def main() -> None:
+        coordinator = small.coordinator()
+        running = ServedRun(small.config, small.store, coordinator, None)
+        task = asyncio.create_task(coordinator.run())
+        await asyncio.sleep(0.1)
+        for number in range(merges):
+            if roll_back and number == roll_back:
+                await coordinator.roll_back(number - 1, "a test", by="anna")
+            for device, value in (("anna", 0.11), ("bert", 0.13 + 0.01 * number), ("long", 5.7)):
+                accept_update(coordinator.state, device, tier="large" if device == "anna" else "small", value=value)
+            await asyncio.sleep(1)
+        if withdraw:
+            await Operations(running, "anna").withdraw(withdraw)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        coordinator.close()
+
+    run(main())
+    return small
+
+
+def verdicts(small: SmallRun) -> list[Verdict]:
+    return list(replay(small.store, KeptMerges(small.config.run.state), small.tiers))
+
+
+@pytest.mark.parametrize(
+    "merge",
+    [{}, MOMENTUM, {"difference": "current"}, {"clip_norm": 0.5}, {"rule": "fixed-K"}, {"defence": False}],
+    ids=str,
+)
+def test_every_version_comes_out_equal_though_most_were_pruned(tmp_path: Path, merge: dict[str, Any]) -> None:
+    small = serve(tmp_path, **merge)
+    assert [verdict.word for verdict in verdicts(small)] == ["equal"] * 5
+
+
+def test_after_a_rollback_merges_go_on_from_the_version_that_was_repeated(tmp_path: Path) -> None:
+    small = serve(tmp_path, roll_back=3)
+    assert [record.kind for record in small.store.versions.all()].count("rollback") == 1
+    assert [verdict.word for verdict in verdicts(small)] == ["equal"] * 5
+
+
+def test_an_update_that_was_changed_and_a_version_that_was_are_found(tmp_path: Path) -> None:
+    small = serve(tmp_path)
+    kept = KeptMerges(small.config.run.state)
+    path = small.config.run.state / "merged" / "00000003.safetensors"
+    arrays, metadata = safetensors.loads(path.read_bytes())
+    name = next(iter(arrays))
+    changed = {**arrays, name: arrays[name].copy()}
+    changed[name][-1] ^= 1
+    path.write_bytes(safetensors.dumps(changed, dict(metadata)))
+    found = verdicts(small)
+    assert [verdict.word for verdict in found][2] == "differs"
+    assert "not the one that was accepted" in found[2].why
+    # And as if the coordinator had given a device more than its share.
+    path.write_bytes(safetensors.dumps(dict(arrays), dict(metadata)).replace(b'"factor\\": 1.0', b'"factor\\": 0.5'))
+    assert kept.read(3).updates[0].factor == 0.5
+    found = verdicts(small)
+    assert found[2].word == "differs"
+    assert "the weights come to" in found[2].why
+
+
+def test_a_withdrawn_devices_updates_are_gone_and_the_rest_says_so(tmp_path: Path) -> None:
+    small = serve(tmp_path, withdraw="bert")
+    assert not any(b"bert" in path.read_bytes() for path in (small.config.run.state / "merged").iterdir())
+    found = verdicts(small)
+    assert {verdict.word for verdict in found} == {"unknown"}
+    assert found[0].why == "1 of its updates were withdrawn"
+
+
+def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = serve(tmp_path, keep_updates=False)
+    assert not (small.config.run.state / "merged").exists()
+    small.store.close()
+    assert ftte(["verify-log", str(small.config.run.state)]) == 0
+    assert "5 merges: 0 come out equal, 0 differ, 5 cannot be made anew" in capsys.readouterr().out
+
+
+def test_the_command_says_which_version_differs_and_ends_with_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = serve(tmp_path)
+    small.store.close()
+    assert ftte(["verify-log", str(small.config.run.state)]) == 0
+    assert "5 merges: 5 come out equal, 0 differ" in capsys.readouterr().out
+    path = small.config.run.state / "merged" / "00000002.safetensors"
+    arrays, metadata = safetensors.loads(path.read_bytes())
+    path.write_bytes(safetensors.dumps({n: np.zeros_like(a) for n, a in arrays.items()}, dict(metadata)))
+    assert ftte(["verify-log", str(small.config.run.state), "--json"]) == 1
+    assert '"version": 2, "word": "differs"' in capsys.readouterr().out
+    assert ftte(["verify-log", str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
