@@ -424,6 +424,19 @@ class TrackingSection(_Section):
     wandb: str | None = None
 
 
+class LocalSection(_Section):
+    """
+    What `ftte run` starts on this machine, beside the coordinator.
+
+    Each of ``devices`` has the samples that ``data`` gives: ``package.module:function(arguments)``, in which
+    ``{index}`` stands for the device's number from 0 and ``{devices}`` for how many there are. Their budgets are those
+    of ``[budgets]``, in turn.
+    """
+
+    devices: Annotated[int, Field(ge=1, le=64)] = 4
+    data: Annotated[str, Field(pattern=r"^([\w.]+:\w+.*)?$")] = ""
+
+
 class Config(_Section):
     """A whole run file. ``budgets`` maps a tier's name to its memory for training."""
 
@@ -442,6 +455,7 @@ class Config(_Section):
     admin: AdminSection = AdminSection()
     dashboard: DashboardSection = DashboardSection()
     tracking: TrackingSection = TrackingSection()
+    local: LocalSection = LocalSection()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -8,22 +8,19 @@ over the classes), memory budget and speed; two of them are ten times slower tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import shutil
-import sys
 import tomllib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ..app import FAREWELL_SECONDS, App, open_app
+from ..app import open_app
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
 from ..reports.summary_table import show
 from .demo_folder import clear_demo_folder
+from .local_devices import LocalDevice, failed_devices, local_devices, run_while_any_lives
 
 __all__ = ["demo"]
 
@@ -35,22 +32,16 @@ SLOW_STEP_SECONDS = 10 * FAST_STEP_SECONDS
 DATA_SEED = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class _Device:
-    name: str
-    tier: str
-    step_seconds: float
-
-
-DEVICES = (
-    _Device("phone-1", "large", FAST_STEP_SECONDS),
-    _Device("phone-2", "large", FAST_STEP_SECONDS),
-    _Device("phone-3", "large", FAST_STEP_SECONDS),
-    _Device("budget-phone-1", "medium", FAST_STEP_SECONDS),
-    _Device("budget-phone-2", "medium", FAST_STEP_SECONDS),
-    _Device("watch-1", "small", FAST_STEP_SECONDS),
-    _Device("old-phone-1", "large", SLOW_STEP_SECONDS),
-    _Device("old-phone-2", "medium", SLOW_STEP_SECONDS),
+# Name, tier, and what a step takes.
+FLEET = (
+    ("phone-1", "large", FAST_STEP_SECONDS),
+    ("phone-2", "large", FAST_STEP_SECONDS),
+    ("phone-3", "large", FAST_STEP_SECONDS),
+    ("budget-phone-1", "medium", FAST_STEP_SECONDS),
+    ("budget-phone-2", "medium", FAST_STEP_SECONDS),
+    ("watch-1", "small", FAST_STEP_SECONDS),
+    ("old-phone-1", "large", SLOW_STEP_SECONDS),
+    ("old-phone-2", "medium", SLOW_STEP_SECONDS),
 )
 
 
@@ -75,24 +66,23 @@ async def demo(folder: Path, console: Console, *, stay: bool = False) -> dict[st
     )
     text = Path(__file__).with_name("demo.toml").read_text()
     config = parse_config(tomllib.loads(text), folder, "demo.toml")
-    async with open_app([config], console, admin=False) as server, _devices(server, config, folder) as processes:
+    async with (
+        open_app([config], console, admin=False) as server,
+        local_devices(server, _devices(config), folder / "devices") as processes,
+    ):
         if server.dashboard is not None:
             address = server.dashboard.address(by="demo")
             console.print(f"Watch it in a browser: {address}", highlight=False, soft_wrap=True)
-        summary = await _while_any_lives(server, processes)
+        (summary,) = await run_while_any_lives(server, processes)
         for name in ("summary.json", "weights.safetensors"):
             shutil.copyfile(config.run.state / name, folder / name)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await asyncio.gather(*(process.wait() for process in processes))
-        codes = [process.returncode for process in processes]
+        failed = await failed_devices(processes)
         if stay:
             console.print(show(summary))
             console.print("The dashboard stays open until Ctrl-C.", highlight=False)
             await asyncio.Event().wait()
     console.print(show(summary))
     console.print(f"summary and weights are in {folder}", highlight=False)
-    failed = [device.name for device, code in zip(DEVICES, codes, strict=True) if code != 0]
     if failed:
         raise CoordinatorError(f"{', '.join(failed)} failed: see {folder / 'devices' / failed[0] / 'log.txt'}")
     if summary["accuracy"] < (config.stop.accuracy or 0):
@@ -100,58 +90,14 @@ async def demo(folder: Path, console: Console, *, stay: bool = False) -> dict[st
     return summary
 
 
-async def _while_any_lives(server: App, processes: list[asyncio.subprocess.Process]) -> dict[str, Any]:
-    """Run until the end, or until the last device has died: then nothing would ever end it."""
-    running = asyncio.create_task(server.run())
-    gone: asyncio.Future[Any] = asyncio.gather(*(process.wait() for process in processes))
-    either: list[asyncio.Future[Any]] = [running, gone]
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
-        # They leave at the end, too: give the coordinator a moment to say that it was the end.
-        await asyncio.wait({running}, timeout=FAREWELL_SECONDS)
-    gone.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await gone
-    if not running.done():
-        running.cancel()
-        raise CoordinatorError("every device process has ended before the run: see the logs beside the state directory")
-    (summary,) = running.result()
-    return summary
-
-
-@contextlib.asynccontextmanager
-async def _devices(server: App, config: Config, folder: Path) -> AsyncIterator[list[asyncio.subprocess.Process]]:
-    """Start a process per device; whatever still runs at the end is stopped."""
-    processes = []
-    try:
-        for index, device in enumerate(DEVICES):
-            storage = folder / "devices" / device.name
-            storage.mkdir(parents=True)
-            with (storage / "log.txt").open("wb") as log:
-                processes.append(
-                    await asyncio.create_subprocess_exec(
-                        *(Path(sys.executable).with_name("ftte-device"), "join", server.url),
-                        *(
-                            "--run",
-                            config.run.name,
-                            "--key",
-                            server.only.coordinator.state.key.public,
-                            "--name",
-                            device.name,
-                        ),
-                        *(
-                            "--data",
-                            f"exporters.zoo.digits_data:part({index}, of={len(DEVICES)}, alpha=0.3, seed={DATA_SEED})",
-                        ),
-                        *("--budget", str(config.budgets[device.tier]), "--step-time", str(device.step_seconds)),
-                        *("--storage", storage),
-                        stdout=log,
-                        stderr=asyncio.subprocess.STDOUT,
-                    )
-                )
-        yield processes
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
+def _devices(config: Config) -> list[LocalDevice]:
+    """The fleet: each with its own part of the digits."""
+    return [
+        LocalDevice(
+            name,
+            f"exporters.zoo.digits_data:part({index}, of={len(FLEET)}, alpha=0.3, seed={DATA_SEED})",
+            config.budgets[tier],
+            seconds,
+        )
+        for index, (name, tier, seconds) in enumerate(FLEET)
+    ]

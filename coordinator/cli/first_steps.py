@@ -14,6 +14,7 @@ __all__ = ["first_steps"]
 
 FIRST = [
     ("ftte demo", "see it: a coordinator and eight devices on this machine"),
+    ("ftte new my_project", "begin a project of your own, which runs as it is made"),
 ]
 
 
@@ -45,6 +46,7 @@ def _next(here: Path) -> Iterator[tuple[str, str]]:
     for file in sorted(here.glob("*.toml")):
         if _is_run_file(file):
             yield f"ftte doctor {file.name}", "what would go wrong"
+            yield f"ftte run {file.name}", "the run with a few devices on this machine"
             yield f"ftte serve {file.name}", "the run for devices that join"
             return
 

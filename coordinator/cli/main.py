@@ -23,8 +23,10 @@ from .dashboard import add_dashboard_command
 from .first_steps import first_steps
 from .linux_commands import require_linux
 from .logs import configure_logging
+from .new import add_new_command
 from .operate import add_operating_commands
 from .parsing import Parser, add_set_option, group_commands
+from .run import add_run_command
 from .serve import add_serving_commands
 from .simulate import add_simulate_command
 from .top import add_top_command
@@ -35,9 +37,9 @@ __all__ = ["main"]
 
 # Every command is in one of these.
 GROUPS = {
-    "Start here": ("demo", "doctor", "completion"),
+    "Start here": ("demo", "new", "doctor", "completion"),
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
-    "Serve runs": ("serve", "runs", "invite", "tokens", "devices"),
+    "Serve runs": ("run", "serve", "runs", "invite", "tokens", "devices"),
     "Look and decide": ("dashboard", "top", "versions", "rollback", "export-model", "audit", "metrics"),
     "Keep safe": ("backup", "restore", "rotate-key", "verify-log"),
 }
@@ -97,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="COMMAND", parser_class=Parser, prog="ftte", help=argparse.SUPPRESS
     )
     add_serving_commands(commands)
+    add_run_command(commands)
+    add_new_command(commands)
     add_operating_commands(commands)
     add_dashboard_command(commands)
     add_top_command(commands)

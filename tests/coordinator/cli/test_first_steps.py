@@ -20,6 +20,7 @@ def test_a_newcomer_is_shown_the_demo(
     assert main([]) == 0
     words = capsys.readouterr().out
     assert words.startswith("What to do first:\n  ftte demo")
+    assert "ftte new" in words
 
 
 def test_where_there_is_a_run_file_it_is_to_be_served(tmp_path: Path) -> None:
@@ -28,6 +29,7 @@ def test_where_there_is_a_run_file_it_is_to_be_served(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(RUN)
     words = first_steps(tmp_path)
     assert "ftte doctor run.toml" in words
+    assert "ftte run run.toml" in words
 
 
 def test_where_a_run_is_served_it_is_to_be_looked_at(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""``ftte new``: a project of one's own, which runs as it is made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import keyword
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import CoordinatorError
+
+__all__ = ["KINDS", "add_new_command", "make_project"]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+# Pictures of each digit that a new project begins with.
+PICTURES = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """
+    What a project begins with.
+
+    ``values`` are put in place of their names in the templates: budgets, learning rate and goal.
+    """
+
+    words: str
+    values: dict[str, str]
+
+
+KINDS = {
+    "table": Kind("measurements in a table", {"SMALL": "400KB", "LARGE": "1MB", "RATE": "0.05", "GOAL": "0.95"}),
+    "sensors": Kind("windows of sensors", {"SMALL": "1MB", "LARGE": "4MB", "RATE": "0.02", "GOAL": "0.9"}),
+    "pictures": Kind("pictures in a folder", {"SMALL": "1MB", "LARGE": "4MB", "RATE": "0.05", "GOAL": "0.9"}),
+}
+
+
+def add_new_command(commands: Any) -> None:
+    """Register it."""
+    command = commands.add_parser("new", help="a project of your own, which runs as it is made")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="its name is the project's")
+    words = "; ".join(f"{name}: {kind.words}" for name, kind in KINDS.items())
+    command.add_argument("--from", dest="kind", choices=KINDS, default="table", help=f"{words} (default: table)")
+    command.set_defaults(handler=_new)
+
+
+def _new(options: argparse.Namespace, console: Console) -> int:
+    files = make_project(options.folder, options.kind)
+    print(f"{len(files)} files are in {options.folder}. What to do next:")
+    print(f"  cd {options.folder}")
+    print("  python -m pytest      its tests")
+    print("  ftte run run.toml     the run, with four devices on this machine")
+    return 0
+
+
+def make_project(folder: Path, kind: str) -> list[Path]:
+    """
+    Write the files of a project.
+
+    Args:
+        folder: made; its name is the project's, and its package's.
+        kind: a key of ``KINDS``.
+
+    Returns:
+        The files.
+
+    Raises:
+        CoordinatorError: if the name is none that Python can import, or the folder has something in it.
+
+    """
+    name = folder.absolute().name
+    if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or len(name) > 64:
+        raise CoordinatorError(
+            f"{name!r} cannot be the name of a project, since Python could not import it: use letters, digits and _"
+        )
+    if name in ("ftte", "coordinator", "exporters", "mobile_sdk", "tests", "torch", "numpy", "aeon", "sklearn"):
+        raise CoordinatorError(f"{name!r} is the name of a package that the project needs: choose another")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CoordinatorError(f"{folder} has something in it already: name a new folder")
+    values = {"ABOUT": (_TEMPLATES / kind / "about.txt").read_text().strip(), **KINDS[kind].values, "PROJECT": name}
+    made = []
+    try:
+        for origin in (_TEMPLATES / "common", _TEMPLATES / kind):
+            for template in sorted(origin.rglob("*.txt")):
+                if template.name != "about.txt":
+                    made.append(_write(template, template.relative_to(origin), folder, values))
+        if kind == "pictures":
+            made += _draw_digits(folder / "pictures")
+    except OSError as error:
+        raise CoordinatorError(f"{folder} cannot be written: {error.strerror}") from error
+    return made
+
+
+def _write(template: Path, where: Path, folder: Path, values: dict[str, str]) -> Path:
+    # Templates end in .txt, so that no tool takes them for files of this package.
+    path = str(where).removesuffix(".txt").replace("PROJECT", values["PROJECT"])
+    target = folder / (".gitignore" if path == "gitignore" else path)
+    text = template.read_text()
+    for key, value in values.items():
+        text = text.replace(key, value)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target
+
+
+def _draw_digits(folder: Path) -> list[Path]:
+    """Handwritten digits as PNG files, a folder for each."""
+    from PIL import Image
+
+    from exporters.zoo.digits_data import load
+
+    made = []
+    x, y = load()[0]
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(x[y == digit][:PICTURES]):
+            file = folder / str(digit) / f"{number:03}.png"
+            Image.fromarray((picture[0] * 255).astype("uint8")).resize((16, 16)).save(file)
+            made.append(file)
+    return made
