@@ -63,12 +63,12 @@ def local_fleet(config: Config) -> list[LocalDevice]:
             "local.data is missing, which gives each device its samples: write, for instance, "
             'data = "package.module:part({index}, of={devices})" into [local], or give --data'
         )
-    budgets = list(config.budgets.items())
+    budgets = list(config.budgets.values())
     return [
         LocalDevice(
-            f"{budgets[index % len(budgets)][0]}-{index}",
+            f"device-{index}",
             local.data.replace("{index}", str(index)).replace("{devices}", str(local.devices)),
-            budgets[index % len(budgets)][1],
+            budgets[index % len(budgets)],
         )
         for index in range(local.devices)
     ]

