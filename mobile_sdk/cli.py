@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .client import Client
 from .data import load_dataset
-from .engines import load_engine
+from .engines import default_engine, load_engine
 from .engines.base import Engine
 from .engines.paced import PacedEngine
 from .errors import FtteError
@@ -98,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         help="enrolment token (default: FTTE_TOKEN of the environment)",
     )
     join.add_argument(
-        "--engine", choices=sorted(ENGINE_FILES), default="native", help="what runs programs (default: native)"
+        "--engine",
+        choices=sorted(ENGINE_FILES),
+        default=default_engine(),
+        help="what runs programs (default on this system: %(default)s)",
     )
     join.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the native engine (default: 1)")
     join.add_argument(

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .conditions import system_conditions
 from .data.check import check
 from .data.convert import as_dataset
-from .engines import load_engine
+from .engines import default_engine, load_engine
 from .engines.android import bridge_class
 from .errors import ProtocolError, Refused, Unproven, VersionMismatch
 from .events import Disconnected, Event, Paused, Postponed, RunFinished
@@ -70,6 +70,7 @@ class Client:
         policy: when the device may connect and train; by default always, but on Android as
             :meth:`~mobile_sdk.policy.rules.Policy.for_phones` says (``Policy()`` allows it always there, too).
         engine: what runs programs: ``"native"``, ``"android"`` or ``"interpreted"``; see :mod:`mobile_sdk.engines`.
+            None: ``"native"`` on Linux, ``"interpreted"`` on other systems.
         surroundings: what the simulator replaces: time, threads, chance; and what tells the device's conditions.
 
     Raises:
@@ -94,13 +95,14 @@ class Client:
         budget: int | str = 0,
         transport: Transport | None = None,
         policy: Policy | None = None,
-        engine: str = "native",
+        engine: str | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         self._connect = websocket(url, transport) if isinstance(url, str) else url
         if re.fullmatch("[0-9a-f]{64}", key) is None:
             raise ValueError(f"the key must be 64 hex digits, not {key!r}: the coordinator prints it at its start")
         around = surroundings or Surroundings()
+        engine = engine or default_engine()
         if engine == "android" and around.load is None:
             bridge_class()  # training threads could not find it
         if policy is None and hasattr(sys, "getandroidapilevel"):

@@ -1,10 +1,16 @@
-"""What pyproject.toml cannot say: the wheel holds a compiled library that serves every CPython 3."""
+"""
+What pyproject.toml cannot say: on Linux the wheel holds a compiled library that serves every CPython 3.
+
+On other systems, and with ``FTTE_NATIVE=0``, it holds Python alone, and devices run the interpreted engine.
+"""
 
 from __future__ import annotations
 
 import atexit
 import importlib.util
+import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,16 +25,19 @@ spec = importlib.util.spec_from_file_location("ftte_native_build", HERE / "nativ
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
 
+WITH_RUNTIME = sys.platform == "linux" and os.environ.get("FTTE_NATIVE", "1") != "0"
+
 # Leftovers of an earlier build would end up in the wheel, and the source folder stays clean.
 build_base = tempfile.mkdtemp(prefix="ftte-build-")
 atexit.register(shutil.rmtree, build_base, ignore_errors=True)
 
 
 class BuildWithRuntime(build_py):
-    """Python files, and the runtime beside them; an editable install gets it in the source folder."""
+    """Python files, and the runtime beside them if there is one; an editable install gets it in the source folder."""
 
     def run(self):
-        native.build(self.output, fetch=True)  # first, so that what is missing is all that is said
+        if WITH_RUNTIME:
+            native.build(self.output, fetch=True)  # first, so that what is missing is all that is said
         super().run()
 
     @property
@@ -50,15 +59,17 @@ class PlatformWheel(bdist_wheel):
 
     def finalize_options(self):
         super().finalize_options()
-        self.root_is_pure = False
+        self.root_is_pure = not WITH_RUNTIME
 
     def get_tag(self):
+        if not WITH_RUNTIME:
+            return "py3", "none", "any"
         return "py3", "none", native.platform_tag(self.get_finalized_command("build_py").output)
 
 
 class BinaryDistribution(Distribution):
     def has_ext_modules(self):
-        return True
+        return WITH_RUNTIME
 
 
 try:

@@ -7,12 +7,18 @@ from pathlib import Path
 from ..errors import ProgramError
 from ..manifest import ENGINE_FILES, MANIFEST_FILE, Manifest
 from ..signing import check_files, check_runtime
+from ..system.support import runs_native_programs
 from .base import Engine
 
-__all__ = ["Engine", "load_engine"]
+__all__ = ["Engine", "default_engine", "load_engine"]
 
 
-def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) -> Engine:
+def default_engine() -> str:
+    """The name of the fastest engine that the SDK has for this system: ``"native"`` or ``"interpreted"``."""
+    return "native" if runs_native_programs() else "interpreted"
+
+
+def load_engine(folder: str | Path, engine: str | None = None, threads: int = 1) -> Engine:
     """
     Load the program in a local folder.
 
@@ -22,7 +28,7 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
     Args:
         folder: holds ``manifest.json`` and the files that it lists.
         engine: ``"native"``, ExecuTorch's C++ runtime; ``"android"``, ExecuTorch's Android archive; or
-            ``"interpreted"``, numpy.
+            ``"interpreted"``, numpy. None: :func:`default_engine`.
         threads: threads of the pool that all engines of the process share.
 
     Raises:
@@ -31,6 +37,7 @@ def load_engine(folder: str | Path, engine: str = "native", threads: int = 1) ->
 
     """
     folder = Path(folder)
+    engine = engine or default_engine()
     try:
         manifest = Manifest.from_bytes((folder / MANIFEST_FILE).read_bytes())
     except OSError as error:

@@ -65,7 +65,10 @@ def _library() -> ctypes.CDLL:
 
     """
     if not LIBRARY.exists():
-        raise ProgramError(f"the native runtime is not built: {LIBRARY} is missing; run `make native`")
+        raise ProgramError(
+            f"the native runtime is not built: {LIBRARY} is missing; in a checkout run `make native`, "
+            'or choose the engine "interpreted"'
+        )
     try:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:

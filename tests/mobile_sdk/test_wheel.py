@@ -180,6 +180,26 @@ def test_the_device_command_is_installed(installed: Path, tmp_path: Path) -> Non
     assert "usage: ftte-device" in outcome.stdout
 
 
+def test_without_the_runtime_the_wheel_is_for_every_system(tmp_path: Path) -> None:
+    """What macOS and Windows build, where the SDK asks for no compiler."""
+    outcome = build(tmp_path, "--no-build-isolation", FTTE_NATIVE="0", CXX="no-such-compiler")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    (path,) = tmp_path.glob("*.whl")
+    assert path.name.endswith("-py3-none-any.whl")
+    archive = zipfile.ZipFile(path)
+    assert not [name for name in archive.namelist() if "/native/lib/" in name]
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+    assert "Root-Is-Purelib: true" in archive.read(metadata).decode()
+    archive.extractall(tmp_path / "site")
+    script = (
+        "import sys; sys.platform = 'win32'; from mobile_sdk.engines import default_engine; print(default_engine()); "
+        "import mobile_sdk; print(mobile_sdk.__file__)"
+    )
+    done = run(sys.executable, "-c", script, cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["interpreted", str(tmp_path / "site" / "mobile_sdk" / "__init__.py")]
+
+
 def test_without_a_compiler_one_sentence_says_so(tmp_path: Path) -> None:
     outcome = build(tmp_path, "--no-build-isolation", CXX="no-such-compiler")
     assert outcome.returncode != 0

@@ -500,7 +500,7 @@ except ProgramError as error:
 """,
         folder,
     )
-    assert "/nonexistent/libftte_runtime.so is missing; run `make native`" in outcome.stdout
+    assert "/nonexistent/libftte_runtime.so is missing; in a checkout run `make native`, or choose" in outcome.stdout
 
 
 def test_a_program_on_which_executorch_gives_up_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
