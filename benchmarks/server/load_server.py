@@ -136,6 +136,8 @@ async def coordinate(options: argparse.Namespace) -> None:
     }
     if not options.limit:
         del data["merge"]["limit"]
+    if options.attacked:
+        data |= {"server": {"port": 0}, "limits": {"bytes_per_day": options.bytes_per_day or None}}
     config = parse_config(data, options.folder)
     store = SqliteStore(config.run.state)
     key = RunKey.load_or_create(config.run.state / "run.key")
@@ -243,6 +245,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--attacked", action="store_true", help="limits as they are by default")
+    parser.add_argument("--bytes-per-day", default="", help="of one device")
     parser.add_argument("--asyncio", action="store_true", help="asyncio's own event loop, not uvloop")
     options = parser.parse_args()
     main = coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options)

@@ -182,7 +182,7 @@ def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
             state.rmdir()
         temporary.rename(state)
         sync_folder(state.parent)
-    except (OSError, tarfile.TarError, sqlite3.DatabaseError, ValueError, KeyError) as error:
+    except (OSError, tarfile.TarError, sqlite3.DatabaseError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"cannot restore {archive} to {state}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -196,20 +196,38 @@ def _unpack(archive: Path, folder: Path) -> dict[str, bytes]:
     with tarfile.open(archive, "r:") as tar:
         for entry in tar:
             file = tar.extractfile(entry) if entry.isfile() else None
-            if file is None or not _MEMBER.fullmatch(entry.name):
+            # A sparse file claims more than the archive holds.
+            if file is None or entry.issparse() or not _MEMBER.fullmatch(entry.name):
                 raise StoreError(f"{archive} holds {entry.name!r}: it is not a backup of FTTE")
             content = file.read()
             if entry.name == "contents.json":
-                listed = json.loads(content)["files"]
+                listed = _listed(archive, content)
                 continue
             found[entry.name] = hashlib.sha256(content).hexdigest()
+            if entry.name.startswith("artifacts/") and entry.name != f"artifacts/{found[entry.name]}":
+                raise StoreError(f"{archive} is damaged: {entry.name} has another hash than its name")
             if entry.name.startswith("updates/"):
                 updates[entry.name.removeprefix("updates/")] = content
             else:
                 create_secret(folder / entry.name, content)
     if found != listed:
         raise StoreError(f"{archive} is damaged: its files are not those that it lists; use another backup")
+    missing = {"state.sqlite", "run.key"} - found.keys()
+    if missing:
+        raise StoreError(f"{archive} has no {' and no '.join(sorted(missing))}: it is not a backup of a run")
     return updates
+
+
+def _listed(archive: Path, content: bytes) -> dict[str, str]:
+    """The files that an archive says it holds, and their hashes."""
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        data = None
+    files = data.get("files") if isinstance(data, dict) and data.get("format") == 1 else None
+    if not isinstance(files, dict):
+        raise StoreError(f"{archive} is damaged: contents.json lists no files of format 1; use another backup")
+    return files
 
 
 def _take_up(folder: Path, updates: dict[str, bytes], at: float, by: str, archive: str) -> None:
@@ -227,6 +245,11 @@ def _take_up(folder: Path, updates: dict[str, bytes], at: float, by: str, archiv
             )
         database.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'assignments'", (ASSIGNMENT_GAP,))
         (newest,) = database.execute("SELECT max(version) FROM versions").fetchone()
+        if not isinstance(newest, int) or newest < 0:
+            raise StoreError(f"{archive} holds no versions: it is not a backup of a run")
+        for sha256 in _named_artifacts(database):
+            if not (folder / "artifacts" / sha256).is_file():
+                raise StoreError(f"{archive} lacks the artifact {sha256} that its database names; use another backup")
         gap = (newest // VERSION_GAP + 1) * VERSION_GAP
         database.execute("UPDATE run SET first_number = max(first_number, ?)", (gap,))
         write_audit(database, at, by, "restored", "run", {"backup": archive, "version": newest})

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import json
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -74,6 +79,7 @@ def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
         assert worker.stdout is not None
         while not worker.stdout.readline().startswith("merged"):
             pass
+        (state / "run.key").write_bytes(b"k" * 32)
         taken = 0
         while taken < 3 or (worker.poll() is None and taken < 20):
             backup(state, tmp_path / f"{taken}.tar")
@@ -110,6 +116,78 @@ def test_a_damaged_archive_restores_nothing(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"backup\.tar"):
             restore(archive, tmp_path / "again", 1.0, by="anna")
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith("again")] == []
+
+
+def forged(source: Path, target: Path, changes: dict[str, bytes | None], *, honest: bool = True) -> Path:
+    """A backup with other files, or without some; its list of contents fits, unless that is changed itself."""
+    with tarfile.open(source) as tar:
+        files = {entry.name: (tar.extractfile(entry) or io.BytesIO()).read() for entry in tar}
+    files.pop("contents.json")
+    files = {name: content for name, content in (files | changes).items() if content is not None}
+    if honest:
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        files["contents.json"] = json.dumps({"format": 1, "files": hashes}).encode()
+    with tarfile.open(target, "w:") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return target
+
+
+def database(source: Path, folder: Path, statement: str) -> bytes:
+    """The database of a backup after a statement."""
+    with tarfile.open(source) as tar:
+        (folder / "copy.sqlite").write_bytes((tar.extractfile("state.sqlite") or io.BytesIO()).read())
+    with contextlib.closing(sqlite3.connect(folder / "copy.sqlite", isolation_level=None)) as opened:
+        opened.execute("PRAGMA foreign_keys = OFF")
+        opened.execute(statement)
+    return (folder / "copy.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize("listed", [b"[]", b"null", b"7", b'{"files": []}', b"[" * 100_000, b"\xff", b'{"format": 9}'])
+def test_a_list_of_contents_that_is_none_is_refused(listed: bytes, tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 1).close()
+    backup(tmp_path / "state", tmp_path / "backup.tar")
+    bad = forged(tmp_path / "backup.tar", tmp_path / "bad.tar", {"contents.json": listed}, honest=False)
+    with pytest.raises(StoreError, match=r"contents\.json lists no files"):
+        restore(bad, tmp_path / "again", 10.0, by="anna")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_backup_whose_parts_do_not_make_a_run_is_refused(tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 2).close()
+    source = tmp_path / "backup.tar"
+    backup(tmp_path / "state", source)
+    with tarfile.open(source) as tar:
+        artifact = next(name for name in tar.getnames() if name.startswith("artifacts/"))
+    cases: list[tuple[dict[str, bytes | None], str]] = [
+        ({"run.key": None}, "has no run.key"),
+        ({"state.sqlite": None}, "has no state.sqlite"),
+        ({artifact: None}, "lacks the artifact"),
+        ({artifact: b"another"}, "has another hash than its name"),
+        ({"state.sqlite": database(source, tmp_path, "DELETE FROM versions")}, "holds no versions"),
+        ({"state.sqlite": b"no database"}, "cannot restore"),
+    ]
+    for changes, words in cases:
+        bad = forged(source, tmp_path / "bad.tar", changes)
+        with pytest.raises(StoreError, match=words):
+            restore(bad, tmp_path / "again", 10.0, by="anna")
+        assert not (tmp_path / "again").exists()
+    restore(forged(source, tmp_path / "good.tar", {}), tmp_path / "again", 10.0, by="anna")
+
+
+def test_a_sparse_file_that_claims_gigabytes_is_not_read(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("state.sqlite")
+    entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(2**40)}
+    entry.pax_headers |= {"GNU.sparse.map": "0,512", "GNU.sparse.numblocks": "1"}
+    entry.size = 512
+    with tarfile.open(tmp_path / "bad.tar", "w:", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(entry, io.BytesIO(bytes(512)))
+    with tarfile.open(tmp_path / "bad.tar") as tar:
+        assert next(iter(tar)).issparse()
+    with pytest.raises(StoreError, match="it is not a backup of FTTE"):
+        restore(tmp_path / "bad.tar", tmp_path / "again", 10.0, by="anna")
 
 
 def test_an_archive_cannot_write_outside_the_state_directory(tmp_path: Path) -> None:

@@ -132,6 +132,7 @@ def test_a_restored_directory_is_on_the_disk_as_a_whole_before_it_has_its_name(
 ) -> None:
     store.updates.accept([update(store, b"learnt")])
     (program,) = {tier.program.sha256 for tier in store.tiers()}
+    (disk.folder / "run.key").write_bytes(b"k" * 32)
     backup(disk.folder, tmp_path / "backup.tar")
     disk.since()
     restore(tmp_path / "backup.tar", tmp_path / "again", 1.0, by="anna")
