@@ -69,9 +69,13 @@ def _is_served(config: Config) -> bool:
 
 
 def _task(config: Config) -> Iterator[Finding]:
-    from ..checks.task import check_task  # it needs torch, which takes seconds to import
+    from exporters.quiet import quiet
 
-    yield from check_task(config)
+    with quiet():
+        from ..checks.task import check_task  # it needs torch, which takes seconds to import
+
+        findings = list(check_task(config))
+    yield from findings
 
 
 def _state(config: Config) -> Iterator[Finding]:

@@ -215,6 +215,7 @@ def _learning_rate(config: Config) -> float | None:
     with quiet():
         import torch
 
+        from exporters.batches import as_batch
         from exporters.search.learning_rate import find_learning_rate
         from exporters.task import load_samples, load_task
         from exporters.user_code import call_users
@@ -232,7 +233,7 @@ def _learning_rate(config: Config) -> float | None:
         x, y = fit_samples(task, own, "the samples to find a learning rate with")
         return find_learning_rate(
             task,
-            (torch.as_tensor(x), torch.as_tensor(y)),
+            (as_batch(x, "x", []), as_batch(y, "y", [])),
             batch_size=settings.batch_size,
             optimiser=settings.optimiser,
             momentum=settings.momentum,

@@ -9,13 +9,16 @@ is taken: updates of devices are stale, and of uneven data.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..batches import Batch, arguments, call, value_of
+from ..probe import evaluating
 from ..task import Task
 
 __all__ = ["find_learning_rate"]
@@ -34,7 +37,7 @@ MOST_OPERATIONS = 4e8
 
 def find_learning_rate(
     task: Task,
-    samples: tuple[Tensor, Tensor],
+    samples: tuple[Batch, Batch],
     *,
     batch_size: int,
     optimiser: str = "sgd",
@@ -71,14 +74,14 @@ def find_learning_rate(
     return min(learnt, key=lambda rate: learnt[rate]) / 2 if learnt else None
 
 
-def _operations(task: Task, x: Tensor) -> float:
+def _operations(task: Task, x: Batch) -> float:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        copy.deepcopy(task.model).eval()(x)
+        call(copy.deepcopy(task.model).eval(), x)
     return float(counter.get_total_flops())
 
 
-def _fit(task: Task, x: Tensor, y: Tensor, batch_size: int, optimiser: str, rate: float, momentum: float) -> float:
+def _fit(task: Task, x: Batch, y: Batch, batch_size: int, optimiser: str, rate: float, momentum: float) -> float:
     """The mean loss over the samples after some steps; infinite if it was lost on the way."""
     model = copy.deepcopy(task.model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -90,7 +93,8 @@ def _fit(task: Task, x: Tensor, y: Tensor, batch_size: int, optimiser: str, rate
             left = torch.randperm(len(x), generator=generator)
         batch, left = left[:batch_size], left[batch_size:]
         step.zero_grad()
-        loss = task.loss(model(x[batch]), y[batch]).mean()
+        inputs, named = arguments(x[batch])
+        loss = task.loss(model(*inputs, **named), value_of(y[batch])).mean()
         if not math.isfinite(loss.item()):
             return math.inf
         loss.backward()  # type: ignore[no-untyped-call]
@@ -98,8 +102,9 @@ def _fit(task: Task, x: Tensor, y: Tensor, batch_size: int, optimiser: str, rate
     return _loss(task, model, x, y)
 
 
-def _loss(task: Task, model: nn.Module, x: Tensor, y: Tensor) -> float:
-    with torch.no_grad():
-        parts = [task.loss(model(x[i : i + 64]), y[i : i + 64]).sum() for i in range(0, len(x), 64)]
+def _loss(task: Task, model: nn.Module, x: Batch, y: Batch) -> float:
+    # Where samples see each other, the last few may be too few for statistics of their own.
+    with torch.no_grad(), evaluating(model) if task.whole else contextlib.nullcontext():
+        parts = [task.loss(call(model, x[i : i + 64]), value_of(y[i : i + 64])).sum() for i in range(0, len(x), 64)]
     mean = float(torch.stack(parts).sum()) / len(x)
     return mean if math.isfinite(mean) else math.inf

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..manifest import InputContract
+from ..manifest import SEVERAL, InputContract
 from .base import Batch, Dataset
 from .check import check_batch
 from .fit import fit_parts
@@ -78,7 +78,7 @@ def _fitted(dataset: Dataset, indices: npt.NDArray[np.int64], contract: InputCon
         ("x", x, contract.x_shape, contract.x_dtype),
         ("y", y, contract.y_shape, contract.y_dtype),
     ):
-        if array.shape[1:] != shape:
+        if array.shape[1:] != shape and dtype != SEVERAL:
             raise DataError(
                 f"{where} {name} of {array.dtype} and shape {array.shape[1:]}; the task takes {dtype} and {shape}"
             )
