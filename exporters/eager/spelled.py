@@ -107,6 +107,33 @@ def _bilinear(a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return F.linear(products, weight.flatten(1), bias)
 
 
+def _bucketize(input: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """How many of the boundaries (m,), which ascend, lie below each number, or, with ``right``, not above it."""
+    return _counted(boundaries, input, right, out_int32)
+
+
+def _searchsorted(
+    sorted_sequence: Tensor,
+    input: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """The same, of one sequence (m,) or of one per row (..., m)."""
+    sequence = sorted_sequence if sorter is None else sorted_sequence.gather(-1, sorter)
+    return _counted(
+        sequence if sequence.dim() == 1 else sequence.unsqueeze(-2), input, right or side == "right", out_int32
+    )
+
+
+def _counted(boundaries: Tensor, input: Tensor, inclusive: bool, narrow: bool) -> Tensor:
+    numbers = input.unsqueeze(-1)
+    below = numbers >= boundaries if inclusive else numbers > boundaries
+    return below.sum(-1, dtype=torch.int32 if narrow else torch.int64)
+
+
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
@@ -116,4 +143,6 @@ _SPELLED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.multi_margin_loss: _multi_margin,
     F.bilinear: _bilinear,
     F.embedding_bag: _embedding_bag,
+    torch.bucketize: _bucketize,
+    torch.searchsorted: _searchsorted,
 }

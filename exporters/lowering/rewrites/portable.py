@@ -242,9 +242,9 @@ def scalar_tensor(number: float, dtype: torch.dtype | None = None, **options: An
 
 @lowers(_aten.zeros.default, _aten.new_zeros.default)
 def zeros(*arguments: Any, dtype: torch.dtype | None = None, **options: Any) -> Value:
-    """Zeros of a shape."""
+    """Zeros of a shape: float32 where nothing else is said, unlike ``full`` of a whole number."""
     like = arguments[0] if isinstance(arguments[0], Value) else None
-    return _constant(arguments[-1], 0, dtype or (like.dtype if like else None))
+    return _constant(arguments[-1], 0, dtype or (like.dtype if like else torch.float32))
 
 
 def _constant(shape: Any, number: float, dtype: torch.dtype | None) -> Value:
