@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import json
 import logging
 import time
@@ -12,10 +13,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from ..runs.served_run import ServedRun
-from .happenings import Cursor, Happenings, read_happenings
+from .happenings import Cursor, Happenings, point_values, read_happenings
 from .looks import RECENT_TRIPS, fleet_look, run_card, trips_look
 
-__all__ = ["Feed", "Look"]
+__all__ = ["Feed", "Look", "Message"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,14 @@ class Look:
         self.text = text
 
 
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """What a page is told, as JSON, and how far it has read then."""
+
+    text: str
+    cursor: Cursor
+
+
 class Feed:
     """
     Looks at one run.
@@ -56,6 +65,8 @@ class Feed:
         self._run = running.coordinator.state
         self._changed = asyncio.Condition()
         self._look = Look(0, "{}")
+        self._made_for = self._look
+        self._made: dict[Cursor, Message] = {}
         self._increments: collections.deque[tuple[Cursor, Happenings]] = collections.deque(maxlen=KEPT)
         self._cursor = Cursor()
         self._slow: dict[str, Any] = {}
@@ -93,7 +104,21 @@ class Feed:
                 await self._changed.wait_for(lambda: self._look.number > seen)
         return self._look if self._look.number > seen else None
 
-    async def since(self, cursor: Cursor) -> Happenings:
+    async def message(self, cursor: Cursor, look: Look) -> Message:
+        """A look with what has happened after a cursor; made once for all pages that are equally far."""
+        if self._made_for is not look:
+            self._made_for = look
+            self._made.clear()
+        made = self._made.get(cursor)
+        if made is None:
+            new = await self._since(cursor)
+            rest = json.dumps({"versions": point_values(new.versions), "lines": new.lines}, separators=(",", ":"))
+            made = Message(f'{{"run":{look.text},{rest[1:]}', new.cursor)
+            if self._made_for is look:
+                self._made[cursor] = made
+        return made
+
+    async def _since(self, cursor: Cursor) -> Happenings:
         """What has happened after a cursor, from memory where it is there."""
         if cursor == self._cursor:
             return Happenings((), (), cursor)

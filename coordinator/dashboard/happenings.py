@@ -11,7 +11,7 @@ from mobile_sdk.metrics import format_metrics
 from ..store.interface import Store
 from ..store.records import AuditEntry, TripRecord, VersionPoint
 
-__all__ = ["Cursor", "Happenings", "read_happenings"]
+__all__ = ["Cursor", "Happenings", "point_values", "read_happenings"]
 
 # Lines that a page gets when it opens, or comes back after a long time.
 MOST_LINES = 100

@@ -12,7 +12,7 @@ from aiohttp import web
 from ..runs.served_run import ServedRun
 from ..runs.service import Service
 from .feed import Feed
-from .happenings import Cursor, point_values
+from .happenings import Cursor
 from .looks import run_card
 from .protection import SECRET
 from .sessions import Sessions
@@ -99,10 +99,9 @@ class Streams:
                     yield _event("beat", "{}")
                     continue
                 seen = look.number
-                new = await feed.since(cursor)
-                cursor = new.cursor
-                rest = json.dumps({"versions": point_values(new.versions), "lines": new.lines}, separators=(",", ":"))
-                yield _event("look", f'{{"run":{look.text},{rest[1:]}', str(cursor))
+                message = await feed.message(cursor, look)
+                cursor = message.cursor
+                yield _event("look", message.text, str(cursor))
 
     async def _send(self, request: web.Request, events: AsyncGenerator[bytes, None]) -> web.StreamResponse:
         if len(self._open) >= MOST_PAGES:
