@@ -32,7 +32,8 @@ class _Crossed(nn.Module):
         self.called.register_parameter("factor", nn.Parameter(torch.ones(2, 8)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.norm(self.first(x.flatten(1))) * self.called.get_parameter("factor").sum(0))
+        called: Any = self.called
+        return self.last(self.norm(self.first(x.flatten(1))) * called.factor.sum(0))
 
 
 @pytest.fixture(scope="module")
