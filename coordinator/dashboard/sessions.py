@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -56,6 +57,7 @@ class Sessions:
         self._file = file
         self._links: dict[str, Session] = {}
         self._sessions: dict[str, Session] = {}
+        self._saving = threading.Lock()
         if file is not None and file.exists():
             self._sessions = _read(file)
 
@@ -89,9 +91,13 @@ class Sessions:
             OSError: if it cannot be written.
 
         """
-        if self._file is not None:
+        if self._file is None:
+            return
+        with self._saving:
             now = self._clock()
-            kept = {name: dataclasses.asdict(each) for name, each in self._sessions.items() if each.expires_at > now}
+            # Others log in meanwhile, in the event loop: a copy of the table is made at once.
+            sessions = list(self._sessions.items())
+            kept = {name: dataclasses.asdict(each) for name, each in sessions if each.expires_at > now}
             replace_secret(self._file, json.dumps(kept).encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from coordinator.dashboard.sessions import LINK_SECONDS, MOST, Sessions
@@ -65,3 +66,18 @@ def test_addresses_that_nobody_uses_do_not_pile_up() -> None:
     last = [sessions.link("viewer", "eve") for _ in range(MOST)][-1]
     assert sessions.redeem(first) is None
     assert sessions.redeem(last) is not None
+
+
+def test_sessions_that_are_written_by_several_threads_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "sessions"
+    sessions = Sessions(Clock(), 60.0, file)
+
+    def log_in(number: int) -> str:
+        cookie = sessions.open("viewer", f"eve-{number}")
+        sessions.save()
+        return cookie
+
+    with ThreadPoolExecutor(8) as threads:
+        cookies = list(threads.map(log_in, range(40)))
+    again = Sessions(Clock(), 60.0, file)
+    assert all(again.find(cookie) is not None for cookie in cookies)
