@@ -58,7 +58,9 @@ class _Numbers(Collector):
         )
         moved = CounterMetricFamily("ftte_bytes", "Bytes moved, by direction.", labels=("run", "direction"))
         devices = GaugeMetricFamily("ftte_devices", "Devices by what they do.", labels=("run", "state"))
-        working = GaugeMetricFamily("ftte_tasks_working", "Tasks at work.", labels=("run",))
+        working = GaugeMetricFamily(
+            "ftte_tasks_working", "Tasks at work on devices that are connected.", labels=("run",)
+        )
         waiting = GaugeMetricFamily("ftte_devices_waiting", "Devices that wait for their turn.", labels=("run",))
         aside = GaugeMetricFamily(
             "ftte_devices_set_aside", "Devices of which nothing is merged, by why.", labels=("run", "reason")
@@ -91,7 +93,7 @@ class _Numbers(Collector):
             moved.add_metric((name, "down"), sum(device.bytes_down for device in status.devices))
             for state, count in collections.Counter(device.state for device in status.devices).items():
                 devices.add_metric((name, state), count)
-            working.add_metric((name,), len(scheduler.working))
+            working.add_metric((name,), scheduler.training)
             waiting.add_metric((name,), len(scheduler.waiting))
             reasons = collections.Counter(each.reason for each in running.coordinator.state.aside.values())
             for reason in REASONS:

@@ -69,7 +69,7 @@ class Operations:
             "merged": status.merged,
             "devices": len(status.devices),
             "connected": sum(device.state != "offline" for device in status.devices),
-            "working": len(scheduler.working),
+            "working": scheduler.training,
             "waiting": len(scheduler.waiting),
             "key": self._run.key.public,
             "classes": device_classes(status.devices),
@@ -77,12 +77,36 @@ class Operations:
         }
 
     async def start(self) -> None:
-        """Give out work: the first time, or again."""
-        resumed = self._run.phase
-        await self._running.coordinator.phases.enter("running", f"started by {self._by}", by=self._by)
-        if resumed == "finished":
+        """
+        Give out work: the first time, or again.
+
+        Raises:
+            ConflictError: if the run has finished by a limit of ``[stop]`` that it would meet again at once.
+
+        """
+        before, phases = self._run.phase, self._running.coordinator.phases
+        if before == "finished" and (reached := await phases.reached()):
+            raise ConflictError(
+                f"the run stays finished: {reached}. Raise that limit in its run file, serve it again with --stay, and start it then"
+            )
+        await phases.enter("running", f"started by {self._by}", by=self._by)
+        if before == "finished":
             await self._running.ended()  # its summary may still be being written
             self._running.start()
+
+    async def resume(self) -> None:
+        """
+        Give out work again after a pause or a drain.
+
+        Raises:
+            ConflictError: if the run was not started yet, or has finished.
+
+        """
+        phase = self._run.phase
+        if phase in ("created", "finished"):
+            how = "takes it up again" if phase == "finished" else "begins it"
+            raise ConflictError(f"the run is {phase}, not paused: `ftte runs start {self._running.name}` {how}")
+        await self.start()
 
     async def pause(self) -> None:
         """Give no work out, and merge nothing; what devices hand in is taken."""

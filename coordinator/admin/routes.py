@@ -86,7 +86,7 @@ class Api:
 
     def add_decisions(self, router: web.UrlDispatcher, base: str = "") -> None:
         """Register below ``base`` what people decide who look at a run, and what they decide by."""
-        for name in ("start", "pause", "drain", "finish"):
+        for name in ("start", "resume", "pause", "drain", "finish"):
             router.add_post(f"{base}/runs/{{run}}/{name}", self._phase(name))
         router.add_post(f"{base}/runs/{{run}}/rollback", self._roll_back)
         router.add_get(f"{base}/runs/{{run}}/versions", self._plain(lambda run: run.versions()))

@@ -213,8 +213,7 @@ def _runs(options: argparse.Namespace, console: Console, client: AdminClient) ->
         run = client.post("runs", file=str(Path(file).absolute()))
     else:
         options.run = options.target
-        action = "start" if options.action == "resume" else options.action
-        run = client.post("runs", _only(options, client), action)
+        run = client.post("runs", _only(options, client), options.action)
     words = f"the run {run['name']} is {run['phase']}"
     print(json.dumps(run, indent=2) if options.json else words)
     return 0

@@ -87,6 +87,10 @@ class Phases:
         """Why the run has ended; :obj:`None` while it has not."""
         if self._run.phase == "finished":
             return self._run.reason
+        return await self.reached()
+
+    async def reached(self) -> str | None:
+        """Which limit of ``[stop]``, or the end of ``evaluation.patience``, the run has reached, if any."""
         remaining = await self.remaining()
         if remaining is not None and remaining <= 0:
             return f"{self._section.seconds:g} s are over"

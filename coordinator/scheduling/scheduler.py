@@ -145,9 +145,14 @@ class Scheduler:
         return self._waiting
 
     @property
+    def training(self) -> int:
+        """How many devices are at work and connected. Tasks of the others may still go on, or never come back."""
+        return len(self._working) - self._gone
+
+    @property
     def present(self) -> int:
         """How many devices are at work and connected, or wait."""
-        return len(self._working) - self._gone + len(self._waiting)
+        return self.training + len(self._waiting)
 
     def ask(self, device: str, tier: str, now: float) -> Postpone | None:
         """

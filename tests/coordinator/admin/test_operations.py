@@ -18,7 +18,7 @@ from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.simulation.virtual_time import run
 from mobile_sdk import safetensors
 from mobile_sdk.invite import Invite
-from mobile_sdk.protocol.messages import Assign, Later
+from mobile_sdk.protocol.messages import Assign, Finished, Later
 
 from ..small_run import START_WEIGHTS, Device, SmallRun, accept_update, make_run
 
@@ -62,6 +62,57 @@ def test_phases_follow_the_operator(tmp_path: Path) -> None:
                 "finished",
                 "running",
             ]
+
+    run(main())
+
+
+def test_a_run_is_not_taken_up_again_at_a_limit_that_it_has_reached(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, merge={"buffer": 1}, stop={"versions": 1}) as (_, running, anna):
+            accept_update(running.coordinator.state, "phone-1")
+            await running.ended()
+            with pytest.raises(ConflictError, match="stays finished: version 1 has reached the limit of 1. Raise"):
+                await anna.start()
+            with pytest.raises(ConflictError, match="is finished, not paused: `ftte runs start small` takes it up"):
+                await anna.resume()
+            assert anna.overview()["phase"] == "finished"
+
+    run(main())
+
+
+def test_a_paused_run_is_resumed_and_one_that_was_not_started_is_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path, run={"name": "small", "task": "a.b:c", "state": "state", "hold": True}) as (
+            _,
+            _,
+            anna,
+        ):
+            with pytest.raises(ConflictError, match="is created, not paused: `ftte runs start small` begins it"):
+                await anna.resume()
+            await anna.start()
+            await anna.pause()
+            await anna.resume()
+            assert anna.overview()["phase"] == "running"
+
+    run(main())
+
+
+def test_a_device_that_was_killed_and_one_whose_run_has_finished_do_not_count_as_working(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with operated(tmp_path) as (small, running, anna):
+            async with Device(small, "phone-2").connected(running.coordinator.serve) as device:
+                await device.join()
+                async with Device(small).connected(running.coordinator.serve) as killed:
+                    await killed.join()
+                    await killed.work()
+                    assert anna.overview()["working"] == 1
+                await asyncio.sleep(0.1)
+                assert anna.overview()["working"] == 0
+                await device.work()
+                await anna.finish()
+                await device.expect(Finished)
+            await running.ended()
+            assert anna.overview()["working"] == 0
 
     run(main())
 
