@@ -87,7 +87,8 @@ class Operations:
         before, phases = self._run.phase, self._running.coordinator.phases
         if before == "finished" and (reached := await phases.reached()):
             raise ConflictError(
-                f"the run stays finished: {reached}. Raise that limit in its run file, serve it again with --stay, and start it then"
+                f"the run stays finished: {reached}. Raise that limit in its run file, serve it again with --stay, "
+                "and start it then"
             )
         await phases.enter("running", f"started by {self._by}", by=self._by)
         if before == "finished":

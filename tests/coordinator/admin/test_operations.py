@@ -71,7 +71,7 @@ def test_a_run_is_not_taken_up_again_at_a_limit_that_it_has_reached(tmp_path: Pa
         async with operated(tmp_path, merge={"buffer": 1}, stop={"versions": 1}) as (_, running, anna):
             accept_update(running.coordinator.state, "phone-1")
             await running.ended()
-            with pytest.raises(ConflictError, match="stays finished: version 1 has reached the limit of 1. Raise"):
+            with pytest.raises(ConflictError, match=r"stays finished: version 1 has reached the limit of 1\. Raise"):
                 await anna.start()
             with pytest.raises(ConflictError, match="is finished, not paused: `ftte runs start small` takes it up"):
                 await anna.resume()
