@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ def add_backup_commands(commands: Any) -> None:
     saving = commands.add_parser("backup", help="save a run's state, also while it is served")
     saving.add_argument("run", type=Path, metavar="RUN.toml", help="the run file, or the state directory")
     saving.add_argument("archive", type=Path, metavar="ARCHIVE.tar", help="what to write; it holds keys and secrets")
+    saving.add_argument("--json", action="store_true", help="print JSON")
     saving.set_defaults(handler=_backup)
     bringing = commands.add_parser("restore", help="make a run's state from a backup")
     bringing.add_argument("archive", type=Path, metavar="ARCHIVE.tar", help="what `ftte backup` wrote")
     bringing.add_argument("run", type=Path, metavar="RUN.toml", help="the run file, or the state directory to make")
+    bringing.add_argument("--json", action="store_true", help="print JSON")
     bringing.set_defaults(handler=_restore)
 
 
@@ -31,9 +35,12 @@ def _backup(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import backup
 
     state = state_folder(options.run)
-    with console.status(f"saving {state} ..."):
+    with _status(options, console, f"saving {state} ..."):
         size = backup(state, options.archive)
-    console.print(f"{options.archive} holds {state}: {format_bytes(size)}", highlight=False)
+    if options.json:
+        print(json.dumps({"archive": str(options.archive), "state": str(state), "bytes": size}, indent=2))
+    else:
+        console.print(f"{options.archive} holds {state}: {format_bytes(size)}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -41,10 +48,18 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import restore
 
     state = state_folder(options.run)
-    with console.status(f"restoring {state} ..."):
+    with _status(options, console, f"restoring {state} ..."):
         restore(options.archive, state, SystemClock().wall(), by=getpass.getuser())
-    console.print(f"{state} is as it was in {options.archive}", highlight=False)
+    if options.json:
+        print(json.dumps({"archive": str(options.archive), "state": str(state)}, indent=2))
+    else:
+        console.print(f"{state} is as it was in {options.archive}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _status(options: argparse.Namespace, console: Console, words: str) -> contextlib.AbstractContextManager[Any]:
+    """What is being done, on a terminal; nothing where the output is JSON."""
+    return contextlib.nullcontext() if options.json else console.status(words)
 
 
 def state_folder(path: Path) -> Path:

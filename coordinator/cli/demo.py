@@ -18,7 +18,7 @@ from rich.console import Console
 from ..app import open_app
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
-from ..reports.summary_table import show
+from ..reports.summary_table import show_summary
 from .demo_folder import clear_demo_folder
 from .local_devices import LocalDevice, failed_devices, local_devices, run_while_any_lives
 
@@ -78,10 +78,10 @@ async def demo(folder: Path, console: Console, *, stay: bool = False) -> dict[st
             shutil.copyfile(config.run.state / name, folder / name)
         failed = await failed_devices(processes)
         if stay:
-            console.print(show(summary))
+            show_summary(console, summary)
             console.print("The dashboard stays open until Ctrl-C.", highlight=False)
             await asyncio.Event().wait()
-    console.print(show(summary))
+    show_summary(console, summary)
     console.print(f"summary and weights are in {folder}", highlight=False)
     if failed:
         raise CoordinatorError(f"{', '.join(failed)} failed: see {folder / 'devices' / failed[0] / 'log.txt'}")

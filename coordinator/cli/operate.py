@@ -14,6 +14,7 @@ from typing import Any
 import segno
 from rich.console import Console
 
+from exporters.cli.tables import Columns, print_rows
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.invite import Invite
 from mobile_sdk.metrics import format_metrics
@@ -21,7 +22,6 @@ from mobile_sdk.sizes import format_bytes
 
 from ..admin.client import AdminClient, find_admin_folder
 from ..errors import CoordinatorError
-from .tables import Columns, print_rows
 
 __all__ = ["add_client_command", "add_operating_commands"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import json
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def add_serving_commands(commands: Any) -> None:
         "names", nargs="+", metavar="NAME", help="host names and addresses that devices connect to"
     )
     certificate.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    certificate.add_argument("--json", action="store_true", help="print JSON")
     certificate.set_defaults(handler=_certificate)
 
 
@@ -113,14 +115,15 @@ async def _serve_until(server: App, console: Console, stay: bool) -> None:
     if stay:
         await server.stay()
         return
-    from ..reports.summary_table import show
+    from ..reports.summary_table import show_summary
 
     runs = list(server.service.runs.values())
     for running, summary in zip(runs, await server.run(), strict=True):
         if len(runs) > 1:
             console.rule(running.name)
-        console.print(show(summary))
-        console.print(f"summary and weights are in {running.config.run.state}", highlight=False)
+        show_summary(console, summary)
+        words = f"summary and weights are in {running.config.run.state}"
+        console.print(words, highlight=False, soft_wrap=True)
 
 
 def _end_when_told(task: asyncio.Task[Any], ended: Ended) -> None:
@@ -141,6 +144,10 @@ def _certificate(options: argparse.Namespace, console: Console) -> int:
 
     certificate, key = options.out / "certificate.pem", options.out / "private_key.pem"
     fingerprint = make_certificate(options.names, certificate, key)
+    if options.json:
+        made = {"certificate": str(certificate), "private_key": str(key), "names": options.names}
+        print(json.dumps({**made, "sha256": fingerprint}, indent=2))
+        return 0
     console.print(f"{certificate} for {', '.join(options.names)}, and {key}, which stays secret", highlight=False)
     console.print(f"SHA-256 {fingerprint}; `ftte invite` puts it into the link", highlight=False, soft_wrap=True)
     console.print(

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from exporters.cli.tables import Columns, print_rows
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.metrics import format_metrics
-from mobile_sdk.sizes import format_bytes
+from mobile_sdk.sizes import format_bytes, format_count
 
 from ..errors import ConfigError
 from .parsing import add_set_option
@@ -38,6 +38,7 @@ def add_simulate_command(commands: Any) -> None:
         metavar="DIR",
         help="keep planned programs here for the next simulation",
     )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(handler=_simulate)
 
 
@@ -59,7 +60,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         refusals.setLevel(logging.ERROR)
     if options.out is not None:
         _check_can_be_written(options.out)
-    with Display(console, scenario) as display:
+    with Display(Console(stderr=True) if options.json else console, scenario) as display:
         result = simulate(
             scenario,
             workers=options.workers,
@@ -70,7 +71,10 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         )
     if options.out is not None:
         write_durably(options.out, json.dumps(result, indent=1).encode() + b"\n")
-    _show(result, console)
+    if options.json:
+        print(json.dumps(result, indent=1))
+    else:
+        _show(result, console)
     return 0
 
 
@@ -88,31 +92,33 @@ def _show(result: dict[str, Any], console: Console) -> None:
     """The result for people: how long, how good, and what it costs each device."""
     last, machine = result["curve"][-1], result["machine"]
     metrics = format_metrics(last["metrics"])
-    console.print(f"The run would end after {duration(result['seconds'])}: {result['ended']}.", highlight=False)
-    console.print(f"{result['versions']} versions from {result['trips']} updates; {metrics}", highlight=False)
+    console.print(
+        f"The run would end after {duration(result['seconds'])}: {result['ended']}.", highlight=False, soft_wrap=True
+    )
+    versions, updates = format_count(result["versions"], "version"), format_count(result["trips"], "update")
+    console.print(f"{versions} from {updates}; {metrics}", highlight=False, soft_wrap=True)
     console.print(
         f"{format_bytes(result['bytes_up'])} up and {format_bytes(result['bytes_down'])} down over all devices; "
         f"{format_bytes(result['repeated_bytes'])} were lost on the way and sent again",
         highlight=False,
+        soft_wrap=True,
     )
-    table = Table("class", title="What it costs each device, on average", title_justify="left", box=None)
-    for name in ("devices", "took part", "updates", "up", "down", "computing"):
-        table.add_column(name, justify="right")
-    for name, group in result["classes"].items():
-        table.add_row(
-            name,
-            str(group["devices"]),
-            str(group["took_part"]),
-            f"{group['updates_each']:.1f}",
-            format_bytes(round(group["bytes_up_each"])),
-            format_bytes(round(group["bytes_down_each"])),
-            duration(group["compute_seconds_each"]),
-        )
-    console.print(table)
+    columns: Columns = {
+        "class": lambda c: c["name"],
+        "devices": lambda c: str(c["devices"]),
+        "took part": lambda c: str(c["took_part"]),
+        "updates": lambda c: f"{c['updates_each']:.1f}",
+        "up": lambda c: format_bytes(round(c["bytes_up_each"])),
+        "down": lambda c: format_bytes(round(c["bytes_down_each"])),
+        "computing": lambda c: duration(c["compute_seconds_each"]),
+    }
+    classes = [{"name": name, **group} for name, group in result["classes"].items()]
+    print_rows(console, classes, columns, title="What it costs each device, on average")
     console.print(
         f"Simulated in {machine['seconds']:.1f} s: {machine['trips_per_second']:.1f} trips per second, "
         f"peak memory {format_bytes(machine['peak_rss_bytes'])} and the workers'.",
         highlight=False,
+        soft_wrap=True,
     )
 
 

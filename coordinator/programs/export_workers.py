@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import numpy as np
 from mobile_sdk import safetensors
 from mobile_sdk.fields import parts
 from mobile_sdk.layout import Vector
+from mobile_sdk.sizes import format_count
 
 from ..config import Config, PlanningSection
+from .worker_progress import hear_workers, say_now_and_then, speak_through
 
-__all__ = ["FIRST_SERIAL", "ExportedRun", "Progress", "export_all", "identify_task", "stop_planning"]
+__all__ = ["FIRST_SERIAL", "ExportedRun", "Progress", "check_budget", "export_all", "identify_task", "stop_planning"]
 
 # Programs are numbered by the set they were exported in; a device never goes back.
 FIRST_SERIAL = 1
@@ -73,6 +76,19 @@ def identify_task(task: str) -> dict[str, Any]:
         return pool.submit(_identify, task).result()
 
 
+def check_budget(task: str, budget: int) -> None:
+    """
+    Whether any program of a task fits a budget in bytes; in a process of its own, within some seconds.
+
+    Raises:
+        BudgetError: if none does; it names the smallest budget that can be met.
+        ExportError: if the task cannot be loaded, or its model not be lowered.
+
+    """
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_workers) as pool:
+        pool.submit(_check_budget, task, budget).result()
+
+
 def export_all(config: Config, progress: Progress) -> ExportedRun:
     """
     Plan and export every tier, as many at once as there are processors.
@@ -86,7 +102,9 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
     workers = min(len(tiers), os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_workers))
+        said = stack.enter_context(hear_workers(context, progress))
+        executor = concurrent.futures.ProcessPoolExecutor(workers, context, _prepare_worker, (said,))
+        pool = stack.enter_context(executor)
         _pools.add(pool)
         stack.callback(_pools.discard, pool)
         for sentence in pool.submit(_check, config).result():
@@ -98,13 +116,13 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
         budgets = [config.budgets[tier] for tier in tiers]
         plans, frozen = pool.submit(_plan, config.run.task, budgets, config.planning, journal).result()
         rounding = (frozen, config.planning.frozen_bits)
-        progress(f"exporting and verifying {len(tiers)} programs")
+        progress(f"exporting and verifying {format_count(len(tiers), 'program')}")
         waiting = [
             pool.submit(_export, config.run.task, config.run.name, tier, config.budgets[tier], plan, rounding)
             for tier, plan in zip(tiers, plans, strict=True)
         ]
         for done, _ in enumerate(concurrent.futures.as_completed(waiting), 1):
-            progress(f"exported and verified {done} of {len(tiers)} programs")
+            progress(f"exported and verified {done} of {format_count(len(tiers), 'program')}")
         exported = [future.result() for future in waiting]
         journal.unlink(missing_ok=True)
         found = None if rate is None else rate.result()
@@ -116,6 +134,12 @@ def stop_planning() -> None:
     for pool in list(_pools):
         for process in list(pool._processes.values()):
             process.terminate()
+
+
+def _prepare_worker(said: Connection) -> None:
+    """In a worker: its progress goes through ``said``."""
+    speak_through(said)
+    _end_with_workers()
 
 
 def _end_with_workers() -> None:
@@ -160,6 +184,7 @@ def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Pat
                 seed=planning.seed,
                 journal=Journal(journal),
                 processes=None,
+                progress=say_now_and_then(),
             )
         if planning.bake:
             plans = bake(loaded, plans)
@@ -196,6 +221,16 @@ def _check(config: Config) -> list[str]:
         from ..checks.task import check_task
 
         return raise_first_error(check_task(config))
+
+
+def _check_budget(task: str, budget: int) -> None:
+    from exporters.quiet import quiet
+
+    with quiet():
+        from exporters.search import check_budgets
+        from exporters.task import load_task
+
+        check_budgets(load_task(task), [budget])
 
 
 def _identify(task: str) -> dict[str, Any]:

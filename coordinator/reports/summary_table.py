@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from mobile_sdk.sizes import format_bytes
+from exporters.cli.tables import Columns, print_rows
+from mobile_sdk.sizes import format_bytes, format_count
 
-__all__ = ["show"]
+__all__ = ["show_summary"]
 
 
-def show(summary: dict[str, Any]) -> RenderableType:
-    """A summary for a terminal."""
+def show_summary(console: Console, summary: dict[str, Any]) -> None:
+    """Print a run's summary."""
     moved = summary["bytes_up"] + summary["bytes_down"]
     lines = [
         f"The run has ended: {summary['ended']}.",
-        f"{summary['versions']} versions from {summary['updates_merged']} updates in {summary['wall_seconds']:.1f} s",
+        f"{format_count(summary['versions'], 'version')} from {format_count(summary['updates_merged'], 'update')} "
+        f"in {summary['wall_seconds']:.1f} s",
     ]
     if summary["accuracy"] is not None:
         lines.append(f"accuracy {summary['initial_accuracy']:.4f} at version 0, {summary['accuracy']:.4f} at the end")
@@ -37,39 +37,32 @@ def show(summary: dict[str, Any]) -> RenderableType:
     if buffer["mean_staleness"] is not None:
         size = f"{buffer['size']} updates a merge{' (auto)' if buffer['adaptive'] else ''}"
         lines.append(f"{size}; the last ones merged were {buffer['mean_staleness']:.1f} versions old on average")
-    return Group(*(Text(line) for line in lines), _tiers(summary), _devices(summary))
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    size = summary["parameters"]
+    tiers: Columns = {
+        "tier": lambda t: t["name"],
+        "budget": lambda t: format_bytes(t["budget_bytes"]),
+        "planned": lambda t: format_bytes(t["planned_bytes"]),
+        "measured": lambda t: format_bytes(t["measured_bytes"]),
+        "trains": lambda t: f"{t['trained_parameters'] / size:.0%}",
+        "program": lambda t: format_bytes(t["program_bytes"]),
+    }
+    print_rows(console, summary["tiers"], tiers, title="Tiers")
+    print_rows(console, summary["devices"], _DEVICES, title="Devices")
 
 
-def _tiers(summary: dict[str, Any]) -> Table:
-    table = Table("tier", title="Tiers", title_justify="left", box=None, pad_edge=False)
-    for name in ("budget", "planned", "measured", "trains", "program"):
-        table.add_column(name, justify="right")
-    for tier in summary["tiers"]:
-        table.add_row(
-            tier["name"],
-            format_bytes(tier["budget_bytes"]),
-            format_bytes(tier["planned_bytes"]),
-            format_bytes(tier["measured_bytes"]),
-            f"{tier['trained_parameters'] / summary['parameters']:.0%}",
-            format_bytes(tier["program_bytes"]),
-        )
-    return table
+_DEVICES: Columns = {
+    "device": lambda d: d["id"],
+    "tier": lambda d: d["tier"] or "-",
+    "samples": lambda d: str(d["samples"] or "-"),
+    "updates": lambda d: str(d["updates"]),
+    "up": lambda d: format_bytes(d["bytes_up"]),
+    "down": lambda d: format_bytes(d["bytes_down"]),
+    "dense": lambda d: format_bytes(d["dense_bytes"]),
+    "peak RSS": lambda d: _peak(d["peak_rss_bytes"], d["torch_loaded"]),
+}
 
 
-def _devices(summary: dict[str, Any]) -> Table:
-    table = Table("device", "tier", title="Devices", title_justify="left", box=None, pad_edge=False)
-    for name in ("samples", "updates", "up", "down", "dense", "peak RSS"):
-        table.add_column(name, justify="right")
-    for device in summary["devices"]:
-        peak = device["peak_rss_bytes"]
-        table.add_row(
-            device["id"],
-            device["tier"],
-            str(device["samples"] or "-"),
-            str(device["updates"]),
-            format_bytes(device["bytes_up"]),
-            format_bytes(device["bytes_down"]),
-            format_bytes(device["dense_bytes"]),
-            format_bytes(peak) + (" (torch!)" if device["torch_loaded"] else "") if peak else "-",
-        )
-    return table
+def _peak(peak: int | None, torch_loaded: bool | None) -> str:
+    return format_bytes(peak) + (" (torch!)" if torch_loaded else "") if peak else "-"

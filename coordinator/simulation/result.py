@@ -46,15 +46,18 @@ def summarise_simulation(
     The result of a simulation; the same for the same scenario, to the last bit.
 
     ``seconds`` are virtual. ``weights_sha256`` is that of the final weight vector. ``classes`` gives for each class of
-    devices, and for stragglers and the others, how many there are, took part, and what each did on average.
+    devices, and for stragglers and the others if there are stragglers, how many there are, took part, and what each did
+    on average.
     """
     merged = run.store.updates.merged()
     staleness = collections.Counter(update.staleness for update in merged)
     status = {device.id: device for device in run.status().devices}
     groups: dict[str, list[SimulatedDevice]] = collections.defaultdict(list)
+    stragglers = any(device.profile.straggler for device in devices)
     for device in devices:
         groups[device.profile.kind].append(device)
-        groups["stragglers" if device.profile.straggler else "others"].append(device)
+        if stragglers:
+            groups["stragglers" if device.profile.straggler else "others"].append(device)
     return {
         "run": run.config.run.name,
         "ended": ended,

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from exporters.errors import BudgetError
 from mobile_sdk import safetensors
 from mobile_sdk.events import Event, UpdateAccepted
 from mobile_sdk.fields import named_in
@@ -31,8 +32,10 @@ from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 from mobile_sdk.system.memory import peak_rss_bytes
 
 from ..config import Config
+from ..errors import ConfigError
 from ..loop.coordinator import Coordinator
 from ..programs.begin import begin_or_resume, with_found
+from ..programs.export_workers import check_budget
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest
 from ..store.interface import Store
@@ -100,6 +103,8 @@ def simulate(
         store = SqliteStore(config.run.state)
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
+            if store.run() is None:
+                _check_memory(scenario, config)
             tiers = begin_or_resume(config, store, key, START, say)
             config = with_found(config, store)
             scenario.check_memory(tiers[0].name, tiers[0].needs_bytes)
@@ -134,6 +139,22 @@ def simulate(
         "workers": ray or count,
     }
     return {**result, "machine": machine}
+
+
+def _check_memory(scenario: Scenario, config: Config) -> None:
+    """
+    Before planning: a class of devices for which there cannot be a program ends the simulation.
+
+    Raises:
+        ConfigError: if there is one.
+
+    """
+    name, section = min(scenario.devices.items(), key=lambda item: item[1].memory)
+    if section.memory < min(config.budgets.values()):
+        try:
+            check_budget(config.run.task, section.memory)
+        except BudgetError as error:
+            raise ConfigError(f"devices.{name}.memory: {error}") from error
 
 
 def draw_world(

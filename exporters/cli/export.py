@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mobile_sdk.payload import pack
-from mobile_sdk.sizes import format_bytes, parse_bytes
+from mobile_sdk.sizes import format_bytes, format_count, parse_bytes
 
 from ..errors import ExportError
 from ..quiet import quiet
+from .progress import StageProgress
+from .tables import print_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..program.build import Program
     from ..task import Task
     from .explain import ExplainedLayer
@@ -46,6 +48,7 @@ def add_export_command(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     parser.add_argument("--explain", action="store_true", help="show what every layer became, and what it costs")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where to write the program")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(handler=_export)
 
 
@@ -54,7 +57,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
         budget = None if options.budget is None else parse_bytes(options.budget)
     except ValueError as error:
         raise ExportError(str(error)) from error
-    with console.status("importing torch") as status:
+    with StageProgress(console, as_json=options.json) as progress:
+        progress.say("importing torch")
         with quiet():
             from ..memory.measure import measure  # torch takes seconds to import: not before the arguments are checked
             from ..pipeline import export
@@ -65,33 +69,42 @@ def _export(options: argparse.Namespace, console: Console) -> int:
 
         task = load_task(options.task)
         plan = None if options.plan is None else Plan.from_json(task.layout, _read(options.plan))
-        program = export(task, budget=budget, plan=plan, progress=status.update)
+        program = export(task, budget=budget, plan=plan, progress=progress.say)
         if options.bake:
-            status.update("measuring what baking saves")
-            program = export(task, budget=budget, plan=bake(task, [program.plan])[0], progress=status.update)
+            progress.say("measuring what baking saves")
+            program = export(task, budget=budget, plan=bake(task, [program.plan])[0], progress=progress.say)
         everything = program.manifest.memory.measured_bytes
         if set(program.plan.subset) != set(task.parameter_names()):
-            status.update("measuring what training everything would take")
+            progress.say("measuring what training everything would take")
             whole = Plan.everything(task, program.plan.micro_batch)
             everything = measure(build(task, whole, ("train_step",))).total_bytes
-    program.save(options.out)
-    console.print(_costs(task, program, everything))
-    for note in task.notes:
-        console.print(f"Note: {note}", highlight=False)
-    if options.explain:
-        with console.status("explaining"), quiet():
-            from .explain import explain
+        program.save(options.out)
+        layers: list[ExplainedLayer] = []
+        if options.explain:
+            progress.say("explaining")
+            with quiet():
+                from .explain import explain
 
-            layers = explain(task, program.plan if plan is None or options.bake else plan)
-        console.print(_layers(layers))
-        slow = [layer for layer in layers if layer.share * layer.portable > _SLOW]
-        for layer in slow:
-            share = f"{layer.share * layer.portable:.0%}"
+                layers = explain(task, program.plan if plan is None or options.bake else plan)
+    costs = _costs(task, program, everything)
+    if options.json:
+        explained = {"layers": [dataclasses.asdict(layer) for layer in layers]} if options.explain else {}
+        print(json.dumps({**costs, "notes": list(task.notes), "out": str(options.out), **explained}, indent=2))
+        return 0
+    _show_costs(console, costs)
+    for note in task.notes:
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+    if options.explain:
+        _show_layers(console, layers)
+    for layer in layers:
+        if layer.share * layer.portable > _SLOW:
             console.print(
-                f"{layer.name} spends about {share} of a step in portable kernels, which take one element at a time",
+                f"{layer.name} spends about {layer.share * layer.portable:.0%} of a step in portable kernels, which take "
+                "one element at a time",
                 highlight=False,
+                soft_wrap=True,
             )
-    console.print(f"Saved to {options.out}", highlight=False)
+    console.print(f"Saved to {options.out}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -102,45 +115,64 @@ def _read(path: Path) -> str:
         raise ExportError(f"cannot read the plan {path}: {error}") from error
 
 
-def _costs(task: Task, program: Program, everything: int) -> Table:
+def _costs(task: Task, program: Program, everything: int) -> dict[str, Any]:
+    """What a program costs, as JSON values; ``everything`` is the memory of a step that trains all, in bytes."""
     manifest = program.manifest
-    trained, size = manifest.subset.size, task.layout.size
-    measured, limit = manifest.memory.measured_bytes, manifest.memory.budget_bytes
-    compressed = len(pack(program.pte)[0])
-    table = Table(
-        title=f"{task.name}, {manifest.micro_batch} samples per step", show_header=False, title_justify="left"
-    )
-    table.add_row("trained parameters", f"{trained:,} of {size:,} ({trained / size:.0%})")
-    table.add_row("update", f"{format_bytes(4 * trained)}; dense float32: {format_bytes(4 * size)}")
-    table.add_row("program", f"{format_bytes(len(program.pte))}; compressed: {format_bytes(compressed)}")
-    if limit:
-        table.add_row("budget", format_bytes(limit))
-    table.add_row(
-        "memory of a step",
-        f"{format_bytes(measured)}; everything trained: {format_bytes(everything)} ({measured / everything:.0%})",
-    )
-    if manifest.baked:
-        table.add_row("inside the program", f"{len(manifest.baked)} frozen tensors, which no version changes")
-    table.add_row("of it planned arena", format_bytes(manifest.memory.planned_bytes))
-    table.add_row("idle floor", f"{format_bytes(manifest.memory.idle_bytes)}, resident before the program; not counted")
-    table.add_row("gradient error", f"{program.gradient_error:.1e}")
-    table.add_row("export", f"{program.seconds:.1f} s")
-    return table
+    return {
+        "task": task.name,
+        "micro_batch": manifest.micro_batch,
+        "trained_parameters": manifest.subset.size,
+        "parameters": task.layout.size,
+        "update_bytes": 4 * manifest.subset.size,
+        "dense_update_bytes": 4 * task.layout.size,
+        "program_bytes": len(program.pte),
+        "compressed_program_bytes": len(pack(program.pte)[0]),
+        "budget_bytes": manifest.memory.budget_bytes or None,
+        "measured_bytes": manifest.memory.measured_bytes,
+        "everything_bytes": everything,
+        "planned_bytes": manifest.memory.planned_bytes,
+        "idle_bytes": manifest.memory.idle_bytes,
+        "baked": list(manifest.baked),
+        "gradient_error": program.gradient_error,
+        "seconds": program.seconds,
+    }
 
 
-def _layers(layers: Sequence[ExplainedLayer]) -> Table:
-    table = Table(title="Layers; shares of the step time are estimates", title_justify="left")
-    for column in ("layer", "trained", "lowered to"):
-        table.add_column(column)
-    for column in ("weights", "moved per step", "share of time"):
-        table.add_column(column, justify="right")
-    for layer in layers:
-        table.add_row(
-            layer.name,
-            layer.trained,
-            layer.lowered,
-            format_bytes(layer.weight_bytes),
-            format_bytes(layer.moved_bytes),
-            f"{layer.share:.1%}",
-        )
-    return table
+def _show_costs(console: Console, costs: Mapping[str, Any]) -> None:
+    trained, size, measured = costs["trained_parameters"], costs["parameters"], costs["measured_bytes"]
+    everything = costs["everything_bytes"]
+    program, compressed = format_bytes(costs["program_bytes"]), format_bytes(costs["compressed_program_bytes"])
+    update, dense = format_bytes(costs["update_bytes"]), format_bytes(costs["dense_update_bytes"])
+    share = f"{measured / everything:.0%}"
+    rows = {
+        "trained parameters": f"{trained:,} of {size:,} ({trained / size:.0%})",
+        "update": f"{update}; dense float32: {dense}",
+        "program": f"{program}; compressed: {compressed}",
+        "budget": format_bytes(costs["budget_bytes"]) if costs["budget_bytes"] else "",
+        "memory of a step": f"{format_bytes(measured)}; everything trained: {format_bytes(everything)} ({share})",
+        "inside the program": f"{format_count(len(costs['baked']), 'frozen tensor')}, which no version changes",
+        "of it planned arena": format_bytes(costs["planned_bytes"]),
+        "idle floor": f"{format_bytes(costs['idle_bytes'])}, resident before the program; not counted",
+        "gradient error": f"{costs['gradient_error']:.1e}",
+        "export": f"{costs['seconds']:.1f} s",
+    }
+    if not costs["baked"]:
+        del rows["inside the program"]
+    console.print(f"{costs['task']}, {format_count(costs['micro_batch'], 'sample')} per step", style="italic")
+    width = max(map(len, rows))
+    for name, words in rows.items():
+        if words:
+            console.print(f"{name:{width}}  {words}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_layers(console: Console, layers: Sequence[ExplainedLayer]) -> None:
+    rows = [{"layer": layer} for layer in layers]
+    columns = {
+        "layer": lambda row: row["layer"].name,
+        "trained": lambda row: row["layer"].trained,
+        "weights": lambda row: format_bytes(row["layer"].weight_bytes),
+        "moved per step": lambda row: format_bytes(row["layer"].moved_bytes),
+        "share of time": lambda row: f"{row['layer'].share:.1%}",
+        "lowered to": lambda row: row["layer"].lowered,
+    }
+    print_rows(console, rows, columns, title="Layers; shares of the step time are estimates")

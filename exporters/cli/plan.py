@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from mobile_sdk.sizes import format_bytes, parse_bytes
+from mobile_sdk.sizes import format_bytes, format_count, parse_bytes
 
 from ..errors import ExportError
 from ..quiet import quiet
+from .progress import StageProgress
+from .tables import Columns, print_rows
 
 if TYPE_CHECKING:
     from ..search import Tiers
@@ -39,6 +41,7 @@ def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--processes", type=int, metavar="N", help="default: as many as there are processors")
     parser.add_argument("--shrink", action="store_true", help="take smaller micro-batches where that trains more")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where plans and picture go")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(handler=_plan)
 
 
@@ -47,15 +50,8 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
         budgets = sorted({parse_bytes(part) for part in options.budgets.split(",")})
     except ValueError as error:
         raise ExportError(str(error)) from error
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("importing torch", total=None)
+    with StageProgress(console, as_json=options.json) as progress:
+        progress.say("importing torch")
         with quiet():  # torch takes seconds to import: not before the arguments are checked
             from ..cache.journal import Journal
             from ..importance.finetune import FineTuning
@@ -73,46 +69,95 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
             fine_tuning=FineTuning(options.steps, learning_rate=options.learning_rate),
             journal=Journal(options.out / STATE_FILE),
             processes=options.processes,
-            progress=lambda stage, done, total: bars.update(bar, description=stage, completed=done, total=total),
+            progress=progress.show,
         )
         check_least(evidence, budgets)
         scores = select(evidence, options.selector)
         tiers = plan_tiers(evidence, scores, budgets, mode=options.mode, shrink=options.shrink)
-        bars.update(bar, description="drawing", total=None)
+        progress.say("drawing")
         save(tiers, options.out)
         draw(tiers, options.out / PICTURE_FILE)
-    console.print(table(tiers))
-    console.print(f"Plans and picture are in {options.out}", highlight=False)
+    result = describe(tiers)
+    if options.json:
+        print(json.dumps({**result, "out": str(options.out)}, indent=2))
+        return 0
+    _show(console, result)
+    console.print(f"Plans and picture are in {options.out}", highlight=False, soft_wrap=True)
     return 0
 
 
-def table(tiers: Tiers) -> Table:
-    """A row per layer, a column per tier: what is trained, and the bytes of its update."""
-    from ..space import FROZEN, LEVELS
+def describe(tiers: Tiers) -> dict[str, Any]:
+    """The plans as JSON values: for each layer what the tiers train of it, and for each tier what that takes."""
+    from ..space import LEVELS
 
-    space = tiers.space
-    result = Table(title=f"{space.task.name}, {tiers.mode}", title_justify="left", show_footer=False)
-    result.add_column("layer")
-    result.add_column(f"gain, {tiers.scores.unit}", justify="right")
-    for tier in tiers.tiers:
-        result.add_column(f"budget {format_bytes(tier.budget)}", justify="right")
-    result.add_column("tiers", justify="right")
-    coverage = tiers.coverage()
+    space, coverage = tiers.space, tiers.coverage()
+    layers = []
     for i, layer in enumerate(space.layers):
-        cells = []
+        trained = []
         for tier in tiers.tiers:
-            level = tier.levels[i]
             names = [n for n in (*layer.weights, *layer.biases) if n in tier.plan.subset]
             size = 4 * sum(math.prod(tier.plan.subset.shape(n)) for n in names)
-            cells.append("" if level == FROZEN else f"{LEVELS[level]}  {format_bytes(size)}")
-        row = (f"{layer.name or space.task.name} [dim]{layer.kind}[/dim]", f"{tiers.scores.gains[i].max():.3g}", *cells)
-        result.add_row(*row, f"{coverage[i]} of {len(tiers.tiers)}", style="dim" if not coverage[i] else "")
-    result.add_section()
-    needs = [f"{format_bytes(tier.needs)} ({tier.needs / tiers.everything:.0%})" for tier in tiers.tiers]
-    result.add_row("measured memory", "", *needs, "")
-    result.add_row("samples a step", "", *[str(tier.plan.micro_batch) for tier in tiers.tiers], "")
-    result.add_row("update", "", *[format_bytes(4 * tier.plan.subset.size) for tier in tiers.tiers], "")
-    result.add_row("expected gain", "", *[f"{tier.gain:.3g}" for tier in tiers.tiers], "")
-    result.caption = f"everything: {format_bytes(tiers.everything)} at {space.task.micro_batch} samples a step"
-    result.caption_justify = "left"
-    return result
+            trained.append({"level": LEVELS[tier.levels[i]], "update_bytes": size})
+        layers.append(
+            {
+                "name": layer.name or space.task.name,
+                "kind": layer.kind,
+                "gain": float(tiers.scores.gains[i].max()),
+                "trained": trained,
+                "tiers": int(coverage[i]),
+            }
+        )
+    return {
+        "task": space.task.name,
+        "mode": tiers.mode,
+        "unit": tiers.scores.unit,
+        "everything_bytes": tiers.everything,
+        "micro_batch": space.task.micro_batch,
+        "layers": layers,
+        "tiers": [
+            {
+                "budget_bytes": tier.budget,
+                "measured_bytes": tier.needs,
+                "micro_batch": tier.plan.micro_batch,
+                "update_bytes": 4 * tier.plan.subset.size,
+                "expected_gain": float(tier.gain),
+            }
+            for tier in tiers.tiers
+        ],
+    }
+
+
+def _show(console: Console, result: Mapping[str, Any]) -> None:
+    """A row per layer, a column per tier: what is trained, and the bytes of its update; below, what that takes."""
+    tiers = result["tiers"]
+    columns: dict[str, Any] = {
+        "layer": lambda row: f"{row['name']} {row['kind']}",
+        f"gain, {result['unit']}": lambda row: f"{row['gain']:.3g}",
+        **{f"budget {format_bytes(tier['budget_bytes'])}": _trained(i) for i, tier in enumerate(tiers)},
+        "tiers": lambda row: f"{row['tiers']} of {len(tiers)}",
+    }
+    print_rows(console, result["layers"], columns, title=f"{result['task']}, {result['mode']}")
+    console.print()
+    everything = result["everything_bytes"]
+    needs: Columns = {
+        "budget": lambda tier: format_bytes(tier["budget_bytes"]),
+        "measured memory": lambda tier: (
+            f"{format_bytes(tier['measured_bytes'])} ({tier['measured_bytes'] / everything:.0%})"
+        ),
+        "samples a step": lambda tier: str(tier["micro_batch"]),
+        "update": lambda tier: format_bytes(tier["update_bytes"]),
+        "expected gain": lambda tier: f"{tier['expected_gain']:.3g}",
+    }
+    print_rows(console, tiers, needs)
+    samples = format_count(result["micro_batch"], "sample")
+    console.print(f"everything: {format_bytes(everything)} at {samples} a step", highlight=False, soft_wrap=True)
+
+
+def _trained(index: int) -> Any:
+    """What a row of a layer says of the tier of this index."""
+
+    def cell(row: Mapping[str, Any]) -> str:
+        part = row["trained"][index]
+        return f"{part['level']}  {format_bytes(part['update_bytes'])}" if part["update_bytes"] else ""
+
+    return cell

@@ -12,6 +12,8 @@ import pytest
 
 from coordinator.cli.main import GROUPS, main
 
+from ..small_run import make_run
+
 FTTE = Path(sys.executable).with_name("ftte")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,6 +81,45 @@ def test_errors_go_to_standard_error_in_one_line_and_as_json_where_that_was_aske
     code, out, err = run("runs", "--json")
     assert (code, out) == (1, "")
     assert list(json.loads(err)) == ["error"]
+
+
+def test_certificates_backups_and_restored_states_are_told_as_json(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("certificate", "localhost", "--json")
+    made = json.loads(out)
+    assert (code, made["names"], len(made["sha256"])) == (0, ["localhost"], 64)
+    assert (tmp_path / made["private_key"]).exists()
+    code, out, err = run("certificate", "localhost", "--json")
+    assert (code, out, list(json.loads(err))) == (1, "", ["error"])
+
+    make_run(tmp_path).store.close()
+    code, out, _ = run("backup", "state", "run.tar", "--json")
+    saved = json.loads(out)
+    assert (code, saved) == (
+        0,
+        {"archive": "run.tar", "state": "state", "bytes": (tmp_path / "run.tar").stat().st_size},
+    )
+    code, out, err = run("backup", "state", "run.tar", "--json")
+    assert (code, out, "run.tar" in json.loads(err)["error"]) == (1, "", True)
+    code, out, _ = run("restore", "run.tar", "again", "--json")
+    assert (code, json.loads(out)) == (0, {"archive": "run.tar", "state": "again"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "no_such_module:task", "-o", "out"],
+        ["plan", "no_such_module:task", "--budgets", "1MB", "-o", "out"],
+        ["plan", "no_such_module:task", "--budgets", "plenty", "-o", "out"],
+        ["simulate", "no-such-file.toml"],
+        ["doctor", "no-such-file.toml"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_an_error_is_json_where_that_was_asked_for(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments, "--json")
+    assert code == 1
+    error = json.loads(err.splitlines()[-1]) if err else json.loads(out)[0]
+    assert error.keys() & {"error", "level"}
 
 
 def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator.cli.main import main
+from coordinator.errors import ConfigError
 from coordinator.simulation.simulate import simulate
 from coordinator.simulation.world.scenario import Scenario, parse_scenario
 
@@ -97,11 +98,16 @@ def test_it_is_said_how_well_classes_are_known_that_stragglers_alone_have(facts:
 def test_virtual_time_is_that_of_the_scenario(facts: Facts) -> None:
     """Hours end a run that nothing else ends, and a night without devices passes without a trip."""
     asleep = {"memory": "5MB", "online": [[8, 20]]}
-    scenario = digits(simulation={"hours": 7, "start": 0}, devices={"phone": asleep, "watch": asleep})
+    scenario = digits(
+        simulation={"hours": 7, "start": 0},
+        devices={"phone": asleep, "watch": asleep},
+        stragglers={"share": 0},
+    )
     result = facts(scenario)
     assert result["ended"] == "7 hours are over"
     assert result["seconds"] == 7 * 3600
     assert result["trips"] == 0
+    assert result["classes"].keys() == {"phone", "watch"}, "there are no stragglers, so nobody is another"
 
 
 def test_apps_that_are_killed_come_back(facts: Facts) -> None:
@@ -169,7 +175,32 @@ def test_the_command_says_what_to_expect(
     shown = capsys.readouterr().out
     assert "version 2 has reached the limit of 2" in shown
     assert "watch" in shown
+    assert "WARNING" not in shown, "updates in flight when a run stops are always too late"
     assert json.loads(result.read_text())["versions"] == 2
+    assert main([*command, "--json"]) == 0
+    printed, kept = json.loads(capsys.readouterr().out), json.loads(result.read_text())
+    assert printed == kept
+    assert printed["versions"] == 2
+
+
+def test_a_device_that_no_program_fits_is_found_before_anything_is_planned() -> None:
+    said: list[str] = []
+    scenario = digits(devices={"watch": {"memory": "10KB"}})
+    with pytest.raises(
+        ConfigError, match=r"devices\.watch\.memory: no plan of task .* fits 10.0 KB.*set at least that"
+    ):
+        simulate(scenario, workers=0, say=said.append)
+    assert [text for text in said if not text.startswith("warning: ")] == []
+
+
+def test_memory_below_the_smallest_budget_is_warned_of_and_below_the_smallest_program_refused(
+    plans: Path, facts: Facts
+) -> None:
+    facts(digits(stop={"versions": 1}))  # so that there are plans
+    scenario, said = digits(devices={"watch": {"memory": "200KB"}}), list[str]()
+    with pytest.raises(ConfigError, match=r"devices\.watch\.memory is 200.0 KB, and the smallest tier, small, needs"):
+        simulate(scenario, workers=0, plans=plans, say=said.append)
+    assert any("devices.watch.memory 200.0 KB is less than the smallest budget" in text for text in said)
 
 
 def test_a_mistake_in_a_scenario_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

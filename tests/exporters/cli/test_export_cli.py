@@ -24,7 +24,7 @@ def run(*arguments: str) -> tuple[int, str]:
     add_plan_command(commands)
     options = parser.parse_args(arguments)
     written = io.StringIO()
-    return options.handler(options, Console(file=written, width=120)), written.getvalue()
+    return options.handler(options, Console(file=written, width=60)), written.getvalue()
 
 
 def test_an_export_is_saved_and_its_costs_are_shown(tmp_path: Path) -> None:
@@ -45,6 +45,18 @@ def test_an_export_explains_its_layers(tmp_path: Path) -> None:
     assert "loss, metrics, masks" in text
 
 
+def test_an_export_as_json_has_the_same_numbers_and_its_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = "tests.exporters.export_tasks:tiny_task"
+    code, text = run("export", task, "--explain", "--json", "-o", str(tmp_path / "out"))
+    assert (code, text) == (0, ""), "progress is not among the JSON"
+    result = json.loads(capsys.readouterr().out)
+    assert (result["trained_parameters"], result["parameters"], result["budget_bytes"]) == (511, 511, None)
+    assert result["update_bytes"] == 4 * 511
+    assert sum(layer["share"] for layer in result["layers"]) == pytest.approx(1)
+
+
 def test_a_budget_that_cannot_be_read_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="write it like 400KB"):
         run("export", "no_such_module:task", "--budget", "plenty", "-o", str(tmp_path))
@@ -56,7 +68,9 @@ def test_a_missing_task_is_one_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_plans_are_printed_saved_and_drawn_and_can_be_exported(tmp_path: Path) -> None:
+def test_plans_are_printed_saved_and_drawn_and_can_be_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = str(tmp_path / "plans")
     command = [
         "plan",
@@ -75,7 +89,12 @@ def test_plans_are_printed_saved_and_drawn_and_can_be_exported(tmp_path: Path) -
     summary = json.loads((tmp_path / "plans" / "plans.json").read_text())
     assert [tier["measured_bytes"] <= tier["budget_bytes"] for tier in summary["tiers"]] == [True] * 3
     state = (tmp_path / "plans" / "search.json").read_bytes()
-    assert run(*command)[1] == text
+    capsys.readouterr()
+    assert run(*command, "--json") == (0, "")
+    result = json.loads(capsys.readouterr().out)
+    assert [tier["measured_bytes"] for tier in result["tiers"]] == [tier["measured_bytes"] for tier in summary["tiers"]]
+    assert all(f"{layer['name']} {layer['kind']}" in text for layer in result["layers"])
+    assert "…" not in text, "nothing is cut, however narrow a pipe is taken to be"
     assert (tmp_path / "plans" / "search.json").read_bytes() == state  # nothing was worked out again
 
     plan = tmp_path / "plans" / summary["tiers"][0]["plan"]

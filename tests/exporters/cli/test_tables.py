@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from coordinator.cli.tables import print_rows
+from exporters.cli.tables import print_rows
 
 ROWS = [
     {"name": "device-6f1c4a02-in-the-kitchen", "state": "training", "seen": "2026-05-01 12:00:00", "note": ""},
@@ -39,13 +39,18 @@ def test_a_pipe_gets_one_line_per_row_in_columns() -> None:
     assert first.index("training") == second.index("offline") == header.index("state")
 
 
-def test_a_narrow_terminal_gets_a_line_per_value() -> None:
+def test_a_narrow_terminal_gets_the_values_below_the_name_as_many_on_a_line_as_fit() -> None:
     assert shown(40, terminal=True).splitlines() == [
         "device-6f1c4a02-in-the-kitchen",
         "  state: training",
         "  seen: 2026-05-01 12:00:00",
         "b",
-        "  state: offline",
-        "  seen: -",
+        "  state: offline   seen: -",
         "  two lines [red]and markup[/red]",
     ]
+
+
+def test_a_title_stands_above() -> None:
+    file = io.StringIO()
+    print_rows(Console(file=file), ROWS[:1], {"device": lambda r: r["name"]}, title="Devices")
+    assert file.getvalue().splitlines() == ["Devices", "device", "device-6f1c4a02-in-the-kitchen"]

@@ -1,0 +1,37 @@
+"""The report at the end of a run is for people, and whole wherever it goes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coordinator.reports.summary import summarise
+from coordinator.reports.summary_table import show_summary
+from coordinator.simulation.virtual_time import run
+
+from ..small_run import make_run
+
+NAME = "device-6f1c4a02-in-the-kitchen-of-the-second-floor"
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_no_name_is_cut_through_a_pipe(tmp_path: Path, width: int) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        state = small.state()
+        device = state.device(NAME)
+        device.tier, device.samples, device.updates = "small", 10, 1
+        written = io.StringIO()
+        show_summary(Console(file=written, width=width), {"ended": "it was enough", **summarise(state)})
+        text = written.getvalue()
+        assert "The run has ended: it was enough.\n" in text
+        assert "0 versions from 0 updates in " in text
+        (line,) = [line for line in text.splitlines() if NAME in line]
+        assert line.split()[:4] == [NAME, "small", "10", "1"]
+        assert [line.split()[:3] for line in text.splitlines() if line.startswith("large")] == [["large", "2.00", "KB"]]
+        assert "…" not in text
+
+    run(main())
