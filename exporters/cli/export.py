@@ -99,8 +99,8 @@ def _export(options: argparse.Namespace, console: Console) -> int:
     for layer in layers:
         if layer.share * layer.portable > _SLOW:
             console.print(
-                f"{layer.name} spends about {layer.share * layer.portable:.0%} of a step in portable kernels, which take "
-                "one element at a time",
+                f"{layer.name} spends about {layer.share * layer.portable:.0%} of a step in portable kernels, "
+                "which take one element at a time",
                 highlight=False,
                 soft_wrap=True,
             )
