@@ -77,7 +77,7 @@ def local_fleet(config: Config) -> list[LocalDevice]:
 async def _until_ended(config: Config, devices: list[LocalDevice], console: Console) -> int:
     from ..admin.operations import Operations
     from ..app import open_app
-    from ..reports.summary_table import show
+    from ..reports.summary_table import show_summary
     from .local_devices import LOG_FILE, failed_devices, local_devices, run_while_any_lives
     from .serve import print_address
 
@@ -90,7 +90,7 @@ async def _until_ended(config: Config, devices: list[LocalDevice], console: Cons
         async with local_devices(server, devices, folder, token=token) as processes:
             (summary,) = await run_while_any_lives(server, processes)
             failed = await failed_devices(processes)
-    console.print(show(summary))
+    show_summary(console, summary)
     console.print(f"summary and weights are in {config.run.state}", highlight=False)
     if failed:
         raise CoordinatorError(f"{', '.join(failed)} failed: see {folder / failed[0] / LOG_FILE}")
