@@ -18,9 +18,9 @@ from rich.console import Console
 from ..app import open_app
 from ..config import Config, parse_config
 from ..errors import CoordinatorError
-from ..reports.summary_table import show_summary
 from .demo_folder import clear_demo_folder
 from .local_devices import LocalDevice, failed_devices, local_devices, run_while_any_lives
+from .summary_table import show_summary
 
 __all__ = ["demo"]
 

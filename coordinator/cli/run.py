@@ -77,9 +77,9 @@ def local_fleet(config: Config) -> list[LocalDevice]:
 async def _until_ended(config: Config, devices: list[LocalDevice], console: Console) -> int:
     from ..admin.operations import Operations
     from ..app import open_app
-    from ..reports.summary_table import show_summary
     from .local_devices import LOG_FILE, failed_devices, local_devices, run_while_any_lives
     from .serve import print_address
+    from .summary_table import show_summary
 
     folder = config.run.state.parent / "devices"
     async with open_app([config], console) as server:

@@ -115,7 +115,7 @@ async def _serve_until(server: App, console: Console, stay: bool) -> None:
     if stay:
         await server.stay()
         return
-    from ..reports.summary_table import show_summary
+    from .summary_table import show_summary
 
     runs = list(server.service.runs.values())
     for running, summary in zip(runs, await server.run(), strict=True):

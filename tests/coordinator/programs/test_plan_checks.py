@@ -18,7 +18,9 @@ LAYOUT = Layout([Parameter("body", (900,)), Parameter("head", (99,)), Parameter(
 
 def tiers(folder: Path, *parts: list[str]) -> list[Tier]:
     """Tiers of which each trains the parameters of these names."""
-    (small, _) = make_run(folder).tiers
+    run = make_run(folder)
+    run.store.close()
+    small = run.tiers[0]
     made = []
     for number, names in enumerate(parts):
         subset = Subset.whole(LAYOUT, names)

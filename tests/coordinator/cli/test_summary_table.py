@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from coordinator.cli.summary_table import show_summary
 from coordinator.reports.summary import summarise
-from coordinator.reports.summary_table import show_summary
 from coordinator.simulation.virtual_time import run
 
 from ..small_run import make_run
