@@ -47,7 +47,7 @@ class Task:
         held_out: gives the samples ``(x, y)`` that central evaluation uses.
         proxy: gives samples of your own or public data, on which planning finds out what is worth training.
         micro_batch: samples per training step; the example's where :obj:`None`.
-        range: closed interval of valid x.
+        range: closed interval of valid x, where that is one array.
         normalisation: how raw samples became x, in words.
         labels: names of the classes, where y is a class index.
         local: parameters, or modules with all of theirs, that every device trains for itself and keeps: they are never
@@ -182,6 +182,8 @@ class Task:
     def _contract(
         self, range: tuple[float, float] | None, normalisation: str, labels: Sequence[str], bounds: Sequence[Bound]
     ) -> InputContract:
+        if range is not None and isinstance(self.example_x, Several):
+            raise TaskError("range is that of one array, and x has several: check theirs in the model's own data")
         fields: dict[str, Any] = {}
         for array, example in (("x", self.example_x), ("y", self.example_y)):
             each = [

@@ -115,6 +115,8 @@ def test_several_inputs_and_targets_are_parts_of_the_contract() -> None:
     ]
     assert [p.name for p in task.contract.y_parts] == ["0", "1"]
     assert task.contract.numpy_dtype("x").names == ("ids", "mask")
+    with pytest.raises(TaskError, match="range is that of one array, and x has several"):
+        Task(Pair(), lambda o, y: per_sample(o, y[0]) * y[1], x, (Y, torch.ones(4)), range=(0, 8))
 
 
 def test_an_integer_buffer_is_refused() -> None:
