@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 
 from coordinator.store.records import UpdateRecord
 from coordinator.updates.buffer import Buffer, BufferedUpdate
@@ -150,5 +151,20 @@ def test_a_larger_limit_lets_in_who_waits() -> None:
         assert not waiting.done()
         buffer.resize(4, 16)
         await waiting
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_waiting_for_a_place_gives_none_back() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(1, limit=1)
+        for name in ("phone-1", "phone-2"):
+            await buffer.room(name, reserve=True)
+        waiting = asyncio.create_task(buffer.room("phone-1", reserve=True))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert not buffer.has_room("phone-3", reserve=True), "both places are still those of phone-1 and phone-2"
 
     asyncio.run(scenario())

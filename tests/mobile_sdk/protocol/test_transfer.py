@@ -65,6 +65,12 @@ def test_chunks_stay_small_on_a_slow_link() -> None:
     assert max(sizes) == MIN_CHUNK_BYTES
 
 
+def test_a_chunk_takes_a_quarter_of_a_second_at_the_most_once_the_links_speed_is_known() -> None:
+    """At four times 64 KB a second chunks of 64 KB do, and smaller ones take an eighth at the least."""
+    _, sizes = transmit(bytes(2_000_000), 0, 4 * 65_536)
+    assert set(sizes[20:-1]) == {65_536}
+
+
 def test_a_chunk_out_of_order_or_beyond_the_end_is_refused() -> None:
     with pytest.raises(ProtocolError, match="offset 5 came where 0 was due"):
         Incoming(SHA, 10, 0).receive(Chunk(SHA, 5, b"x"))
