@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from coordinator.net.traffic import Traffic
-from coordinator.scheduling.quota import DAY_SECONDS, Quota
+from coordinator.scheduling.quota import Quota
 from coordinator.status import DeviceStatus
+
+DAY_SECONDS = 24 * 60 * 60
 
 
 def test_a_device_beyond_its_bytes_stays_away_until_its_day_is_over() -> None:

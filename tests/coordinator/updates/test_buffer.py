@@ -31,8 +31,10 @@ def test_it_is_full_at_its_capacity_and_more_waits_for_the_next_merge() -> None:
 
 def test_too_few_devices_are_never_merged_however_much_they_send() -> None:
     buffer = Buffer(2, contributors=2)
+    assert buffer.missing_contributors == 2
     for number in range(3):
         buffer.add(update(number, "phone-1"))
+    assert buffer.missing_contributors == 1
     assert buffer.oldest() == []
     assert buffer.remainder() == []
     buffer.add(update(3, "phone-2"))
