@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -186,7 +184,7 @@ def test_a_killed_process_loses_no_sample_that_append_returned_for(tmp_path: Pat
         assert process.stdout is not None
         for _ in range(400):
             told = int(process.stdout.readline())
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         rest = process.stdout.read()
         process.wait()
         complete = rest.split("\n")[:-1]
