@@ -63,10 +63,11 @@ docs: setup
 
 setup: $(VENV)/installed
 
-# torch first and pinned: without the pin, what depends on it would bring gigabytes of CUDA packages.
-$(VENV)/installed: pyproject.toml mobile_sdk/pyproject.toml mobile_sdk/setup.py $(wildcard mobile_sdk/native/*.cpp mobile_sdk/native/*.h mobile_sdk/native/*.py)
+# torch first and pinned, and without CUDA where that can be had: FTTE_TORCH chooses (scripts/install_torch.py).
+$(VENV)/installed: pyproject.toml scripts/install_torch.py mobile_sdk/pyproject.toml mobile_sdk/setup.py $(wildcard mobile_sdk/native/*.cpp mobile_sdk/native/*.h mobile_sdk/native/*.py)
 	@command -v $${CXX:-c++} >/dev/null || { echo "make: a C++ compiler is needed, e.g. 'apt-get install g++'"; exit 1; }
 	@test -x $(BIN)/python || { python=$$(scripts/find_python.sh) && "$$python" -m venv $(VENV); }
+	$(BIN)/python scripts/install_torch.py
 	$(BIN)/pip install $(PIP_OPTIONS) "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
 	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ./mobile_sdk
 	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ".[dev,docs,app-dev]"
