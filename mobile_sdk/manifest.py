@@ -354,13 +354,18 @@ def _check(layout: Layout, data: Any) -> SelfCheck | None:
         return None
     return SelfCheck(
         seed=_count(data["seed"]),
-        x=tuple(_limits(limits) for limits in data["x"]),
-        y=tuple(_limits(limits) for limits in data["y"]),
+        x=_limits_by_part(data["x"]),
+        y=_limits_by_part(data["y"]),
         weights={layout[_text(name)].name: _limits(limits) for name, limits in data["weights"].items()},
         loss=_number(data["loss"]),
         prediction=_number(data["prediction"]),
         gradients={layout[_text(name)].name: _number(norm) for name, norm in data["gradients"].items()},
     )
+
+
+def _limits_by_part(value: Any) -> tuple[tuple[float, float], ...]:
+    """Limits of each part; earlier programs have one part, and its limits alone."""
+    return tuple(_limits(limits) for limits in value) if isinstance(value[0], list) else (_limits(value),)
 
 
 def _limits(value: Any) -> tuple[float, float]:

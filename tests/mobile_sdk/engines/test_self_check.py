@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -184,3 +185,9 @@ def test_a_manifest_of_the_time_before_is_refused_with_a_remedy(program: Program
 
 def test_a_manifest_keeps_its_check(program: Program) -> None:
     assert Manifest.from_bytes(program.manifest.to_bytes()) == program.manifest
+
+
+def test_the_limits_of_a_single_part_are_read_as_earlier_programs_wrote_them(program: Program) -> None:
+    data = json.loads(program.manifest.to_bytes())
+    data["check"]["x"], data["check"]["y"] = data["check"]["x"][0], data["check"]["y"][0]
+    assert Manifest.from_bytes(json.dumps(data).encode()) == program.manifest
