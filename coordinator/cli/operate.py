@@ -18,7 +18,7 @@ from exporters.cli.tables import Columns, print_rows
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.invite import Invite
 from mobile_sdk.metrics import format_metrics
-from mobile_sdk.sizes import format_bytes
+from mobile_sdk.sizes import format_bytes, format_count
 
 from ..admin.client import AdminClient, find_admin_folder
 from ..errors import CoordinatorError
@@ -45,6 +45,7 @@ def add_operating_commands(commands: Any) -> None:
     devices = add_client_command(commands, "devices", "the devices of a run", _devices)
     devices.add_argument("action", nargs="?", default="list", choices=("list", "classes", "revoke", "withdraw"))
     devices.add_argument("device", nargs="?", help="for revoke (it may not come back) and withdraw (its data go)")
+    devices.add_argument("--all", action="store_true", help="list also those that left and never contributed")
     _run_option(devices)
 
     tokens = add_client_command(commands, "tokens", "what devices enrol with", _tokens)
@@ -236,7 +237,12 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
             "down": lambda d: format_bytes(d["bytes_down"]),
             "last seen": lambda d: _time(d["last_seen"]),
         }
-        _show(options, console, data, data, columns)
+        shown = data if options.all else [device for device in data if not _came_to_nothing(device)]
+        _show(options, console, data, shown, columns)
+        if len(shown) < len(data) and not options.json:
+            hidden = format_count(len(data) - len(shown), "device")
+            words = f"{hidden} not shown, offline without an update so far: --all lists everything"
+            console.print(words, highlight=False, soft_wrap=True)
         for device in () if options.json else data:
             if device["self_check"]:
                 console.print(f"{device['id']} ({device['model']}): {device['self_check']}", markup=False)
@@ -261,6 +267,12 @@ def _devices(options: argparse.Namespace, console: Console, client: AdminClient)
         words = f"{device} and what was known of it are gone; {stopped} of its updates were stopped"
         return _say(options, words, device=device, withdrawn=True, stopped_updates=stopped)
     return 0
+
+
+def _came_to_nothing(device: Mapping[str, Any]) -> bool:
+    """Whether a device has left without an update or anything else to look at: a trial, or storage that was new."""
+    remarks = device["set_aside"] or device["self_check"] or device["failures"] or device["lost"]
+    return device["state"] == "offline" and device["updates"] == 0 and not remarks
 
 
 def _tokens(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
