@@ -24,6 +24,7 @@ READ += ["/api/runs/small/versions", "/api/runs/small/plans", "/api/runs/small/t
 CHANGE = [
     ("POST", "/api/runs/small/pause"),
     ("POST", "/api/runs/small/start"),
+    ("POST", "/api/runs/small/resume"),
     ("POST", "/api/runs/small/drain"),
     ("POST", "/api/runs/small/finish"),
     ("POST", "/api/runs/small/rollback"),

@@ -10,7 +10,8 @@ const MOST_POINTS = 4_000;
 const MOST_LINES = 200;
 
 const ACTIONS = {
-  start: ["Start", "Devices get work, and updates are merged.", ["created", "paused", "draining", "finished"]],
+  start: ["Start", "Devices get work, and updates are merged.", ["created", "finished"]],
+  resume: ["Resume", "Devices get work again, and updates are merged.", ["paused", "draining"]],
   pause: ["Pause", "No work is given out and nothing is merged. Updates of devices that train now are taken, and merged later.", ["running", "draining"]],
   drain: ["Drain", "No new work is given out. What devices train now is merged; then the run pauses.", ["running"]],
   finish: ["Finish", "The run ends now, and devices are told. It can be started again.", ["created", "running", "paused", "draining"]],
