@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.sizes import format_count
 
 from ..config import Config, PlanningSection
-from .worker_progress import hear_workers, say_now_and_then, speak_through
+from .worker_progress import Sender, hear_workers, say_now_and_then, speak_through
 
 __all__ = ["FIRST_SERIAL", "ExportedRun", "Progress", "check_budget", "export_all", "identify_task", "stop_planning"]
 
@@ -136,7 +135,7 @@ def stop_planning() -> None:
             process.terminate()
 
 
-def _prepare_worker(said: Connection) -> None:
+def _prepare_worker(said: Sender) -> None:
     """In a worker: its progress goes through ``said``."""
     speak_through(said)
     _end_with_workers()

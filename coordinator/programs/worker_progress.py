@@ -6,20 +6,28 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from typing import Any, Protocol
 
-__all__ = ["hear_workers", "say_now_and_then", "speak_through"]
+__all__ = ["Sender", "hear_workers", "say_now_and_then", "speak_through"]
 
 # How often a search says how far it is.
 SECONDS = 5.0
 
+
+class Sender(Protocol):
+    """The end of a pipe that is written to: Windows has another class for it than other systems."""
+
+    def send(self, obj: Any, /) -> None:
+        """Pass an object on."""
+
+
 # In a worker: where it speaks; empty in a process that nobody listens to.
-_said: list[Connection] = []
+_said: list[Sender] = []
 
 
 @contextlib.contextmanager
-def hear_workers(context: SpawnContext, progress: Callable[[str], None]) -> Iterator[Connection]:
+def hear_workers(context: SpawnContext, progress: Callable[[str], None]) -> Iterator[Sender]:
     """
     The end of a pipe for a worker; the workers must have ended before the context does.
 
@@ -44,7 +52,7 @@ def hear_workers(context: SpawnContext, progress: Callable[[str], None]) -> Iter
         thread.join()
 
 
-def speak_through(said: Connection) -> None:
+def speak_through(said: Sender) -> None:
     """In a worker: what it says goes to ``said``."""
     _said.append(said)
 
