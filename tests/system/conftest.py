@@ -223,7 +223,7 @@ class Operator:
         self.folder = folder
 
     def __call__(self, *command: str, code: int = 0) -> str:
-        """What a command prints; it must end with ``code``."""
+        """What a command prints; it must end with ``code``. With another than 0 that is errors, too."""
         result = subprocess.run(
             [BIN / "ftte", *command],
             env={**os.environ, "FTTE_ADMIN": str(self.folder / ".ftte"), "COLUMNS": "200"},
@@ -233,7 +233,7 @@ class Operator:
             check=False,
         )
         assert result.returncode == code, result.stdout + result.stderr
-        return result.stdout if code == 0 else result.stderr
+        return result.stdout if code == 0 else result.stdout + result.stderr
 
     def json(self, *command: str) -> Any:
         """What a command prints as JSON."""

@@ -218,4 +218,4 @@ def test_the_doctor_finds_what_is_wrong(site: Site, operator: Operator) -> None:
     assert re.search(r"ok +the run is \w+", operator("doctor", str(run_file)))
     ((weights,),) = site.query("SELECT json_extract(weights, '$[0].sha256') FROM versions")
     (site.state / "artifacts" / weights).write_bytes(b"x")
-    assert "error" in operator("doctor", str(run_file), code=1)
+    assert re.search(rf"error +the file \S*{weights} is damaged", operator("doctor", str(run_file), code=1))
