@@ -16,6 +16,7 @@ from mobile_sdk.sizes import format_bytes, parse_bytes
 from .batches import tensors_of
 from .cache import store as cache
 from .errors import BudgetError, ExportError
+from .memory.footprint import Footprint
 from .memory.measure import measure
 from .plan import Plan
 from .program.build import Program, Progress, _silent, build
@@ -26,6 +27,9 @@ from .search import plan_for
 from .task import Task
 
 __all__ = ["export"]
+
+# How often a program that seems to take too much is measured again.
+_AGAIN = 2
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ def export(
         say("verifying gradients")
         error = _verified(program, Step(task, plan))
         say("measuring memory")
-        footprint = measure(program)
+        footprint = _measured(program, limit)
         measured, idle = footprint.total_bytes, footprint.idle_bytes
         say("making the self-check")
         program = program.with_check(make_self_check(task, program))
@@ -78,10 +82,28 @@ def export(
         error, measured, idle = json.loads(facts)
         program = dataclasses.replace(program, manifest=Manifest.from_bytes(content))
     if 0 < limit < measured:
-        raise BudgetError(f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}", measured)
+        raise BudgetError(
+            f"the plan takes {format_bytes(measured)}, more than {format_bytes(limit)}: give a larger budget, or a "
+            "plan that trains less",
+            measured,
+        )
     memory = Memory(limit, program.manifest.memory.planned_bytes, measured, idle)
     manifest = dataclasses.replace(program.manifest, memory=memory)
     return dataclasses.replace(program, manifest=manifest, gradient_error=error, seconds=time.perf_counter() - start)
+
+
+def _measured(program: Program, limit: int) -> Footprint:
+    """
+    What a program takes; measured again where that is more than ``limit`` (0: none).
+
+    What else goes on in a machine only adds to what is measured, so the least of a few is right.
+    """
+    found = measure(program)
+    for _ in range(_AGAIN):
+        if not 0 < limit < found.total_bytes:
+            break
+        found = min(found, measure(program), key=lambda footprint: footprint.total_bytes)
+    return found
 
 
 def _say_notes(task: Task, say: Progress | None) -> None:
