@@ -228,5 +228,5 @@ def test_a_coordinator_killed_under_load_loses_nothing_and_merges_nothing_twice(
         return load
 
     load = asyncio.run(main())
-    assert len(load.acknowledged) > 30
+    assert len(load.acknowledged) >= 30
     check(site, load, replay=not step.startswith("set aside"))
