@@ -193,10 +193,11 @@ class Operations:
         async with self._running.coordinator.idle():
             with self._membership():
                 now = self._run.clock.wall()
+                # Before its row goes: after a kill in between, the operator finds the device still there.
+                await self._offload(KeptMerges(self._run.config.run.state).forget, device)
                 stopped = await self._offload(lambda: self._store.devices.withdraw(device, now, by=self._by))
             if stopped is None:
                 raise NotFoundError(f"there is no device {device!r}: see `ftte devices`")
-            await self._offload(KeptMerges(self._run.config.run.state).forget, device)
             # An update may have been written down before, and come into the buffer after this.
             self._run.withdrawn.add(device)
             self._run.buffer.remove([u for u in self._run.buffer.all() if u.record.device == device])

@@ -108,6 +108,8 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
         self._first = store.versions.get(0)
+        merges = [record.version for record in store.versions.all() if record.kind == "merge"]
+        KeptMerges(config.run.state).forget_all_but(merges)
         self._collapsed: dict[str, int] = {}  # device -> the version that its updates would have ruined last
         self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceConnection] = {}

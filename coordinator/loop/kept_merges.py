@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobile_sdk import safetensors
-from mobile_sdk.durable_files import write_durably
+from mobile_sdk.durable_files import remove_leftovers, write_durably
 from mobile_sdk.errors import PayloadError
 
 from ..config import MergeSection
@@ -25,6 +26,8 @@ from ..merge.contribution import Contribution
 from ..store.records import UpdateRecord
 
 __all__ = ["KeptMerge", "KeptMerges", "KeptUpdate"]
+
+log = logging.getLogger(__name__)
 
 _METADATA = "merge"
 
@@ -107,13 +110,25 @@ class KeptMerges:
         """A device was withdrawn: nothing of it is kept. Blocks; returns how many updates that were."""
         gone = 0
         for version in self.versions():
-            merge = self.read(version)
+            try:
+                merge = self.read(version)
+            except StoreError as error:  # nobody can say whose updates it holds
+                log.error("%s: it is removed", error)
+                self._path(version).unlink()
+                continue
             own = [update for update in merge.updates if update.device == device]
             if own:
                 rest = [update for update in merge.updates if update.device != device]
                 self._write(dataclasses.replace(merge, updates=rest, withdrawn=merge.withdrawn + len(own)))
                 gone += len(own)
         return gone
+
+    def forget_all_but(self, merged: Collection[int]) -> None:
+        """Remove what a kill left behind: updates of versions that were never published. Blocks."""
+        for version in set(self.versions()) - set(merged):
+            self._path(version).unlink()
+        if self._folder.exists():
+            remove_leftovers(self._folder)
 
     def versions(self) -> list[int]:
         """Versions whose updates are kept, in order."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobile_sdk.layout import Slice
 
@@ -27,6 +27,7 @@ from ..eager.draws import Draw, Draws
 from ..eager.plain import in_float64, plain
 from ..errors import ExportError
 from ..plan import Plan
+from ..probe import evaluating
 from ..task import Task
 from .statistics import Statistics
 from .tracing import named_modules
@@ -195,7 +196,7 @@ class Step:
             Shape ``(n, ...)``.
 
         """
-        with torch.no_grad(), _eval_mode(self.task.model), self._precision(), plain(), Draws().active():
+        with torch.no_grad(), evaluating(self.task.model), self._precision(), plain(), Draws().active():
             state = {**self.constants, **dict(zip(self.names, weights, strict=True))}
             return self._output(state, x)
 
@@ -215,14 +216,3 @@ def _part(gradient: Tensor, part: Slice | None) -> Tensor:
     if part is None:
         return gradient
     return torch.index_select(gradient, part.axis, torch.tensor(part.indices))
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import math
+import time
 
 import torch
 from torch import nn
@@ -23,6 +25,8 @@ from ..task import Task
 
 __all__ = ["find_learning_rate"]
 
+log = logging.getLogger(__name__)
+
 # Rates that are tried, each twice the one before: of plain descent, and of Adam, whose steps are as long as the rate.
 SGD_RATES = tuple(0.0125 * 2**n for n in range(8))
 ADAM_RATES = tuple(0.0002 * 2**n for n in range(8))
@@ -33,6 +37,8 @@ SAMPLES = 800
 FEWEST_SAMPLES = 64
 # A forward pass of more takes too long: some 30 seconds for all rates and steps on one processor.
 MOST_OPERATIONS = 4e8
+# No run waits longer for a rate, whatever its model.
+LONGEST_SECONDS = 120.0
 
 
 def find_learning_rate(
@@ -54,10 +60,18 @@ def find_learning_rate(
         momentum: of ``sgd``.
 
     Returns:
-        The rate; none if there are too few samples, the model is too large for a short look, or it fits its samples at
-        no rate.
+        The rate; none if there are too few samples, the model is too large for a short look, or cannot take a batch of
+        another size than the task's, or fits its samples at no rate.
 
     """
+    try:
+        return _find(task, samples, batch_size, optimiser, momentum)
+    except Exception as error:  # the user's own code runs here, and a run can begin without a rate
+        log.debug("no learning rate: %s", error)
+        return None
+
+
+def _find(task: Task, samples: tuple[Batch, Batch], batch_size: int, optimiser: str, momentum: float) -> float | None:
     x, y = samples
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SAMPLES]
     x, y = x[order], y[order]
@@ -66,8 +80,11 @@ def find_learning_rate(
         return None
     with torch.random.fork_rng(devices=[]):
         before = _loss(task, task.model, x, y)
-        fits = {}
+        fits: dict[float, float] = {}
+        end = time.monotonic() + LONGEST_SECONDS
         for rate in SGD_RATES if optimiser == "sgd" else ADAM_RATES:
+            if time.monotonic() > end:  # of what it takes not everything is counted: recurrence is not
+                return None
             torch.manual_seed(0)  # of dropout
             fits[rate] = _fit(task, x, y, batch_size, optimiser, rate, momentum)
     learnt = {rate: loss for rate, loss in fits.items() if loss < before}

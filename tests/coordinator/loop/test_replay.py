@@ -98,6 +98,22 @@ def test_a_withdrawn_devices_updates_are_gone_and_the_rest_says_so(tmp_path: Pat
     assert found[0].why == "1 of its updates were withdrawn"
 
 
+def test_a_damaged_file_stops_no_withdrawal_and_what_a_kill_left_goes_at_the_start(tmp_path: Path) -> None:
+    small = serve(tmp_path)
+    folder = small.config.run.state / "merged"
+    (folder / "00000002.safetensors").write_bytes(b"torn")
+    assert KeptMerges(small.config.run.state).forget("bert") == 4
+    assert not (folder / "00000002.safetensors").exists()
+    (folder / "00000006.safetensors").write_bytes((folder / "00000005.safetensors").read_bytes())
+    (folder / "00000007.safetensors.new").write_bytes(b"half")
+
+    async def start() -> None:
+        small.coordinator().close()
+
+    run(start())
+    assert sorted(path.name for path in folder.iterdir()) == [f"0000000{n}.safetensors" for n in (1, 3, 4, 5)]
+
+
 def test_nothing_is_kept_unless_it_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = serve(tmp_path, keep_updates=False)
     assert not (small.config.run.state / "merged").exists()

@@ -67,3 +67,20 @@ def test_nothing_is_said_of_few_samples_large_models_and_what_cannot_be_learnt()
     assert find_learning_rate(large, samples, batch_size=16) is None
     constant = Task(own.model, lambda output, target: output.sum(1) * 0, x[:16], y[:16], name="constant")
     assert find_learning_rate(constant, (x, y), batch_size=16) is None
+
+
+class OfEight(nn.Module):
+    """Takes eight samples, and no other number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.reshape(8, 5))
+
+
+def test_a_model_that_takes_no_other_batch_lets_the_run_begin_without_a_rate() -> None:
+    _, (x, y) = task()
+    own = Task(OfEight(), cross_entropy, x[:8], y[:8], name="of eight")
+    assert find_learning_rate(own, (x, y), batch_size=16) is None
