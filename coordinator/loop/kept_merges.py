@@ -132,7 +132,7 @@ class KeptMerges:
 
     def versions(self) -> list[int]:
         """Versions whose updates are kept, in order."""
-        return sorted(int(path.stem) for path in self._folder.glob("*.safetensors"))
+        return sorted(int(path.stem) for path in self._folder.glob("*.safetensors") if path.stem.isdecimal())
 
     def read(self, version: int) -> KeptMerge:
         """
