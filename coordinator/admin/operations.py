@@ -123,7 +123,9 @@ class Operations:
 
     async def roll_back(self, to: int, why: str) -> dict[str, Any]:
         """Go on from an older version."""
-        record = await self._running.coordinator.roll_back(to, why or f"rolled back by {self._by}", by=self._by)
+        record = await self._running.coordinator.version_maker.roll_back(
+            to, why or f"rolled back by {self._by}", by=self._by
+        )
         return _version(record)
 
     # Versions.
@@ -190,7 +192,7 @@ class Operations:
             NotFoundError: if there is no such device.
 
         """
-        async with self._running.coordinator.idle():
+        async with self._running.coordinator.version_maker.idle():
             with self._membership():
                 now = self._run.clock.wall()
                 # Before its row goes: after a kill in between, the operator finds the device still there.
@@ -285,7 +287,7 @@ class Operations:
             self._store.audit.write(run.clock.wall(), self._by, "rotated", "key", details)
             run.use_key(key)
 
-        async with coordinator.idle():
+        async with coordinator.version_maker.idle():
             await self._offload(rotate)
         await coordinator.dismiss("unavailable", "the run has a new key")
         return run.key.public

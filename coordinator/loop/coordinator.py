@@ -8,42 +8,35 @@ buffer is full, its updates are merged into the next version, which is evaluated
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
-from mobile_sdk.layout import Vector
-from mobile_sdk.metrics import format_metrics
 from mobile_sdk.net.connection import Connection
 from mobile_sdk.protocol.messages import Finished, MergedMessage, Name
-from mobile_sdk.training.evaluation import finite
 
 from ..background import BackgroundTasks
 from ..config import Config
-from ..errors import ConflictError, StoreUnavailable
+from ..errors import StoreUnavailable
 from ..evaluation.metric_watch import MetricWatch
-from ..merge.merger import MergeResult
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
-from ..reports.learning import PAGE, does_not_learn, likely_causes
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
 from ..sessions.device_connection import DeviceConnection
 from ..status import RunStatus
 from ..store.interface import Store
-from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..store.records import MergedUpdate, VersionRecord
 from ..tracking.trackers import Trackers
 from ..updates.buffer import BufferedUpdate
-from ..versions.retention import prune
 from .announcements import Announcements
 from .history import History
-from .kept_merges import KeptMerges
-from .merging import Merging
+from .learning_notice import LearningNotice
 from .phases import Phases
+from .proposals import EvaluateWeights
+from .version_maker import VersionMaker
 
 __all__ = ["Coordinator"]
 
@@ -51,22 +44,6 @@ log = logging.getLogger(__name__)
 
 # How long to wait before a merge that could not be written is tried again.
 RETRY_SECONDS = 5.0
-
-# A device whose updates would have made a version collapse is set aside if that happens again within so many versions:
-# once is no proof, since others' updates had their part in it.
-AGAIN = 30
-
-# Old versions are looked for so often at the most.
-PRUNE_SECONDS = 1.0
-
-# Part of an update whose device has not come back for so long is removed; that is looked for so often at the most.
-UPLOAD_SECONDS = 86_400.0
-EXPIRE_SECONDS = 600.0
-
-# Assignments that came to nothing are remembered for so long, so that a late device hears what became of its own.
-ASSIGNMENT_SECONDS = 86_400.0
-
-Evaluate = Callable[[Vector], Mapping[str, float]]
 
 
 class Coordinator:
@@ -84,7 +61,8 @@ class Coordinator:
         trackers: are told of versions, merged updates and phases; closed by whoever opened them.
 
     ``state`` is the run in memory, ``dispatcher`` gives out its work, ``watch`` follows its metrics, ``phases`` is its
-    life from created to finished, ``announcements`` tells its devices of new versions.
+    life from created to finished, ``announcements`` tells its devices of new versions,
+    ``version_maker`` merges and rolls back.
     """
 
     def __init__(
@@ -93,7 +71,7 @@ class Coordinator:
         store: Store,
         key: RunKey,
         tiers: Sequence[Tier],
-        evaluate: Evaluate | None,
+        evaluate: EvaluateWeights | None,
         *,
         clock: Clock | None = None,
         offload: Offload = offload,
@@ -103,24 +81,17 @@ class Coordinator:
         self.state = RunState(config, store, key, tiers, clock=clock, offload=offload)
         self.dispatcher = Dispatcher(self.state, self._woken)
         self.watch = MetricWatch(config.evaluation, store.versions.all())
+        self.version_maker = VersionMaker(self.state, config, self.dispatcher, self.watch, evaluate, self._published)
         self._config = config
-        self._evaluate = evaluate
         self._changed = asyncio.Event()
-        self._writing = asyncio.Lock()  # one version at a time, whether it is a merge or a rollback
-        self._first = store.versions.get(0)
-        merges = [record.version for record in store.versions.all() if record.kind == "merge"]
-        KeptMerges(config.run.state).forget_all_but(merges)
-        self._collapsed: dict[str, int] = {}  # device -> the version that its updates would have ruined last
-        self._merging = Merging(config.merge, tiers, self.state.versions)
         self._sessions: dict[str, DeviceConnection] = {}
         self._tasks = BackgroundTasks()
         self._left = asyncio.Event()
         self._leaving = 0  # connections that have ended, whose accounts are being settled
         self._history = History(self.state, trackers or Trackers(config.run.name, {}))
+        self._learning = LearningNotice(self.state, config, store.versions.get(0))
         self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._phase_changed)
         self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
-        self._pruned_at = -math.inf
-        self._expired_at = -math.inf
 
     def status(self) -> RunStatus:
         """One look at the run."""
@@ -183,12 +154,7 @@ class Coordinator:
                 await self._merge_or_wait(updates)
             elif drained:
                 await self.phases.enter("paused", "drained", by="coordinator")
-        try:
-            async with self._writing:
-                await self._prune(now=True)
-            await state.offload(state.uploads.expire, math.inf)
-        except (OSError, StoreUnavailable) as error:
-            log.error("old versions and unfinished uploads keep their files for now: %s", error)
+        await self.version_maker.finish()
         if state.phase != "finished":
             await self.phases.enter("finished", reason, by="coordinator")
         finished = state.finish(reason, state.versions.newest.metrics)
@@ -241,71 +207,6 @@ class Coordinator:
         if self.state.phase == "draining":
             self._changed.set()
 
-    # What an operator decides.
-
-    async def roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
-        """
-        Go on from an older version: a new one repeats it, and what was based on versions in between is void.
-
-        Args:
-            to: the version to repeat.
-            why: for the audit log.
-            by: who asked for it.
-
-        Raises:
-            ConflictError: if ``to`` is no ancestor of the newest version.
-            StoreError: if its weights were pruned.
-
-        """
-        async with self._writing:
-            return await self._roll_back(to, why, by=by)
-
-    async def _roll_back(self, to: int, why: str, *, by: str) -> VersionRecord:
-        run = self.state
-        newest = run.versions.newest.version
-        if not run.versions.is_ancestor(to) or to == newest:
-            raise ConflictError(f"version {to} is no ancestor of version {newest}: see `ftte versions`")
-        void = [u for u in run.buffer.all() if not run.versions.is_ancestor(u.record.version, of=to)]
-        lost = [a for a in self.dispatcher.open if not run.versions.is_ancestor(a.version, of=to)]
-        record: VersionRecord = await run.offload(
-            lambda: run.versions.roll_back(
-                to,
-                [DiscardedUpdate(update.record.assignment, "rolled-back") for update in void],
-                [assignment.id for assignment in lost],
-                run.clock.wall(),
-                by=by,
-                why=why,
-            )
-        )
-        run.buffer.remove(void)
-        log.warning("rolled back to version %d, which is version %d now: %s", to, record.version, why)
-        self._published(record)
-        self.dispatcher.void([assignment.device for assignment in lost])
-        return record
-
-    async def recover(self) -> None:
-        """
-        After an unexpected error: go on from what the store says, whatever memory says.
-
-        Raises:
-            StoreError: if the store cannot be read either.
-
-        """
-        run = self.state
-        async with self._writing:
-            before, known = run.buffer.all(), run.versions.newest.version
-            waiting = await run.offload(run.waiting_updates)
-            await run.offload(run.versions.reload)
-            found = {update.record.assignment for update in waiting}
-            run.buffer.remove([update for update in before if update.record.assignment not in found])
-            for update in waiting:
-                if not run.buffer.holds([update]):
-                    run.buffer.add(update)
-            for record in await run.offload(run.store.versions.all):
-                if record.version > known:
-                    self._published(record)
-            run.stopped = ""
-
     async def expel(self, device: str) -> None:
         """A device was revoked or withdrawn: its connection ends, and its place is free."""
         self.dispatcher.void([device])
@@ -320,12 +221,6 @@ class Coordinator:
         while any(device.state == "uploading" for device in self.state.status().devices):
             self._left.clear()
             await self._left.wait()
-
-    @contextlib.asynccontextmanager
-    async def idle(self) -> AsyncIterator[None]:
-        """While the context lasts no version is made; one that has begun is finished first."""
-        async with self._writing:
-            yield
 
     async def dismiss(self, code: str, message: str) -> None:
         """End every connection; what is on its way up or down goes on when the devices come back."""
@@ -345,148 +240,30 @@ class Coordinator:
     async def _merge_or_wait(self, updates: list[BufferedUpdate]) -> None:
         """Merge; where the state directory cannot be written, say so and leave the buffer as it is."""
         try:
-            await self._merge(updates)
+            hopeless = await self.version_maker.merge(updates)
         except StoreUnavailable as error:
             log.error("version %d waits: %s", self.state.versions.newest.version + 1, error)
             await asyncio.sleep(RETRY_SECONDS)
-
-    async def _merge(self, updates: list[BufferedUpdate]) -> None:
-        async with self._writing:
-            # Time went on while this waited for its turn: an operator may have rolled back, withdrawn or discarded.
-            if not self.state.buffer.holds(updates):
-                return
-            void = self._merging.void(updates)
-            if void:
-                discarded = [DiscardedUpdate(update.record.assignment, reason) for update, reason in void]
-                await self.state.offload(self.state.store.updates.discard, discarded)
-                self.state.buffer.remove([update for update, _ in void])
-                return
-            record = await self._merge_next(updates)
-            if record is None:
-                return
-            harm = self.watch.harm(record)
-            if harm is not None:
-                await self._roll_back(record.parent, harm, by="coordinator")
-            await self._prune()
-        if harm is not None and self.watch.hopeless:
-            self.watch.give_up()
-            await self.phases.enter("paused", f"rolling back did not help: {harm}", by="coordinator")
-
-    async def _prune(self, *, now: bool = False) -> None:
-        """Remove what is too old; not at every version, where they follow each other fast."""
-        run = self.state
-        if not now and run.clock.monotonic() < self._pruned_at + PRUNE_SECONDS:
             return
-        self._pruned_at = run.clock.monotonic()
-        first = self._config.merge.keep_updates
-        pruned = await run.offload(
-            lambda: prune(run.store, self._config.retention, self.watch.best, run.clock.wall(), first=first)
-        )
-        if pruned:
-            run.versions.forget(pruned)
-            log.info("the weights of %d older versions are removed", len(pruned))
-        if now or run.clock.monotonic() >= self._expired_at + EXPIRE_SECONDS:
-            self._expired_at = run.clock.monotonic()
-            await run.offload(run.uploads.expire, run.clock.wall() - UPLOAD_SECONDS)
-            await run.offload(run.store.assignments.prune, run.clock.wall() - ASSIGNMENT_SECONDS)
+        if hopeless is not None:
+            await self.phases.enter("paused", hopeless, by="coordinator")
 
-    async def _try(self, updates: Sequence[BufferedUpdate]) -> tuple[MergeResult, Vector, Mapping[str, float]]:
-        """What a merge of these updates would give: its result, the weights, and their held-out metrics."""
-        run = self.state
-        result = await run.offload(self._merging.merge, updates, len(self.dispatcher.scheduler.working))
-        vector = run.versions.with_trained(result.weights)
-        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
-        return result, vector, metrics
+    def _published(
+        self, record: VersionRecord, updates: Sequence[BufferedUpdate], merged: Sequence[MergedUpdate]
+    ) -> None:
+        """There is a new version: everybody hears of it, and who has waited for it gets it."""
+        self._tell_fates(record, updates, merged)
+        self.state.published(record)
+        self._history.tell_version(record, updates, merged)
+        self.watch.see(record)
+        self._learning.look()
+        self.state.federated.begin(record, list(self._sessions))
+        self.announcements.announce()
+        self.dispatcher.dispatch()
 
-    async def _examine(self, updates: Sequence[BufferedUpdate]) -> str | None:
-        """
-        A merge of these updates would make the held-out metrics collapse: find the device that does it.
-
-        Returns:
-            The device without which they do not, best of all; none if there is no such device.
-
-        """
-        devices = sorted({update.record.device for update in updates})
-        found: list[tuple[float, str]] = []
-        for device in devices if len(devices) > 1 else ():
-            _, _, metrics = await self._try([update for update in updates if update.record.device != device])
-            if self.watch.collapse(metrics, self.state.versions.newest) is None:
-                found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
-        return min(found)[1] if found else None
-
-    async def _helps(self, device: str, updates: Sequence[BufferedUpdate], metrics: Mapping[str, float]) -> bool:
-        """
-        Whether held-out data say that a device whose updates point against all others' makes the version better.
-
-        Its samples may be of a kind that nobody else has. Without held-out data nothing says so.
-        """
-        others = [update for update in updates if update.record.device != device]
-        if "loss" not in metrics or not others:
-            return False
-        _, _, without = await self._try(others)
-        helps = without.get("loss", math.inf) > metrics["loss"]
-        if helps:
-            log.info("updates of %s point against all others', but make the version better", device)
-        return helps
-
-    async def _set_aside(self, device: str, reason: str, why: str) -> None:
-        """Merge nothing more of a device for a while; written down, and said in the log and in the audit log."""
-        run = self.state
-        aside = run.set_aside(device, reason, why)
-        self.dispatcher.void([device])
-        log.warning("%s is set aside: %s", device, why)
-        await run.offload(run.store.devices.set_aside, device, aside, run.clock.wall())
-
-    async def _defend(self, updates: list[BufferedUpdate]) -> list[BufferedUpdate]:
-        """Those of ``updates`` whose devices are not set aside; the others are discarded."""
-        out = [update for update in updates if self.state.aside_seconds(update.record.device) > 0]
-        await self._discard(out, "set-aside")
-        return [update for update in updates if update not in out]
-
-    async def _discard(self, updates: Sequence[BufferedUpdate], reason: str) -> None:
-        if updates:
-            discarded = [DiscardedUpdate(update.record.assignment, reason) for update in updates]
-            await self.state.offload(self.state.store.updates.discard, discarded)
-            self.state.buffer.remove(list(updates))
-
-    async def _merge_next(self, updates: list[BufferedUpdate]) -> VersionRecord | None:
-        """The next version; none if there is nothing left to merge that would not do harm."""
-        run = self.state
-        defended = self._config.merge.defence
-        if defended:
-            updates = await self._defend(updates)
-            if not updates:
-                return None
-        result, vector, metrics = await self._try(updates)
-        collapse = self.watch.collapse(metrics, run.versions.newest) if defended else None
-        if collapse is not None:
-            return await self._answer_collapse(updates, collapse)
-        if defended:
-            working = len(self.dispatcher.scheduler.working)
-            for device, (reason, why) in (await run.offload(self._merging.learn, updates, working)).items():
-                if reason != "direction" or not await self._helps(device, updates, metrics):
-                    await self._set_aside(device, reason, why)
-        return await self._publish(updates, result, vector, metrics)
-
-    async def _publish(
-        self, updates: list[BufferedUpdate], result: MergeResult, vector: Vector, metrics: Mapping[str, float]
-    ) -> VersionRecord:
-        run = self.state
-        merged = [
-            MergedUpdate(update.record.assignment, tau, result.counted[update.record.assignment])
-            for update in updates
-            if update.record.assignment not in result.outliers
-            for tau in (run.versions.staleness(update.record.version),)
-        ]
-        if self._config.merge.keep_updates:
-            await run.offload(self._keep, updates, result)
-        discarded = [DiscardedUpdate(assignment, "outlier") for assignment in sorted(result.outliers)]
-        record: VersionRecord = await run.offload(
-            run.versions.commit, vector, result.state, metrics, merged, discarded, run.clock.wall()
-        )
-        run.buffer.remove(updates)
-        run.merged(merged)
-        log.info("version %d: %s", record.version, format_metrics(metrics))
+    def _tell_fates(
+        self, record: VersionRecord, updates: Sequence[BufferedUpdate], merged: Sequence[MergedUpdate]
+    ) -> None:
         fates = {fate.assignment: fate for fate in merged}
         for update in updates:
             session = self._sessions.get(update.record.device)
@@ -494,66 +271,3 @@ class Coordinator:
             if session is not None and fate is not None:
                 told = MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight)
                 self._tasks.start(session.tell(told), f"telling {session.device} of its update")
-        self._published(record, updates, merged)
-        return record
-
-    def _keep(self, updates: Sequence[BufferedUpdate], result: MergeResult) -> None:
-        store = self.state.store
-        contents = [(update.record, store.updates.content(update.record.assignment)) for update in updates]
-        number = store.versions.next_number()
-        KeptMerges(self._config.run.state).keep(number, self._config.merge, contents, result.contributions)
-
-    async def _answer_collapse(self, updates: list[BufferedUpdate], collapse: str) -> VersionRecord | None:
-        """A version that would ruin the model is not published; what it was made of is examined, and left out."""
-        log.warning("version %d is not published: %s", self.state.versions.newest.version + 1, collapse)
-        culprit = await self._examine(updates)
-        if culprit is not None:
-            newest = self.state.versions.newest.version
-            last = self._collapsed.get(culprit)
-            self._collapsed[culprit] = newest
-            if last is not None and newest - last <= AGAIN:
-                await self._set_aside(culprit, "collapse", f"its updates ruin the model: {collapse}")
-            else:
-                log.warning("an update of %s is left out: without it that would not be so", culprit)
-            own = [update for update in updates if update.record.device == culprit]
-            await self._discard(own, "outlier")
-            rest = [update for update in updates if update not in own]
-            return await self._merge_next(rest) if rest else None
-        if self.watch.refuse():
-            await self._discard(updates, "outlier")
-            return None
-        # Three times in a row and by no single device: that is how this run learns, and the operator's to judge.
-        log.warning("no single device is the reason: the next version is published as it is")
-        return await self._publish(updates, *await self._try(updates))
-
-    def _published(
-        self, record: VersionRecord, updates: Sequence[BufferedUpdate] = (), merged: Sequence[MergedUpdate] = ()
-    ) -> None:
-        """There is a new version: everybody hears of it, and who has waited for it gets it."""
-        self.state.published(record)
-        self._history.tell_version(record, updates, merged)
-        self.watch.see(record)
-        self._look_at_learning()
-        self.state.federated.begin(record, list(self._sessions))
-        self.announcements.announce()
-        self.dispatcher.dispatch()
-
-    def _look_at_learning(self) -> None:
-        """Say so, once, where versions are no better than the first; and again when they are."""
-        run = self.state
-        notice = does_not_learn(run.history, self._first, self._config)
-        if notice:
-            causes = likely_causes(self._config, run.tiers, run.mean_staleness)
-            notice = f"{notice}. Likely: {'; '.join(causes)}. See {PAGE}"
-            if not run.notice:
-                log.warning("%s", notice)
-                self._tasks.start(
-                    self._write_down("does-not-learn", notice), "writing down that the run does not learn"
-                )
-        elif run.notice:
-            log.info("the run learns: versions are better than version 0 again")
-        run.notice = notice
-
-    async def _write_down(self, action: str, why: str) -> None:
-        run = self.state
-        await run.offload(run.store.audit.write, run.clock.wall(), "coordinator", action, "run", {"why": why})

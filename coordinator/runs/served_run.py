@@ -101,7 +101,7 @@ class ServedRun:
         while True:
             try:
                 if failures:
-                    await self.coordinator.recover()
+                    await self.coordinator.version_maker.recover()
                 return await self.coordinator.run()
             except Exception as error:
                 if state.versions.merges > merges:
@@ -142,7 +142,7 @@ class ServedRun:
 
     async def close(self) -> None:
         """Let the merge that is under way end, and give the state directory back."""
-        async with self.coordinator.idle():
+        async with self.coordinator.version_maker.idle():
             if self._task is not None:
                 self._task.cancel()
         if self._task is not None:

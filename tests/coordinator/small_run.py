@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from coordinator.config import Config, parse_config
-from coordinator.loop.coordinator import Coordinator, Evaluate
+from coordinator.loop.coordinator import Coordinator
+from coordinator.loop.proposals import EvaluateWeights
 from coordinator.net.traffic import Traffic
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier, load_tiers
@@ -91,7 +92,7 @@ class SmallRun:
         return RunState(self.config, self.store, self.key, self.tiers, clock=clock, offload=offload)
 
     def coordinator(
-        self, evaluate: Evaluate | None = None, offload: Offload = offload, trackers: Trackers | None = None
+        self, evaluate: EvaluateWeights | None = None, offload: Offload = offload, trackers: Trackers | None = None
     ) -> Coordinator:
         """The coordinator; a virtual loop is running."""
         clock = VirtualClock(asyncio.get_running_loop())

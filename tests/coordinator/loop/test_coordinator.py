@@ -14,6 +14,7 @@ import pytest
 
 from coordinator.errors import ConflictError, StoreUnavailable
 from coordinator.loop import coordinator as loop_module
+from coordinator.loop import housekeeping
 from coordinator.loop.coordinator import Coordinator
 from coordinator.simulation.virtual_time import offload, run
 from mobile_sdk.layout import Vector
@@ -240,7 +241,7 @@ def test_a_rollback_voids_what_was_based_on_later_versions_and_nothing_else(tmp_
             late = accept_update(state, "phone-3")
             assign = await device.work()
             assert assign.version == 1
-            record = await coordinator.roll_back(0, "worse", by="anna")
+            record = await coordinator.version_maker.roll_back(0, "worse", by="anna")
             assert (record.version, record.parent, record.kind) == (2, 0, "rollback")
             assert [update.record.assignment for update in state.buffer.all()] == [early.record.assignment]
             assert late.record.assignment not in [record.assignment for record in small.store.updates.buffered()]
@@ -248,9 +249,9 @@ def test_a_rollback_voids_what_was_based_on_later_versions_and_nothing_else(tmp_
             assert isinstance(answer, Rejected)
             assert (await device.work()).version == 2
         with pytest.raises(ConflictError, match="version 1 is no ancestor of version 2"):
-            await coordinator.roll_back(1, "no", by="anna")
+            await coordinator.version_maker.roll_back(1, "no", by="anna")
         with pytest.raises(ConflictError, match="version 2 is no ancestor of version 2"):
-            await coordinator.roll_back(2, "no", by="anna")
+            await coordinator.version_maker.roll_back(2, "no", by="anna")
 
     run(main())
 
@@ -300,7 +301,7 @@ def test_old_versions_lose_their_files_and_never_the_newest(tmp_path: Path) -> N
         async with merging(coordinator):
             for _ in range(5):
                 accept_update(coordinator.state, "phone-1")
-                await asyncio.sleep(loop_module.PRUNE_SECONDS + 1)
+                await asyncio.sleep(housekeeping.PRUNE_SECONDS + 1)
             kept = [record.version for record in small.store.versions.all() if not record.pruned]
             assert kept[-1] == 5
             assert len(kept) <= 3, "two, and one that an update was based on"
@@ -321,7 +322,7 @@ def test_a_run_that_does_not_learn_says_so_once_and_takes_it_back(
         async with merging(coordinator):
             accept_update(coordinator.state, "phone-1")
             await asyncio.sleep(0.001)
-            coordinator._first = coordinator.state.versions.newest
+            coordinator._learning._first = coordinator.state.versions.newest
             said = []
             for _ in range(6):
                 accept_update(coordinator.state, "phone-1")

@@ -306,7 +306,7 @@ def test_recovery_takes_the_stores_word_over_memorys(tmp_path: Path) -> None:
         theirs = other.versions
         moved = theirs.with_trained(theirs.trained.gather(theirs.vector) + 1)
         theirs.commit(moved, {}, {"accuracy": 0.5}, [], [], 0.0)
-        await coordinator.recover()
+        await coordinator.version_maker.recover()
         assert [update.record.assignment for update in state.buffer.all()] == [kept.record.assignment]
         assert gone.record.assignment not in [update.record.assignment for update in state.buffer.all()]
         assert state.versions.newest.version == 1

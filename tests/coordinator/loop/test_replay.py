@@ -35,7 +35,7 @@ def serve(folder: Path, merges: int = 5, *, withdraw: str = "", roll_back: int =
         await asyncio.sleep(0.1)
         for number in range(merges):
             if roll_back and number == roll_back:
-                await coordinator.roll_back(number - 1, "a test", by="anna")
+                await coordinator.version_maker.roll_back(number - 1, "a test", by="anna")
             for device, value in (("anna", 0.11), ("bert", 0.13 + 0.01 * number), ("long", 5.7)):
                 accept_update(coordinator.state, device, tier="large" if device == "anna" else "small", value=value)
             await asyncio.sleep(1)

@@ -14,7 +14,7 @@ from coordinator.admin.metrics import metrics_text
 from coordinator.admin.operations import Operations
 from coordinator.config import EvaluationSection, ServerSection
 from coordinator.evaluation.metric_watch import MetricWatch
-from coordinator.loop.coordinator import Evaluate
+from coordinator.loop.proposals import EvaluateWeights
 from coordinator.merge.defence import REASONS
 from coordinator.net.admission import ConnectionLimits
 from coordinator.runs.served_run import ServedRun
@@ -82,10 +82,10 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
 def test_who_points_against_all_others_stays_where_held_out_data_say_that_it_helps(tmp_path: Path) -> None:
     """Four devices pull one way, one the other: it has samples that nobody else has, or it is hostile."""
 
-    def prefers(value: float) -> Evaluate:
+    def prefers(value: float) -> EvaluateWeights:
         return lambda vector: {"loss": float(np.mean((added(vector)[3:] - value) ** 2))}
 
-    async def main(folder: Path, evaluate: Evaluate | None) -> set[str]:
+    async def main(folder: Path, evaluate: EvaluateWeights | None) -> set[str]:
         small = make_run(folder, merge={"buffer": 5, "defence": True})
         coordinator = small.coordinator(evaluate)
         task = asyncio.create_task(coordinator.run())
@@ -113,7 +113,7 @@ def test_who_was_set_aside_is_so_after_a_restart_until_its_time_is_over(tmp_path
         for device in ("mallory", "anna", "old"):
             small.store.devices.enrol(device, b"s" * 32, 0.0)
         give_work(small.store, "mallory")
-        await coordinator._set_aside("mallory", "length", "an update is 1e+06 times as long")
+        await coordinator.version_maker.screening.set_aside("mallory", "length", "an update is 1e+06 times as long")
         small.store.devices.set_aside("old", SetAside(coordinator.state.clock.wall() - 1, "nothing", "over"), 0.0)
         coordinator.close()
         small.store.close()
