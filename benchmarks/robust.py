@@ -4,7 +4,7 @@ Hostile devices among honest ones: accuracy under the attacks of the literature,
 The merge is the product's (:class:`~coordinator.merge.merger.Merger`, with :class:`~coordinator.merge.defence.Defence`
 before it where that is on). Training is a small perceptron in numpy, all devices at once: a table takes minutes.
 No held-out data is looked at: what a coordinator that has some refuses on top is tested in
-``tests/coordinator/loop/test_collapse.py``.
+``tests/coordinator/loop/test_screening.py``.
 
     python benchmarks/robust.py default [--json FILE]   one hostile device of eight, the defaults, early and late
     python benchmarks/robust.py rules [--json FILE]     1, 2 and 3 hostile devices of ten, every rule

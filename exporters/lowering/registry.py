@@ -21,6 +21,10 @@ def lowers(*operators: torch._ops.OpOverload) -> Callable[[_R], _R]:
 
     It receives the operator's arguments, every tensor as a :class:`~exporters.lowering.values.Value`, and
     returns a value, or a tuple of them (:obj:`None` for outputs that nobody asked for).
+
+    Raises:
+        ValueError: if one of ``operators`` has a replacement already.
+
     """
 
     def register(function: _R) -> _R:

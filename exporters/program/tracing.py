@@ -106,7 +106,13 @@ def _enter(name: str) -> None:
 
 @contextlib.contextmanager
 def named_modules(model: nn.Module) -> Iterator[None]:
-    """Note the innermost module whose forward is running."""
+    """
+    Note the innermost module whose forward is running.
+
+    Raises:
+        ExportError: if a module is given packed sequences, which cannot be traced.
+
+    """
     stack: list[str] = []
     handles = []
 

@@ -32,7 +32,17 @@ def check_budgets(task: Task, budgets: Sequence[int]) -> None:
 
 
 def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
-    """The same, with what is known of a task."""
+    """
+    The same check with a task's evidence at hand: its smallest plan is measured, or was.
+
+    Args:
+        evidence: what is known of the task.
+        budgets: bytes.
+
+    Raises:
+        BudgetError: if the smallest plan does not fit the smallest budget.
+
+    """
     least = Measurements(evidence)(evidence.space.last(1), evidence.space.task.least_micro_batch)
     if min(budgets) * _NEAR < least:
         raise too_small(evidence.space.task, min(budgets), least)

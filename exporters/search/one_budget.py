@@ -75,7 +75,17 @@ class Search:
         self.shrink = shrink
 
     def settle(self, budget: int, floor: Levels) -> PlannedTier:
-        """The best tier of a budget that has ``floor`` inside it."""
+        """
+        The best tier of a budget that has ``floor`` inside it.
+
+        Args:
+            budget: bytes, as measured.
+            floor: levels that the tier trains at least.
+
+        Raises:
+            BudgetError: if not even the floor, a sample at a time, fits the budget.
+
+        """
         size = self.space.task.micro_batch
         if self.top == self._whole() and self.measurements.everything(size) <= budget:
             return self._everything(budget, size)
