@@ -7,6 +7,7 @@ What can go wrong on the coordinator.
     ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
     │   ├── StoreUnavailable  it cannot be written just now: a full disk, say
+    │   ├── Superseded        another process leads the run by now
     │   └── Expelled          the device was revoked or withdrawn meanwhile
     └── UpdateRefused   an update that will never be merged
 
@@ -24,6 +25,7 @@ __all__ = [
     "NotFoundError",
     "StoreError",
     "StoreUnavailable",
+    "Superseded",
     "UpdateRefused",
 ]
 
@@ -50,6 +52,10 @@ class StoreError(CoordinatorError):
 
 class StoreUnavailable(StoreError):
     """A state directory cannot be read or written just now; nothing has changed, and trying again may help."""
+
+
+class Superseded(StoreError):
+    """Another process has taken over the lead of the run: this one writes nothing any more."""
 
 
 class Expelled(StoreError):

@@ -22,6 +22,7 @@ from .records import (
     DeviceRecord,
     DiscardedUpdate,
     Enrolment,
+    LeaseRecord,
     MergedUpdate,
     Phase,
     RunRecord,
@@ -40,6 +41,7 @@ __all__ = [
     "AuditLog",
     "DeviceOrder",
     "DeviceStore",
+    "LeaseStore",
     "Store",
     "TokenStore",
     "UpdateStore",
@@ -305,6 +307,14 @@ class UpdateStore(Protocol):
         """Accepted updates that are not merged yet, in the order they came."""
         ...
 
+    def arrived(self, after: int) -> list[tuple[int, UpdateRecord]]:
+        """
+        The buffered updates of a higher arrival than ``after``, each with its arrival, in order.
+
+        Arrivals become visible in their order: whoever asks again with the highest that it has seen misses none.
+        """
+        ...
+
     def content(self, assignment: str) -> bytes:
         """
         The bytes of a buffered update.
@@ -433,6 +443,42 @@ class VersionStore(Protocol):
         ...
 
 
+class LeaseStore(Protocol):
+    """
+    Which process leads the run: at most one at a time, by a lease that it renews.
+
+    Each lease has an epoch, above that of every lease before. Once a store has taken the lease, each of its writes is
+    fenced: where the run's epoch is another by then, it raises :exc:`~coordinator.errors.Superseded` and nothing
+    happens. So a leader that was stopped for a while, and has a successor, writes nothing when it wakes.
+    """
+
+    def take(self, holder: str, seconds: float) -> int | None:
+        """
+        Take the lease where nobody has it, or it has run out; by the clock of the database.
+
+        Args:
+            holder: who takes it, for people: a machine and a process.
+            seconds: for how long.
+
+        Returns:
+            The lease's epoch; none where another holds it.
+
+        """
+        ...
+
+    def renew(self, seconds: float) -> bool:
+        """Hold the lease for ``seconds`` from now on; false where another has taken it, or nobody here did."""
+        ...
+
+    def release(self) -> None:
+        """Let another take the lease at once. What this store writes afterwards is fenced still."""
+        ...
+
+    def current(self) -> LeaseRecord | None:
+        """Who holds the lease; none where nobody does, or it has run out."""
+        ...
+
+
 class Store(Protocol):
     """The durable state of one run."""
 
@@ -469,6 +515,11 @@ class Store(Protocol):
     @property
     def audit(self) -> AuditLog:
         """Who did what to what."""
+        ...
+
+    @property
+    def lease(self) -> LeaseStore:
+        """Which process leads the run."""
         ...
 
     def close(self) -> None:

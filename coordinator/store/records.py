@@ -16,6 +16,7 @@ __all__ = [
     "DeviceRecord",
     "DiscardedUpdate",
     "Enrolment",
+    "LeaseRecord",
     "MergedUpdate",
     "Phase",
     "RunRecord",
@@ -146,6 +147,15 @@ class AuditEntry:
     subject: str
     details: Mapping[str, Any]
     hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaseRecord:
+    """The lead of a run: who has it, its epoch, and for how many seconds more unless it is renewed."""
+
+    holder: str
+    epoch: int
+    seconds_left: float
 
 
 @dataclasses.dataclass(frozen=True)

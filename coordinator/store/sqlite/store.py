@@ -24,6 +24,7 @@ from .backup import backup_runs
 from .database import Database, available
 from .devices import DeviceTable
 from .erasure import Erasure
+from .lease import FolderLease
 from .tokens import TokenTable
 from .updates import UpdateTable
 from .versions import VersionTable, insert_version, version_files
@@ -60,6 +61,7 @@ class SqliteStore:
             self.devices = DeviceTable(self._database, erasure)
             self.tokens = TokenTable(self._database)
             self.audit = AuditTable(self._database)
+            self.lease = FolderLease()
             with self._database.writing():
                 erasure.erase_leftovers()
                 self.collect()

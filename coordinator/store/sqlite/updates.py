@@ -72,13 +72,17 @@ class UpdateTable:
         return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = ? AND {INTACT}", assignment))
 
     def buffered(self) -> list[UpdateRecord]:
+        return [record for _, record in self.arrived(0)]
+
+    def arrived(self, after: int) -> list[tuple[int, UpdateRecord]]:
         rows = self._database.rows(
-            "SELECT assignment, device, version, tier, sha256, size, report, received_at "
-            f"FROM updates WHERE {WAITING} ORDER BY arrival"
+            "SELECT arrival, assignment, device, version, tier, sha256, size, report, received_at "
+            f"FROM updates WHERE {WAITING} AND arrival > ? ORDER BY arrival",
+            after,
         )
         return [
-            UpdateRecord(assignment, device, version, tier, FileEntry(sha256, size), json.loads(report), at)
-            for assignment, device, version, tier, sha256, size, report, at in rows
+            (arrival, UpdateRecord(assignment, device, version, tier, FileEntry(sha256, size), json.loads(report), at))
+            for arrival, assignment, device, version, tier, sha256, size, report, at in rows
         ]
 
     def content(self, assignment: str) -> bytes:

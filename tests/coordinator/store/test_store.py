@@ -342,3 +342,30 @@ def test_a_run_keeps_its_phase_and_when_it_started(store: SqliteStore, tmp_path:
     assert again.phase() == ("paused", "holiday")
     assert again.started_at(20.0) == 10.0
     again.close()
+
+
+def test_arrivals_are_counted_and_asked_for_from_the_highest_that_was_seen(store: SqliteStore) -> None:
+    first, second = update(store), update(store, b"other")
+    store.updates.accept([first])
+    ((seen, record),) = store.updates.arrived(0)
+    assert record == first[0]
+    assert store.updates.arrived(seen) == []
+    store.updates.accept([second])
+    assert [record for _, record in store.updates.arrived(seen)] == [second[0]]
+    store.versions.commit(version(1), [MergedUpdate(first[0].assignment, 0, 1.0)])
+    assert [record for _, record in store.updates.arrived(0)] == [second[0]]
+
+
+def test_one_holder_at_a_time_has_the_lease(store: SqliteStore) -> None:
+    assert store.lease.current() is None
+    assert not store.lease.renew(60.0), "nobody has taken it"
+    epoch = store.lease.take("one", 60.0)
+    assert epoch is not None
+    assert store.lease.take("two", 60.0) is None
+    assert store.lease.renew(60.0)
+    holder = store.lease.current()
+    assert holder is not None
+    assert (holder.holder, holder.epoch) == ("one", epoch)
+    store.lease.release()
+    assert store.lease.current() is None
+    assert store.lease.take("two", 60.0) == epoch + 1
