@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.merge import defence as module
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, PULL, SHARE, Defence, Reason
 from coordinator.merge.merger import Merger
@@ -85,6 +86,40 @@ def test_examples_beyond_a_few_times_the_median_devices_do_not_count() -> None:
 def test_two_devices_are_no_majority() -> None:
     buffer = [update("d0"), update("d1", scale=100.0, examples=1e4)]
     assert Defence().judge(buffer).contributions == buffer
+
+
+def test_of_three_devices_one_that_points_against_the_two_others_is_not_blamed() -> None:
+    """Nobody can say which of them is right; of four, three can."""
+    assert Defence().judge([*fleet(2), update("d2", scale=-1.0)]).strikes == {}
+    assert list(Defence().judge([*fleet(3), update("d3", scale=-1.0)]).strikes) == ["d3"]
+
+
+def test_the_limits_are_those_that_the_documentation_states() -> None:
+    """docs/explanation/security.md, "One hostile device": lengths, examples, shares, pulls."""
+    long = Defence().judge([*fleet(4), update("mallory", scale=9.0)])
+    usual = sorted(long.lengths.values())[2]
+    assert max(float(np.linalg.norm(c.delta)) for c in long.contributions) == pytest.approx(3.0 * usual, rel=1e-5)
+    greedy = Defence().judge([*fleet(4), update("mallory", scale=0.3, examples=1e8)])
+    assert max(c.examples for c in greedy.contributions) == pytest.approx(300.0)
+    # At most twice the median device's product of samples and norm, and no more than three times its samples.
+    both = Defence().judge([*fleet(4), update("mallory", scale=2.5, examples=250.0)])
+    pulls = sorted(c.examples * float(np.linalg.norm(c.delta)) for c in both.contributions)
+    assert pulls[-1] == pytest.approx(2.0 * pulls[2], rel=1e-5)
+    many = Defence().judge([*fleet(4), *(update("mallory", number, scale=0.01) for number in range(20))])
+    assert sum(c.examples for c in many.contributions if c.device == "mallory") == pytest.approx(300.0)
+
+
+def test_of_very_many_devices_those_that_came_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_DEVICES", 3)
+    defence = Defence()
+    for number, scale in enumerate([1.0, 1.0, 1.0, 100.0, 100.0, 100.0]):
+        buffer = [update(f"d{number}", scale=scale)]
+        defence.learn(buffer, Defence().judge(buffer))
+    late = [update("late", scale=100.0)]
+    assert defence.judge(late).contributions == late, "as long as the last three"
+    defence.learn([update("d3", scale=100.0)], Defence().judge([update("d3", scale=100.0)]))
+    defence.learn(late, Defence().judge(late))
+    assert set(defence._examples) == {"d5", "d3", "late"}, "who came again is remembered as the newest"
 
 
 def test_what_is_usual_is_remembered_over_merges() -> None:

@@ -62,6 +62,17 @@ def test_what_one_device_may_not_have_goes_to_the_others_of_the_buffer() -> None
     assert found["a"] == found["b"] == pytest.approx((1 - SHARE / 8) / 2)
 
 
+def test_what_is_given_on_stops_at_what_each_of_the_others_may_have() -> None:
+    """Of ten devices each may have three tenths of ten versions: a has had 2.8, so the rest is b's."""
+    shares = Shares()
+    for _ in range(9):
+        shares.add({"a": 2.8 / 9, "mallory": 3.0 / 9})
+    found = shares.bound({"mallory": 0.6, "a": 0.2, "b": 0.2}, 10, 3)
+    assert found["mallory"] == pytest.approx(0.0, abs=1e-12)
+    assert found["a"] == pytest.approx(0.2)
+    assert found["b"] == pytest.approx(0.8)
+
+
 def never(version: int) -> Vector:
     raise AssertionError(f"the weights of version {version} are not needed")
 
