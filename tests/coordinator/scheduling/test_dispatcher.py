@@ -14,6 +14,7 @@ from coordinator.errors import StoreUnavailable
 from coordinator.programs.tiers import Tier
 from coordinator.run_state import RunState
 from coordinator.scheduling.dispatcher import Dispatcher
+from coordinator.scheduling.stall_notices import StallNotices
 from coordinator.simulation.virtual_time import offload, run
 from mobile_sdk.clock import Offload
 from mobile_sdk.errors import Refused
@@ -129,6 +130,7 @@ def test_devices_that_ask_while_others_are_written_down_are_written_down_togethe
         desk = Desk(small, slow)
         guests = await desk.ask("d0")  # it is being written down
         guests += await desk.ask(*(f"d{number}" for number in range(1, 5)))
+        desk.dispatcher.dispatch()  # whatever happens meanwhile: one hand writes
         await asyncio.sleep(0.1)
         assert sorted(guest.told[0].assignment for guest in guests) == [f"a{n:08d}" for n in range(1, 6)]
         assert groups == [1, 4]
@@ -145,6 +147,31 @@ def test_when_a_place_becomes_free_the_next_gets_it(tmp_path: Path) -> None:
         await asyncio.sleep(0.001)
         assert isinstance(second.told[0], Assign)
         assert desk.woken == 1
+
+    run(main())
+
+
+def test_beyond_the_waiting_room_a_device_hears_when_to_come_back_and_why(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0, "waiting": 1, "retry_seconds": 7}))
+        _, waiting, late = await desk.ask("d0", "d1", "d2")
+        assert waiting.told == []
+        assert late.told == [(14.0, "there are more devices than work just now")]
+
+    run(main())
+
+
+def test_the_place_of_who_left_is_free_long_before_its_deadline(tmp_path: Path) -> None:
+    async def main() -> None:
+        section = {"concurrency": 1, "coverage": 0, "liveness_seconds": 100, "deadline_seconds": 5000}
+        desk = Desk(make_run(tmp_path, scheduling=section))
+        await desk.ask("d0")
+        (second,) = await desk.ask("d1")
+        desk.dispatcher.left("d0")
+        await asyncio.sleep(99)
+        assert second.told == []
+        await asyncio.sleep(2)
+        assert isinstance(second.told[0], Assign)
 
     run(main())
 
@@ -249,6 +276,24 @@ def test_a_device_beyond_its_bytes_of_a_day_is_sent_away_until_the_day_is_over(t
         ((seconds, reason),) = guest.told
         assert seconds == pytest.approx(23 * 3600, abs=1)
         assert "as many bytes as it may" in reason
+
+    run(main())
+
+
+def test_who_leaves_the_queue_and_comes_back_to_the_same_stall_hears_of_it_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        notices = StallNotices(state := make_run(tmp_path, merge={"buffer": 3}, scheduling={"repeat": False}).state())
+        state.phase, state.exhausted = "running", True
+        guest = Guest("phone-1")
+        (tier, *_) = state.tiers
+        for _ in range(2):  # told once while it waits
+            notices.look({"phone-1": (guest, tier)})
+            await asyncio.sleep(0.001)
+        assert len(guest.told) == 1
+        notices.forget("phone-1")
+        notices.look({"phone-1": (guest, tier)})
+        await asyncio.sleep(0.001)
+        assert len(guest.told) == 2
 
     run(main())
 

@@ -114,6 +114,30 @@ def test_beyond_the_waiting_room_devices_are_told_when_to_come_back() -> None:
     assert later.seconds > answer.seconds  # the longer the queue, the later it is worth coming
 
 
+def test_nobody_is_sent_away_for_more_than_an_hour() -> None:
+    d = desk(concurrency=1, waiting=1, retry_seconds=7, coverage=0)
+    d.ask("slow")
+    d.now += 1e6
+    d.hand_in("slow")
+    for name in "ab":
+        d.ask(name)
+    answer = d.scheduler.ask("c", "small", d.now)
+    assert isinstance(answer, Postpone)
+    assert answer.seconds == 3_600.0
+
+
+def test_a_device_that_is_forgotten_waits_no_more_and_may_train_anything_again() -> None:
+    d = desk(concurrency=1, cohort=1, repeat=False, coverage=0)
+    assert d.ask("a") == ["a"]
+    assert d.ask("b") == []
+    d.scheduler.forget("b")
+    assert d.scheduler.waiting == {}
+    d.scheduler.forget("a")
+    assert d.ask("b") == ["b"], "of one that trains version 0 there is room again"
+    d.scheduler.forget("b")
+    assert d.ask("a") == ["a"]
+
+
 def test_who_has_contributed_least_goes_first() -> None:
     d = desk(concurrency=1, coverage=0)
     d.contributions.update(fast=50, slow=2, middling=10)

@@ -188,6 +188,9 @@ DAMAGES = {
     ),
     "integers twice": lambda a, m: a.__setitem__("head:zlib", deflated(bytes(24))),
     "packed integers that are none": lambda a, m: a.update({"head:zlib": np.ones(9, np.uint8)} | _without(a, "head")),
+    "packed integers of two axes": lambda a, m: a.update(
+        {"head:zlib": deflated(bytes(24)).reshape(1, -1)} | _without(a, "head")
+    ),
     "too few packed integers": lambda a, m: a.update({"head:zlib": deflated(bytes(23))} | _without(a, "head")),
     "too many packed integers": lambda a, m: a.update({"head:zlib": deflated(bytes(10**7))} | _without(a, "head")),
     "packed integers that break off": lambda a, m: a.update(
@@ -243,6 +246,15 @@ def test_a_packing_that_the_sdk_does_not_know_is_refused(data: Any) -> None:
 
 
 # Versions on their way down.
+
+
+def test_of_a_large_update_the_largest_elements_are_sent_and_no_others() -> None:
+    layout = Layout([Parameter("a", (700,)), Parameter("b", (300,))])
+    values = np.random.default_rng(3).permutation(np.arange(1, 1001)).astype(np.float32)
+    whole = Subset(layout, {"a": None, "b": None})
+    content = pack({"a": values[:700], "b": values[700:]}, UpdateFormat("float32", 0.1))
+    sent = dict(decode_update(*ours.loads(content), whole))
+    np.testing.assert_array_equal(np.concatenate([sent["a"], sent["b"]]), np.where(values > 900, values, 0))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
