@@ -9,10 +9,60 @@ from typing import Any, Literal
 from .net.traffic import Traffic
 from .store.records import Phase
 
-__all__ = ["DeviceState", "DeviceStatus", "RunStatus", "ShownPhase"]
+__all__ = ["DeviceState", "DeviceStatus", "RunStatus", "ShownPhase", "TripTimes"]
 
 ShownPhase = Phase | Literal["stopped"]
 DeviceState = Literal["offline", "idle", "waiting", "downloading", "training", "evaluating", "uploading"]
+
+
+@dataclasses.dataclass(slots=True)
+class TripTimes:
+    """
+    When the parts of a device's trip began and ended, as its coordinator saw it; monotonic times in seconds.
+
+    A trip goes over all connections that it takes; a restart of the coordinator forgets its beginning.
+    """
+
+    _assignment: str = ""
+    _asked: float | None = None
+    _assigned: float = 0.0
+    _waited: float | None = None
+    _downloaded: float = 0.0
+
+    def ask(self, now: float) -> None:
+        """The device wants work."""
+        self._asked = now
+
+    def assign(self, assignment: str, now: float) -> None:
+        """It has got some, or the same again."""
+        if assignment != self._assignment:
+            self._assignment, self._assigned, self._downloaded = assignment, now, now
+            self._waited = None if self._asked is None else now - self._asked
+
+    def finish_download(self, now: float) -> None:
+        """The last byte of the last file has arrived there."""
+        self._downloaded = now
+
+    def parts(self, assignment: str, offered: float, now: float) -> dict[str, float]:
+        """
+        How many seconds each part took, as far as that is known.
+
+        Args:
+            assignment: whose update has just come.
+            offered: when it was offered.
+            now: when its last byte came.
+
+        Returns:
+            ``upload``; and, if the beginning of this trip was seen, ``waiting`` for work, ``download``, and ``away``:
+            from the assignment until the update was here.
+
+        """
+        parts = {"upload": now - offered}
+        if assignment == self._assignment:
+            parts |= {"download": self._downloaded - self._assigned, "away": now - self._assigned}
+            if self._waited is not None:
+                parts["waiting"] = self._waited
+        return {name: round(max(seconds, 0.0), 6) for name, seconds in parts.items()}
 
 
 @dataclasses.dataclass
@@ -21,8 +71,9 @@ class DeviceStatus:
     One device as the coordinator knows it.
 
     ``earlier`` holds the traffic of closed connections, ``current`` that of the open one. ``staleness`` is
-    that of its last accepted update, ``report`` what it said of it; ``self_check`` why its runtime cannot be trusted
-    with the run's programs, empty if it can; the rest is what it said of itself when it last asked for work.
+    that of its last accepted update, ``report`` what it said of it; ``trip`` times its work; ``self_check`` why its
+    runtime cannot be trusted with the run's programs, empty if it can; the rest is what it said of itself when it last
+    asked for work.
     """
 
     id: str
@@ -40,6 +91,7 @@ class DeviceStatus:
     self_check: str = ""
     earlier: Traffic = dataclasses.field(default_factory=Traffic)
     current: Traffic = dataclasses.field(default_factory=Traffic)
+    trip: TripTimes = dataclasses.field(default_factory=TripTimes)
 
     @property
     def bytes_up(self) -> int:

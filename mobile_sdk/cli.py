@@ -9,6 +9,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from .client import Client
@@ -40,6 +41,7 @@ from .manifest import ENGINE_FILES
 from .metrics import format_metrics
 from .net.connection import Transport
 from .participation.surroundings import Surroundings
+from .participation.visit import Listener
 from .policy.rules import Policy
 from .process import torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
@@ -122,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     policy.add_argument("--hours", metavar="FROM-TO", help="in this window of local time, e.g. 22:00-06:00")
     policy.add_argument("--bytes-per-day", type=parse_bytes, metavar="SIZE", help="with at most this moved, e.g. 50MB")
     policy.add_argument("--one-at-a-time", action="store_true", help="while no other device process here trains")
+    join.add_argument(
+        "--traces",
+        metavar="URL",
+        help="send OpenTelemetry spans of every assignment to this collector, e.g. http://127.0.0.1:4318",
+    )
     join.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
 
@@ -153,11 +160,34 @@ async def _join(options: argparse.Namespace) -> int:
         policy=_policy(options),
         surroundings=Surroundings(load=load),
     )
-    with contextlib.closing(client):
-        running = asyncio.create_task(client.run((lambda event: None) if options.quiet else _Printer()))
+    show: Listener = (lambda event: None) if options.quiet else _Printer()
+    with contextlib.closing(client), _traced(options.traces, client.device, show) as listener:
+        running = asyncio.create_task(client.run(listener))
         call_when_told_to_end(asyncio.get_running_loop(), running.cancel)
         await running
     return 0
+
+
+@contextlib.contextmanager
+def _traced(url: str | None, device: str, then: Listener) -> Iterator[Listener]:
+    """A listener that also traces trips, if there is a collector's address."""
+    if url is None:
+        yield then
+        return
+    try:
+        from .tracing.provider import open_provider
+        from .tracing.trip_spans import TripSpans
+    except ImportError as error:
+        raise ValueError(
+            f"--traces needs OpenTelemetry ({error}): pip install 'ftte-mobile-sdk[opentelemetry]'"
+        ) from error
+    provider = open_provider(f"ftte-device {device}", url=url)
+    spans = TripSpans(provider, then)
+    try:
+        yield spans
+    finally:
+        spans.close()
+        provider.shutdown()
 
 
 def _policy(options: argparse.Namespace) -> Policy | None:

@@ -106,10 +106,15 @@ class Paused:
 
 @dataclasses.dataclass(frozen=True)
 class Assigned:
-    """There is something to train: which plan, from which version."""
+    """
+    There is something to train: which plan, from which version.
+
+    ``traceparent`` is the W3C trace context of the whole trip, which the coordinator's spans of it have, too.
+    """
 
     assignment: str
     version: int
+    traceparent: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,10 +130,23 @@ class Operations:
 
     # Versions.
 
-    async def versions(self) -> list[dict[str, Any]]:
-        """Every version, oldest first."""
+    async def versions(self, before: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """
+        Versions, oldest first.
+
+        Args:
+            before: only those below this number.
+            limit: so many of them, the newest.
+
+        """
         best, line = self._running.coordinator.watch.best, self._run.versions
-        records = await self._offload(self._store.versions.all)
+
+        def read() -> list[VersionRecord]:
+            records = self._store.versions.all()
+            found = [record for record in records if before is None or record.version < before]
+            return found if limit is None else found[max(len(found) - limit, 0) :]
+
+        records = await self._offload(read)
         return [
             _version(record) | {"best": record.version == best, "current_line": line.is_ancestor(record.version)}
             for record in records

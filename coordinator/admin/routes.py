@@ -89,7 +89,7 @@ class Api:
         for name in ("start", "resume", "pause", "drain", "finish"):
             router.add_post(f"{base}/runs/{{run}}/{name}", self._phase(name))
         router.add_post(f"{base}/runs/{{run}}/rollback", self._roll_back)
-        router.add_get(f"{base}/runs/{{run}}/versions", self._plain(lambda run: run.versions()))
+        router.add_get(f"{base}/runs/{{run}}/versions", self._versions)
         router.add_post(f"{base}/runs/{{run}}/devices/{{device}}/revoke", self._revoke)
         router.add_delete(f"{base}/runs/{{run}}/devices/{{device}}", self._withdraw)
         router.add_get(f"{base}/runs/{{run}}/tokens", self._plain(lambda run: run.tokens()))
@@ -122,6 +122,11 @@ class Api:
 
         return handle
 
+    async def _versions(self, request: web.Request) -> web.Response:
+        operations = self.operations(request)
+        before, limit = _number(request, "before"), _number(request, "limit")
+        return web.json_response(await operations.versions(before, limit))
+
     async def _roll_back(self, request: web.Request) -> web.Response:
         body = await parse_body(request, _RollBack)
         return web.json_response(await self.operations(request).roll_back(body.version, body.why))
@@ -140,10 +145,8 @@ class Api:
             NotFoundError: if there is no such run.
 
         """
-        number = request.query.get("version", "")
-        if number and not (number.isascii() and number.isdecimal() and len(number) <= 18):
-            raise ConfigError(f"version must be a number of at most 18 digits, not {number[:40]!r}")
-        return await self.operations(request).weights(int(number) if number else None)
+        number = _number(request, "version")
+        return await self.operations(request).weights(number)
 
     async def _revoke(self, request: web.Request) -> web.Response:
         await self.operations(request).revoke(request.match_info["device"])
@@ -202,6 +205,20 @@ class Api:
         if running is None:
             raise NotFoundError(f"there is no run {name!r} here; there are {', '.join(self._service.runs) or 'none'}")
         return Operations(running, operator_name(request))
+
+
+def _number(request: web.Request, name: str) -> int | None:
+    """
+    A number of a request's query, if it is there.
+
+    Raises:
+        ConfigError: if it is something else.
+
+    """
+    text = request.query.get(name, "")
+    if text and not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ConfigError(f"{name} must be a number of at most 18 digits, not {text[:40]!r}")
+    return int(text) if text else None
 
 
 async def _later(function: Callable[[], Any]) -> Any:

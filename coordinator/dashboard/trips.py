@@ -8,38 +8,48 @@ from typing import Any
 
 from ..store.records import TripRecord
 
-__all__ = ["rate_per_minute", "trip_times", "trip_values"]
+__all__ = ["PARTS", "rate_per_minute", "trip_times", "trip_values"]
 
 MINUTE = 60.0
+
+
+# In the order in which they happen.
+PARTS = ("waiting", "download", "training", "elsewhere", "upload", "until_merged")
 
 
 def trip_times(trips: Sequence[TripRecord]) -> dict[str, Any]:
     """
     Mean seconds of the parts of trips, as JSON values.
 
-    ``transfer`` is what is left of the time between the assignment and the arrival of the update when the device's
-    training time is taken off: download, upload, and whatever the device did besides. ``until_merged`` is the time
-    that an accepted update waited in the buffer.
+    ``waiting`` is the time until the device was given the work that it wanted. ``download`` and ``upload`` are measured
+    here, by what the device acknowledged and offered; ``training`` is what the device says. ``elsewhere`` is what is
+    left of the time between the assignment and the arrival of the update: a device that waits for its charger, or is
+    out of reach. ``until_merged`` is the time that an accepted update waited in the buffer.
 
     Args:
         trips: of the last updates.
 
+    Returns:
+        ``trips``, how many there are; and for each of :data:`PARTS` its mean, none where it is not known of any.
+
     """
     parts = [_parts(trip) for trip in trips]
     result: dict[str, Any] = {"trips": len(trips)}
-    for name in ("training", "transfer", "until_merged"):
-        known = [part[name] for part in parts if part[name] is not None]
+    for name in PARTS:
+        known = [seconds for part in parts if (seconds := part[name]) is not None]
         result[name] = round(statistics.fmean(known), 3) if known else None
     return result
 
 
-def _parts(trip: TripRecord) -> dict[str, Any]:
-    seconds = trip.report.get("seconds")
-    training = float(seconds) if isinstance(seconds, int | float) else None
-    away = None if trip.issued_at is None else max(trip.received_at - trip.issued_at, 0.0)
-    merged = None if trip.merged_at is None else max(trip.merged_at - trip.received_at, 0.0)
-    transfer = None if away is None or training is None else max(away - training, 0.0)
-    return {"training": training, "transfer": transfer, "until_merged": merged}
+def _parts(trip: TripRecord) -> dict[str, float | None]:
+    seen, seconds = trip.report.get("trip", {}), trip.report.get("seconds")
+    parts = {name: seen.get(name) for name in PARTS}
+    parts["training"] = float(seconds) if isinstance(seconds, int | float) else None
+    parts["until_merged"] = None if trip.merged_at is None else max(trip.merged_at - trip.received_at, 0.0)
+    known = [parts[name] for name in ("download", "training", "upload")]
+    if "away" in seen and None not in known:
+        parts["elsewhere"] = max(seen["away"] - sum(part for part in known if part is not None), 0.0)
+    return parts
 
 
 def rate_per_minute(trips: Sequence[TripRecord], most: int, now: float) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from mobile_sdk.protocol.traces import TripTrace
+
 from ..run_state import RunState
-from ..store.records import MergedUpdate, VersionRecord
-from ..tracking.tracker import TrackedPhase, TrackedUpdate, TrackedVersion
+from ..store.records import MergedUpdate, UpdateRecord, VersionRecord
+from ..tracking.tracker import TrackedPhase, TrackedTrip, TrackedUpdate, TrackedVersion
 from ..tracking.trackers import Trackers
 from ..updates.buffer import BufferedUpdate
 
@@ -49,6 +51,7 @@ class History:
         for fate in merged:
             given = by_id[fate.assignment]
             loss = given.report.get("loss")
+            trip = self._trip(given, record)
             self._trackers.tell(
                 TrackedUpdate(
                     record.version,
@@ -57,6 +60,7 @@ class History:
                     fate.weight,
                     int(given.report["samples"]),
                     float(loss) if loss is not None and math.isfinite(loss) else None,
+                    trip,
                 )
             )
         count = len(merged)
@@ -75,4 +79,18 @@ class History:
                 bytes_up=traffic.up,
                 bytes_down=traffic.down,
             )
+        )
+
+    def _trip(self, update: UpdateRecord, version: VersionRecord) -> TrackedTrip:
+        parts = dict(update.report.get("trip", {}))
+        if "seconds" in update.report:
+            parts["training"] = float(update.report["seconds"])
+        signature = self._run.tier(update.tier).record.signature
+        return TrackedTrip(
+            traceparent=TripTrace.of(signature, update.assignment).parent,
+            version=update.version,
+            bytes_up=update.artifact.size,
+            received_at=update.received_at,
+            merged_at=version.created_at,
+            parts=parts,
         )

@@ -149,6 +149,7 @@ class DeviceConnection:
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         """Give the device work."""
+        self._status.trip.assign(message.assignment, self._link.now())
         self._session.assign(dataclasses.replace(message, differences=await self._allow(message, tier)))
         self._status.state = "training"
         await self._link.flush()
@@ -306,6 +307,7 @@ class DeviceConnection:
             self._session.announce(self._run.finished)
             return
         self._status.state = "waiting"
+        self._status.trip.ask(self._link.now())
         await self._host.dispatcher.ask(self, message)
 
     def _distrust(self, why: str) -> None:

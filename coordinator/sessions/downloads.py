@@ -96,3 +96,4 @@ class Downloads:
         self._sending.discard(event.sha256)
         if not self._sending and self._status.state == "downloading":
             self._status.state = "training"
+            self._status.trip.finish_download(self._now())

@@ -73,6 +73,7 @@ class UpdateUpload:
         self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
         self._upload: Upload | None = None
         self._fetched = 0
+        self._offered = 0.0
 
     async def leave(self) -> None:
         """The connection is gone: what has come of an update is kept for the next one."""
@@ -126,6 +127,7 @@ class UpdateUpload:
             return
         self._offer = (offer, *accepted)
         self._fetched = 1
+        self._offered = self._now()
         self._status.state = "uploading"
         self._upload = run.uploads.begin(self._device, offer.artifact, self._now())
         if offer.follows:
@@ -219,7 +221,8 @@ class UpdateUpload:
             version=assignment.version,
             tier=tier.name,
             artifact=FileEntry(offer.artifact.sha256, len(content)),
-            report=plain_report(offer.report),
+            report=plain_report(offer.report)
+            | {"trip": self._status.trip.parts(offer.assignment, self._offered, self._now())},
             received_at=run.clock.wall(),
         )
         new = await run.intake.accept(record, content, delta)

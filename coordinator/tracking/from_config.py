@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,12 @@ from .trackers import Trackers
 __all__ = ["open_trackers"]
 
 # The library of each tracker, and the extra of this package that brings it.
-_LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+_LIBRARIES = {
+    "tensorboard": "tensorboardX",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
+    "opentelemetry": "opentelemetry.exporter.otlp.proto.http",
+}
 
 
 def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = True) -> Trackers:
@@ -46,9 +52,15 @@ def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = Tru
         if section.wandb is not None:
             name = "wandb"
             trackers[name] = _module(name).WandbTracker(section.wandb, run, state)
-    except ConfigError:
-        raise
+        if section.opentelemetry is not None:
+            name = "opentelemetry"
+            trackers[name] = _module(name).OpenTelemetryTracker(run, url=section.opentelemetry)
     except Exception as error:  # whatever a library raises
+        for opened in trackers.values():
+            with contextlib.suppress(Exception):
+                opened.close()
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"tracking.{name} cannot be opened: {type(error).__name__}: {error}") from error
     return Trackers(run, trackers)
 
@@ -58,6 +70,7 @@ def _module(name: str) -> Any:
         importlib.import_module(_LIBRARIES[name])
     except ImportError as error:
         raise ConfigError(
-            f"tracking.{name} needs the package {_LIBRARIES[name]} ({error}): pip install 'ftte[{name}]'"
+            f"tracking.{name} needs the package {_LIBRARIES[name].partition('.')[0]} ({error}): "
+            f"pip install 'ftte[{name}]'"
         ) from error
     return importlib.import_module(f".{name}", __package__)

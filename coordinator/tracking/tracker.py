@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..store.records import Phase, VersionKind
 
-__all__ = ["TrackedPhase", "TrackedUpdate", "TrackedVersion", "Tracker"]
+__all__ = ["TrackedPhase", "TrackedTrip", "TrackedUpdate", "TrackedVersion", "Tracker"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,30 @@ class TrackedVersion:
 
 
 @dataclasses.dataclass(frozen=True)
+class TrackedTrip:
+    """
+    The way of an update, from its device's wish for work to the version that it became part of.
+
+    ``traceparent`` is its W3C trace context; ``merged_at`` and ``received_at`` are wall times in seconds since 1970;
+    ``parts`` are seconds, as far as they are known: ``waiting`` for work, ``download``, ``training``, ``upload``, and
+    ``away``, from the assignment until the update was here. ``bytes_up`` is the update's size.
+    """
+
+    traceparent: str
+    version: int
+    bytes_up: int
+    received_at: float
+    merged_at: float
+    parts: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class TrackedUpdate:
     """
     An update was merged into ``version``: of which tier, how many versions old, with which staleness weight.
 
-    ``samples`` is how many samples its device trained on; ``loss`` is the training loss that it reported, if it did.
+    ``samples`` is how many samples its device trained on; ``loss`` is the training loss that it reported, if it did;
+    ``trip`` its way here.
     """
 
     version: int
@@ -48,6 +67,7 @@ class TrackedUpdate:
     weight: float
     samples: int
     loss: float | None
+    trip: TrackedTrip
 
 
 @dataclasses.dataclass(frozen=True)

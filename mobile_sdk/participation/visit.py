@@ -57,6 +57,7 @@ from ..protocol.messages import (
     Welcome,
 )
 from ..protocol.session import FetchRequested, PeerError, Received, SendProgress, State
+from ..protocol.traces import TripTrace
 from ..storage.pending_update import PendingUpdate
 from ..training.checkpoint import Checkpoints
 from ..training.evaluation import evaluate_dataset
@@ -266,7 +267,8 @@ class Visit:
 
     async def _do(self, assign: Assign) -> PendingUpdate | None:
         """Download, train and keep the update; none if the assignment was given back."""
-        self._listener(Assigned(assign.assignment, assign.version))
+        trace = TripTrace.of(assign.signature, assign.assignment)
+        self._listener(Assigned(assign.assignment, assign.version, trace.parent))
         try:
             settings = TrainingSettings.from_json(assign.settings)
             packing = UpdateFormat.from_json(assign.payload)  # before the work, not after it

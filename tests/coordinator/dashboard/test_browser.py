@@ -57,6 +57,26 @@ def test_a_run_is_followed_paused_and_rolled_back(tmp_path: Path) -> None:
     with_dashboard(tmp_path, test, **BUFFER)
 
 
+def test_the_first_paint_takes_little_over_the_wire_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        await train(served, "phone-1", 2)
+        async with chromium() as browser:
+            page = await browser.new_page()
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            await page.goto(served.dashboard.address())
+            await page.get_by_role("link", name="small", exact=True).click()
+            await page.locator(".tile", has_text="version").get_by_text("2", exact=True).wait_for()
+            moved = await page.evaluate(
+                "performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))"
+                ".reduce((sum, entry) => sum + entry.transferSize, 0)"
+            )
+            assert 20_000 < moved <= 100_000
+            assert all(url.startswith(served.url) for url in asked)
+
+    with_dashboard(tmp_path, test, **BUFFER)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import select
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import aiohttp
 import pytest
 import torch
 
+from coordinator.dashboard import feed as feed_module
+from coordinator.dashboard import stream as stream_module
+from coordinator.dashboard.trips import PARTS
 from coordinator.errors import CoordinatorError
 from coordinator.programs.convert import convert_weights
 from exporters.task import load_task
@@ -88,7 +93,9 @@ def test_a_stream_begins_with_the_past_and_goes_on_from_where_a_page_was(tmp_pat
             assert look["run"]["states"] == {"offline": 1}
             assert look["run"]["classes"][0]["updates"] == 2
             assert look["run"]["coverage"] == [0.0, 1.0, 1.0]
-            assert look["run"]["times"]["training"] == 0.25
+            times = look["run"]["times"]
+            assert (times["trips"], times["training"]) == (2, 0.25)
+            assert all(times[name] is not None and times[name] >= 0 for name in PARTS)
             await train(served, "phone-2", 1)
             seen: list[int] = []
             while 3 not in seen:
@@ -149,6 +156,57 @@ def test_versions_are_rolled_back_and_downloaded(tmp_path: Path) -> None:
             assert (await anna.get("/api/runs/small/download?format=exe")).status == 400
 
     with_dashboard(tmp_path, test, merge={"buffer": 1})
+
+
+def test_versions_come_in_pages(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        await train(served, "phone-1", 5)
+        async with served.browser() as anna:
+            newest = await read(anna, "/api/runs/small/versions?limit=2")
+            assert [each["version"] for each in newest] == [4, 5]
+            older = await read(anna, "/api/runs/small/versions?limit=3&before=4")
+            assert [each["version"] for each in older] == [1, 2, 3]
+            assert [each["version"] for each in await read(anna, "/api/runs/small/versions?limit=9&before=1")] == [0]
+            assert len(await read(anna, "/api/runs/small/versions")) == 6
+            for wrong in ("limit=many", "before=-1", f"limit={'9' * 19}"):
+                assert (await anna.get(f"/api/runs/small/versions?{wrong}")).status == 400, wrong
+
+    with_dashboard(tmp_path, test, merge={"buffer": 1})
+
+
+def test_a_page_that_does_not_read_is_let_go_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(feed_module, "REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr(feed_module, "LOOP_SHARE", 1.0)
+
+    async def test(served: Served) -> None:
+        state = served.app.only.coordinator.state
+        async with served.browser() as anna:
+            cookies = "; ".join(f"{cookie.key}={cookie.value}" for cookie in anna.session.cookie_jar)
+            with socket.socket() as lazy:
+                lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                lazy.connect(("127.0.0.1", int(served.url.rpartition(":")[2])))
+                host = served.url.removeprefix("http://")
+                lazy.sendall(
+                    f"GET /api/runs/small/events HTTP/1.1\r\nHost: {host}\r\nCookie: {cookies}\r\n\r\n".encode()
+                )
+                hung_up = select.poll()
+                hung_up.register(lazy, 0)  # an abort is told of even to those who ask for nothing
+                gone = asyncio.create_task(asyncio.to_thread(hung_up.poll, 60_000))
+                stream = Stream(await anna.get("/api/runs/small/events"))
+                look = await stream.look()
+                while not gone.done():  # more than the system's buffers hold
+                    state.notice = f"{len(look)} {state.clock.wall()} " + "x" * 400_000
+                    while look["run"]["notice"] != state.notice:
+                        look = await stream.look()
+                assert gone.result(), "the page that does not read is still open after a minute"
+            state.notice = "the others go on"
+            while look["run"]["notice"] != state.notice:
+                look = await stream.look()
+
+    with_dashboard(tmp_path, test)
 
 
 def test_an_invitation_is_a_link_with_its_code(tmp_path: Path) -> None:

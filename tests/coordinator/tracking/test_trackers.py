@@ -18,9 +18,12 @@ from coordinator.errors import ConfigError
 from coordinator.simulation.virtual_time import run
 from coordinator.tracking import trackers as trackers_module
 from coordinator.tracking.from_config import open_trackers
-from coordinator.tracking.tracker import TrackedPhase, TrackedUpdate, TrackedVersion
+from coordinator.tracking.tracker import TrackedPhase, TrackedTrip, TrackedUpdate, TrackedVersion
 from coordinator.tracking.trackers import Trackers
 from tests.coordinator.small_run import accept_update, make_run
+
+TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
+TRIP = TrackedTrip(TRACE, 0, 100, 1e9, 1e9 + 1, {"away": 5.0, "upload": 1.0})
 
 
 def version(number: int, accuracy: float = 0.5) -> TrackedVersion:
@@ -37,7 +40,7 @@ def told(folder: Path, **tracking: str) -> None:
     """Two versions and three phases, through every tracker that the run file asks for."""
     opened = open_trackers(config(folder, **tracking), ("loss", "accuracy"))
     opened.tell(TrackedPhase("running", "started", 1e9))
-    opened.tell(TrackedUpdate(1, "small", 3, 0.5, 40, 0.25))
+    opened.tell(TrackedUpdate(1, "small", 3, 0.5, 40, 0.25, TRIP))
     opened.tell(version(1, 0.5))
     opened.tell(version(2, 0.75))
     opened.tell(TrackedPhase("finished", "enough", 1e9 + 9))
@@ -83,6 +86,14 @@ def test_the_history_has_a_line_a_version_and_every_event(tmp_path: Path) -> Non
         "weight": 0.5,
         "samples": 40,
         "loss": 0.25,
+        "trip": {
+            "traceparent": TRACE,
+            "version": 0,
+            "bytes_up": 100,
+            "received_at": 1e9,
+            "merged_at": 1e9 + 1,
+            "parts": {"away": 5.0, "upload": 1.0},
+        },
     }
 
 

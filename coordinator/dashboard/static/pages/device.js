@@ -2,7 +2,7 @@ import { get, path, post, remove } from "../api.js";
 import { attempt, confirm } from "../dialog.js";
 import { h, show, table } from "../dom.js";
 import { ago, bytes, clock, count, date, metrics, number, percent, seconds } from "../format.js";
-import { deviceState } from "./parts.js";
+import { TRIP_PARTS, deviceState } from "./parts.js";
 
 const PROFILE = { engine: "engine", budget: "budget", samples: "samples", executorch: "ExecuTorch", peak_rss_bytes: "peak memory" };
 
@@ -44,9 +44,7 @@ export async function open({ main, name, detail, operator }) {
         { head: "weight", number: true, cell: (trip) => number(trip.weight, 3) },
         { head: "loss", number: true, cell: (trip) => number(trip.loss, 3) },
         { head: "size", number: true, cell: (trip) => bytes(trip.bytes_up) },
-        { head: "training", number: true, cell: (trip) => seconds(trip.training_seconds) },
-        { head: "transfer and rest", number: true, cell: (trip) => seconds(trip.transfer_seconds) },
-        { head: "until merged", number: true, cell: (trip) => seconds(trip.until_merged_seconds) },
+        ...TRIP_PARTS.map(([name, words]) => ({ head: words, number: true, cell: (trip) => seconds(trip[`${name}_seconds`]) })),
       ], device.trips, "It has sent no update yet."));
   }
 

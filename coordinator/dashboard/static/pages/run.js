@@ -4,7 +4,7 @@ import { attempt, confirm } from "../dialog.js";
 import { h, s, show, table, update } from "../dom.js";
 import { bytes, clock, count, metrics, number, percent, plural, seconds } from "../format.js";
 import { follow } from "../live.js";
-import { bars, layerPicture, phase, tile } from "./parts.js";
+import { TRIP_PARTS, bars, layerPicture, phase, tile } from "./parts.js";
 
 const MOST_POINTS = 4_000;
 const MOST_LINES = 200;
@@ -118,13 +118,33 @@ function buffer(run) {
 
 function times(values) {
   if (!values?.trips) return h("p", { class: "empty" }, "No update has come yet.");
-  const parts = [["training", values.training], ["transfer and rest", values.transfer], ["until merged", values.until_merged]].filter(([, value]) => value !== null);
-  return [bars("Mean time of a trip's parts", parts, seconds), h("p", { class: "quiet" }, `Means over the last ${plural(values.trips, "update")}. Transfer: from the assignment until the update is here, without training.`)];
+  const parts = TRIP_PARTS.filter(([name]) => values[name] !== null).map(([name, words]) => [words, values[name]]);
+  return [bars("Mean time of a trip's parts", parts, seconds), h("p", { class: "quiet" }, `Means over the last ${plural(values.trips, "update")}. Training is what devices say; elsewhere is the rest of their time with the work, such as waiting for a charger.`)];
 }
 
 function classes(rows) {
+  return [participation(rows || []), classTable(rows)];
+}
+
+const className = (row) => `${row.tier}${row.pace === "slow" ? ", slow" : ""}`;
+
+// For each class two bars: its share of the devices, and of the updates. Equal lengths: all contribute alike.
+function participation(rows) {
+  if (!rows.length) return null;
+  const words = rows.map((row) => `${className(row)}: ${percent(row.share_of_devices)} of the devices, ${percent(row.share_of_updates)} of the updates`);
+  const high = 15, row = 2 * high + 12, left = 96, full = 260;
+  return h("figure", { class: "figure" },
+    s("svg", { class: "participation", viewBox: `0 0 ${left + full + 48} ${rows.length * row}`, role: "img", "aria-label": `Participation: ${words.join("; ")}` },
+      rows.map((each, index) => [["share_of_devices", "few"], ["share_of_updates", "trained"]].map(([share, kind], line) => [
+        line === 0 && s("text", { x: left - 8, y: index * row + high + 4, "text-anchor": "end" }, className(each)),
+        s("rect", { x: left, y: index * row + line * (high + 1), width: Math.max(each[share] * full, 1), height: high, rx: 3, class: kind }),
+        s("text", { x: left + Math.max(each[share] * full, 1) + 6, y: index * row + line * (high + 1) + 12 }, percent(each[share]))]))),
+    h("figcaption", { class: "quiet" }, h("span", { class: "key few" }), "share of the devices ", h("span", { class: "key trained" }), "share of the updates"));
+}
+
+function classTable(rows) {
   return table("Participation by class of devices", [
-    { head: "class", cell: (row) => `${row.tier}${row.pace === "slow" ? ", slow" : ""}` },
+    { head: "class", cell: className },
     { head: "devices", number: true, cell: (row) => `${row.devices} (${percent(row.share_of_devices)})` },
     { head: "updates", number: true, cell: (row) => `${count(row.updates)} (${percent(row.share_of_updates)})` },
     { head: "failures", number: true, cell: (row) => count(row.failures) },

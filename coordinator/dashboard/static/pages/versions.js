@@ -3,14 +3,24 @@ import { attempt, confirm } from "../dialog.js";
 import { h, show, table } from "../dom.js";
 import { date, metrics, number } from "../format.js";
 
-const SHOWN = 100;
+// So many are asked for at a time.
+const LIMIT = 100;
 
 export async function open({ main, name, operator }) {
   const place = h("div", {}), compared = h("div", { "aria-live": "polite" });
-  let versions = [], shown = SHOWN, chosen = [];
+  let versions = [], older = false, chosen = [];
 
   async function load() {
-    versions = (await get(path("runs", name, "versions"))).toReversed();
+    take([], await get(`${path("runs", name, "versions")}?limit=${LIMIT}`));
+  }
+
+  async function loadOlder() {
+    take(versions, await get(`${path("runs", name, "versions")}?limit=${LIMIT}&before=${versions.at(-1).version}`));
+  }
+
+  function take(before, found) {
+    versions = [...before, ...found.toReversed()];
+    older = found.length === LIMIT;
     draw();
   }
 
@@ -24,8 +34,8 @@ export async function open({ main, name, operator }) {
       { head: "metrics", cell: (version) => metrics(version.metrics) },
       { head: "remarks", cell: words },
       ...(operator ? [{ head: "actions", cell: actions }] : []),
-    ], versions.slice(0, shown), "There is no version yet."),
-    versions.length > shown && h("button", { type: "button", onclick: () => { shown += SHOWN; draw(); } }, `Show older ones (${versions.length - shown})`));
+    ], versions, "There is no version yet."),
+    older && h("button", { type: "button", onclick: () => attempt(loadOlder) }, "Show older ones"));
   }
 
   function actions(version) {
