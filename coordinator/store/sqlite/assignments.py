@@ -8,9 +8,10 @@ from typing import Any
 from ...errors import Expelled, StoreError
 from ..crash_points import step
 from ..records import AssignmentRecord, AssignmentRequest
+from ..rows import assignment_number
 from .database import Database
 
-__all__ = ["AssignmentTable", "assignment_number"]
+__all__ = ["AssignmentTable"]
 
 
 class AssignmentTable:
@@ -84,9 +85,3 @@ class AssignmentTable:
                 (before,),
             )
         return cursor.rowcount
-
-
-def assignment_number(assignment: str) -> int | None:
-    """The number in an assignment's name; none if it is no such name."""
-    number = assignment.removeprefix("a")
-    return min(int(number), 2**63 - 1) if number.isascii() and number.isdecimal() else None

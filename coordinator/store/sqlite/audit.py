@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from ...errors import StoreError
 from ..records import AuditEntry
+from ..rows import audit_hash
 from .database import Database
 
 __all__ = ["AuditTable", "write_audit"]
@@ -31,7 +31,7 @@ class AuditTable:
         for number, at, actor, action, subject, details, found in self._database.rows(
             "SELECT number, at, actor, action, subject, details, hash FROM audit ORDER BY number"
         ):
-            previous = _audit_hash(previous, at, actor, action, subject, details)
+            previous = audit_hash(previous, at, actor, action, subject, details)
             if previous != found:
                 raise StoreError(
                     f"line {number} of the audit log does not fit the one before: somebody has changed the database"
@@ -69,12 +69,8 @@ def write_audit(
     """
     last = database.execute("SELECT hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
     text = json.dumps(details, sort_keys=True)
-    digest = _audit_hash(last[0] if last else "", at, actor, action, subject, text)
+    digest = audit_hash(last[0] if last else "", at, actor, action, subject, text)
     database.execute(
         "INSERT INTO audit (at, actor, action, subject, details, hash) VALUES (?, ?, ?, ?, ?, ?)",
         (at, actor, action, subject, text, digest),
     )
-
-
-def _audit_hash(previous: str, at: float, actor: str, action: str, subject: str, details: str) -> str:
-    return hashlib.sha256(json.dumps([previous, at, actor, action, subject, details]).encode()).hexdigest()

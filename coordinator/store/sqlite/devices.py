@@ -11,6 +11,7 @@ from typing import Any, get_args
 from ..crash_points import step
 from ..interface import DeviceOrder
 from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
+from ..rows import DEVICE_COLUMNS, device_record
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
@@ -86,30 +87,8 @@ class DeviceTable:
         return int(total), self._devices(f"{which} {sort}", *arguments, limit, offset)
 
     def _devices(self, which: str, *arguments: Any) -> list[DeviceRecord]:
-        rows = self._database.rows(
-            "SELECT id, tier, bytes_up, bytes_down, updates, report, alias, token, enrolled_at, last_seen, failures, "
-            f"revoked_at, profile, aside_until, aside_reason, aside_why FROM devices {which}",
-            *arguments,
-        )
-        return [
-            DeviceRecord(
-                row[0],
-                tier=row[1],
-                bytes_up=row[2],
-                bytes_down=row[3],
-                updates=row[4],
-                report=json.loads(row[5]),
-                alias=row[6],
-                token=row[7],
-                enrolled_at=row[8],
-                last_seen=row[9],
-                failures=row[10],
-                revoked_at=row[11],
-                profile=json.loads(row[12]),
-                aside=None if row[13] is None else SetAside(row[13], row[14], row[15]),
-            )
-            for row in rows
-        ]
+        rows = self._database.rows(f"SELECT {DEVICE_COLUMNS} FROM devices {which}", *arguments)
+        return [device_record(row) for row in rows]
 
     def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
         with self._database.transaction() as database:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from mobile_sdk.protocol.messages import ArtifactRef
 from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.syncs import sync_folder
 
 from ...errors import StoreError
+from ..artifacts import Artifacts
 from ..crash_points import step
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
+from ..rows import TIER_COLUMNS, tier_record, tier_row, version_files
 from ..segments import Segments
-from .artifacts import Artifacts
 from .assignments import AssignmentTable
 from .audit import AuditTable, write_audit
 from .backup import backup_runs
@@ -27,7 +26,7 @@ from .erasure import Erasure
 from .lease import FolderLease
 from .tokens import TokenTable
 from .updates import UpdateTable
-from .versions import VersionTable, insert_version, version_files
+from .versions import VersionTable, insert_version
 
 __all__ = ["SqliteStore", "lock_folder"]
 
@@ -102,14 +101,7 @@ class SqliteStore:
                 (run.name, json.dumps(run.plans), run.evaluation, run.created_at),
             )
             database.executemany(
-                "INSERT INTO tiers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        *(t.name, t.serial, t.budget_bytes, _dump(t.manifest), t.signature, _dump(t.program)),
-                        _dump(t.graph) if t.graph else None,
-                    )
-                    for t in tiers
-                ],
+                f"INSERT INTO tiers ({TIER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", [tier_row(tier) for tier in tiers]
             )
             insert_version(database, version)
             write_audit(database, run.created_at, by, "created", run.name, {})
@@ -120,14 +112,8 @@ class SqliteStore:
         self.artifacts.named({run.evaluation, *named, *version_files(version)})
 
     def tiers(self) -> list[TierRecord]:
-        rows = self._database.rows(
-            "SELECT name, serial, budget_bytes, manifest, signature, program, graph FROM tiers "
-            "ORDER BY budget_bytes, name"
-        )
-        return [
-            TierRecord(name, serial, budget, _ref(manifest), signature, _ref(program), _ref(graph) if graph else None)
-            for name, serial, budget, manifest, signature, program, graph in rows
-        ]
+        rows = self._database.rows(f"SELECT {TIER_COLUMNS} FROM tiers ORDER BY budget_bytes, name")
+        return [tier_record(row) for row in rows]
 
     def sign(self, signatures: Mapping[str, str]) -> None:
         with self._database.transaction() as database:
@@ -179,11 +165,3 @@ def _move_updates(database: sqlite3.Connection, artifacts: Artifacts, segments: 
             "UPDATE updates SET segment = ?, start = ? WHERE arrival = ?",
             (location.segment, location.start, arrival),
         )
-
-
-def _dump(ref: ArtifactRef) -> str:
-    return json.dumps(dataclasses.asdict(ref))
-
-
-def _ref(text: str) -> ArtifactRef:
-    return ArtifactRef(**json.loads(text))

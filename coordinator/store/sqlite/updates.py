@@ -8,13 +8,11 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 
-from mobile_sdk.manifest import FileEntry
-
 from ...errors import Expelled, StoreError
 from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
+from ..rows import UPDATE_COLUMNS, assignment_number, update_record
 from ..segments import Location, Segments
-from .assignments import assignment_number
 from .database import Database, available
 from .erasure import WAITING, Erasure
 
@@ -76,14 +74,9 @@ class UpdateTable:
 
     def arrived(self, after: int) -> list[tuple[int, UpdateRecord]]:
         rows = self._database.rows(
-            "SELECT arrival, assignment, device, version, tier, sha256, size, report, received_at "
-            f"FROM updates WHERE {WAITING} AND arrival > ? ORDER BY arrival",
-            after,
+            f"SELECT arrival, {UPDATE_COLUMNS} FROM updates WHERE {WAITING} AND arrival > ? ORDER BY arrival", after
         )
-        return [
-            (arrival, UpdateRecord(assignment, device, version, tier, FileEntry(sha256, size), json.loads(report), at))
-            for arrival, assignment, device, version, tier, sha256, size, report, at in rows
-        ]
+        return [(row[0], update_record(row[1:])) for row in rows]
 
     def content(self, assignment: str) -> bytes:
         for sha256, segment, start, size in self._database.rows(

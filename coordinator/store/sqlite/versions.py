@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from mobile_sdk.protocol.messages import ArtifactRef
-
 from ...errors import StoreError
+from ..artifacts import Artifacts
 from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, VersionPoint, VersionRecord
-from .artifacts import Artifacts
-from .assignments import assignment_number
+from ..rows import VERSION_COLUMNS, assignment_number, version_files, version_record, version_row
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
 from .updates import discard_rows, merge_rows
 
-__all__ = ["VersionTable", "insert_version", "version_files"]
+__all__ = ["VersionTable", "insert_version"]
 
 # So many new versions follow from the newest updates; for more, all updates are read.
 FEW_POINTS = 50
@@ -75,23 +72,8 @@ class VersionTable:
         return [VersionPoint(*row) for row in rows]
 
     def _select(self, which: str, *arguments: Any) -> list[VersionRecord]:
-        rows = self._database.rows(
-            f"SELECT version, parent, weights, metrics, created_at, kind, private, pruned FROM versions {which}",
-            *arguments,
-        )
-        return [
-            VersionRecord(
-                version,
-                parent,
-                tuple(ArtifactRef(**item) for item in json.loads(weights)),
-                json.loads(metrics),
-                at,
-                kind,
-                {name: ArtifactRef(**item) for name, item in json.loads(private).items()},
-                bool(pruned),
-            )
-            for version, parent, weights, metrics, at, kind, private, pruned in rows
-        ]
+        rows = self._database.rows(f"SELECT {VERSION_COLUMNS} FROM versions {which}", *arguments)
+        return [version_record(row) for row in rows]
 
     def with_files(self) -> list[VersionRecord]:
         """The versions that are not pruned, oldest first."""
@@ -145,23 +127,19 @@ class VersionTable:
         return pruned
 
 
-def version_files(version: VersionRecord) -> set[str]:
-    """SHA-256 (hex) of every file that a version's row names."""
-    return {ref.sha256 for ref in (*version.weights, *version.private.values())}
-
-
 def insert_version(database: sqlite3.Connection, version: VersionRecord) -> None:
-    """Write a version's row."""
-    database.execute(
-        "INSERT INTO versions (version, parent, weights, metrics, created_at, kind, private) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            version.version,
-            version.parent,
-            json.dumps([dataclasses.asdict(ref) for ref in version.weights]),
-            json.dumps(version.metrics),
-            version.created_at,
-            version.kind,
-            json.dumps({name: dataclasses.asdict(ref) for name, ref in version.private.items()}),
-        ),
-    )
+    """
+    Write a version's row.
+
+    Raises:
+        StoreError: if there is a version of its number.
+
+    """
+    try:
+        database.execute(
+            "INSERT INTO versions (version, parent, weights, metrics, created_at, kind, private) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            version_row(version),
+        )
+    except sqlite3.IntegrityError as error:
+        raise StoreError(f"version {version.version} was written before: a number is never used again") from error

@@ -106,7 +106,7 @@ def test_a_merge_of_an_update_that_was_never_accepted_changes_nothing(store: Sql
 
 def test_a_version_number_is_never_used_again(store: SqliteStore) -> None:
     store.versions.commit(version(1), [])
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(StoreError, match="version 1 was written before"):
         store.versions.commit(version(1), [])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import StoreError
+from coordinator.store.artifacts import Artifacts
 from coordinator.store.records import (
     AssignmentRecord,
     AssignmentRequest,
@@ -20,8 +21,8 @@ from coordinator.store.records import (
     UpdateRecord,
     VersionRecord,
 )
+from coordinator.store.rows import version_files
 from coordinator.store.segments import SEGMENT_BYTES, Location, Segments
-from coordinator.store.sqlite.artifacts import Artifacts
 from coordinator.store.sqlite.assignments import AssignmentTable
 from coordinator.store.sqlite.audit import AuditTable
 from coordinator.store.sqlite.backup import BACKUP_LOCK
@@ -30,7 +31,7 @@ from coordinator.store.sqlite.devices import DeviceTable
 from coordinator.store.sqlite.erasure import Erasure
 from coordinator.store.sqlite.tokens import TokenTable
 from coordinator.store.sqlite.updates import UpdateTable
-from coordinator.store.sqlite.versions import VersionTable, version_files
+from coordinator.store.sqlite.versions import VersionTable
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 

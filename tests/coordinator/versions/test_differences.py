@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.store.sqlite.artifacts import Artifacts
+from coordinator.store.artifacts import Artifacts
 from coordinator.versions import differences as downlink
 from coordinator.versions.differences import Downlink
 from mobile_sdk import safetensors

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mobile_sdk.manifest import FileEntry
 
-from ..content_files import ContentFiles
-from .database import available
+from ..errors import StoreUnavailable
+from .content_files import ContentFiles
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "disk_available"]
+
+
+@contextlib.contextmanager
+def disk_available() -> Iterator[None]:
+    """
+    A full disk, a read-only one and the like as one error.
+
+    Raises:
+        StoreUnavailable: in place of the system's errors.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"the state directory cannot be used just now: {error}") from error
 
 
 class Artifacts:
@@ -27,7 +43,7 @@ class Artifacts:
         self._unnamed: set[str] = set()
 
     def put(self, *contents: bytes) -> list[FileEntry]:
-        with available():  # others write to the database meanwhile
+        with disk_available():  # others write to the database meanwhile
             self._unnamed.update(hashlib.sha256(content).hexdigest() for content in contents)
             return self._files.put(contents)
 
@@ -35,7 +51,7 @@ class Artifacts:
         return self._files.path(sha256)
 
     def verified(self, sha256: str) -> Path:
-        with available():
+        with disk_available():
             return self._files.verified(sha256)
 
     def named(self, hashes: Collection[str]) -> None:
