@@ -54,6 +54,16 @@ class Artifacts:
         with disk_available():
             return self._files.verified(sha256)
 
+    @property
+    def unnamed(self) -> frozenset[str]:
+        """The hashes of the files that wait to be named."""
+        return frozenset(self._unnamed)
+
+    def forget(self, sha256: str) -> None:
+        """Remove a file, if it is there."""
+        with disk_available():
+            self._files.remove_unless(lambda name: name != sha256)
+
     def named(self, hashes: Collection[str]) -> None:
         """Rows name these files now: they last as long as the rows do."""
         self._unnamed.difference_update(hashes)

@@ -1,0 +1,300 @@
+"""The PostgreSQL database: connections in an event loop of their own, used in whole transactions from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import asyncpg
+
+from ...errors import StoreUnavailable
+from .address import Address
+from .connection import Connection
+from .failures import REPEAT, is_lost, translate
+from .schema import check_server, migrate, quoted
+
+__all__ = ["Database"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# The most connections of one process.
+CONNECTIONS = 6
+
+# For how long a start waits for a server that does not answer: after a power cut both come up together.
+START_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+
+# A statement that takes longer has lost its server, or waits for a lock that nobody will give.
+STATEMENT_SECONDS = 60.0
+
+# A transaction that failed because of another, or of a connection that had died before, is begun anew so often.
+ATTEMPTS = 5
+
+RETRY_SECONDS = 0.25
+
+
+class Database:
+    """
+    One schema of a database.
+
+    The store's methods block, and come from several threads; the driver is asynchronous. So a thread of its own runs
+    an event loop, and each method hands it one coroutine.
+
+    Args:
+        address: of the database.
+        schema: that holds the run; made, or brought up to date.
+
+    ``epoch`` is that of the lease that this process took: every write is fenced with it, where it is not :obj:`None`.
+    ``sessions`` names the connections of this process, in ``pg_stat_activity`` for instance.
+
+    Raises:
+        StoreError: if the server lets nobody in, or the schema is of a newer release.
+        StoreUnavailable: if it does not answer.
+
+    """
+
+    def __init__(self, address: Address, schema: str) -> None:
+        self.address = address
+        self.schema = schema
+        self.sessions = f"ftte {os.getpid()} {secrets.token_hex(8)}"
+        self.epoch: int | None = None
+        self._slots: dict[Any, int] = {}
+        self._closing = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ftte-postgres", daemon=True)
+        self._thread.start()
+        self._pool: Any = None
+        try:
+            self._pool = self.run(self._open())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if self._pool is not None:
+            self._submit(self._close_pool())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close_pool(self) -> None:
+        assert self._pool is not None
+        try:
+            await asyncio.wait_for(self._pool.close(), 5.0)
+        except Exception:
+            self._pool.terminate()
+        await asyncio.sleep(0)  # transports close in the next iteration
+
+    # From other threads.
+
+    def rows(self, query: str, *arguments: Any) -> list[Any]:
+        """What a query finds in what is committed."""
+        return self.run(self._rows(query, arguments))
+
+    def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """
+        All that ``work`` does, durably, or nothing.
+
+        Args:
+            work: called with a connection in a transaction; more than once, where a transaction has to be repeated.
+
+        Raises:
+            Superseded: if this process took the lease, and another has it by now.
+            StoreUnavailable: if nothing can be written just now; nothing happened.
+
+        """
+        return self.run(self._transact(work))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the database's thread; its errors are those of the store."""
+        if self._closing.is_set():
+            coroutine.close()
+            raise StoreUnavailable(f"the store in {self.address} is closed")
+        try:
+            return self._submit(coroutine)
+        except Exception as error:
+            translated = translate(error, self.address)
+            if translated is error:
+                raise
+            raise translated from None  # the driver's error may quote what is in rows
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else, until it ends or the database is closed."""
+        asyncio.run_coroutine_threadsafe(self._until_closed(work), self._loop)
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    # In the database's thread.
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection, while the context lasts; not in a transaction."""
+        assert self._pool is not None
+        async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
+            yield connection
+
+    async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run what blocks, on something else than this database, without holding up the event loop."""
+        return await asyncio.to_thread(work, *arguments)
+
+    async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        while not self._closing.is_set():
+            done, _ = await asyncio.wait({task}, timeout=0.2)
+            if done:
+                break
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def _open(self) -> Any:
+        settings = {
+            "application_name": self.sessions,
+            "search_path": quoted(self.schema),
+            "jit": "off",
+            "default_transaction_isolation": "read committed",
+            # A process that was stopped in the middle of a transaction must not hold up its successor.
+            "idle_in_transaction_session_timeout": "20s",
+        }
+        connection = await self._connect_patiently(settings)
+        try:
+            settings |= await check_server(connection, self.address)
+            await migrate(connection, self.schema, self.address)
+        finally:
+            await connection.close()
+        return await asyncpg.create_pool(
+            self.address.url,
+            min_size=1,
+            max_size=CONNECTIONS,
+            server_settings=settings,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            reset=_leave_as_it_is,
+        )
+
+    async def _connect_patiently(self, settings: dict[str, str]) -> Any:
+        until = time.monotonic() + START_SECONDS
+        said = False
+        while True:
+            try:
+                return await asyncpg.connect(
+                    self.address.url,
+                    server_settings=settings,
+                    timeout=CONNECT_SECONDS,
+                    command_timeout=STATEMENT_SECONDS,
+                )
+            except Exception as error:
+                if not is_lost(error) or time.monotonic() > until or self._closing.is_set():
+                    raise
+                if not said:
+                    log.warning("%s; trying for %g s", translate(error, self.address), START_SECONDS)
+                    said = True
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[Any]:
+        for attempt in range(ATTEMPTS):
+            try:
+                async with self.connection() as connection:
+                    return await connection.fetch(query, *arguments)
+            except Exception as error:
+                # A connection that lay idle while the server restarted says so at its next use only.
+                again = is_lost(error) and not isinstance(error, TimeoutError) and attempt < ATTEMPTS - 1
+                if not again or await self._is_away():
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    async def _transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
+            token = secrets.randbits(63)
+            slot = -1
+            committing = False
+            try:
+                async with self.connection() as connection:
+                    slot = await self._slot(connection)
+                    transaction = connection.transaction(isolation="read_committed")
+                    await transaction.start()
+                    try:
+                        await connection.execute("SELECT begin_writing($1, $2, $3)", self.epoch, slot, token)
+                        result = await work(connection)
+                        committing = True
+                        await transaction.commit()
+                    except BaseException:
+                        if not committing:
+                            with contextlib.suppress(Exception):
+                                await transaction.rollback()
+                        raise
+                    return result
+            except REPEAT:
+                if last:
+                    raise
+                await asyncio.sleep(secrets.randbelow(20) / 1_000)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                if committing and await self._happened(slot, token):
+                    return result
+                # Nothing happened.
+                if last or await self._is_away():
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    async def _slot(self, connection: Connection) -> int:
+        """The receipt of this connection; a row of its own from its first use on."""
+        raw = getattr(connection, "_con", connection)  # what the pool hands out anew each time
+        if raw not in self._slots:
+            self._slots = {known: slot for known, slot in self._slots.items() if not known.is_closed()}
+            slot = secrets.randbits(63)
+            await connection.execute("INSERT INTO receipts (slot, token) VALUES ($1, 0)", slot)
+            self._slots[raw] = slot
+        return self._slots[raw]
+
+    async def _is_away(self) -> bool:
+        """Whether the server takes no connection at this moment."""
+        try:
+            async with self.connection() as connection:
+                await connection.fetchval("SELECT 1")
+        except Exception as error:
+            return is_lost(error)
+        return False
+
+    async def _happened(self, slot: int, token: int) -> bool:
+        """
+        Whether the commit happened that was under way when the connection was lost: asked until the server answers.
+
+        Raises:
+            StoreUnavailable: if the store is closed before.
+
+        """
+        said = False
+        while not self._closing.is_set():
+            try:
+                async with self.connection() as connection:
+                    # The lock waits for the end of the transaction, should the server still work on it.
+                    found = await connection.fetchval("SELECT token FROM receipts WHERE slot = $1 FOR UPDATE", slot)
+                    return bool(found == token)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                if not said:
+                    log.error("%s; waiting for it, to learn what became of a write", translate(error, self.address))
+                    said = True
+                await asyncio.sleep(RETRY_SECONDS)
+        raise StoreUnavailable(f"the store in {self.address} was closed before it was known what became of a write")
+
+
+async def _leave_as_it_is(connection: Any) -> None:
+    """Between two uses nothing is reset: no session state is ever set."""

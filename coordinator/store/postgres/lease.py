@@ -1,0 +1,96 @@
+"""Which process leads the run: one row, taken by compare-and-set on the database's clock."""
+
+from __future__ import annotations
+
+import contextlib
+
+import asyncpg
+
+from ..records import LeaseRecord
+from .database import Database
+
+__all__ = ["LeaseRow"]
+
+_END = "clock_timestamp() + make_interval(secs => $1)"
+
+
+class LeaseRow:
+    """
+    The :class:`~coordinator.store.interface.LeaseStore` in ``database``.
+
+    Whoever takes the lease ends the connections of its predecessor: a process that was stopped in the middle of a
+    transaction would hold up its successor. The epoch alone makes sure that it writes nothing more.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, holder: str, seconds: float) -> int | None:
+        return self._database.run(self.take_async(holder, seconds))
+
+    async def take_async(self, holder: str, seconds: float) -> int | None:
+        """As :meth:`take`, in the database's event loop."""
+        own = self._database.sessions
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                "SELECT epoch, sessions, holder, until <= clock_timestamp() AS over FROM lease"
+            )
+            if not row["over"]:
+                if (row["sessions"], row["holder"]) != (own, holder):
+                    return None
+                # The answer of an earlier call was lost.
+                self._database.epoch = row["epoch"]
+                return self._database.epoch
+            if row["sessions"] not in ("", own):
+                # Who has the right to write the run has that to end its connections, unless they are a superuser's.
+                with contextlib.suppress(asyncpg.exceptions.InsufficientPrivilegeError):
+                    await connection.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+                        row["sessions"],
+                    )
+            taken: int | None = await connection.fetchval(
+                f"UPDATE lease SET holder = $2, epoch = epoch + 1, sessions = $3, until = {_END} "
+                "WHERE epoch = $4 AND until <= clock_timestamp() RETURNING epoch",
+                seconds,
+                holder,
+                own,
+                row["epoch"],
+            )
+        if taken is not None:
+            self._database.epoch = taken
+        return taken
+
+    def renew(self, seconds: float) -> bool:
+        return self._database.run(self.renew_async(seconds))
+
+    async def renew_async(self, seconds: float) -> bool:
+        """As :meth:`renew`, in the database's event loop."""
+        if self._database.epoch is None:
+            return False
+        async with self._database.connection() as connection:
+            found = await connection.fetchval(
+                f"UPDATE lease SET until = {_END} WHERE epoch = $2 AND sessions = $3 AND holder <> '' RETURNING 1",
+                seconds,
+                self._database.epoch,
+                self._database.sessions,
+            )
+        return found is not None
+
+    def release(self) -> None:
+        self._database.run(self.release_async())
+
+    async def release_async(self) -> None:
+        """As :meth:`release`, in the database's event loop."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE lease SET until = '-infinity', holder = '' WHERE epoch = $1 AND sessions = $2",
+                self._database.epoch,
+                self._database.sessions,
+            )
+
+    def current(self) -> LeaseRecord | None:
+        ((holder, epoch, left),) = self._database.rows(
+            "SELECT holder, epoch, CASE WHEN until > clock_timestamp() "
+            "THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END FROM lease"
+        )
+        return LeaseRecord(holder, epoch, left) if left > 0 else None

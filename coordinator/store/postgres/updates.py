@@ -1,0 +1,282 @@
+"""Accepted updates: written down, merged or discarded, and then erased."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ...errors import Expelled, StoreError, StoreUnavailable
+from ..crash_points import step
+from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
+from ..rows import UPDATE_COLUMNS, assignment_number, update_record
+from .assignments import lock_devices
+from .connection import Connection
+from .database import Database
+from .kept_objects import KeptObjects
+
+__all__ = ["OBJECTS", "WAITING", "UpdateTable", "discard_rows", "merge_rows"]
+
+log = logging.getLogger(__name__)
+
+# The rows of updates whose bytes are wanted.
+WAITING = "merged_into IS NULL AND discarded IS NULL"
+
+# The rows of updates that were not lost: a device may still hold what was damaged here.
+INTACT = "discarded IS DISTINCT FROM 'damaged'"
+
+# Larger updates are objects.
+LARGE_BYTES = 256 * 1024
+
+OBJECTS = "updates/"
+
+_Given = tuple[UpdateRecord, "bytes | memoryview"]
+
+_INSERTED = ("arrival", *UPDATE_COLUMNS.split(", "), "object")
+
+
+class UpdateTable:
+    """
+    The :class:`~coordinator.store.interface.UpdateStore` in ``database``; large ones are objects.
+
+    ``lock`` is a number that no other run of the database has: updates are written down one group at a time.
+    """
+
+    # The advisory lock (lock, 0) is of groups that are written down, (lock, 1) of copies that are made.
+
+    def __init__(self, database: Database, objects: KeptObjects, lock: int) -> None:
+        self._database = database
+        self._objects = objects
+        self.lock = lock
+
+    def accept(self, updates: Sequence[tuple[UpdateRecord, bytes | memoryview]]) -> set[str]:
+        given = {update.assignment: (update, content) for update, content in reversed(updates)}
+        given = {name: given[name] for name in dict.fromkeys(update.assignment for update, _ in updates)}
+        large = {
+            name: f"{OBJECTS}{name}.{update.artifact.sha256}"
+            for name, (update, content) in given.items()
+            if len(content) > LARGE_BYTES
+        }
+        if large:
+            # Bytes first: a row must never name bytes that are not there.
+            self._objects.put([(key, given[name][1]) for name, key in large.items()])
+        step("accept: synced")
+        new = self._database.transact(lambda rows: self._accept(rows, given, large))
+        step("accept: committed")
+        return new
+
+    async def _accept(self, rows: Connection, given: dict[str, _Given], large: dict[str, str]) -> set[str]:
+        found = await rows.fetch(
+            f"SELECT assignment FROM updates WHERE assignment = ANY($1::text[]) AND {INTACT}", list(given)
+        )
+        known = {row[0] for row in found}
+        new = {name: one for name, one in given.items() if name not in known}
+        if not new:
+            return set()
+        await _check_devices(rows, [update for update, _ in new.values()])
+        # One group at a time, from here to the commit: arrivals become visible in their order.
+        await rows.execute("SELECT pg_advisory_xact_lock($1::oid::int4, 0)", self.lock)
+        numbers = await rows.fetch(
+            "WITH gone AS (DELETE FROM updates WHERE assignment = ANY($1::text[]) AND discarded = 'damaged') "
+            "SELECT nextval('arrivals') FROM generate_series(1, $2)",
+            list(new),
+            len(new),
+        )
+        arrivals = sorted(row[0] for row in numbers)
+        await rows.copy_records_to_table(
+            "updates",
+            columns=_INSERTED,
+            records=[
+                (arrival, *_row(update), large.get(update.assignment))
+                for arrival, (update, _) in zip(arrivals, new.values(), strict=True)
+            ],
+        )
+        await rows.copy_records_to_table(
+            "contents",
+            columns=("assignment", "content"),
+            records=[(name, bytes(content)) for name, (_, content) in new.items() if name not in large],
+        )
+        await _count(rows, [update for update, _ in new.values()])
+        step("accept: rows")
+        return set(new)
+
+    def is_accepted(self, assignment: str) -> bool:
+        return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = $1 AND {INTACT}", assignment))
+
+    def buffered(self) -> list[UpdateRecord]:
+        return [record for _, record in self.arrived(0)]
+
+    def arrived(self, after: int) -> list[tuple[int, UpdateRecord]]:
+        rows = self._database.rows(
+            f"SELECT arrival, {UPDATE_COLUMNS} FROM updates WHERE {WAITING} AND arrival > $1 ORDER BY arrival", after
+        )
+        return [(row[0], update_record(tuple(row)[1:])) for row in rows]
+
+    def content(self, assignment: str) -> bytes:
+        for sha256, key, content in self._database.rows(
+            "SELECT u.sha256, u.object, c.content FROM updates AS u LEFT JOIN contents AS c USING (assignment) "
+            f"WHERE u.assignment = $1 AND {WAITING}",
+            assignment,
+        ):
+            found = self._objects.get(key) if key is not None else content or b""
+            if hashlib.sha256(found).hexdigest() == sha256:
+                return bytes(found)
+            raise StoreError(f"the accepted update of {assignment} is damaged in the database")
+        raise StoreError(f"no update of {assignment} waits to be merged")
+
+    def discard(self, updates: Sequence[DiscardedUpdate]) -> None:
+        async def work(rows: Connection) -> list[str]:
+            gone = await discard_rows(rows, updates)
+            for update in updates:
+                if update.reason == "damaged":
+                    await _reopen(rows, update.assignment)
+            step("discard: rows")
+            return gone
+
+        gone = self._database.transact(work)
+        step("discard: committed")
+        self.erase(gone)
+
+    def erase(self, keys: Sequence[str]) -> None:
+        """
+        Delete the objects of updates whose rows say that nobody wants them any more.
+
+        It is called after the rows were committed, so it raises nothing: a caller would take the error for a
+        transaction that did not happen. What cannot be deleted now is deleted at the next :meth:`collect`.
+        """
+        try:
+            self._objects.delete(keys)
+        except (StoreError, StoreUnavailable) as error:
+            log.error("updates that nobody wants any more are erased later: %s", error)
+        step("erase: done")
+
+    def collect(self) -> int:
+        """Delete the objects of updates that a crash left without a row that wants them; how many."""
+        rows = self._database.rows(f"SELECT object FROM updates WHERE {WAITING} AND object IS NOT NULL")
+        return self._objects.collect([row[0] for row in rows], OBJECTS)
+
+    def merged(self) -> list[MergedUpdate]:
+        rows = self._database.rows(
+            "SELECT assignment, staleness, weight, merged_into FROM updates WHERE merged_into IS NOT NULL "
+            "ORDER BY merged_into, arrival"
+        )
+        return [MergedUpdate(*row) for row in rows]
+
+    def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
+        rows = self._database.rows(
+            "SELECT u.arrival, u.assignment, u.device, u.version, u.tier, u.size, a.issued_at, u.received_at, "
+            "u.report, u.merged_into, v.created_at, u.staleness, u.weight, u.discarded FROM (SELECT * FROM updates "
+            "WHERE arrival > $1 AND ($3::text IS NULL OR device = $3) ORDER BY arrival DESC LIMIT $2) AS u "
+            "LEFT JOIN assignments AS a ON a.number = CASE WHEN u.assignment ~ '^a[0-9]{1,18}$' "
+            "THEN substr(u.assignment, 2)::bigint END "
+            "LEFT JOIN versions AS v ON v.version = u.merged_into ORDER BY u.arrival",
+            after,
+            limit,
+            device,
+        )
+        return [TripRecord(*(*row[:8], json.loads(row[8]), *row[9:])) for row in map(tuple, rows)]
+
+
+async def _check_devices(rows: Connection, updates: Sequence[UpdateRecord]) -> None:
+    # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
+    devices = await lock_devices(rows, [update.device for update in updates])
+    for update in updates:
+        if update.device not in devices:
+            raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
+
+
+async def _count(rows: Connection, updates: Sequence[UpdateRecord]) -> None:
+    """Close the assignments of new updates, and count them for their devices."""
+    numbers = [assignment_number(update.assignment) for update in updates]
+    counts = collections.Counter(update.device for update in updates)
+    reports = {update.device: json.dumps(update.report) for update in updates}
+    await rows.execute(
+        "WITH closed AS (UPDATE assignments SET open = false WHERE number = ANY($1::bigint[])) "
+        "UPDATE devices SET updates = updates + n.count, report = n.report FROM "
+        "unnest($2::text[], $3::bigint[], $4::text[]) AS n (id, count, report) WHERE devices.id = n.id",
+        numbers,
+        list(counts),
+        list(counts.values()),
+        [reports[device] for device in counts],
+    )
+
+
+async def _reopen(rows: Connection, assignment: str) -> None:
+    """Let a device hand an update in again that was lost here, unless it has other work by now."""
+    await rows.execute(
+        "UPDATE assignments SET open = true WHERE number = $1 AND NOT EXISTS "
+        "(SELECT 1 FROM assignments AS other WHERE other.device = assignments.device AND other.open)",
+        assignment_number(assignment),
+    )
+
+
+async def discard_rows(rows: Connection, updates: Sequence[DiscardedUpdate]) -> list[str]:
+    """
+    Mark waiting updates as discarded, and delete their bytes; the keys of those that are objects.
+
+    Raises:
+        StoreError: if one of them does not wait.
+
+    """
+    return await _end(
+        rows,
+        "discarded = n.reason FROM unnest($1::text[], $2::text[]) AS n (assignment, reason)",
+        [update.assignment for update in updates],
+        [update.reason for update in updates],
+    )
+
+
+async def merge_rows(rows: Connection, version: int, updates: Sequence[MergedUpdate]) -> list[str]:
+    """
+    Mark waiting updates as merged into ``version``, and delete their bytes; the keys of those that are objects.
+
+    Args:
+        rows: in a transaction.
+        version: that they are part of.
+        updates: with staleness and weight.
+
+    Raises:
+        StoreError: if one of them was consumed before, or never accepted.
+
+    """
+    return await _end(
+        rows,
+        "merged_into = $4, staleness = n.staleness, weight = n.weight FROM "
+        "unnest($1::text[], $2::bigint[], $3::float8[]) AS n (assignment, staleness, weight)",
+        [update.assignment for update in updates],
+        [update.staleness for update in updates],
+        [update.weight for update in updates],
+        version,
+    )
+
+
+async def _end(rows: Connection, how: str, assignments: list[str], *arguments: Any) -> list[str]:
+    if not assignments:
+        return []
+    ended = await rows.fetch(
+        f"UPDATE updates SET {how} WHERE updates.assignment = n.assignment AND {WAITING} "
+        "RETURNING updates.assignment, updates.object",
+        assignments,
+        *arguments,
+    )
+    left = collections.Counter(assignments) - collections.Counter(row[0] for row in ended)
+    for assignment in left:
+        raise StoreError(f"the update of {assignment} was merged before, or was never accepted")
+    await rows.execute("DELETE FROM contents WHERE assignment = ANY($1::text[])", assignments)
+    return [row[1] for row in ended if row[1] is not None]
+
+
+def _row(update: UpdateRecord) -> tuple[Any, ...]:
+    return (
+        update.assignment,
+        update.device,
+        update.version,
+        update.tier,
+        update.artifact.sha256,
+        update.artifact.size,
+        json.dumps(update.report),
+        update.received_at,
+    )
