@@ -32,6 +32,7 @@ CONNECTIONS = 6
 # For how long a start waits for a server that does not answer: after a power cut both come up together.
 START_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 
 # A statement that takes longer has lost its server, or waits for a lock that nobody will give.
 STATEMENT_SECONDS = 60.0
@@ -68,6 +69,7 @@ class Database:
         self.sessions = f"ftte {os.getpid()} {secrets.token_hex(8)}"
         self.epoch: int | None = None
         self._slots: dict[Any, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._closing = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ftte-postgres", daemon=True)
@@ -84,19 +86,24 @@ class Database:
         if self._closing.is_set():
             return
         self._closing.set()
-        if self._pool is not None:
-            self._submit(self._close_pool())
+        self._submit(self._shut_down())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _close_pool(self) -> None:
-        assert self._pool is not None
-        try:
-            await asyncio.wait_for(self._pool.close(), 5.0)
-        except Exception:
-            self._pool.terminate()
+    async def _shut_down(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                log.error("%s", translate(ended, self.address))
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
+            except Exception:
+                self._pool.terminate()
         await asyncio.sleep(0)  # transports close in the next iteration
+        await self._loop.shutdown_default_executor()
 
     # From other threads.
 
@@ -133,7 +140,7 @@ class Database:
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside everything else, until it ends or the database is closed."""
-        asyncio.run_coroutine_threadsafe(self._until_closed(work), self._loop)
+        self._submit(self._begin(work))
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -147,18 +154,12 @@ class Database:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
             yield connection
 
+    async def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, on something else than this database, without holding up the event loop."""
         return await asyncio.to_thread(work, *arguments)
-
-    async def _until_closed(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        while not self._closing.is_set():
-            done, _ = await asyncio.wait({task}, timeout=0.2)
-            if done:
-                break
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
     async def _open(self) -> Any:
         settings = {
@@ -177,7 +178,7 @@ class Database:
             await connection.close()
         return await asyncpg.create_pool(
             self.address.url,
-            min_size=1,
+            min_size=0,  # the pool itself would try to keep more, and fill the log while the server is away
             max_size=CONNECTIONS,
             server_settings=settings,
             timeout=CONNECT_SECONDS,

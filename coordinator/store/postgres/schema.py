@@ -64,7 +64,7 @@ async def migrate(connection: Connection, schema: str, address: Address) -> None
         for number in range(found + 1, SCHEMA_VERSION + 1):
             await connection.execute((_MIGRATIONS / f"{number:04d}.sql").read_text())
         await connection.execute(
-            "INSERT INTO schema_version (number) VALUES ($1) ON CONFLICT (only) DO UPDATE SET number = $1",
+            "INSERT INTO schema_version (number) VALUES ($1) ON CONFLICT (single) DO UPDATE SET number = $1",
             SCHEMA_VERSION,
         )
 

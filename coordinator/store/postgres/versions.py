@@ -70,7 +70,7 @@ class VersionTable:
             "SELECT v.version, v.parent, v.kind, v.created_at, v.metrics, coalesce(u.merged, 0), u.staleness, "
             "u.weight, coalesce(u.bytes, 0) FROM versions AS v LEFT JOIN (SELECT merged_into, count(*) AS merged, "
             "avg(staleness)::float8 AS staleness, avg(weight) AS weight, sum(size)::bigint AS bytes "
-            f"FROM {few or 'updates'} AS some WHERE merged_into > $1 GROUP BY merged_into) AS u "
+            f"FROM {few or 'updates'} AS chosen WHERE merged_into > $1 GROUP BY merged_into) AS u "
             "ON u.merged_into = v.version WHERE v.version > $1 AND (v.version % $2 = 0 OR v.version = $3) "
             "ORDER BY v.version",
             after,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
+from coordinator.store.interface import Store
 from coordinator.store.records import (
     DiscardedUpdate,
     MergedUpdate,
@@ -15,38 +13,37 @@ from coordinator.store.records import (
     UpdateRecord,
     VersionRecord,
 )
-from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from .assigning import assign
+from .places import Place
 
 REF = ArtifactRef(Sha256("ab" * 32), 10)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "state")
+def store(place: Place) -> Store:
+    store = place.open()
     tier = TierRecord("small", 1, 1000, REF, "00", REF, REF)
     store.create(RunRecord("digits", {"task": "t"}, "", 1.0), [tier], version(0))
     for name in ("phone-1", "phone-2"):
         store.devices.enrol(name, b"s" * 32, 1.0)
-    yield store
-    store.close()
+    return store
 
 
 def version(number: int) -> VersionRecord:
     return VersionRecord(number, number - 1, (REF,), {"accuracy": number / 10}, 10.0 * number)
 
 
-def hand_in(store: SqliteStore, device: str, at: float, content: bytes = b"content") -> str:
+def hand_in(store: Store, device: str, at: float, content: bytes = b"content") -> str:
     assignment = assign(store, device, 0, "small", at - 3.0)
     record = UpdateRecord(assignment.id, device, 0, "small", FileEntry.of(content), {"samples": 4}, at)
     store.updates.accept([(record, content)])
     return assignment.id
 
 
-def test_a_point_has_the_means_of_what_was_merged_into_its_version(store: SqliteStore) -> None:
+def test_a_point_has_the_means_of_what_was_merged_into_its_version(store: Store) -> None:
     first, second = hand_in(store, "phone-1", 4.0), hand_in(store, "phone-2", 5.0, b"longer content")
     store.versions.commit(version(1), [MergedUpdate(first, 0, 1.0), MergedUpdate(second, 3, 0.5)])
     store.versions.commit(version(2), [])
@@ -58,14 +55,14 @@ def test_a_point_has_the_means_of_what_was_merged_into_its_version(store: Sqlite
     assert store.versions.points(after=2) == []
 
 
-def test_of_many_versions_every_nth_is_a_point_and_the_newest_always(store: SqliteStore) -> None:
+def test_of_many_versions_every_nth_is_a_point_and_the_newest_always(store: Store) -> None:
     for number in range(1, 30):
         store.versions.commit(version(number), [])
     assert [point.version for point in store.versions.points(most=10)] == [*range(0, 30, 3), 29]
     assert [point.version for point in store.versions.points(after=19, most=5)] == [20, 22, 24, 26, 28, 29]
 
 
-def test_a_trip_says_when_it_began_and_what_became_of_it(store: SqliteStore) -> None:
+def test_a_trip_says_when_it_began_and_what_became_of_it(store: Store) -> None:
     merged, waits, gone = hand_in(store, "phone-1", 4.0), hand_in(store, "phone-2", 5.0), hand_in(store, "phone-1", 6.0)
     store.versions.commit(version(1), [MergedUpdate(merged, 1, 0.7)], [DiscardedUpdate(gone, "outlier")])
     trips = store.updates.trips(10)
@@ -86,7 +83,7 @@ def test_a_trip_says_when_it_began_and_what_became_of_it(store: SqliteStore) -> 
     assert [trip.device for trip in store.updates.trips(10)] == [None, "phone-2", None]
 
 
-def test_the_newest_lines_of_the_audit_log_are_those_of_the_whole(store: SqliteStore) -> None:
+def test_the_newest_lines_of_the_audit_log_are_those_of_the_whole(store: Store) -> None:
     for number in range(5):
         store.audit.write(float(number), "anna", "tested", f"thing {number}", {"why": number})
     lines = store.audit.entries()

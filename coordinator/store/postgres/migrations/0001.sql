@@ -1,9 +1,9 @@
 -- A run's rows, in a PostgreSQL schema of its own. JSON is text here, byte for byte what was hashed and will be again.
-CREATE TABLE schema_version (only boolean PRIMARY KEY DEFAULT true CHECK (only), number integer NOT NULL);
+CREATE TABLE schema_version (single boolean PRIMARY KEY DEFAULT true CHECK (single), number integer NOT NULL);
 
 -- Who leads the run. The epoch is a key, so that a renewal does not wait for the writes that it fences.
 CREATE TABLE lease (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     holder text NOT NULL,
     epoch bigint NOT NULL UNIQUE,
     sessions text NOT NULL,
@@ -34,7 +34,7 @@ BEGIN
 END $$;
 
 CREATE TABLE run (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     name text NOT NULL,
     plans text NOT NULL,
     evaluation text NOT NULL,
