@@ -4,7 +4,7 @@ import { h, s } from "../dom.js";
 import { number, percent } from "../format.js";
 
 // What a trip's time goes to, in the order in which it happens, and its words.
-export const TRIP_PARTS = [["waiting", "waiting for work"], ["download", "download"], ["training", "training"], ["elsewhere", "elsewhere"], ["upload", "upload"], ["until_merged", "until merged"]];
+export const TRIP_PARTS = [["waiting", "waiting"], ["download", "download"], ["training", "training"], ["elsewhere", "elsewhere"], ["upload", "upload"], ["until_merged", "until merged"]];
 
 export const phase = (run) => h("span", { class: `phase ${run.phase}` }, run.phase);
 export const deviceState = (state) => h("span", { class: `state ${state}` }, state);

@@ -38,10 +38,7 @@ export async function open({ main, name, operator, linked }) {
       h("section", { class: "card full" }, h("h2", {}, "Events"), places.lines)));
 
   const points = [];
-  const metric = new Chart(curve, "Metrics", [
-    { label: "accuracy", color: "--one", format: (value) => number(value) },
-    { label: "loss", color: "--two", scale: "right", dash: [6, 4], format: (value) => number(value) },
-  ]);
+  let metric = null, watched = "";
   const merge = new Chart(merges, "Staleness and weight of merged updates", [
     { label: "staleness", color: "--three", format: (value) => number(value, 2) },
     { label: "weight", color: "--one", scale: "right", dash: [6, 4], format: (value) => number(value, 3) },
@@ -50,8 +47,8 @@ export async function open({ main, name, operator, linked }) {
   function redraw() {
     const time = axes.querySelector("input:checked").value === "time";
     const x = points.map((point) => (time ? point.created_at : point.version));
-    if (x.length < 2 && !points.length) return;
-    metric.show([x, points.map((p) => p.metrics.accuracy ?? null), points.map((p) => p.metrics.loss ?? null)], time);
+    if (!points.length) return;
+    metric.show([x, ...metric.series.map((each) => points.map((p) => p.metrics[each.label] ?? null))], time);
     merge.show([x, points.map((p) => p.staleness), points.map((p) => p.weight)], time);
   }
 
@@ -62,7 +59,18 @@ export async function open({ main, name, operator, linked }) {
     }
   }
 
+  // The metric that decides, and beside it the loss.
+  function watch(name) {
+    watched = name;
+    const format = (value) => number(value);
+    metric = new Chart(curve, "Metrics", [
+      ...(name === "loss" ? [] : [{ label: name, color: "--one", format }]),
+      { label: "loss", color: "--two", scale: name === "loss" ? "y" : "right", dash: [6, 4], format },
+    ]);
+  }
+
   function take({ run, versions, lines }) {
+    if (!metric) watch(run.watched.metric);
     const seen = points.at(-1)?.version ?? -1;
     points.push(...versions.filter((point) => point.version > seen));
     if (points.length > MOST_POINTS) points.splice(0, points.length - MOST_POINTS);
@@ -75,7 +83,7 @@ export async function open({ main, name, operator, linked }) {
       h("p", { class: "waiting" }, run.waiting),
       run.notice && h("p", { class: "notice", role: "status" }, run.notice),
     ].filter(Boolean));
-    const watched = run.watched.metric, value = run.metrics[watched];
+    const value = run.metrics[watched];
     update(places.tiles, [run.version, run.metrics, run.best, connected, run.devices, run.rate, run.bytes_up, run.bytes_down, run.merged], () => h("div", { class: "tiles" },
       tile("version", count(run.version), run.best === null ? "" : `best: ${run.best}`),
       tile(watched, number(value), run.goal ? `goal ${run.goal}` : metrics(Object.fromEntries(Object.entries(run.metrics).filter(([each]) => each !== watched)))),
@@ -101,7 +109,7 @@ export async function open({ main, name, operator, linked }) {
   }
 
   const stop = follow(path("runs", name, "events"), take, linked);
-  return () => { stop(); metric.close(); merge.close(); };
+  return () => { stop(); metric?.close(); merge.close(); };
 }
 
 function buffer(run) {
@@ -130,16 +138,13 @@ const className = (row) => `${row.tier}${row.pace === "slow" ? ", slow" : ""}`;
 
 // For each class two bars: its share of the devices, and of the updates. Equal lengths: all contribute alike.
 function participation(rows) {
-  if (!rows.length) return null;
-  const words = rows.map((row) => `${className(row)}: ${percent(row.share_of_devices)} of the devices, ${percent(row.share_of_updates)} of the updates`);
-  const high = 15, row = 2 * high + 12, left = 96, full = 260;
-  return h("figure", { class: "figure" },
-    s("svg", { class: "participation", viewBox: `0 0 ${left + full + 48} ${rows.length * row}`, role: "img", "aria-label": `Participation: ${words.join("; ")}` },
-      rows.map((each, index) => [["share_of_devices", "few"], ["share_of_updates", "trained"]].map(([share, kind], line) => [
-        line === 0 && s("text", { x: left - 8, y: index * row + high + 4, "text-anchor": "end" }, className(each)),
-        s("rect", { x: left, y: index * row + line * (high + 1), width: Math.max(each[share] * full, 1), height: high, rx: 3, class: kind }),
-        s("text", { x: left + Math.max(each[share] * full, 1) + 6, y: index * row + line * (high + 1) + 12 }, percent(each[share]))]))),
-    h("figcaption", { class: "quiet" }, h("span", { class: "key few" }), "share of the devices ", h("span", { class: "key trained" }), "share of the updates"));
+  const bar = (kind, of, share) => h("div", { class: "pair" },
+    h("meter", { class: kind, min: 0, max: 1, value: share, "aria-label": `${of}: ${percent(share)}` }), h("span", {}, percent(share)));
+  return rows.length > 0 && h("figure", { class: "figure" },
+    h("dl", { class: "bars", "aria-label": "Share of the devices and of the updates by class" }, rows.map((row) => [
+      h("dt", {}, className(row)),
+      h("dd", { class: "pairs" }, bar("few", "of the devices", row.share_of_devices), bar("", "of the updates", row.share_of_updates))])),
+    h("figcaption", { class: "quiet" }, h("span", { class: "key few" }), "of the devices ", h("span", { class: "key" }), "of the updates"));
 }
 
 function classTable(rows) {
