@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import getpass
 import json
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from exporters.cli.progress import StageProgress
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.sizes import format_bytes
 
@@ -35,8 +35,9 @@ def _backup(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import backup
 
     state = state_folder(options.run)
-    with _status(options, console, f"saving {state} ..."):
-        size = backup(state, options.archive)
+    with StageProgress(console, as_json=options.json) as progress:
+        words = f"saving files of {state}"
+        size = backup(state, options.archive, lambda done, total: progress.show(words, done, total))
     if options.json:
         print(json.dumps({"archive": str(options.archive), "state": str(state), "bytes": size}, indent=2))
     else:
@@ -48,18 +49,19 @@ def _restore(options: argparse.Namespace, console: Console) -> int:
     from ..store.sqlite import restore
 
     state = state_folder(options.run)
-    with _status(options, console, f"restoring {state} ..."):
-        restore(options.archive, state, SystemClock().wall(), by=getpass.getuser())
+    with StageProgress(console, as_json=options.json) as progress:
+        restore(
+            options.archive,
+            state,
+            SystemClock().wall(),
+            by=getpass.getuser(),
+            progress=lambda done, total: progress.show(f"restoring {state}, in KB", done // 1000, total // 1000),
+        )
     if options.json:
         print(json.dumps({"archive": str(options.archive), "state": str(state)}, indent=2))
     else:
         console.print(f"{state} is as it was in {options.archive}", highlight=False, soft_wrap=True)
     return 0
-
-
-def _status(options: argparse.Namespace, console: Console, words: str) -> contextlib.AbstractContextManager[Any]:
-    """What is being done, on a terminal; nothing where the output is JSON."""
-    return contextlib.nullcontext() if options.json else console.status(words)
 
 
 def state_folder(path: Path) -> Path:

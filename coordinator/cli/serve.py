@@ -106,9 +106,8 @@ def print_address(server: App, console: Console) -> None:
         address = server.dashboard.address()
         console.print(f"Dashboard (lets you in once, within ten minutes): {address}", highlight=False, soft_wrap=True)
     else:
-        console.print(
-            f"Dashboard: {server.dashboard.url}; `ftte dashboard` gives an address that lets you in", highlight=False
-        )
+        words = f"Dashboard: {server.dashboard.url}; `ftte dashboard` gives an address that lets you in"
+        console.print(words, highlight=False, soft_wrap=True)
 
 
 async def _serve_until(server: App, console: Console, stay: bool) -> None:

@@ -60,7 +60,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
         refusals.setLevel(logging.ERROR)
     if options.out is not None:
         _check_can_be_written(options.out)
-    with Display(Console(stderr=True) if options.json else console, scenario) as display:
+    with Display(console, scenario, as_json=options.json) as display:
         result = simulate(
             scenario,
             workers=options.workers,

@@ -26,20 +26,22 @@ class Display:
     Args:
         console: where to.
         scenario: says how long it can take.
+        as_json: say nothing but warnings, and those on standard error.
 
     """
 
-    def __init__(self, console: Console, scenario: Scenario) -> None:
-        self._console = console
+    def __init__(self, console: Console, scenario: Scenario, *, as_json: bool = False) -> None:
+        self._console = Console(quiet=True) if as_json else console
+        self._warnings = Console(stderr=True) if as_json else console
         self._total = 3600 * scenario.simulation.hours
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:.0f} % of {task.fields[hours]:g} h"),
             TimeElapsedColumn(),
-            console=console,
+            console=self._console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=as_json or not console.is_terminal,
         )
         self._task = self._bar.add_task("preparing", total=self._total, hours=scenario.simulation.hours)
         self._shown = 0.0
@@ -56,7 +58,9 @@ class Display:
 
     def say(self, text: str) -> None:
         """What is being prepared."""
-        if self._console.is_terminal and not text.startswith("warning: "):
+        if text.startswith("warning: "):
+            self._warnings.print(text, highlight=False, soft_wrap=True)
+        elif self._console.is_terminal:
             self._bar.update(self._task, description=text)
         else:
             self._console.print(text, highlight=False, soft_wrap=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from exporters.cli.progress import StageProgress
+
 from .backup import state_folder
 
 __all__ = ["add_verify_command"]
@@ -37,10 +39,13 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     store = SqliteStore(state)
     verdicts = []
     try:
-        with console.status(f"making versions of {state} anew ...") as status:
-            for verdict in replay(store, KeptMerges(state), load_tiers(store)):
+        kept = KeptMerges(state)
+        total = store.versions.latest().version
+        with StageProgress(console, as_json=options.json) as progress:
+            progress.show(f"making versions of {state} anew", 0, total)
+            for verdict in replay(store, kept, load_tiers(store)):
                 verdicts.append(verdict)
-                status.update(f"version {verdict.version}: {verdict.word}")
+                progress.show(f"making versions of {state} anew", verdict.version, total)
     finally:
         store.close()
     differ = [verdict for verdict in verdicts if verdict.word == "differs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import Config
@@ -31,7 +32,8 @@ def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = Tru
     Args:
         config: the run file.
         metrics: the names of the run's metrics.
-        history: keep files in ``history`` of the state directory; a simulation's directory goes when it ends.
+        history: keep files in ``history`` of the state directory. A simulation's directory goes when it ends: it keeps
+            no history, and what a library writes by itself goes to the current folder.
 
     Raises:
         ConfigError: if a tracker's library is not installed, or it cannot be opened.
@@ -51,7 +53,9 @@ def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = Tru
             trackers[name] = _module(name).MlflowTracker(section.mlflow, run, state)
         if section.wandb is not None:
             name = "wandb"
-            trackers[name] = _module(name).WandbTracker(section.wandb, run, state)
+            trackers[name] = _module(name).WandbTracker(
+                section.wandb, run, state, state / "history" if history else Path.cwd()
+            )
         if section.opentelemetry is not None:
             name = "opentelemetry"
             trackers[name] = _module(name).OpenTelemetryTracker(run, url=section.opentelemetry)

@@ -19,13 +19,13 @@ class WandbTracker:
     Args:
         project: its name there.
         run: the run's name.
-        state: the state directory; W&B's own files go below it.
+        state: the state directory.
+        folder: W&B's own files go below it, in ``wandb``.
 
     """
 
-    def __init__(self, project: str, run: str, state: Path) -> None:
+    def __init__(self, project: str, run: str, state: Path, folder: Path) -> None:
         identity = hashlib.sha256(f"{run} {state.absolute()}".encode()).hexdigest()[:16]
-        folder = state / "history"
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=project,

@@ -20,14 +20,14 @@ class StageProgress:
     The stages of a long command.
 
     Args:
-        as_json: whether standard output carries JSON, so that progress goes to standard error.
-        console: where to, if not.
+        console: where to.
+        as_json: say nothing: whoever asked for JSON is no person.
         now: a monotonic time in seconds.
 
     """
 
     def __init__(self, console: Console, *, as_json: bool = False, now: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(stderr=True) if as_json else console
+        self._console = Console(quiet=True) if as_json else console
         self._now = now
         self._stage, self._shown = "", 0.0
         self._bars = Progress(
@@ -38,7 +38,7 @@ class StageProgress:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=as_json or not self._console.is_terminal,
         )
         self._bar = self._bars.add_task("", total=None)
 

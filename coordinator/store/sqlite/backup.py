@@ -18,7 +18,7 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -44,6 +44,9 @@ VERSION_GAP = 1_000
 
 _COPY = ".backup-"
 
+# Told how much of something is done, and how much there is.
+Progress = Callable[[int, int], None]
+
 _MEMBER = re.compile(
     r"state\.sqlite|run\.key|succession\.json|contents\.json|artifacts/[0-9a-f]{64}|updates/a[0-9]{8,}"
 )
@@ -62,9 +65,14 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(left)
 
 
-def backup(state: Path, archive: Path) -> int:
+def backup(state: Path, archive: Path, progress: Progress = lambda done, total: None) -> int:
     """
     Write a backup of the state directory ``state``, in use or not, to the new file ``archive``.
+
+    Args:
+        state: what to save.
+        archive: the file to make.
+        progress: told how many files are saved, of how many.
 
     Returns:
         Its size in bytes.
@@ -83,7 +91,7 @@ def backup(state: Path, archive: Path) -> int:
             take_lock(state / BACKUP_LOCK, shared=True, wait=True),
             os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file,
         ):
-            _write(state, file)
+            _write(state, file, progress)
             file.flush()
             sync_file(file.fileno())
         temporary.replace(archive)
@@ -97,7 +105,7 @@ def backup(state: Path, archive: Path) -> int:
     return archive.stat().st_size
 
 
-def _write(state: Path, file: IO[bytes]) -> None:
+def _write(state: Path, file: IO[bytes], progress: Progress) -> None:
     with tempfile.TemporaryDirectory(dir=state, prefix=_COPY) as folder:
         copy = Path(folder) / "state.sqlite"
         with (
@@ -114,6 +122,7 @@ def _write(state: Path, file: IO[bytes]) -> None:
                 "WHERE merged_into IS NULL AND discarded IS NULL ORDER BY arrival"
             ).fetchall()
         contents: dict[str, str] = {}
+        total = 1 + len(KEYS) + len(artifacts) + len(updates)
         with tarfile.open(fileobj=file, mode="w") as tar:
 
             def add(name: str, content: bytes) -> None:
@@ -121,6 +130,7 @@ def _write(state: Path, file: IO[bytes]) -> None:
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
                 contents[name] = hashlib.sha256(content).hexdigest()
+                progress(len(contents), total)
 
             add("state.sqlite", copy.read_bytes())
             for name in KEYS:
@@ -136,6 +146,7 @@ def _write(state: Path, file: IO[bytes]) -> None:
                 content = segments.read(Location(segment, start, size))
                 if hashlib.sha256(content).hexdigest() == sha256:  # else the coordinator will find it damaged, too
                     add(f"updates/{assignment}", content)
+            progress(total, total)
             add("contents.json", json.dumps({"format": 1, "files": contents}).encode())
 
 
@@ -149,7 +160,7 @@ def _named_artifacts(database: sqlite3.Connection) -> list[str]:
     return sorted(named)
 
 
-def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
+def restore(archive: Path, state: Path, at: float, *, by: str, progress: Progress = lambda done, total: None) -> None:
     """
     Make a state directory from a backup, whole or not at all.
 
@@ -160,6 +171,7 @@ def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
         state: the directory to make; it must not exist, or be empty.
         at: wall time, and
         by: who restores, for the audit log.
+        progress: told how many bytes of the archive are read, of how many.
 
     Raises:
         StoreError: if the archive is damaged, of a later release, or ``state`` is in use.
@@ -174,7 +186,7 @@ def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
     try:
         temporary.mkdir(mode=0o700)
         (temporary / "artifacts").mkdir()
-        updates = _unpack(archive, temporary)
+        updates = _unpack(archive, temporary, progress)
         _take_up(temporary, updates, at, by, archive.name)
         for folder in (temporary / "artifacts", temporary):
             sync_folder(folder)
@@ -188,11 +200,12 @@ def restore(archive: Path, state: Path, at: float, *, by: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _unpack(archive: Path, folder: Path) -> dict[str, bytes]:
+def _unpack(archive: Path, folder: Path, progress: Progress) -> dict[str, bytes]:
     """Write the files of a backup, verified; the updates in it, by assignment."""
     updates = {}
     found = {}
     listed: dict[str, str] = {}
+    size = archive.stat().st_size
     with tarfile.open(archive, "r:") as tar:
         for entry in tar:
             file = tar.extractfile(entry) if entry.isfile() else None
@@ -200,6 +213,7 @@ def _unpack(archive: Path, folder: Path) -> dict[str, bytes]:
             if file is None or entry.issparse() or not _MEMBER.fullmatch(entry.name):
                 raise StoreError(f"{archive} holds {entry.name!r}: it is not a backup of FTTE")
             content = file.read()
+            progress(entry.offset_data + len(content), size)
             if entry.name == "contents.json":
                 listed = _listed(archive, content)
                 continue

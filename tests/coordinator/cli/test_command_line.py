@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,6 +103,32 @@ def test_certificates_backups_and_restored_states_are_told_as_json(run: Run, tmp
     assert (code, out, "run.tar" in json.loads(err)["error"]) == (1, "", True)
     code, out, _ = run("restore", "run.tar", "again", "--json")
     assert (code, json.loads(out)) == (0, {"archive": "run.tar", "state": "again"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["backup", "state", "run.tar"], "saving files of state: "),
+        (["restore", "kept.tar", "again"], "restoring again, in KB: "),
+        (["verify-log", "state"], "making versions of state anew: 0 of 0"),
+    ],
+)
+def test_long_work_on_a_state_is_a_line_in_a_pipe_and_none_beside_json(
+    run: Run, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    make_run(tmp_path).store.close()
+    assert run("backup", "state", "kept.tar")[0] == 0
+    code, out, err = run(*arguments, "--json")
+    assert (code, err) == (0, "")
+    json.loads(out)
+    for made in ("run.tar", "again"):
+        path = tmp_path / made
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,38 @@ def test_the_seed_decides(facts: Facts, alone: dict[str, Any]) -> None:
     assert other["seconds"] != alone["seconds"]
 
 
+@pytest.mark.full
+def test_every_tracker_has_the_curves_of_a_simulation(
+    facts: Facts, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their own libraries; and what they are told changes nothing of the result."""
+    import wandb
+    from mlflow.tracking import MlflowClient
+
+    from ..tracking.test_trackers import scalars, wandb_rows
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    tracking = {"tensorboard": str(tmp_path / "boards"), "mlflow": uri, "wandb": "fleet"}
+    assert facts(digits(tracking=tracking)) == alone
+    wandb.teardown()
+    expected = {point["version"]: point["metrics"]["accuracy"] for point in alone["curve"] if point["version"]}
+    board = {step: value for tag, step, value in scalars(tmp_path / "boards") if tag == "metrics/accuracy"}
+    assert {step: board[step] for step in expected} == pytest.approx(expected)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("ftte")
+    assert experiment is not None
+    (begun,) = client.search_runs([experiment.experiment_id])
+    logged = {each.step: each.value for each in client.get_metric_history(begun.info.run_id, "accuracy")}
+    assert {step: logged[step] for step in expected} == pytest.approx(expected)
+    (kept,) = (tmp_path / "wandb").rglob("run-*.wandb")
+    rows = {row["_step"]: row["metrics/accuracy"] for row in wandb_rows(kept)}
+    assert {step: rows[step] for step in expected} == pytest.approx(expected)
+
+
 def test_it_is_said_how_well_classes_are_known_that_stragglers_alone_have(facts: Facts, alone: dict[str, Any]) -> None:
     assert "straggler_classes" not in alone
     result = facts(digits(data={"straggler_classes": [8, 9]}, stragglers={"share": 0.3}))

@@ -165,7 +165,7 @@ def _wandb_records(content: bytes) -> Iterator[bytes]:
             record = b""
 
 
-def _wandb_rows(path: Path) -> Iterator[dict[str, Any]]:
+def wandb_rows(path: Path) -> Iterator[dict[str, Any]]:
     """What a file of Weights & Biases says of each step."""
     from wandb.proto import wandb_internal_pb2
 
@@ -187,7 +187,7 @@ def test_weights_and_biases_has_the_curves_offline(tmp_path: Path, monkeypatch: 
     told(tmp_path, wandb="fleet")
     wandb.teardown()  # its own process writes the file, and has done so when it has ended
     (kept,) = (tmp_path / "state" / "history").rglob("run-*.wandb")
-    rows = list(_wandb_rows(kept))
+    rows = list(wandb_rows(kept))
     assert [(row["_step"], row["metrics/accuracy"], row["merge/staleness"]) for row in rows] == [
         (1, 0.5, 1.5),
         (2, 0.75, 1.5),
