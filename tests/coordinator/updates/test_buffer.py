@@ -22,11 +22,13 @@ def test_it_is_full_at_its_capacity_and_more_waits_for_the_next_merge() -> None:
     for number in range(3):
         assert buffer.is_full == (number >= 2)
         buffer.add(update(number, "phone-1"))
+    assert (buffer.arrivals, dict(buffer.tiers)) == (3, {"small": 3})
     first = buffer.oldest()
     assert [u.record.assignment for u in first] == ["a00000000", "a00000001"]
     buffer.remove(first)
     assert not buffer.is_full
     assert len(buffer) == 1
+    assert (buffer.arrivals, dict(buffer.tiers)) == (3, {"small": 1})
 
 
 def test_too_few_devices_are_never_merged_however_much_they_send() -> None:
@@ -143,12 +145,13 @@ def test_a_smaller_size_can_make_it_full_and_a_larger_one_not() -> None:
     asyncio.run(scenario())
 
 
-def test_a_larger_limit_lets_in_who_waits() -> None:
+@pytest.mark.parametrize("reserve", [True, False])
+def test_a_larger_limit_lets_in_who_waits(reserve: bool) -> None:
     async def scenario() -> None:
         buffer = Buffer(2, limit=2)
-        for number in range(2):
+        for number in range(4):
             buffer.add(update(number, "phone-1"))
-        waiting = asyncio.create_task(buffer.room("phone-1"))
+        waiting = asyncio.create_task(buffer.room("phone-1", reserve=reserve))
         await asyncio.sleep(0)
         assert not waiting.done()
         buffer.resize(4, 16)
