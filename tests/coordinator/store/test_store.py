@@ -97,6 +97,20 @@ def test_a_name_belongs_to_the_first_secret_that_took_it(store: Store) -> None:
     assert store.devices.secret("phone-1") == b"s" * 32
 
 
+def test_a_page_of_devices_may_be_limited_to_some_of_them(store: Store) -> None:
+    for name in ("phone-2", "phone-3", "tablet-1"):
+        store.devices.enrol(name, b"s" * 32, 1.0)
+
+    def page(search: str = "", among: set[str] | None = None) -> tuple[int, list[str]]:
+        total, found = store.devices.page(search, "id", descending=False, offset=0, limit=2, among=among)
+        return total, [device.id for device in found]
+
+    assert page() == (4, ["phone-1", "phone-2"])
+    assert page(among={"tablet-1", "phone-3", "nobody"}) == (2, ["phone-3", "tablet-1"])
+    assert page("phone", among={"tablet-1", "phone-3"}) == (1, ["phone-3"])
+    assert page(among=set()) == (0, [])
+
+
 def test_a_revoked_device_stays_out_and_its_work_is_closed(store: Store) -> None:
     assign(store, "phone-1", 0, "small", 1.0)
     assert store.devices.revoke("phone-1", 2.0, by="anna")

@@ -73,6 +73,21 @@ def test_a_device_that_a_merge_waits_for_always_has_room() -> None:
     asyncio.run(scenario())
 
 
+def test_a_device_that_a_merge_comes_to_wait_for_is_let_in_before_those_that_came_earlier() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(2, contributors=2, limit=2)
+        for number, device in enumerate(["phone-1", "phone-1", "phone-1", "phone-2"]):
+            buffer.add(update(number, device))
+        earlier, needed = (asyncio.create_task(buffer.room(device)) for device in ("phone-1", "phone-3"))
+        await asyncio.sleep(0)
+        buffer.remove(buffer.all()[3:])  # phone-2 has withdrawn
+        await needed
+        assert not earlier.done()
+        earlier.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_nobody_waits_for_a_merge_that_will_not_come() -> None:
     async def scenario() -> None:
         buffer = Buffer(2, limit=1)

@@ -88,6 +88,31 @@ def test_the_same_merges_give_the_same_size_whenever_one_looks() -> None:
     assert watched.concurrency == restored.concurrency
 
 
+def test_a_size_is_looked_for_after_every_32_updates() -> None:
+    size = adaptive(least=1)
+    for _ in range(31):
+        size.merged([0])
+    assert size.margin is None
+    size.merged([0])
+    assert size.margin is not None
+    # Old updates come: they count from the next look on.
+    before = size.margin
+    assert before is not None
+    for _ in range(31):
+        size.merged([20])
+    assert size.margin == before
+    size.merged([20])
+    assert size.margin != before
+
+
+def test_an_updates_age_is_what_was_merged_since_it_began() -> None:
+    """Merges of 4: one merge old and the first of its buffer means 4 updates, less half a buffer."""
+    size = adaptive(least=4)
+    for _ in range(8):
+        size.merged([0, 1, 0, 2])
+    assert list(size._ages)[-4:] == [0.0, 3.0, 0.0, 9.0]
+
+
 def test_ages_beyond_every_limit_do_not_end_it() -> None:
     size = adaptive()
     for _ in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,50 @@ def test_what_does_not_fit_into_memory_goes_to_files(tmp_path: Path, monkeypatch
     third = parts.begin("phone-3", REF, 0.0)
     third.append(b"4" * 2500)
     assert not third.should_spool(0.0), "what is forgotten takes no memory"
+
+
+def spooled(parts: Uploads, device: str, content: bytes, ref: ArtifactRef = REF) -> uploads.Upload:
+    upload = parts.begin(device, ref, 0.0)
+    upload.append(content)
+    upload.spool(0.0)
+    return upload
+
+
+def test_another_update_of_the_device_takes_the_place_of_the_unfinished_one(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    other = ArtifactRef(Sha256("cd" * 32), 3000)
+    spooled(parts, "phone-1", b"1" * 100)
+    spooled(parts, "phone-2", b"2" * 100)
+    assert parts.begin("phone-1", other, 1.0).size == 0
+    assert [path.name.split("@")[0] for path in tmp_path.iterdir()] == ["phone-2"]
+    # Nothing of `other` has come to its file: there is nothing to remove when the first is sent again.
+    assert parts.begin("phone-1", REF, 2.0).size == 0
+
+
+@pytest.mark.parametrize(("kept", "resumes"), [(2999, 2999), (3000, 3000), (3001, 0)])
+def test_an_upload_goes_on_unless_there_is_more_than_there_should_be(tmp_path: Path, kept: int, resumes: int) -> None:
+    (tmp_path / f"phone-1@{REF.sha256}").write_bytes(b"1" * kept)
+    upload = Uploads(tmp_path).begin("phone-1", REF, 0.0)
+    assert (upload.size, upload.resumed) == (resumes, resumes > 0)
+
+
+def test_what_is_forgotten_while_it_is_being_written_leaves_nothing(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    upload = spooled(parts, "phone-1", b"1" * 100)
+    upload.append(b"1" * 100)
+    parts.forget("phone-1")
+    upload.spool(1.0)  # the thread comes to it only now
+    assert list(tmp_path.iterdir()) == []
+    assert (upload.size, upload.resumed) == (0, False)
+
+
+def test_old_parts_go_and_newer_ones_stay(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    for device in ("phone-1", "phone-2"):
+        spooled(parts, device, b"1" * 100)
+    os.utime(tmp_path / f"phone-1@{REF.sha256}", (50.0, 50.0))
+    assert parts.expire(100.0) == 1
+    assert [path.name.split("@")[0] for path in tmp_path.iterdir()] == ["phone-2"]
 
 
 def test_a_slow_upload_goes_to_its_file_now_and_then(tmp_path: Path) -> None:

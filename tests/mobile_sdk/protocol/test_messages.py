@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobile_sdk.errors import ProtocolError
+from mobile_sdk.protocol import messages
 from mobile_sdk.protocol.frames import MAX_CHUNK_BYTES, Chunk
 from mobile_sdk.protocol.messages import (
     Ack,
@@ -45,6 +48,16 @@ MESSAGES: list[Message] = [
     Evaluate(Name("e00000001"), 3, REF, "aa", REF, (REF,)),  # type: ignore[arg-type]
     Evaluated(Name("e00000001"), 7, {"accuracy": 0.5}),
 ]
+
+
+def test_no_message_can_be_changed() -> None:
+    classes = [
+        value for _, value in inspect.getmembers(messages, inspect.isclass) if value.__module__ == messages.__name__
+    ]
+    dataclass = [cls for cls in classes if dataclasses.is_dataclass(cls)]
+    assert {type(message) for message in MESSAGES} <= set(dataclass)
+    for cls in dataclass:
+        assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
