@@ -72,7 +72,11 @@ def begin(config: Config, store: SqliteStore, key: RunKey, elements: int) -> Non
     start = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
     grid = Grid.of(layout.views(start), config.payload.grid_bits)
     files = put_weights(store.artifacts, layout, [subset], start, grid)
-    plans = {"task": config.run.task, "budgets": dict(config.budgets)}
+    plans = {
+        "task": config.run.task,
+        "budgets": dict(config.budgets),
+        "planning": config.planning.model_dump(mode="json"),
+    }
     first = VersionRecord(0, -1, files.weights, {}, time.time(), kind="initial", private=files.private)
     store.create(RunRecord(config.run.name, plans, "", time.time()), [tier], first)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from aiohttp import web
 
 from ..runs.served_run import ServedRun
 from ..runs.service import Service
+from ..store.records import TripRecord
 from .feed import Feed
 from .happenings import Cursor
-from .looks import run_card
+from .looks import RECENT_TRIPS, run_card
 from .protection import SECRET
 from .sessions import Sessions
+from .trips import rate_per_minute
 
 __all__ = ["Streams"]
 
@@ -29,6 +32,9 @@ WRITE_SECONDS = 10.0
 
 # The list of runs is looked at so often.
 LIST_SECONDS = 1.0
+
+# The runs' rates are looked up with each fifth look.
+RATE_LOOKS = 5
 
 MOST_PAGES = 100
 
@@ -73,8 +79,12 @@ class Streams:
 
     async def _lists(self) -> AsyncGenerator[bytes, None]:
         before, quiet = "", 0.0
-        while True:
-            runs = [run_card(running) for running in self._service.runs.values()]
+        rates: dict[str, float] = {}
+        for look in itertools.count():
+            served = list(self._service.runs.values())
+            if look % RATE_LOOKS == 0:
+                rates = {running.name: await _rate(running) for running in served}
+            runs = [run_card(running) | {"rate": rates.get(running.name, 0.0)} for running in served]
             text = json.dumps({"runs": runs}, separators=(",", ":"))
             if text != before:
                 before, quiet = text, 0.0
@@ -128,6 +138,13 @@ class Streams:
         finally:
             self._open.discard(task)
         return response
+
+
+async def _rate(running: ServedRun) -> float:
+    """Accepted updates per minute."""
+    run, store = running.coordinator.state, running.store
+    trips: Sequence[TripRecord] = await run.offload(lambda: store.updates.trips(RECENT_TRIPS))
+    return rate_per_minute(trips, RECENT_TRIPS, run.clock.wall())
 
 
 def _let_go(transport: asyncio.Transport) -> None:

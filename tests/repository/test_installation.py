@@ -91,6 +91,43 @@ def test_a_run_can_begin_where_there_is_no_checkout(installed: Path, tmp_path: P
     run(installed / "ftte", "doctor", "run.toml", cwd=tmp_path)
 
 
+@pytest.mark.full
+def test_a_new_project_runs_as_it_is_made(installed: Path, tmp_path: Path) -> None:
+    """Its tests, the simulator, and a run that it serves to devices that are its own program."""
+    folder = tmp_path / "my_project"
+    run(installed / "ftte", "new", folder, cwd=tmp_path)
+    assert "3 passed" in run(installed / "python", "-m", "pytest", "-q", cwd=folder)
+    run(installed / "ftte", "simulate", "scenario.toml", "--set", "stop.versions=2", cwd=folder)
+    serve: list[str | Path] = [
+        installed / "ftte",
+        "serve",
+        "run.toml",
+        "--set",
+        "stop.versions=4",
+        "--set",
+        "stop.accuracy=1.0",
+    ]
+    with subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, text=True) as serving:
+        devices: list[subprocess.Popen[str]] = []
+        try:
+            assert serving.stdout is not None
+            while "waits for devices" not in (line := serving.stdout.readline()):
+                assert line, "it has ended before it listened"
+            (link,) = re.findall(
+                r"ftte://join\S+", run(installed / "ftte", "invite", "--uses", "2", "--no-qr", cwd=folder)
+            )
+            for index in ("0", "1"):
+                command: list[str | Path] = [installed / "python", "device.py", link, index]
+                devices.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True))
+            told = [device.communicate(timeout=300)[0] for device in devices]
+            serving.communicate(timeout=60)
+        finally:
+            for process in (*devices, serving):
+                process.kill()
+    assert [device.returncode for device in (*devices, serving)] == [0, 0, 0]
+    assert all("RunFinished(version=4" in lines for lines in told)
+
+
 def test_the_wheel_is_complete(wheels: dict[str, Path]) -> None:
     names = set(zipfile.ZipFile(wheels["ftte"]).namelist())
     for package in PACKAGES:

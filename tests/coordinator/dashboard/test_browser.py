@@ -127,6 +127,40 @@ def test_a_session_that_ends_in_one_tab_shows_the_log_in_in_the_other(tmp_path: 
 
 
 @pytest.mark.full
+def test_a_session_whose_time_is_over_shows_the_log_in(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        async with chromium() as browser:
+            page = await browser.new_page()
+            await page.goto(served.dashboard.address())
+            await page.get_by_role("link", name="small", exact=True).click()
+            await page.locator(".link[data-state=live]").wait_for()
+            await page.get_by_text("Your session has ended.").wait_for(timeout=60_000)  # by itself
+            assert await page.get_by_text("Buffer").count() == 0
+            await page.get_by_label("Address or admin token").fill(served.dashboard.address())
+            await page.keyboard.press("Enter")
+            await page.get_by_role("heading", name="small").wait_for()
+
+    with_dashboard(tmp_path, test, **BUFFER, dashboard={"port": 0, "hours": 8 / 3600})
+
+
+def test_a_run_is_paused_from_the_list_of_runs(tmp_path: Path) -> None:
+    async def test(served: Served) -> None:
+        await train(served, "phone-1", 2)
+        async with chromium() as browser:
+            page = await browser.new_page()
+            watched = Watched(page)
+            await page.goto(served.dashboard.address())
+            await page.get_by_text("2 merged; 2 a minute").wait_for()
+            await page.get_by_role("button", name="Pause small").click()
+            await page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+            await page.get_by_role("button", name="Resume small").wait_for()
+            assert phase(served) == "paused"
+            assert watched.wrong == []
+
+    with_dashboard(tmp_path, test, **BUFFER)
+
+
+@pytest.mark.full
 def test_a_page_outlasts_a_restart_of_the_coordinator_and_catches_up(tmp_path: Path) -> None:
     async def main() -> None:
         async with chromium() as browser:

@@ -1,5 +1,7 @@
 // What several pages have in common.
 
+import { path, post } from "../api.js";
+import { attempt, confirm } from "../dialog.js";
 import { h, s } from "../dom.js";
 import { number, percent } from "../format.js";
 
@@ -8,6 +10,26 @@ export const TRIP_PARTS = [["waiting", "waiting"], ["download", "download"], ["t
 
 export const phase = (run) => h("span", { class: `phase ${run.phase}` }, run.phase);
 export const deviceState = (state) => h("span", { class: `state ${state}` }, state);
+
+// What can be done to a run: the button, what it does, and in which phases.
+const ACTIONS = {
+  start: ["Start", "Devices get work, and updates are merged.", ["created", "finished"]],
+  resume: ["Resume", "Devices get work again, and updates are merged.", ["paused", "draining"]],
+  pause: ["Pause", "No work is given out and nothing is merged. Updates of devices that train now are taken, and merged later.", ["running", "draining"]],
+  drain: ["Drain", "No new work is given out. What devices train now is merged; then the run pauses.", ["running"]],
+  finish: ["Finish", "The run ends now, and devices are told. It can be started again.", ["created", "running", "paused", "draining"]],
+};
+
+async function act(run, action) {
+  const [verb, words] = ACTIONS[action];
+  if (await confirm(`${verb} ${run.name}?`, words, verb, { danger: action === "finish" })) {
+    await attempt(() => post(path("runs", run.name, action)), `${verb}: done.`);
+  }
+}
+
+// Buttons for what can be done to a run in its phase.
+export const actions = (run, of = "") => Object.entries(ACTIONS).filter(([, [, , phases]]) => phases.includes(run.phase)).map(([action, [verb]]) =>
+  h("button", { type: "button", class: action === "finish" ? "danger" : "", "aria-label": of ? `${verb} ${of}` : null, onclick: () => act(run, action) }, verb));
 
 // Layers from the input to the output, a row for each tier, as much filled as is trained.
 export function layerPicture(plans, coverage) {

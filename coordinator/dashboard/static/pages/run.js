@@ -1,21 +1,12 @@
-import { get, path, post } from "../api.js";
+import { get, path } from "../api.js";
 import { Chart } from "../charts.js";
-import { attempt, confirm } from "../dialog.js";
 import { h, s, show, table, update } from "../dom.js";
 import { bytes, clock, count, metrics, number, percent, plural, seconds } from "../format.js";
 import { follow } from "../live.js";
-import { TRIP_PARTS, bars, layerPicture, phase, tile } from "./parts.js";
+import { TRIP_PARTS, actions, bars, layerPicture, phase, tile } from "./parts.js";
 
 const MOST_POINTS = 4_000;
 const MOST_LINES = 200;
-
-const ACTIONS = {
-  start: ["Start", "Devices get work, and updates are merged.", ["created", "finished"]],
-  resume: ["Resume", "Devices get work again, and updates are merged.", ["paused", "draining"]],
-  pause: ["Pause", "No work is given out and nothing is merged. Updates of devices that train now are taken, and merged later.", ["running", "draining"]],
-  drain: ["Drain", "No new work is given out. What devices train now is merged; then the run pauses.", ["running"]],
-  finish: ["Finish", "The run ends now, and devices are told. It can be started again.", ["created", "running", "paused", "draining"]],
-};
 
 export async function open({ main, name, operator, linked }) {
   const plans = await get(path("runs", name, "plans"));
@@ -52,13 +43,6 @@ export async function open({ main, name, operator, linked }) {
     merge.show([x, points.map((p) => p.staleness), points.map((p) => p.weight)], time);
   }
 
-  async function act(action) {
-    const [verb, words] = ACTIONS[action];
-    if (await confirm(`${verb} ${name}?`, words, verb, { danger: action === "finish" })) {
-      await attempt(() => post(path("runs", name, action)), `${verb}: done.`);
-    }
-  }
-
   // The metric that decides, and beside it the loss.
   function watch(name) {
     watched = name;
@@ -78,8 +62,7 @@ export async function open({ main, name, operator, linked }) {
     const connected = run.devices - (run.states.offline || 0);
     update(places.head, [run.phase, run.waiting, run.notice], () => [
       h("div", { class: "row" }, h("h1", { class: "grow" }, name), phase(run),
-        operator && Object.entries(ACTIONS).filter(([, [, , phases]]) => phases.includes(run.phase)).map(([action, [verb]]) =>
-          h("button", { type: "button", class: action === "finish" ? "danger" : "", onclick: () => act(action) }, verb))),
+        operator && actions(run)),
       h("p", { class: "waiting" }, run.waiting),
       run.notice && h("p", { class: "notice", role: "status" }, run.notice),
     ].filter(Boolean));
