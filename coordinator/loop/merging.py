@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..config import MergeSection
 from ..merge.contribution import Contribution
-from ..merge.defence import Defence
+from ..merge.defence import Defence, Judgement
 from ..merge.from_config import merger
 from ..merge.merger import MergeResult
 from ..merge.regions import WeightRegion
@@ -34,6 +34,8 @@ class Merging:
         self._regions = {tier.name: WeightRegion(tier.positions).within(versions.trained) for tier in tiers}
         self._maximum = section.staleness.maximum
         self._defence = Defence() if section.defence else None
+        # What was judged last: a merge that becomes a version is learnt from as it was judged.
+        self._judged: tuple[tuple[str, ...], list[Contribution], Judgement] | None = None
 
     def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
         """Accepted updates that cannot be merged any more, and why: time went on while they waited."""
@@ -51,9 +53,11 @@ class Merging:
 
     def merge(self, updates: Sequence[BufferedUpdate], working: int) -> MergeResult:
         """The next trained vector, while ``working`` devices are at work. Blocks: it is to be offloaded."""
-        contributions: Sequence[Contribution] = self._contributions(updates)
-        if self._defence is not None:
-            contributions = self._defence.judge(contributions, working).contributions
+        contributions: Sequence[Contribution]
+        if self._defence is None:
+            contributions = self._contributions(updates)
+        else:
+            contributions = self._judge(self._defence, updates, working)[1].contributions
         versions = self._versions
         return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
 
@@ -67,8 +71,21 @@ class Merging:
         """
         if self._defence is None:
             return {}
+        names = tuple(update.record.assignment for update in updates)
+        if self._judged is not None and self._judged[0] == names:
+            _, contributions, judgement = self._judged
+        else:
+            contributions, judgement = self._judge(self._defence, updates, working)
+        self._judged = None  # what is usual changes now
+        return self._defence.learn(contributions, judgement)
+
+    def _judge(
+        self, defence: Defence, updates: Sequence[BufferedUpdate], working: int
+    ) -> tuple[list[Contribution], Judgement]:
         contributions = self._contributions(updates)
-        return self._defence.learn(contributions, self._defence.judge(contributions, working))
+        judgement = defence.judge(contributions, working)
+        self._judged = tuple(update.record.assignment for update in updates), contributions, judgement
+        return contributions, judgement
 
     def _contributions(self, updates: Sequence[BufferedUpdate]) -> list[Contribution]:
         return [

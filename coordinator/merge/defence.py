@@ -133,12 +133,12 @@ class Defence:
                 scale = np.float32(limit / length)
                 c = dataclasses.replace(c, delta=c.delta * scale, scale=float(scale), largest=None)
             bounded.append(c)
-        against = {device: found for device, found in _cosines(bounded).items() if found.cosine < AGAINST}
+        against = {device: found for device, found in _cosines(bounded, lengths).items() if found.cosine < AGAINST}
         for device, found in against.items():
             if found.agreed and device not in strikes:
                 why = f"its updates point against all others' (cosine {found.cosine:.2f})"
                 strikes[device] = Strike(1, "direction", why)
-        bounded = _bound_pulls(self._bound_examples(bounded), against)
+        bounded = _bound_pulls(self._bound_examples(bounded), against, lengths)
         bounded, shares = self._bound_shares(bounded, working)
         return Judgement(bounded, lengths, shares, strikes)
 
@@ -218,7 +218,9 @@ class Defence:
         ]
 
 
-def _bound_pulls(contributions: Sequence[Contribution], against: Collection[str]) -> list[Contribution]:
+def _bound_pulls(
+    contributions: Sequence[Contribution], against: Collection[str], lengths: Mapping[str, float]
+) -> list[Contribution]:
     """
     A device that is long and claims many samples counts for no more than one that does one of both.
 
@@ -227,7 +229,7 @@ def _bound_pulls(contributions: Sequence[Contribution], against: Collection[str]
     pulls: dict[str, float] = collections.defaultdict(float)
     for c in contributions:
         # Of the root mean square: tiers of other sizes are held against each other.
-        pulls[c.device] += c.examples * norm(c.delta) / math.sqrt(max(len(c.region), 1))
+        pulls[c.device] += c.examples * _length(c, lengths) / math.sqrt(max(len(c.region), 1))
     most = PULL * statistics.median(pulls.values()) if len(pulls) >= MIN_DEVICES else 0.0
     if most == 0:
         return list(contributions)
@@ -254,7 +256,7 @@ class _Direction:
     agreed: bool
 
 
-def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
+def _cosines(contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> dict[str, _Direction]:
     """
     For each device, how its updates lie to those of all others that hold the same.
 
@@ -268,13 +270,14 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
     for devices in groups.values():
         if len(devices) <= MIN_DEVICES:
             continue
-        sums = {name: _direction(mine) for name, mine in devices.items()}
+        sums = {name: _direction(mine, lengths) for name, mine in devices.items()}
+        moving = {name for name, own in sums.items() if own.any()}
         total: Values = np.sum([sums[name] for name in sorted(sums)], axis=0)
         agreed = max(AGREED, CHANCE / math.sqrt(len(sums) - 1)) * (len(sums) - 1)
         for name, own in sorted(sums.items()):
             others = total - own
             length = norm(others)
-            if length > 0 and norm(own) > 0:
+            if length > 0 and name in moving:
                 # The product by the law of cosines: squares are exact, so it is the same on every processor.
                 product = (square_sum(own + others) - square_sum(own - others)) / 4
                 found = _Direction(product / length, length >= agreed)
@@ -283,9 +286,14 @@ def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
     return cosines
 
 
-def _direction(contributions: Sequence[Contribution]) -> Values:
+def _length(c: Contribution, lengths: Mapping[str, float]) -> float:
+    """An update's length now; ``lengths`` are those of updates as they came."""
+    return lengths[c.id] if c.scale == 1.0 else norm(c.delta)
+
+
+def _direction(contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> Values:
     total: Values = np.zeros(len(contributions[0].delta), np.float32)
     for c in contributions:
         total += c.delta
-    length = norm(total)
+    length = _length(contributions[0], lengths) if len(contributions) == 1 else norm(total)
     return total / np.float32(length) if length > 0 else total

@@ -34,7 +34,9 @@ def square_sum(values: npt.NDArray[Any]) -> float:
     scale = math.ldexp(1.0, -exponent)
     total = 0
     for start in range(0, len(values), PIECE):
-        integers = np.rint(values[start : start + PIECE].astype(np.float64) * scale)
+        integers = values[start : start + PIECE].astype(np.float64)  # a copy
+        integers *= scale
+        np.rint(integers, out=integers)
         total += int(np.dot(integers, integers))
     return math.ldexp(float(total), 2 * exponent)
 

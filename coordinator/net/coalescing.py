@@ -33,7 +33,7 @@ class _Gathered:
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
-        if pieces:
+        if pieces and not self._transport.is_closing():  # uvloop's raises
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     # What ends the writing: nothing that was written before it is lost.
@@ -45,6 +45,9 @@ class _Gathered:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

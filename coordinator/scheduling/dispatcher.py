@@ -179,7 +179,7 @@ class Dispatcher:
                 applicant, tier = self._waiting.pop(device)
                 self._stalls.forget(device)
                 task = self.scheduler.begin(device, tier.name, version, self._run.clock.monotonic())
-                soonest = min(soonest, task.slow_at, task.deadline)
+                soonest = min(soonest, self.scheduler.first_look(task))
                 self._granted.append(_Grant(applicant, tier, version))
         self._run.resize_buffer(self.scheduler.working.keys())
         self._run.exhausted = bool(self._waiting) and not self.scheduler.working

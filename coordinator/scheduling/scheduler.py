@@ -317,6 +317,10 @@ class Scheduler:
         slow = (task.slow_at for task in self._working.values() if self._adaptive and task.device not in self._slow)
         return min((*map(self._ends, self._working.values()), *slow), default=None)
 
+    def first_look(self, task: OpenTask) -> float:
+        """When :meth:`expire` has to look at a task that has just begun, at the earliest."""
+        return min(task.slow_at, task.deadline) if self._adaptive else task.deadline
+
     def disperse(self) -> list[str]:
         """Empty the waiting room; who was in it."""
         devices = list(self._waiting)

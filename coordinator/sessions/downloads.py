@@ -58,9 +58,7 @@ class Downloads:
         """
         ways: Mapping[Difference, bytes] = {}
         if self._run.config.payload.differences:
-            downlink, wanted = self._run.downlink, (self.holds, message.weights)
-            known = downlink.known(*wanted)
-            ways = await self._run.offload(downlink.differences, *wanted) if known is None else known
+            ways = await self._run.downlink.find(self.holds, message.weights, self._run.offload)
         self._differences = {way.artifact.sha256: content for way, content in ways.items()}
         self._allowed = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
         self._allowed |= set(self._differences)

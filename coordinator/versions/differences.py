@@ -7,12 +7,14 @@ in memory up to a limit, since many devices start from the same version.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from mobile_sdk.clock import Offload
 from mobile_sdk.durable_files import map_file
 from mobile_sdk.errors import PayloadError
 from mobile_sdk.payload import make_difference
@@ -26,6 +28,13 @@ __all__ = ["Downlink"]
 # Packed differences in memory, for all devices together; what is known not to exist takes memory as well.
 MOST_BYTES = 64_000_000
 ENTRY_BYTES = 512
+
+# Answers that are remembered whole: devices that ask mostly hold one of the newest versions, or none.
+MOST_ANSWERS = 256
+
+# The files that a device has, and those that it shall have.
+_Wanted = tuple[tuple[str, ...], tuple[str, ...]]
+_Ways = Mapping[Difference, bytes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +60,30 @@ class Downlink:
         self._bytes = 0
         self._looking = threading.Lock()  # held for no longer than a look takes
         self._making = threading.Lock()  # who comes second finds what the first has made
+        self._answers: dict[_Wanted, _Ways] = {}
+        self._asked: dict[_Wanted, asyncio.Task[_Ways]] = {}
 
-    def known(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> Mapping[Difference, bytes] | None:
-        """What :meth:`differences` gives, if all of it has been made before; does not block."""
+    async def find(self, holds: Sequence[str], weights: Sequence[ArtifactRef], offload: Offload) -> _Ways:
+        """What :meth:`differences` gives; made once for all devices that ask meanwhile. To be called in the event loop."""
+        wanted = tuple(holds), tuple(ref.sha256 for ref in weights)
+        if (answer := self._answers.get(wanted)) is not None:
+            return answer
+        task = self._asked.get(wanted)
+        if task is None:
+            task = self._asked[wanted] = asyncio.create_task(self._answer(wanted, weights, offload))
+        return await asyncio.shield(task)  # whoever leaves does not stop it for the others
+
+    async def _answer(self, wanted: _Wanted, weights: Sequence[ArtifactRef], offload: Offload) -> _Ways:
         try:
-            return _shortest(holds, weights, self._look)
-        except KeyError:
-            return None
+            answer: _Ways = await offload(self.differences, wanted[0], weights)
+        finally:
+            del self._asked[wanted]
+        while len(self._answers) >= MOST_ANSWERS or sum(map(_size, self._answers.values())) > MOST_BYTES:
+            del self._answers[next(iter(self._answers))]
+        self._answers[wanted] = answer
+        return answer
 
-    def differences(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> Mapping[Difference, bytes]:
+    def differences(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> _Ways:
         """
         The shortest ways to the files of a version, with their content; none where the file itself is shorter.
 
@@ -100,6 +124,10 @@ class Downlink:
             return make_difference(old, map_file(self._artifacts.path(target)))
         except (StoreError, PayloadError, OSError, ValueError):  # pruned, or never one of ours
             return None
+
+
+def _size(ways: _Ways) -> int:
+    return sum(map(len, ways.values()))
 
 
 def _shortest(

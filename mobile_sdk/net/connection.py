@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.connection import Connection as ConnectionBase
+from websockets.asyncio.connection import broadcast
+from websockets.protocol import State
 
 from ..errors import FtteError
 from ..protocol.frames import MAX_FRAME_BYTES
@@ -74,8 +76,13 @@ class WebSocketConnection:
 
     async def send(self, frame: str | bytes) -> None:
         try:
-            if len(frame) <= SHORT_FRAME and self._socket.transport.get_write_buffer_size() == 0:
-                await self._socket.send(frame)  # nothing to wait for, and timers cost
+            socket = self._socket
+            if (
+                socket.protocol.state is State.OPEN
+                and len(frame) <= SHORT_FRAME
+                and socket.transport.get_write_buffer_size() == 0
+            ):
+                broadcast((socket,), frame)  # nothing to wait for: neither timers nor flow control
             else:
                 async with asyncio.timeout(SEND_SECONDS):
                     await self._socket.send(frame)
