@@ -64,7 +64,15 @@ class Downlink:
         self._asked: dict[_Wanted, asyncio.Task[_Ways]] = {}
 
     async def find(self, holds: Sequence[str], weights: Sequence[ArtifactRef], offload: Offload) -> _Ways:
-        """What :meth:`differences` gives; made once for all devices that ask meanwhile. To be called in the event loop."""
+        """
+        What :meth:`differences` gives, made once for all devices that ask for it meanwhile.
+
+        Args:
+            holds: the files that the device has.
+            weights: the files that it shall have.
+            offload: runs what blocks.
+
+        """
         wanted = tuple(holds), tuple(ref.sha256 for ref in weights)
         if (answer := self._answers.get(wanted)) is not None:
             return answer

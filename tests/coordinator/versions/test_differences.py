@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from coordinator.store.artifacts import Artifacts
 from coordinator.versions import differences as downlink
 from coordinator.versions.differences import Downlink
 from mobile_sdk import safetensors
+from mobile_sdk.clock import offload
 from mobile_sdk.payload import Grid, apply_difference
 from mobile_sdk.payload.grid import METADATA
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
@@ -102,7 +105,40 @@ def test_memory_for_differences_is_bounded(files: Artifacts, monkeypatch: pytest
         served.differences([base.sha256], [target])
     content = sum(len(packed.content) for packed in served._known.values() if packed)
     assert content + downlink.ENTRY_BYTES * len(served._known) == served._bytes <= 5000
-    assert served.known([refs[0].sha256], [refs[1]]) is None
-    made = served.differences([refs[0].sha256], [refs[1]])
-    assert len(made) == 1, "what was dropped is made again"
-    assert served.known([refs[0].sha256], [refs[1]]) == made
+    assert (refs[0].sha256, refs[1].sha256) not in served._known
+    assert len(served.differences([refs[0].sha256], [refs[1]])) == 1, "what was dropped is made again"
+
+
+def test_devices_that_ask_at_once_have_a_delta_made_once(files: Artifacts) -> None:
+    async def ask() -> None:
+        refs = versions(files, 2)
+        served = Downlink(files)
+        made: list[object] = []
+
+        async def count(function: Callable[..., Any], *args: Any) -> Any:
+            made.append(function)
+            await asyncio.sleep(0)
+            return function(*args)
+
+        wanted = ([refs[0].sha256], [refs[1]])
+        leaver = asyncio.create_task(served.find(*wanted, count))
+        others = [asyncio.create_task(served.find(*wanted, count)) for _ in range(3)]
+        await asyncio.sleep(0)
+        leaver.cancel()
+        answers = await asyncio.gather(*others)
+        assert await served.find(*wanted, count) == answers[0] == served.differences(*wanted)
+        assert len(made) == 1
+
+    asyncio.run(ask())
+
+
+def test_remembered_answers_are_bounded(files: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        monkeypatch.setattr(downlink, "MOST_ANSWERS", 3)
+        refs = versions(files, 6)
+        served = Downlink(files)
+        for base, target in itertools.pairwise(refs):
+            await served.find([base.sha256], [target], offload)
+        assert len(served._answers) == 3
+
+    asyncio.run(ask())
