@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import dataclasses
 import json
 import os
 import platform
@@ -40,6 +41,8 @@ from coordinator.config import parse_config
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.rules import combine
+from coordinator.merge.step_sizes import StepSizes, Vote, is_due, steps_of_ranges, wanted_ranges
+from coordinator.merge.sums import Elements
 from coordinator.programs.begin import begin_or_resume
 from coordinator.programs.run_key import RunKey
 from coordinator.store.sqlite import SqliteStore
@@ -50,8 +53,9 @@ from mobile_sdk import safetensors
 from mobile_sdk.data import ArrayDataset
 from mobile_sdk.engines import load_engine
 from mobile_sdk.engines.base import Engine
-from mobile_sdk.payload import Grid, UpdateFormat, decode_update, encode_update
+from mobile_sdk.payload import Grid, Steps, UpdateFormat, decode_update, decode_vector, encode_update
 from mobile_sdk.payload.feedback import carried_over, left_out
+from mobile_sdk.payload.steps import BITS, OPEN
 from mobile_sdk.training.evaluation import evaluate_dataset
 from mobile_sdk.training.settings import TrainingSettings
 from mobile_sdk.training.train import train
@@ -64,6 +68,7 @@ PACKINGS: dict[str, tuple[UpdateFormat, bool, str]] = {
     "float32, no differences": (UpdateFormat(), False, "differences = false"),
     "float32": (UpdateFormat(), True, ""),
     "float16": (UpdateFormat("float16"), True, 'update = "float16"'),
+    "int16": (UpdateFormat("int16"), True, 'update = "int16"'),
     "int8": (UpdateFormat("int8"), True, 'update = "int8"'),
     "int4": (UpdateFormat("int4"), True, 'update = "int4"'),
     "int8, top 10 %": (UpdateFormat("int8", 0.1), True, 'update = "int8"\ntop_k = 0.1'),
@@ -125,13 +130,17 @@ def accuracy(engine: Engine, initial: Any, packing: UpdateFormat, on_grid: bool,
     test = ArrayDataset(*held_out())
     master = initial.copy()
     grid = Grid.of(layout.views(master)) if on_grid else None
+    shapes = [subset.shape(name) for name in subset]
+    sizes, ranges = StepSizes(), np.full(len(Steps.open(shapes).exponents), OPEN, np.int8)
     rng = np.random.default_rng(seed)
     residuals = [b""] * DEVICES
     reached = []
     for version in range(rounds):
         views = layout.views(master)
         weights = {n: grid.snap(n, a) for n, a in views.items()} if grid is not None else views
-        contributions = []
+        contributions, votes = [], []
+        if packing.dtype in BITS:
+            packing = dataclasses.replace(packing, steps=steps_of_ranges(shapes, ranges, packing.dtype).to_text())
         for device in rng.choice(DEVICES, BUFFER, replace=False).tolist():
             number = version * DEVICES + device
             result = train(engine, weights, data[device], SETTINGS, 1000 * seed + number)
@@ -140,8 +149,16 @@ def accuracy(engine: Engine, initial: Any, packing: UpdateFormat, on_grid: bool,
             if packing.top_k < 1:
                 residuals[device] = left_out(update, arrays, metadata)
             content = safetensors.dumps(arrays, metadata)
-            parts = [a.reshape(-1) for _, a in decode_update(*safetensors.loads(content), subset)]
-            contributions.append(Contribution(f"{number:08d}", region, np.concatenate(parts), result.samples))
+            delta: Elements | None = decode_vector(*safetensors.loads(content), subset)
+            if delta is None:
+                parts = [a.reshape(-1) for _, a in decode_update(*safetensors.loads(content), subset)]
+                delta = np.concatenate(parts)
+            else:
+                votes.append(Vote("", str(device), wanted_ranges(delta)))
+            contributions.append(Contribution(f"{number:08d}", region, delta, result.samples))
+        sizes.merged(votes)
+        if votes and is_due(version + 1):
+            ranges = sizes.next({"": ranges})[""]
         direction = combine(layout.size, contributions, [1.0] * len(contributions))
         master[direction.region.positions] += direction.values.astype(np.float32)
         if version >= rounds - LAST:

@@ -276,7 +276,7 @@ class PayloadSection(_Section):
     ``2**grid_bits`` steps to the largest weight of a channel, fixed when the run begins.
     """
 
-    update: Literal["float32", "float16", "int8", "int4"] = "float32"
+    update: Literal["float32", "float16", "int16", "int8", "int4"] = "float32"
     top_k: Annotated[float, Field(gt=0, le=0.5)] | Literal[1] = 1
     differences: bool = True
     grid_bits: Annotated[int, Field(ge=4, le=20)] = 12

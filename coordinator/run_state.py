@@ -14,6 +14,8 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
+from mobile_sdk.payload import Steps, UpdateFormat
+from mobile_sdk.payload.steps import BITS
 from mobile_sdk.protocol.messages import Finished
 from mobile_sdk.sizes import format_count
 
@@ -21,6 +23,7 @@ from .config import Config
 from .errors import StoreError, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
 from .merge.from_config import safe_gain, staleness_policy
+from .merge.step_sizes import Ranges, steps_of_ranges
 from .merge.sums import largest_magnitude
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
@@ -147,6 +150,31 @@ class RunState:
                 continue
             waiting.append(BufferedUpdate(record, delta, largest_magnitude(delta)))
         return waiting
+
+    def ranges(self, version: int) -> Mapping[str, Ranges]:
+        """
+        What the steps of updates of a version follow from, by tier. Blocks if the version is an old one.
+
+        Raises:
+            UpdateRefused: if that is not known any more.
+
+        """
+        try:
+            return self.versions.ranges(self.recent(version) or self.store.versions.get(version))
+        except StoreError:
+            raise UpdateRefused(
+                "stale", f"version {version} is so old that the steps of its updates are not kept any more"
+            ) from None
+
+    def packing(self, version: VersionRecord, tier: Tier) -> UpdateFormat:
+        """How updates of a tier that start from a version are to be packed. May block."""
+        packing = self.config.payload.packing
+        if packing.dtype not in BITS:
+            return packing
+        shapes = [tier.manifest.subset.shape(name) for name in tier.manifest.subset]
+        known = self.versions.ranges(version).get(tier.name)
+        steps = Steps.open(shapes) if known is None else steps_of_ranges(shapes, known, packing.dtype)
+        return dataclasses.replace(packing, steps=steps.to_text())
 
     def tier(self, name: str) -> Tier:
         """

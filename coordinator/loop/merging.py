@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mobile_sdk.payload import SteppedVector
+
 from ..config import MergeSection
 from ..merge.contribution import Contribution
 from ..merge.defence import Defence, Judgement
 from ..merge.from_config import merger
 from ..merge.merger import MergeResult
 from ..merge.regions import WeightRegion
+from ..merge.step_sizes import Ranges, StepSizes, Vote, is_due, wanted_ranges
 from ..programs.tiers import Tier
 from ..updates.buffer import BufferedUpdate
 from ..versions.history import Versions
@@ -36,6 +39,7 @@ class Merging:
         self._defence = Defence() if section.defence else None
         # What was judged last: a merge that becomes a version is learnt from as it was judged.
         self._judged: tuple[tuple[str, ...], list[Contribution], Judgement] | None = None
+        self._sizes = StepSizes()
 
     def void(self, updates: Sequence[BufferedUpdate]) -> list[tuple[BufferedUpdate, str]]:
         """Accepted updates that cannot be merged any more, and why: time went on while they waited."""
@@ -86,6 +90,23 @@ class Merging:
         judgement = defence.judge(contributions, working)
         self._judged = tuple(update.record.assignment for update in updates), contributions, judgement
         return contributions, judgement
+
+    def ranges(self, updates: Sequence[BufferedUpdate]) -> Mapping[str, Ranges]:
+        """
+        What the steps of updates of the next version follow from, by tier. Blocks.
+
+        Args:
+            updates: that are about to become that version.
+
+        """
+        versions = self._versions
+        self._sizes.merged(
+            Vote(update.record.tier, update.record.device, wanted_ranges(update.delta))
+            for update in updates
+            if isinstance(update.delta, SteppedVector)
+        )
+        now = versions.ranges(versions.newest)
+        return self._sizes.next(now) if is_due(versions.merges + 1) else now
 
     def _contributions(self, updates: Sequence[BufferedUpdate]) -> list[Contribution]:
         return [

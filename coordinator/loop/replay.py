@@ -131,16 +131,17 @@ class _Replay:
     def _contribution(self, update: KeptUpdate) -> Contribution:
         """As it was merged; raises :exc:`UpdateRefused` if its bytes are not those that were accepted."""
         delta = parse_update(update.content, update.sha256, self._tiers[update.tier])
-        return Contribution(
+        whole = Contribution(
             id=update.assignment,
             region=self._regions[update.tier],
-            delta=delta if update.scale == 1.0 else delta * np.float32(update.scale),
+            delta=delta,
             examples=update.examples,
             staleness=update.staleness,
             base=update.base,
             device=update.device,
             factor=update.factor,
         )
+        return whole if update.scale == 1.0 else whole.times(np.float32(update.scale))
 
     def _hashes(self, record: VersionRecord, vector: Vector, state: State) -> Iterator[tuple[str, str, str]]:
         """What is compared: its name, the hash that is written down, and the one that came out."""

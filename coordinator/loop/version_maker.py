@@ -180,6 +180,8 @@ class VersionMaker:
         if self._config.merge.keep_updates:
             await run.offload(self._keep, updates, result)
         discarded = [DiscardedUpdate(assignment, "outlier") for assignment in sorted(result.outliers)]
+        counted = [update for update in updates if update.record.assignment not in result.outliers]
+        ranges = await run.offload(self._merging.ranges, counted)
         record: VersionRecord = await run.offload(
             run.versions.commit,
             proposal.vector,
@@ -188,6 +190,7 @@ class VersionMaker:
             merged,
             discarded,
             run.clock.wall(),
+            ranges,
         )
         run.buffer.remove(list(updates))
         run.merged(merged)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from mobile_sdk.layout import Vector
+from mobile_sdk.payload import SteppedVector
 
 from .regions import WeightRegion
-from .sums import largest_magnitude, to_steps
+from .sums import Elements, largest_magnitude, to_steps
 
 __all__ = ["Contribution"]
 
@@ -20,7 +23,7 @@ class Contribution:
     Args:
         id: the update's id; fixes the order in which updates are looked at.
         region: where its elements belong.
-        delta: float32, shape ``(len(region),)``: new minus old weights there.
+        delta: new minus old weights there: float32, shape ``(len(region),)``, or as many integers on steps.
         examples: the example weight a, such as the number of samples; above 0.
         staleness: versions merged between the one it was trained from and the one it is merged into.
         base: the version it was trained from.
@@ -34,7 +37,7 @@ class Contribution:
 
     id: str
     region: WeightRegion
-    delta: Vector
+    delta: Elements
     examples: float
     staleness: int = 0
     base: int = 0
@@ -43,11 +46,25 @@ class Contribution:
     scale: float = 1.0
     largest: float | None = None
 
+    def values(self, where: slice = slice(None)) -> Vector:
+        """
+        Its elements: float32, shape ``(len(region),)``; of integers a new array each time.
+
+        Args:
+            where: a slice of them, without a step.
+
+        """
+        return self.delta.values(where) if isinstance(self.delta, SteppedVector) else self.delta[where]
+
+    def times(self, factor: np.float32) -> Contribution:
+        """The same with every element times ``factor``."""
+        return dataclasses.replace(self, delta=self.values() * factor, largest=None)
+
     def exact(self) -> Contribution:
         """The same with elements that are multiples of a step, and a bound."""
         if self.largest is not None:
             return self
-        delta = to_steps(self.delta)
+        delta = self.delta if isinstance(self.delta, SteppedVector) else to_steps(self.delta)
         return dataclasses.replace(self, delta=delta, largest=largest_magnitude(delta))
 
 

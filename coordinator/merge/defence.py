@@ -117,7 +117,7 @@ class Defence:
 
         """
         contributions = sorted(contributions, key=lambda c: c.id)
-        lengths = {c.id: norm(c.delta) for c in contributions}
+        lengths = {c.id: norm(c.values()) for c in contributions}
         limits = self._limits(contributions, lengths)
         strikes: dict[str, Strike] = {}
         bounded = []
@@ -131,7 +131,7 @@ class Defence:
                     why = f"an update is {times:.3g} times as long as the median device's"
                     strikes[c.device] = Strike(2, "length", why)
                 scale = np.float32(limit / length)
-                c = dataclasses.replace(c, delta=c.delta * scale, scale=float(scale), largest=None)
+                c = dataclasses.replace(c.times(scale), scale=float(scale))
             bounded.append(c)
         against = {device: found for device, found in _cosines(bounded, lengths).items() if found.cosine < AGAINST}
         for device, found in against.items():
@@ -288,12 +288,12 @@ def _cosines(contributions: Sequence[Contribution], lengths: Mapping[str, float]
 
 def _length(c: Contribution, lengths: Mapping[str, float]) -> float:
     """An update's length now; ``lengths`` are those of updates as they came."""
-    return lengths[c.id] if c.scale == 1.0 else norm(c.delta)
+    return lengths[c.id] if c.scale == 1.0 else norm(c.values())
 
 
 def _direction(contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> Values:
-    total: Values = np.zeros(len(contributions[0].delta), np.float32)
+    total: Values = np.zeros(len(contributions[0].region), np.float32)
     for c in contributions:
-        total += c.delta
+        total += c.values()
     length = _length(contributions[0], lengths) if len(contributions) == 1 else norm(total)
     return total / np.float32(length) if length > 0 else total

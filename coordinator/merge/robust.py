@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -23,10 +22,8 @@ def clip_norms(contributions: Sequence[Contribution], norm: float) -> list[Contr
     """Scale every update whose Euclidean norm exceeds ``norm`` down to it; the others stay as they are."""
     clipped = []
     for c in contributions:
-        length = norm_of(c.delta)
-        clipped.append(
-            c if length <= norm else dataclasses.replace(c, delta=c.delta * np.float32(norm / length), largest=None)
-        )
+        length = norm_of(c.values())
+        clipped.append(c if length <= norm else c.times(np.float32(norm / length)))
     return clipped
 
 
@@ -64,12 +61,12 @@ def outliers(contributions: Sequence[Contribution], factor: float) -> set[str]:
 def _distance(a: Contribution, b: Contribution) -> float:
     """Root mean square of the difference over shared coordinates; not a number if there are none."""
     if a.region.key == b.region.key:
-        x, y = a.delta, b.delta
+        x, y = a.values(), b.values()
     else:
         _, mine, theirs = np.intersect1d(
             a.region.positions, b.region.positions, assume_unique=True, return_indices=True
         )
-        x, y = a.delta[mine], b.delta[theirs]
+        x, y = a.values()[mine], b.values()[theirs]
     if not len(x):
         return float("nan")
     off: npt.NDArray[np.float32] = x - y

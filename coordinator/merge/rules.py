@@ -24,11 +24,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from mobile_sdk.layout import Vector
-
 from .contribution import Contribution
 from .regions import WeightRegion
-from .sums import PartialSum, exact_sum, exact_values
+from .sums import Elements, PartialSum, exact_sum, exact_values, stays_small
 
 __all__ = ["MAX_EXAMPLES", "RESOLUTION", "Direction", "Rule", "combine", "fixed_examples", "fixed_weight"]
 
@@ -85,19 +83,31 @@ def combine(
         values = groups[0].values()
         values /= divisor * RESOLUTION
         return Direction(groups[0].region, values)
-    high, low, held = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    held = np.zeros(size, np.int64)
     for group in groups:
-        total = group.sum()
-        group.region.add(total.high, high)
-        group.region.add(total.low, low)
         group.region.add(group.examples, held)
     touched = held > 0
     if min_contributors > 1:
         touched &= _contributors(size, contributions) >= min_contributors
     region = WeightRegion(np.flatnonzero(touched))
-    values = PartialSum.of(high[touched], low[touched], all_examples).values()
+    values = _add_groups(size, groups)[touched]
     divisors = float(all_examples) if rule == "fixed-K" else np.maximum(held[touched], min_holders * mean)
     return Direction(region, values / (divisors * RESOLUTION))
+
+
+def _add_groups(size: int, groups: Sequence[_Group]) -> npt.NDArray[np.float64]:
+    """The sum of groups whose regions differ: float64, shape ``(size,)``; 0 where there is none."""
+    if stays_small([w for group in groups for w in group.weights], [m for group in groups for m in group.largest]):
+        total = np.zeros(size)
+        for group in groups:
+            group.region.add(group.values(), total)
+        return total
+    high, low = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    for group in groups:
+        part = group.sum()
+        group.region.add(part.high, high)
+        group.region.add(part.low, low)
+    return PartialSum.of(high, low, 0).values()
 
 
 def fixed_weight(weight: float) -> int:
@@ -117,25 +127,27 @@ class _Group:
         self.region = region
         self.contributions: list[Contribution] = []
         self.weights: list[int] = []
+        self.largest: list[float] = []
         self.examples = 0
 
     def add(self, contribution: Contribution, weight: int) -> None:
         examples = fixed_examples(contribution.examples)
-        self.contributions.append(contribution)
+        exact = contribution.exact()
+        self.contributions.append(exact)
+        self.largest.append(exact.largest or 0.0)
         self.weights.append(weight * examples)
         self.examples += examples
 
     def sum(self) -> PartialSum:
         """Of delta times staleness weight (in multiples of ``1 / RESOLUTION``) times example weight."""
-        return exact_sum(*self._terms())
+        return exact_sum(self._elements(), self.weights, self.largest)
 
     def values(self) -> npt.NDArray[np.float64]:
         """The sum as float64."""
-        return exact_values(*self._terms())
+        return exact_values(self._elements(), self.weights, self.largest)
 
-    def _terms(self) -> tuple[list[Vector], list[int], list[float]]:
-        exact = [c.exact() for c in self.contributions]
-        return [c.delta for c in exact], self.weights, [c.largest or 0.0 for c in exact]
+    def _elements(self) -> list[Elements]:
+        return [c.delta for c in self.contributions]
 
 
 def _contributors(size: int, contributions: Sequence[Contribution]) -> npt.NDArray[np.int32]:

@@ -158,7 +158,7 @@ class Distance:
     def weights(self, buffer: BufferView) -> Weights:
         weights = np.ones(len(buffer.contributions))
         for k, c in enumerate(buffer.contributions):
-            length = norm(c.delta)
+            length = norm(c.values())
             if c.staleness and length:
                 weights[k] = 1.0 / (1.0 + buffer.drift(k) / length / self.scale)
         return weights
@@ -194,7 +194,7 @@ def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:
     total = np.zeros(size)  # elements are added in the order of ids, which is the same everywhere
     holders = np.zeros(size, np.int32)
     for c in sorted(contributions, key=lambda c: c.id):
-        c.region.add(c.delta, total)
+        c.region.add(c.values(), total)
         c.region.add(1, holders)
     shared = holders > 1
     np.divide(total, holders, out=total, where=shared)
@@ -203,5 +203,5 @@ def deviations(size: int, contributions: Sequence[Contribution]) -> Weights:
         mine = c.region.gather(shared)
         count = int(mine.sum())
         if count:
-            result[k] = square_sum((c.delta - c.region.gather(total))[mine]) / count
+            result[k] = square_sum((c.values() - c.region.gather(total))[mine]) / count
     return result

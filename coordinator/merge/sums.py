@@ -8,13 +8,18 @@ the parts be written down (:class:`PartialSum`). What float32 holds above 0.25 a
 The additions are done by BLAS on float64 (``daxpy``), which is exact as long as no sum can exceed ``2**53`` steps:
 every intermediate result is an integer that float64 holds, whatever the order and whether multiplications are fused.
 Updates are taken as many at a time as that allows, and one that is too large by itself is added in integers.
+
+Updates of integers (:class:`~mobile_sdk.payload.SteppedVector`) are added as the integers that they are, by BLAS on
+float32: their weights are taken apart into digits so short that no sum of products exceeds ``2**24``, up to where
+float32 holds every integer. Those with the same steps share one multiplication by their steps at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,22 +27,29 @@ import numpy.typing as npt
 from scipy.linalg.blas import daxpy
 
 from mobile_sdk.layout import Vector
+from mobile_sdk.payload import SteppedVector
+from mobile_sdk.payload.steps import COARSEST, FINEST
 
 __all__ = [
     "BLOCK",
     "MAX_WEIGHT",
     "STEP",
+    "Elements",
     "PartialSum",
     "exact_sum",
     "exact_values",
     "largest_magnitude",
+    "stays_small",
     "to_steps",
 ]
 
 Integers = npt.NDArray[np.int64]
 
-STEP_BITS = 26
-STEP = 2.0**-STEP_BITS
+# The elements of an update: float32, or integers on steps.
+Elements = Vector | SteppedVector
+
+# The finest step of an update of integers: so they are multiples of this one, too.
+STEP = 2.0**FINEST
 
 # An integer in two parts: ``high * 2**32 + low``, with ``low`` in 0 ... 2**32 - 1.
 LOW_BITS = 32
@@ -49,6 +61,13 @@ MAX_WEIGHT = 2**30
 # Elements of a block; beyond 10,000 OpenBLAS would start threads, which costs more than the addition.
 BLOCK = 8192
 EXACT = 2**53
+
+# Up to two to this power float32 holds every integer.
+FLOAT_BITS = 24
+# Weights of more digits than this are multiplied in float64.
+MOST_DIGITS = 4
+# So many vectors are added at a time; of 15 bits and with the largest weights they stay below EXACT steps of theirs.
+MOST_STEPPED = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,41 +170,53 @@ def to_steps(values: Vector) -> Vector:
     return steps
 
 
-def largest_magnitude(values: npt.NDArray[Any]) -> float:
+def largest_magnitude(values: npt.NDArray[Any] | SteppedVector) -> float:
     """
     The largest magnitude of any element; 0 where there are none.
 
     Args:
-        values: any float dtype, any shape.
+        values: any float dtype, any shape; or integers on steps.
 
     """
+    if isinstance(values, SteppedVector):
+        return float(np.ldexp(values.largest.astype(np.float64), values.steps.exponents).max(initial=0.0))
     return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
-def exact_sum(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequence[float]) -> PartialSum:
+def exact_sum(arrays: Sequence[Elements], weights: Sequence[int], largest: Sequence[float]) -> PartialSum:
     """
     The sum of ``weights[k] * arrays[k]``.
 
     Args:
-        arrays: float32, multiples of ``STEP``, all of one length n, at least one.
+        arrays: float32, multiples of ``STEP``, or integers on steps; all of one length n, at least one.
         weights: as many integers, 0 to ``MAX_WEIGHT``.
         largest: an upper bound of the magnitudes in each array.
 
     """
-    chunks, single = _chunks(weights, largest)
-    sums = [_integers(arrays[k]).times(weights[k]) for k in single]
+    if stays_small(weights, largest):
+        return _parts(exact_values(arrays, weights, largest) / STEP, sum(weights))
+    floats = [k for k, array in enumerate(arrays) if not isinstance(array, SteppedVector)]
+    chunks, single = _chunks(floats, weights, largest)
+    sums = [_parts(_vector(arrays[k]).astype(np.float64) / STEP, 1).times(weights[k]) for k in single]
     for chunk in chunks:
-        steps = (_total(arrays, weights, chunk) / STEP).astype(np.int64)
-        sums.append(PartialSum(steps >> LOW_BITS, steps & LOW_MASK, sum(weights[k] for k in chunk)))
+        total = np.zeros(len(arrays[0]))
+        _add_floats(arrays, weights, chunk, total)
+        sums.append(_parts(total / STEP, sum(weights[k] for k in chunk)))
+    for vectors, own in _alike(arrays, weights):
+        total = np.zeros(len(arrays[0]))
+        _add_stepped(vectors, own, total)
+        sums.append(_parts(total / STEP, sum(own)))
     return functools.reduce(PartialSum.__add__, sums)
 
 
-def exact_values(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequence[float]) -> npt.NDArray[np.float64]:
+def exact_values(
+    arrays: Sequence[Elements], weights: Sequence[int], largest: Sequence[float]
+) -> npt.NDArray[np.float64]:
     """
     As ``exact_sum(...).values()``, bit for bit, and faster where the sum stays below ``2**53`` steps.
 
     Args:
-        arrays: float32, all of shape ``(n,)``, multiples of ``STEP``.
+        arrays: float32, multiples of ``STEP``, or integers on steps; all of one length n.
         weights: integers of at least 0.
         largest: an upper bound of the magnitudes in each array.
 
@@ -193,19 +224,42 @@ def exact_values(arrays: Sequence[Vector], weights: Sequence[int], largest: Sequ
         float64, shape ``(n,)``.
 
     """
-    chunks, single = _chunks(weights, largest)
-    if len(chunks) == 1 and not single:
-        return _total(arrays, weights, chunks[0])
-    return exact_sum(arrays, weights, largest).values()
+    if not stays_small(weights, largest):
+        return exact_sum(arrays, weights, largest).values()
+    total = np.zeros(len(arrays[0]))
+    floats = [k for k, array in enumerate(arrays) if not isinstance(array, SteppedVector)]
+    if floats:
+        _add_floats(arrays, weights, floats, total)
+    for vectors, own in _alike(arrays, weights):
+        _add_stepped(vectors, own, total)
+    return total
 
 
-def _chunks(weights: Sequence[int], largest: Sequence[float]) -> tuple[list[list[int]], list[int]]:
-    """Which arrays are added together in float64, and which are too large even alone."""
+def stays_small(weights: Sequence[int], largest: Sequence[float]) -> bool:
+    """
+    Whether the sum stays below ``2**53`` steps, so that float64 holds it and every part of it.
+
+    Args:
+        weights: integers of at least 0.
+        largest: an upper bound of the magnitudes in each array.
+
+    """
+    return sum(_most(weight, bound) for weight, bound in zip(weights, largest, strict=True)) < EXACT
+
+
+def _most(weight: int, bound: float) -> int:
+    return weight * (int(bound / STEP) + 1)
+
+
+def _chunks(
+    which: Sequence[int], weights: Sequence[int], largest: Sequence[float]
+) -> tuple[list[list[int]], list[int]]:
+    """Which arrays of ``which`` are added together in float64, and which are too large even alone."""
     chunks: list[list[int]] = []
     single = []
     room = 0
-    for k, (weight, bound) in enumerate(zip(weights, largest, strict=True)):
-        most = weight * (int(bound / STEP) + 1)
+    for k in which:
+        most = _most(weights[k], largest[k])
         if most >= EXACT:
             single.append(k)
             continue
@@ -217,24 +271,78 @@ def _chunks(weights: Sequence[int], largest: Sequence[float]) -> tuple[list[list
     return chunks, single
 
 
-def _total(arrays: Sequence[Vector], weights: Sequence[int], which: Sequence[int]) -> npt.NDArray[np.float64]:
-    """The sum of some arrays, which stays below ``2**53`` steps. Each array is read once, block by block."""
-    total = np.zeros(len(arrays[0]))
-    double = np.empty(BLOCK)
+def _vector(array: Elements) -> Vector:
+    return array.values() if isinstance(array, SteppedVector) else array
+
+
+def _add_floats(
+    arrays: Sequence[Elements], weights: Sequence[int], which: Sequence[int], total: npt.NDArray[np.float64]
+) -> None:
+    """Add arrays of floats whose sum stays below ``2**53`` steps. Each array is read once, block by block."""
+    double = np.empty(min(BLOCK, len(total)))
+    chosen = [(_vector(arrays[k]), float(weights[k])) for k in which]
     for start in range(0, len(total), BLOCK):
         block = total[start : start + BLOCK]
         exact = double[: len(block)]
-        for k in which:
-            np.copyto(exact, arrays[k][start : start + BLOCK])
-            daxpy(exact, block, len(block), float(weights[k]))
-    return total
+        for array, weight in chosen:
+            np.copyto(exact, array[start : start + BLOCK])
+            daxpy(exact, block, len(block), weight)
 
 
-def _integers(array: Vector) -> PartialSum:
-    """One array with weight 1, whatever its size (below ``2**93`` steps)."""
-    steps = array.astype(np.float64) / STEP
+def _alike(arrays: Sequence[Elements], weights: Sequence[int]) -> Iterator[tuple[list[SteppedVector], list[int]]]:
+    """Vectors on the same steps, not too many, with their weights."""
+    groups: dict[tuple[int, bytes], tuple[list[SteppedVector], list[int]]] = {}
+    for array, weight in zip(arrays, weights, strict=True):
+        if isinstance(array, SteppedVector):
+            vectors, own = groups.setdefault((array.bits, array.steps.key), ([], []))
+            vectors.append(array)
+            own.append(weight)
+    for vectors, own in groups.values():
+        for start in range(0, len(vectors), MOST_STEPPED):
+            yield vectors[start : start + MOST_STEPPED], own[start : start + MOST_STEPPED]
+
+
+def _add_stepped(vectors: Sequence[SteppedVector], weights: Sequence[int], total: npt.NDArray[np.float64]) -> None:
+    """
+    Add vectors on the same steps to ``total``, exactly where their sum and ``total`` are below ``2**53`` of its steps.
+
+    The weights as digits of so many bits, times integers of so many, added up: everything stays below ``2**24``.
+    """
+    bits, steps = vectors[0].bits, vectors[0].steps
+    shared = math.gcd(*weights) or 1
+    room = FLOAT_BITS - bits - (len(vectors) - 1).bit_length()
+    reduced = [weight // shared for weight in weights]
+    # Many digits cost more than float64 does.
+    wide = -(-max(reduced).bit_length() // room) > MOST_DIGITS if room > 0 else True
+    digits = np.array([reduced], np.float64) if wide else _digits(reduced, room)
+    places = np.ldexp(float(shared), room * np.arange(len(digits)))
+    powers = np.ldexp(1.0, np.arange(FINEST, COARSEST + 1))
+    matrix = np.empty((len(vectors), min(BLOCK, len(total))), digits.dtype)
+    for start in range(0, len(total), BLOCK):
+        block = total[start : start + BLOCK]
+        integers = matrix[:, : len(block)]
+        for row, vector in zip(integers, vectors, strict=True):
+            np.copyto(row, vector.integers[start : start + BLOCK])
+        products = digits @ integers
+        exact = places @ products.astype(np.float64)
+        exact *= powers[steps.spread[start : start + BLOCK].astype(np.intp) - FINEST]
+        block += exact
+
+
+def _digits(weights: Sequence[int], bits: int) -> npt.NDArray[np.float32]:
+    """Integers as digits of so many bits, the lowest first: float32, shape ``(digits, len(weights))``."""
+    left = np.array(weights, np.int64)
+    rows: list[npt.NDArray[np.int64]] = []
+    while left.any() or not rows:
+        rows.append(left & ((1 << bits) - 1))
+        left >>= bits
+    return np.array(rows, np.float32)
+
+
+def _parts(steps: npt.NDArray[np.float64], weight: int) -> PartialSum:
+    """Integers that float64 holds, below ``2**93``, as a sum of updates of this weight."""
     high = np.floor(steps * 2.0**-LOW_BITS)
-    return PartialSum(high.astype(np.int64), (steps - high * 2.0**LOW_BITS).astype(np.int64), 1)
+    return PartialSum(high.astype(np.int64), (steps - high * 2.0**LOW_BITS).astype(np.int64), weight)
 
 
 def _carried(high: Integers, low: Integers) -> tuple[Integers, Integers]:

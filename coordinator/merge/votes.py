@@ -38,7 +38,7 @@ class _Part:
     def sum(self, where: slice) -> Floats:
         total = np.zeros(len(range(*where.indices(len(self.region)))))
         for c, weight in zip(self.contributions, self.weights, strict=True):
-            total += c.delta[where].astype(np.float64) * weight
+            total += c.values(where).astype(np.float64) * weight
         return total
 
 

@@ -82,7 +82,6 @@ class Dispatcher:
         )
         self._quota = Quota(run.config.limits.bytes_per_day)
         self._settings = run.config.training.settings.to_json()
-        self._packing = run.config.payload.packing.to_json()
         self._open: dict[str, AssignmentRecord] = {}
         self._waiting: dict[str, tuple[Applicant, Tier]] = {}
         self._granted: list[_Grant] = []
@@ -288,7 +287,7 @@ class Dispatcher:
                 weights=run.versions.sent(version),
                 settings=self._settings,
                 seed=record.number,
-                payload=self._packing,
+                payload=run.packing(version, tier).to_json(),
             ),
             tier,
         )

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from mobile_sdk.errors import ProtocolError, Refused
-from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Offer
 from mobile_sdk.protocol.session import Received
 
 from ..errors import UpdateRefused
+from ..merge.sums import Elements
 from ..net.peer_log import PeerLog
 from ..programs.tiers import Tier
 from ..run_state import RunState
@@ -201,9 +201,9 @@ class UpdateUpload:
         run = self._run
         try:
             if upload.size <= SMALL_BYTES and not upload.on_disk:
-                content, delta = check_upload(upload, tier)  # sooner done than handed to a thread
+                content, delta = check_upload(run, upload, assignment, tier)  # sooner done than handed to a thread
             else:
-                content, delta = await run.offload(check_upload, upload, tier)
+                content, delta = await run.offload(check_upload, run, upload, assignment, tier)
         except UpdateRefused as error:
             again = error.code == "corrupted" and self._fetched < MOST_FETCHES
             await self._drop(upload)
@@ -257,7 +257,9 @@ class UpdateUpload:
         self._dispatcher.ended(self._device, returned=False)
 
 
-def check_upload(upload: Upload, tier: Tier) -> tuple[bytes | memoryview, Vector]:
+def check_upload(
+    run: RunState, upload: Upload, assignment: AssignmentRecord, tier: Tier
+) -> tuple[bytes | memoryview, Elements]:
     """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
     content = upload.content()
-    return content, parse_update(content, upload.ref.sha256, tier)
+    return content, parse_update(content, upload.ref.sha256, tier, run.ranges(assignment.version))

@@ -7,8 +7,7 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from mobile_sdk.layout import Vector
-
+from ..merge.sums import Elements
 from ..store.records import UpdateRecord
 
 __all__ = ["Buffer", "BufferedUpdate"]
@@ -17,13 +16,13 @@ __all__ = ["Buffer", "BufferedUpdate"]
 @dataclasses.dataclass(frozen=True)
 class BufferedUpdate:
     """
-    An accepted update with its elements, float32, in the order of its tier's positions.
+    An accepted update with its elements, in the order of its tier's positions: float32, or integers on steps.
 
     ``largest`` bounds their magnitude, where they are multiples of the merge's step already.
     """
 
     record: UpdateRecord
-    delta: Vector
+    delta: Elements
     largest: float | None = None
 
 

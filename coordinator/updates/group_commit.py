@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from mobile_sdk.clock import Offload
-from mobile_sdk.layout import Vector
 
 from ..errors import StoreUnavailable
-from ..merge.sums import largest_magnitude
+from ..merge.sums import Elements, largest_magnitude
 from ..store.interface import UpdateStore
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
@@ -22,7 +21,7 @@ from .buffer import BufferedUpdate
 __all__ = ["GroupCommit"]
 
 
-_Waiting = tuple[UpdateRecord, bytes | memoryview, Vector, asyncio.Future[bool]]
+_Waiting = tuple[UpdateRecord, bytes | memoryview, Elements, asyncio.Future[bool]]
 
 
 class GroupCommit:
@@ -43,14 +42,14 @@ class GroupCommit:
         self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Elements) -> bool:
         """
         Write an update down.
 
         Args:
             record: the update's row.
             content: its file.
-            delta: its elements: float32, in the order of its tier's positions.
+            delta: its elements in the order of its tier's positions: float32, or integers on steps.
 
         Returns:
             Whether it is new; false if this update was accepted before. Either way it is durable.

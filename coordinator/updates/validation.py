@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
@@ -11,13 +12,14 @@ import numpy as np
 
 from mobile_sdk import safetensors
 from mobile_sdk.errors import PayloadError
-from mobile_sdk.layout import Vector
-from mobile_sdk.payload import decode_update
+from mobile_sdk.payload import SteppedVector, decode_update, decode_vector
+from mobile_sdk.payload.steps import OPEN
 from mobile_sdk.protocol.messages import Offer
 
 from ..errors import UpdateRefused
 from ..merge.contribution import MAX_SAMPLES
-from ..merge.sums import to_steps
+from ..merge.step_sizes import Ranges, steps_of_ranges
+from ..merge.sums import Elements, largest_magnitude, to_steps
 from ..programs.tiers import Tier
 from ..store.records import AssignmentRecord
 
@@ -96,17 +98,21 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector:
+def parse_update(
+    content: bytes | memoryview, sha256: str, tier: Tier, ranges: Mapping[str, Ranges] | None = None
+) -> Elements:
     """
-    The update's elements in the order of ``tier.positions``, float32, multiples of the merge's step.
+    The update's elements in the order of ``tier.positions``: integers on their steps, or float32 multiples of ``STEP``.
 
     Args:
         content: the update's file.
         sha256: its announced hash, hex.
         tier: whose subset it must hold.
+        ranges: of the version that it was trained from, by tier: its steps must be those that follow. Without them any
+            steps will do: of updates that were accepted before.
 
     Returns:
-        float32, shape ``(len(tier.positions),)``.
+        float32, shape ``(len(tier.positions),)``, or as many integers.
 
     Raises:
         UpdateRefused: if the bytes are not what was announced, or no update of the tier's subset in a packing that
@@ -115,10 +121,18 @@ def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UpdateRefused("corrupted", "the update came with another hash than was announced")
+    subset = tier.manifest.subset
     try:
-        decoded = dict(decode_update(*safetensors.loads(content), tier.manifest.subset))
+        arrays, metadata = safetensors.loads(content)
+        stepped = decode_vector(arrays, metadata, subset)
+        decoded = dict(decode_update(arrays, metadata, subset)) if stepped is None else {}
     except PayloadError as error:
         raise UpdateRefused("payload", f"not an update of the tier {tier.name}: {error}") from error
+    if stepped is not None:
+        return _check_steps(stepped, metadata["format"], tier, ranges)
+    known = ranges is not None and tier.name in ranges and bool((ranges[tier.name] != OPEN).any())
+    if known and metadata.get("format", "float32").startswith("int"):
+        raise UpdateRefused("steps", "the update has scales of its own in the place of the steps that were given")
     parts = [array.reshape(-1) for array in decoded.values()]
     for name, part in zip(decoded, parts, strict=True):
         if not len(part):
@@ -134,9 +148,22 @@ def parse_update(content: bytes | memoryview, sha256: str, tier: Tier) -> Vector
     return to_steps(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
+def _check_steps(stepped: SteppedVector, dtype: str, tier: Tier, ranges: Mapping[str, Ranges] | None) -> SteppedVector:
+    """Integers on the steps that were given, and on no others."""
+    if ranges is not None and tier.name in ranges:
+        given = steps_of_ranges(stepped.steps.shapes, ranges[tier.name], dtype)
+        if not stepped.steps.answers(given):
+            raise UpdateRefused("steps", "the update has other steps than were given with its assignment")
+        if (given.exponents != OPEN).all():
+            stepped = dataclasses.replace(stepped, steps=given)  # one object for all updates
+    if largest_magnitude(stepped) > MAX_MAGNITUDE:
+        raise UpdateRefused("magnitude", f"the update holds values beyond {MAX_MAGNITUDE:g}")
+    return stepped
+
+
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report's known numbers; anything else that a device says is not kept."""
-    known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds")
+    known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds", "saturated")
     plain: dict[str, Any] = {name: report[name] for name in known if _is_number(report.get(name))}
     plain["metrics"] = _numbers(report.get("metrics"))
     # Where the task has parameters that stay on devices: both models on the device's own samples.

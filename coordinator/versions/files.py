@@ -11,12 +11,17 @@ from mobile_sdk.payload.grid import METADATA, Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from ..merge.optimisers import State
+from ..merge.step_sizes import Ranges
 from ..store.interface import ArtifactStore
 
-__all__ = ["MASTER", "OPTIMISER", "PutWeights", "put_weights", "trained_part"]
+__all__ = ["MASTER", "OPTIMISER", "RANGES", "PutWeights", "put_trained", "put_weights", "trained_part"]
 
 # The name of the optimiser's state among what the coordinator alone needs of a version.
 OPTIMISER = "optimiser"
+
+
+# The name of the ranges that the steps of updates follow from, by tier.
+RANGES = "ranges"
 
 
 # The name of the exact weights among a version's private files.
@@ -72,10 +77,15 @@ def put_weights(
 
 
 def put_trained(
-    artifacts: ArtifactStore, frozen: Sequence[ArtifactRef], trained: Arrays, grid: Grid | None, state: State
+    artifacts: ArtifactStore,
+    frozen: Sequence[ArtifactRef],
+    trained: Arrays,
+    grid: Grid | None,
+    state: State,
+    ranges: Mapping[str, Ranges] | None = None,
 ) -> PutWeights:
     """
-    Write what is trained, beside the files of what is ``frozen``, and the optimiser's state; all with one sync.
+    Write what is trained, beside the files of what is ``frozen``, and what the coordinator needs; all with one sync.
 
     Args:
         artifacts: where the files go.
@@ -83,6 +93,7 @@ def put_trained(
         trained: name -> float32 array of the parameter's shape.
         grid: what is published lies on it; :obj:`None` publishes exact weights.
         state: of the optimiser.
+        ranges: of the updates that start from it, by tier.
 
     """
     parts = {"": safetensors.dumps(trained)}
@@ -91,6 +102,8 @@ def put_trained(
         parts = {"": safetensors.dumps(published, {METADATA: grid.to_text()}), MASTER: parts[""]}
     if state:
         parts[OPTIMISER] = safetensors.dumps(dict(state))
+    if ranges:
+        parts[RANGES] = safetensors.dumps(dict(sorted(ranges.items())))
     refs = dict(zip(parts, _put(artifacts, *parts.values()), strict=True))
     return PutWeights((*frozen, refs.pop("")), refs)
 

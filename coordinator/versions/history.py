@@ -23,15 +23,18 @@ from ..errors import StoreError
 from ..merge.merger import trained_region
 from ..merge.optimisers import State
 from ..merge.regions import WeightRegion
+from ..merge.step_sizes import Ranges
 from ..store.interface import ArtifactStore, VersionStore
 from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
-from .files import MASTER, OPTIMISER, put_trained, trained_part
+from .files import MASTER, OPTIMISER, RANGES, put_trained, trained_part
 
 __all__ = ["Versions"]
 
 
 # Earlier versions that are kept in memory, for staleness by distance.
 CACHED = 4
+# Ranges of updates that are kept in memory; most versions have the same as the one before.
+CACHED_RANGES = 64
 
 
 class Versions:
@@ -62,6 +65,7 @@ class Versions:
         self._artifacts = artifacts
         self._inside = frozenset(inside)
         self._held: dict[str, bool] = {}
+        self._ranges: dict[str, Mapping[str, Ranges]] = {}
         self.layout = layout
         self.subsets = subsets
         self.trained = trained_region([WeightRegion(subset.positions()) for subset in subsets])
@@ -167,6 +171,7 @@ class Versions:
         merged: Sequence[MergedUpdate],
         discarded: Sequence[DiscardedUpdate],
         created_at: float,
+        ranges: Mapping[str, Ranges] | None = None,
     ) -> VersionRecord:
         """
         Make ``vector`` the next version, with its optimiser's state. Blocks; durable when it returns.
@@ -178,13 +183,15 @@ class Versions:
             merged: updates that are part of it.
             discarded: updates that were left out of it.
             created_at: wall time.
+            ranges: of the updates that start from it, by tier; those of the newest version, if none are given.
 
         Raises:
             StoreError: if any of the updates was consumed before; then there is no new version.
 
         """
         trained = trained_part(self.subsets, self.layout.views(vector))
-        put = put_trained(self._artifacts, self.newest.weights[:-1], trained, self.grid, state)
+        ranges = self.ranges(self.newest) if ranges is None else ranges
+        put = put_trained(self._artifacts, self.newest.weights[:-1], trained, self.grid, state, ranges)
         number = self._store.next_number()
         record = VersionRecord(number, self.newest.version, put.weights, metrics, created_at, private=put.private)
         self._store.commit(record, merged, discarded)
@@ -238,6 +245,25 @@ class Versions:
             return {}
         arrays, _ = safetensors.loads(self._artifacts.verified(ref.sha256).read_bytes())
         return arrays
+
+    def ranges(self, record: VersionRecord) -> Mapping[str, Ranges]:
+        """
+        The ranges of updates that start from a version, by tier; empty if nothing was known then. May block.
+
+        Raises:
+            StoreError: if its file is damaged, or was pruned.
+
+        """
+        ref = record.private.get(RANGES)
+        if ref is None:
+            return {}
+        known = self._ranges.get(ref.sha256)
+        if known is None:
+            known, _ = safetensors.loads(self._artifacts.verified(ref.sha256).read_bytes())
+            while len(self._ranges) >= CACHED_RANGES:
+                del self._ranges[next(iter(self._ranges))]
+            self._ranges[ref.sha256] = known
+        return known
 
     def staleness(self, version: int) -> int:
         """

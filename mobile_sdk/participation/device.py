@@ -173,6 +173,7 @@ class Device:
         packing = UpdateFormat.from_json(assign.payload)
         update = carried_over(result.update, self.storage.update.residual()) if packing.top_k < 1 else result.update
         arrays, metadata = encode_update(update, packing, assign.seed)
+        saturated = int(metadata.get("saturated", "0"))
         metadata |= {"assignment": assign.assignment, "version": str(assign.version)}
         left = left_out(update, arrays, metadata) if packing.top_k < 1 else b""
         report = {
@@ -183,6 +184,7 @@ class Device:
             "metrics": {name: value for name, value in result.metrics.items() if math.isfinite(value)},
             "seconds": seconds,
             "cpu_seconds": cpu,
+            **({"saturated": saturated} if saturated else {}),
             **(to_report(personal) if personal is not None else {}),
         }
         if result.local:

@@ -40,7 +40,7 @@ from ..events import (
 from ..net.backoff import delays
 from ..net.connection import ConnectionLost
 from ..net.link import Link
-from ..payload import UpdateFormat, most_bytes
+from ..payload import UpdateFormat, check_packing, most_bytes
 from ..protocol.device_session import DeviceSession
 from ..protocol.messages import (
     Accepted,
@@ -274,6 +274,7 @@ class Visit:
             packing = UpdateFormat.from_json(assign.payload)  # before the work, not after it
             await self._download(assign)
             engine, weights = await self._offload(self._device.prepare, assign)
+            check_packing(packing, engine.manifest.subset)
             samples = await self._offload(self._device.samples, engine, assign.manifest.sha256)
             self._tell_skipped(samples)
             await self._offload(self._storage.update.reserve, most_bytes(engine.manifest.subset, packing))

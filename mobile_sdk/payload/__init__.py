@@ -8,13 +8,18 @@ from .differences import apply_difference, make_difference
 from .format import UpdateFormat
 from .grid import Grid
 from .packing import pack, pack_text, unpack, unpack_text
-from .updates import decode_update, encode_update, most_bytes
+from .steps import SteppedVector, Steps
+from .updates import check_packing, decode_update, decode_vector, encode_update, most_bytes
 
 __all__ = [
     "Grid",
+    "SteppedVector",
+    "Steps",
     "UpdateFormat",
     "apply_difference",
+    "check_packing",
     "decode_update",
+    "decode_vector",
     "encode_update",
     "make_difference",
     "most_bytes",

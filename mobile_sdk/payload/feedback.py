@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from .. import safetensors
 from ..errors import PayloadError
-from ..layout import Arrays, Vector
-from .updates import decode_parameter
+from ..layout import Arrays, Layout, Parameter, Subset, Vector
+from .updates import decode_update
 
 __all__ = ["carried_over", "left_out"]
 
@@ -49,6 +49,6 @@ def left_out(update: Arrays, arrays: Mapping[str, npt.NDArray[Any]], metadata: M
         metadata: of the packed form.
 
     """
-    return safetensors.dumps(
-        {name: array - decode_parameter(name, array.shape, arrays, metadata) for name, array in update.items()}
-    )
+    layout = Layout([Parameter(name, array.shape) for name, array in update.items()])
+    sent = decode_update(arrays, metadata, Subset.whole(layout))
+    return safetensors.dumps({name: update[name] - array for name, array in sent})

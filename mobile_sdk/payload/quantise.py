@@ -1,8 +1,10 @@
 """
 Integers for floats, without bias.
 
-A channel of values x with scale s = max |x| / L becomes q = floor(x / s + u) with u uniform in [0, 1), so that q lies
-in -L ... L and E[s q] = x (stochastic rounding, as in QSGD: Alistarh et al. 2017, https://arxiv.org/abs/1610.02132).
+A value x becomes q = floor(x / s + u) with u uniform in [0, 1), so that E[s q] = x (stochastic rounding, as in QSGD:
+Alistarh et al. 2017, https://arxiv.org/abs/1610.02132). The step s of a channel is a power of two that all devices
+share (:mod:`~mobile_sdk.payload.steps`), and q is cut off at -L and L; for earlier coordinators it is a scale
+s = max |x| / L of the update itself.
 """
 
 from __future__ import annotations
@@ -14,13 +16,69 @@ import numpy.typing as npt
 
 from ..errors import PayloadError
 from ..layout import Vector
+from .steps import COARSEST, FINEST, Exponents, Integers
 
-__all__ = ["LEVELS", "dequantise", "pack_nibbles", "quantise", "scales", "unpack_nibbles"]
+__all__ = [
+    "LEVELS",
+    "dequantise",
+    "own_exponents",
+    "pack_nibbles",
+    "quantise",
+    "round_to_steps",
+    "scales",
+    "unpack_nibbles",
+]
 
 LEVELS = {"int8": 127, "int4": 7}
 
 # Below this a channel's scale would lose digits; such a channel is sent as zeros.
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+def own_exponents(values: Vector, channels: npt.NDArray[np.intp], count: int, largest: int) -> Exponents:
+    """
+    For each channel the smallest step that leaves none of its values beyond the largest integer.
+
+    Args:
+        values: float32, shape ``(n,)``.
+        channels: which channel each value belongs to, shape ``(n,)``.
+        count: number of channels.
+        largest: the largest integer L.
+
+    Returns:
+        int8, shape ``(count,)``: the step is two to that power.
+
+    """
+    most = np.zeros(count)
+    np.maximum.at(most, channels, np.abs(values))
+    fraction, exponents = np.frexp(most / largest)
+    exponents -= fraction == 0.5  # a power of two itself
+    exponents[most == 0] = FINEST
+    return np.clip(exponents, FINEST, COARSEST).astype(np.int8)
+
+
+def round_to_steps(
+    values: Vector, exponents: Exponents, largest: int, rng: np.random.Generator
+) -> tuple[Integers, int]:
+    """
+    Round at random to multiples of steps.
+
+    Args:
+        values: float32, shape ``(n,)``.
+        exponents: int8, shape ``(n,)``: each value's step is two to that power.
+        largest: the largest integer L; what lies beyond it is cut off.
+        rng: draws whether to round up; the expectation of a result times its step is the value, if that is not cut off.
+
+    Returns:
+        int8, or int16 if L is above 127: shape ``(n,)``, within -L ... L. And how many values were cut off.
+
+    """
+    dtype = np.int8 if largest < 128 else np.int16
+    # Next to the integers of int16 a float32 has too few bits left for what is drawn.
+    ratio = np.ldexp(values.astype(np.float32 if dtype is np.int8 else np.float64), -exponents.astype(np.int32))
+    saturated = int(np.count_nonzero(np.abs(ratio) > largest))
+    ratio += rng.random(len(values), np.float32)
+    return np.clip(np.floor(ratio), -largest, largest).astype(dtype), saturated
 
 
 def scales(values: Vector, channels: npt.NDArray[np.intp], count: int, levels: int) -> Vector:

@@ -62,7 +62,7 @@ def test_a_damaged_last_record_costs_that_update_alone_and_is_written_down(site:
     store = SqliteStore(site.state)
     run = begin(site, store, settings)
     assert [update.record.assignment for update in run.buffer.all()] == names[:2]
-    assert all(float(update.delta[0]) == number for number, update in enumerate(run.buffer.all()))
+    assert all(float(np.asarray(update.delta)[0]) == number for number, update in enumerate(run.buffer.all()))
     line = store.audit.entries()[-1]
     assert (line.action, line.details["assignment"]) == ("damaged", names[2])
     assert not store.updates.is_accepted(names[2]), "a device that still has it hands it in again"

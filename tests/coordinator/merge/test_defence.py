@@ -42,7 +42,7 @@ def test_honest_updates_are_left_as_they_are() -> None:
 def test_a_long_update_is_scaled_down_from_the_first_merge_on_and_told(scale: float) -> None:
     buffer = [*fleet(4), update("mallory", scale=scale)]
     judgement = Defence().judge(buffer)
-    longest = max(float(np.linalg.norm(c.delta)) for c in judgement.contributions)
+    longest = max(float(np.linalg.norm(c.values())) for c in judgement.contributions)
     usual = float(np.median([judgement.lengths[c.id] for c in buffer]))
     assert longest <= 1.01 * CLIP * usual
     assert list(judgement.strikes) == ["mallory"]
@@ -53,16 +53,16 @@ def test_what_is_scaled_down_can_still_be_summed_exactly() -> None:
     buffer = [c.exact() for c in [*fleet(4), update("mallory", scale=1e3)]]
     (long,) = (c for c in Defence().judge(buffer).contributions if c.device == "mallory")
     exact = long.exact()
-    np.testing.assert_array_equal(exact.delta, to_steps(exact.delta))
-    assert exact.largest == largest_magnitude(exact.delta)
+    np.testing.assert_array_equal(exact.values(), to_steps(exact.values()))
+    assert exact.largest == largest_magnitude(exact.values())
 
 
 def test_a_device_that_sends_most_updates_has_one_vote_on_what_is_usual() -> None:
     flood = [update("mallory", number, scale=1e3) for number in range(20)]
     judgement = Defence().judge([*fleet(3), *flood])
-    usual = float(np.linalg.norm(update("d0").delta))
-    assert max(float(np.linalg.norm(c.delta)) for c in judgement.contributions) < 2 * CLIP * usual
-    pull = sum(c.examples * float(np.linalg.norm(c.delta)) for c in judgement.contributions if c.device == "mallory")
+    usual = float(np.linalg.norm(update("d0").values()))
+    assert max(float(np.linalg.norm(c.values())) for c in judgement.contributions) < 2 * CLIP * usual
+    pull = sum(c.examples * float(np.linalg.norm(c.values())) for c in judgement.contributions if c.device == "mallory")
     assert pull <= 1.2 * PULL * 100.0 * usual
 
 
@@ -74,7 +74,7 @@ def test_a_device_that_sends_many_updates_of_nothing_has_no_more_than_its_share(
 
 def test_what_is_long_and_claims_many_samples_counts_no_more_than_what_does_one_of_both() -> None:
     judgement = Defence().judge([*fleet(5), update("mallory", scale=1e3, examples=1e8)])
-    pulls = {c.device: c.examples * float(np.linalg.norm(c.delta)) for c in judgement.contributions}
+    pulls = {c.device: c.examples * float(np.linalg.norm(c.values())) for c in judgement.contributions}
     assert pulls.pop("mallory") <= 1.01 * PULL * max(pulls.values())
 
 
@@ -127,9 +127,9 @@ def test_what_is_usual_is_remembered_over_merges() -> None:
     buffer = fleet(3)
     defence.learn(buffer, defence.judge(buffer))
     lonely = [update("mallory", scale=1e6)]
-    usual = float(np.linalg.norm(update("d0").delta))
+    usual = float(np.linalg.norm(update("d0").values()))
     (bounded,) = defence.judge(lonely).contributions
-    assert float(np.linalg.norm(bounded.delta)) < 2 * CLIP * usual
+    assert float(np.linalg.norm(bounded.values())) < 2 * CLIP * usual
 
 
 def merges_until_set_aside(bad: list[Contribution], merges: int = 20) -> tuple[int, dict[str, tuple[Reason, str]]]:
@@ -197,7 +197,7 @@ def test_devices_with_samples_of_other_classes_than_the_others_are_not_set_aside
             delta = (own - weights).reshape(-1)
             buffer.append(Contribution(f"u{number}-{label}", region, delta, 20.0, device=f"d{label}"))
         assert defence.learn(buffer, defence.judge(buffer)) == {}
-        weights += np.mean([c.delta for c in buffer], axis=0).reshape(weights.shape)
+        weights += np.mean([c.values() for c in buffer], axis=0).reshape(weights.shape)
 
 
 def test_who_sends_nothing_is_set_aside_whatever_samples_it_claims() -> None:
@@ -215,6 +215,6 @@ def test_a_bounded_buffer_gives_the_same_version_in_any_order_of_arrival(order: 
         bounded = Defence().judge(contributions).contributions
         return Merger()(weights, {}, bounded, lambda version: weights).weights.tobytes()
 
-    shuffled = [dataclasses.replace(buffer[k], delta=to_steps(buffer[k].delta)) for k in order]
-    known = [dataclasses.replace(c, largest=largest_magnitude(c.delta)) for c in shuffled]
+    shuffled = [dataclasses.replace(buffer[k], delta=to_steps(buffer[k].values())) for k in order]
+    known = [dataclasses.replace(c, largest=largest_magnitude(c.values())) for c in shuffled]
     assert merged(known) == merged(sorted(shuffled, key=lambda c: c.id))

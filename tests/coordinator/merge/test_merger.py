@@ -93,7 +93,7 @@ def reference(
             if position in c.region.positions
         ]
         if holders and len({c.device for c, _, _ in holders}) >= min_contributors:
-            total = sum(s * c.examples * float(c.delta[i]) for c, s, i in holders)
+            total = sum(s * c.examples * float(c.values()[i]) for c, s, i in holders)
             held = sum(c.examples for c, _, _ in holders)
             result[position] = total / (max(held, min_holders * mean) if rule == "holders" else len(given) * mean)
     return result
@@ -144,7 +144,7 @@ def test_with_equal_subsets_both_rules_are_exactly_fedbuff(given: list[Contribut
     taus = np.array([c.staleness for c in given])
     # FedBuff (Nguyen et al. 2022, algorithm 1): the server adds the staleness-weighted updates and divides by K.
     # Here in the numbers that the coordinator works with: deltas in steps, staleness weights in 1,024ths.
-    steps = [np.rint(c.delta.astype(np.float64) / STEP) for c in given]
+    steps = [np.rint(c.values().astype(np.float64) / STEP) for c in given]
     total = sum(s * step for s, step in zip(np.rint(1024 * (1.0 + taus) ** -0.5), steps, strict=True))
     fedbuff = (WEIGHTS + total * STEP / (1024 * len(given))).astype(np.float32)
     alike = [dataclasses.replace(c, examples=1.0) for c in given]

@@ -110,7 +110,7 @@ def dense_trimmed(given: list[Contribution], hostile: int | None) -> list[float]
         own: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
         for c in given:
             if position in c.region.positions:
-                own[c.device].append((float(c.delta[list(c.region.positions).index(position)]), c.examples))
+                own[c.device].append((float(c.values()[list(c.region.positions).index(position)]), c.examples))
         said = sorted(sum(v * a for v, a in mine) / sum(a for _, a in mine) for mine in own.values())
         if said:
             most = (len(said) - 1) // 2
@@ -163,7 +163,7 @@ def test_multi_krum_leaves_out_who_is_far_and_takes_the_mean_of_the_others(seed:
     bad = [update("mallory", (-direction).astype(np.float32), number) for number in range(2)]
     result = Merger(policy=Constant(), rule="multi-krum")(ZERO, {}, [*given, *bad], at)
     assert result.outliers == {"mallory-0", "mallory-1"}
-    np.testing.assert_allclose(result.weights, np.mean([c.delta for c in given], axis=0), atol=1e-6)
+    np.testing.assert_allclose(result.weights, np.mean([c.values() for c in given], axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ROBUST_RULES)

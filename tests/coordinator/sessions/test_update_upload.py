@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coordinator.scheduling.dispatcher import Dispatcher
@@ -92,7 +93,7 @@ def test_an_update_is_fetched_written_down_and_acknowledged_in_this_order(tmp_pa
         assert await hand.send(content, 100, len(content)) == [Accepted(Name("a00000001"), 0, False)]
         assert [record.assignment for record in hand.state.store.updates.buffered()] == ["a00000001"]
         (update,) = hand.state.buffer.all()
-        assert update.delta.tolist() == [1.0, 1.0]
+        assert np.asarray(update.delta).tolist() == [1.0, 1.0]
         assert (hand.status.state, hand.status.updates, hand.status.staleness) == ("idle", 1, 0)
         assert hand.dispatcher.assignment("phone-1") is None, "its work is done"
 
