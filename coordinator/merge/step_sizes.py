@@ -35,8 +35,12 @@ WINDOW = 64
 GROW, SHRINK = 0.75, 0.9
 # Merges between two looks.
 EVERY = 16
+# Sixteen bits are enough to leave room for updates larger than usual; fewer are worth more as precision.
+HEADROOM = {"int16": 2}
 # A channel of which a larger part than this was cut off needs a larger range.
 SATURATED = 1 / 64
+# And one of which more than half was cut off one that is larger by so many powers of two.
+FAR = 4
 
 
 def is_due(merge: int) -> bool:
@@ -46,18 +50,23 @@ def is_due(merge: int) -> bool:
 
 def wanted_ranges(vector: SteppedVector) -> Ranges:
     """
-    The least range that fits each channel of an update; OPEN where all its elements are 0.
+    The least range that fits each channel of an update; OPEN where nothing was sent.
 
     Args:
         vector: the update.
 
     """
     exponents = vector.steps.exponents.astype(np.int32)
-    largest = vector.largest.astype(np.int32)
-    wanted = exponents + np.frexp(largest.astype(np.float64))[1]
-    # Elements that were cut off lie somewhere beyond.
-    wanted += vector.at_the_end > np.maximum(SATURATED * vector.steps.lengths, 1)
-    return np.where(largest == 0, OPEN, np.clip(wanted, FINEST, COARSEST + BITS["int16"])).astype(np.int8)
+    wanted = exponents + np.frexp(vector.largest.astype(np.float64))[1]
+    # Of elements that are all rounded to 0, nobody knows how small they are.
+    wanted = np.where(vector.largest == 0, exponents + vector.bits - 1, wanted)
+    # Those that were cut off lie somewhere beyond; if most are, far beyond.
+    sent = vector.steps.lengths if vector.whole else vector.nonzero
+    few = np.maximum(SATURATED * sent, 1 if vector.whole else 0)
+    wanted += vector.at_the_end > few
+    wanted += np.where(2 * vector.at_the_end > sent, FAR, 0) if vector.whole else 0
+    wanted = np.clip(wanted, FINEST, COARSEST + BITS["int16"])
+    return np.where((vector.largest == 0) & (not vector.whole), OPEN, wanted).astype(np.int8)
 
 
 def steps_of_ranges(shapes: Sequence[tuple[int, ...]], ranges: Ranges, dtype: str) -> Steps:
@@ -76,7 +85,7 @@ def steps_of_ranges(shapes: Sequence[tuple[int, ...]], ranges: Ranges, dtype: st
 @functools.lru_cache(maxsize=256)
 def _steps(shapes: tuple[tuple[int, ...], ...], ranges: bytes, dtype: str) -> Steps:
     exponents = np.frombuffer(ranges, np.int8).astype(np.int32)
-    steps = np.clip(exponents - BITS[dtype], FINEST, COARSEST)
+    steps = np.clip(exponents + HEADROOM.get(dtype, 0) - BITS[dtype], FINEST, COARSEST)
     return Steps(shapes, np.where(exponents == OPEN, OPEN, steps).astype(np.int8))
 
 

@@ -158,12 +158,14 @@ class SteppedVector:
         integers: int8 or int16, shape ``(n,)``.
         steps: of them; none is open.
         bits: of their magnitudes: the largest is ``2**bits - 1``.
+        whole: whether all elements were sent; if not, those that were left out are 0.
 
     """
 
     integers: Integers
     steps: Steps
     bits: int
+    whole: bool = True
 
     def __len__(self) -> int:
         return len(self.integers)
@@ -197,6 +199,13 @@ class SteppedVector:
             return np.zeros(len(self.steps.lengths), np.int32)
         ends = np.abs(self.integers) == (1 << self.bits) - 1
         return np.add.reduceat(ends, self.steps.starts, dtype=np.int32)
+
+    @cached_property
+    def nonzero(self) -> npt.NDArray[np.int32]:
+        """How many of each channel's integers are not 0: int32, shape ``(channels,)``."""
+        if not len(self.integers):
+            return np.zeros(len(self.steps.lengths), np.int32)
+        return np.add.reduceat(self.integers != 0, self.steps.starts, dtype=np.int32)
 
 
 def _channels(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -198,11 +198,13 @@ def decode_vector(
     if steps is None:
         return None
     parts = []
+    whole = True
     for name in subset:
         values, positions = _sent(name, arrays, dtype, subset.shape(name))
+        whole = whole and positions is None
         parts.append(_spread(values, positions, subset.shape(name)).reshape(-1))
     joined = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, _integers(dtype)), *parts])
-    return SteppedVector(joined, steps, BITS[dtype])
+    return SteppedVector(joined, steps, BITS[dtype], whole)
 
 
 def steps_of(metadata: Mapping[str, str], shapes: Sequence[tuple[int, ...]]) -> Steps | None:

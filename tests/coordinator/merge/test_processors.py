@@ -6,53 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-# Hashes of versions: of plain merges, and of those with everything that looks at single updates.
-PROGRAM = """
-import hashlib, json
-import numpy as np
-import dataclasses
-from coordinator.merge.contribution import Contribution
-from coordinator.merge.defence import Defence
-from coordinator.merge.merger import Merger
-from coordinator.merge.optimisers import ServerAdam, ServerMomentum
-from coordinator.merge.regions import WeightRegion
-from coordinator.merge.staleness import AgeVariance, Distance, Exponential, Polynomial
-
-SIZE = 20_011
-# A generator of integers only: draws of numpy's normal numbers could differ by themselves.
-bits = np.random.Generator(np.random.PCG64(5))
-def draw(n):
-    integers = bits.integers(-2**20, 2**20, n) * bits.integers(1, 2**10, n)
-    return (integers.astype(np.float64) * 2.0**-34).astype(np.float32)
-weights = draw(SIZE)
-versions = {base: weights + draw(SIZE) for base in range(5)}
-buffer = []
-for number in range(24):
-    start = 0 if number % 3 else 5_000
-    region = WeightRegion(np.arange(start, SIZE))
-    tau = int(bits.integers(0, 5))
-    samples = int(bits.integers(1, 500))
-    buffer.append(Contribution(f"a{number:08d}", region, draw(len(region)), samples, tau, tau, f"d{number}"))
-# Some are too long by far, and all are as a device's upload leaves them: multiples of a step, with a bound.
-long = [dataclasses.replace(c, delta=c.delta * np.float32(300 if c.device == "d7" else 1)).exact() for c in buffer]
-def digest(merger, buffer=buffer):
-    result = merger(weights, {}, buffer, versions.__getitem__)
-    again = merger(result.weights, result.state, buffer, versions.__getitem__)
-    parts = [again.weights.tobytes(), *(again.state[name].tobytes() for name in sorted(again.state))]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-print(json.dumps([
-    digest(Merger(policy=Polynomial(0.5))),
-    digest(Merger(policy=Exponential(0.3), rule="fixed-K", optimiser=ServerMomentum(0.7, 0.9))),
-    digest(Merger(policy=AgeVariance(), clip_norm=1.5, outlier_factor=3.0, optimiser=ServerAdam())),
-    digest(Merger(policy=Distance(), min_holders=30.0, difference="current")),
-    digest(Merger(policy=Polynomial(0.5)), Defence().judge(long).contributions),
-    digest(Merger(policy=Polynomial(0.5)), Defence().judge(long[::-1]).contributions[::-1]),
-    *(digest(Merger(rule=rule, hostile=3)) for rule in ("trimmed-mean", "median", "multi-krum", "centred-clipping")),
-]))
-"""
+PROGRAM = Path(__file__).with_name("digests.py")
 
 # What every processor must give. A change of the arithmetic changes these, and nothing else may.
 KNOWN = [
@@ -66,6 +24,22 @@ KNOWN = [
     "964565542e398e5ca722474096a60f56d8f992509d68a370c3cb2c10ff051f78",
     "53694f036fdb8ec10338de3a378f79a201b85e5cab3a8977ada90788edd9b5a2",
     "5f808d286da6531a9c12c06f892976f8b185d4467423ac4f9394520917cb1b6a",
+    "83bc375a52004a304abf7a5e9e7dcdf8ed60f5542fc4e9f941397a126155524f",
+    "edc66b6513d7d767f7e0c5ab228bd7a37c0ece128920330561bb413daedccd16",
+    "61a8784bb445591646a5275c5ccdef4f1ff3211c08fbd433b7d5930b06efbea1",
+    "096866085943cdd4a7aa2ecd45647856035800fb13ebab7b32f2014dc892956d",
+    "4fda26de7325252bee3f95ec081853f2903145d9a94d280a045ce5b7e06b9ffd",
+    "ec6209ffab914fb3d4846df8e07491397a74abdadb5671ace8551570f0f8daf1",
+    "5c5a0d4eaf8ae8222cdc5225f9d572ba57c35ef0b88b47fde1152a3db2ebb86b",
+    "13631a1e4e817dc73da746359e5f13bd801349a55bc84d4f8647dcadec0d6b9b",
+    "50c6226b1bb0ed331b7ea49421395a8ac3e227be71055b4139655e4607c5af86",
+    "db579995ff81b1f5f0379f4d6325c0f3f08d774d52c2047838d9267da0b481e3",
+    "cc19f1dfc6310fbe9379446ceb2c3c0d8a7981cfd67a04d53a8049679bbc7e27",
+    "611d6ad6a85ff0c171b5e0c7de7f42a49e594f6509e3a05f54d10241c8ea8d72",
+    "2fb7f41312a6b3f7fbe5859b84fd27e8432b6d319e194d8e6c1fd7dea028e3eb",
+    "8eb289781c47a06ff90cbf33d40712448ac249b3e85b6a5647a77748c2ae9f1d",
+    "518cb097ec3d4b1de6128640e07590ed723e0a110022aa5147cf423745cb3221",
+    "67f0d5c2b5da272ad8aa9005033b06bf0ef578c5ffcc42b827ecf0a9abd6094e",
 ]
 
 PATHS = [
@@ -81,7 +55,7 @@ PATHS = [
 
 def digests(path: dict[str, str]) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        [sys.executable, "-W", "ignore", PROGRAM],
         env=os.environ | path,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from coordinator.merge.sums import (
     BLOCK,
     MAX_WEIGHT,
     STEP,
+    Elements,
     PartialSum,
     exact_sum,
     exact_values,
@@ -21,22 +22,46 @@ from coordinator.merge.sums import (
 )
 from mobile_sdk import safetensors
 from mobile_sdk.layout import Vector
+from mobile_sdk.payload import SteppedVector, Steps
+from mobile_sdk.payload.steps import BITS, FINEST, largest_integer
 
 ordinary = st.floats(-0.5, 0.5, width=32)
 wild = st.floats(-(2.0**20), 2.0**20, width=32)
 weights = st.integers(0, 300_000) | st.integers(0, MAX_WEIGHT)
 
 
+def stepped(draw: st.DrawFn, size: int, exponent: int, dtype: str) -> SteppedVector:
+    most = largest_integer(dtype)
+    integers = draw(st.lists(st.integers(-most, most) | st.sampled_from([-most, most]), min_size=size, max_size=size))
+    kind = np.int16 if dtype == "int16" else np.int8
+    return SteppedVector(np.array(integers, kind), Steps([(size,)], np.array([exponent], np.int8)), BITS[dtype])
+
+
 @st.composite
-def buffers(draw: st.DrawFn) -> tuple[list[Vector], list[int]]:
+def buffers(draw: st.DrawFn) -> tuple[list[Elements], list[int]]:
+    """Floats, integers on the same steps, integers on various ones, or all together."""
     size, count = draw(st.integers(1, 5)), draw(st.integers(1, 9))
     values = st.lists(draw(st.sampled_from([ordinary, wild])), min_size=size, max_size=size)
-    arrays = [np.array(draw(values), np.float32) for _ in range(count)]
+    kinds = draw(
+        st.sampled_from([("float32",), ("int4",), ("int8",), ("int16",), ("float32", "int8", "int4", "int16")])
+    )
+    exponents = draw(st.sampled_from([st.just(-12), st.integers(FINEST, 4)]))
+    arrays: list[Elements] = []
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        if kind == "float32":
+            arrays.append(np.array(draw(values), np.float32))
+        else:
+            arrays.append(stepped(draw, size, draw(exponents), kind))
     return arrays, [draw(weights) for _ in range(count)]
 
 
-def added(arrays: list[Vector], counts: list[int]) -> PartialSum:
-    steps = [to_steps(array) for array in arrays]
+def floats(array: Elements) -> Vector:
+    return array.values() if isinstance(array, SteppedVector) else array
+
+
+def added(arrays: list[Elements], counts: list[int]) -> PartialSum:
+    steps = [array if isinstance(array, SteppedVector) else to_steps(array) for array in arrays]
     bounds = [largest_magnitude(array) for array in steps]
     total = exact_sum(steps, counts, bounds)
     assert exact_values(steps, counts, bounds).tobytes() == total.values().tobytes()
@@ -57,9 +82,9 @@ def same(one: PartialSum, other: PartialSum) -> bool:
 
 @settings(deadline=None)
 @given(buffers())
-def test_the_sum_is_that_of_integers(buffer: tuple[list[Vector], list[int]]) -> None:
+def test_the_sum_is_that_of_integers(buffer: tuple[list[Elements], list[int]]) -> None:
     arrays, counts = buffer
-    steps = [[round(float(value) / STEP) for value in array] for array in arrays]
+    steps = [[round(float(value) / STEP) for value in floats(array)] for array in arrays]
     expected = [sum(w * row[n] for w, row in zip(counts, steps, strict=True)) for n in range(len(arrays[0]))]
     total = added(arrays, counts)
     assert integers(total) == expected
@@ -69,7 +94,7 @@ def test_the_sum_is_that_of_integers(buffer: tuple[list[Vector], list[int]]) -> 
 
 @settings(deadline=None)
 @given(buffers(), st.integers(0, 2**32 - 1))
-def test_any_order_and_any_split_give_the_same_bits(buffer: tuple[list[Vector], list[int]], seed: int) -> None:
+def test_any_order_and_any_split_give_the_same_bits(buffer: tuple[list[Elements], list[int]], seed: int) -> None:
     arrays, counts = buffer
     whole = added(arrays, counts)
     rng = random.Random(seed)
@@ -88,15 +113,29 @@ def test_any_order_and_any_split_give_the_same_bits(buffer: tuple[list[Vector], 
 
 @settings(deadline=None)
 @given(buffers(), st.integers(0, 16_384))
-def test_a_factor_can_be_applied_before_or_after(buffer: tuple[list[Vector], list[int]], factor: int) -> None:
+def test_a_factor_can_be_applied_before_or_after(buffer: tuple[list[Elements], list[int]], factor: int) -> None:
     arrays, counts = buffer
     counts = [count % 65_537 for count in counts]
     assert same(added(arrays, counts).times(factor), added(arrays, [factor * count for count in counts]))
 
 
+@pytest.mark.parametrize("dtype", ["int4", "int8", "int16"])
+def test_integers_come_to_what_their_floats_come_to(dtype: str) -> None:
+    """Over several blocks, with more vectors than are added at a time, and the largest weights."""
+    rng = np.random.default_rng(2)
+    size, most = BLOCK + 1234, largest_integer(dtype)
+    steps = Steps([(64, size // 64), (size % 64,)], rng.integers(-20, -10, 65).astype(np.int8))
+    kind = np.int16 if dtype == "int16" else np.int8
+    arrays: list[Elements] = [
+        SteppedVector(rng.integers(-most, most + 1, size).astype(kind), steps, BITS[dtype]) for _ in range(70)
+    ]
+    for counts in (rng.integers(1, 300, 70).tolist(), [MAX_WEIGHT - k for k in range(70)], [0] * 70):
+        assert same(added(arrays, counts), added([floats(array) for array in arrays], counts))
+
+
 def test_a_bound_that_is_too_high_changes_nothing() -> None:
     rng = np.random.default_rng(0)
-    arrays = [to_steps(rng.normal(0, 3, 3 * BLOCK + 1).astype(np.float32)) for _ in range(40)]
+    arrays: list[Elements] = [to_steps(rng.normal(0, 3, 3 * BLOCK + 1).astype(np.float32)) for _ in range(40)]
     counts = rng.integers(1, MAX_WEIGHT, 40).tolist()
     assert same(added(arrays, counts), exact_sum(arrays, counts, [100.0 if k % 2 else 1e5 for k in range(40)]))
 
