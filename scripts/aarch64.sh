@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Build the SDK's wheel for aarch64 on another Linux machine, and run the conformance suite with it under qemu.
+# Build the SDK's wheel for aarch64 on another Linux machine, and run the conformance suite with it under qemu; and see
+# that merges there have the hashes that they have here.
 #
 #   scripts/aarch64.sh wheel [DIST]      cross-build into DIST (default: dist)
 #   scripts/aarch64.sh test [CASE ...]   wheel, arm64 root, suite; the cases default to some of the zoo
+#   scripts/aarch64.sh merge             arm64 root; versions' hashes, there and here
 #
 # Needs g++-aarch64-linux-gnu, qemu-user-static, debootstrap and, for Debian's root, its archive keyring. No mount and no
 # chroot: programs of the root run by qemu with the root's libraries. What was downloaded is kept in .aarch64.
@@ -61,6 +63,20 @@ suite() {
         qemu-aarch64-static -L "$work/root" "$work/root/usr/bin/python3.11" -m pytest -q -p no:cacheprovider -rs tests/conformance/test_engines.py
 }
 
+merge() {
+    rm -rf "$work/merge-site"
+    "${fetch[@]}" --dest "$work/merge-wheels" "numpy>=2" scipy
+    "$python" -m pip download --quiet --no-deps --only-binary=:all: --platform any --dest "$work/merge-wheels" "websockets>=15"
+    for archive in "$work"/merge-wheels/*.whl; do
+        "$python" -m zipfile -e "$archive" "$work/merge-site"
+    done
+    "$python" tests/coordinator/merge/digests.py >"$work/here.json"
+    PYTHONPATH=$root:$work/merge-site PYTHONDONTWRITEBYTECODE=1 \
+        qemu-aarch64-static -L "$work/root" "$work/root/usr/bin/python3.11" tests/coordinator/merge/digests.py >"$work/there.json"
+    cmp "$work/here.json" "$work/there.json"
+    echo "$("$python" -c 'import json, sys; print(len(json.load(open(sys.argv[1]))))' "$work/there.json") hashes, all equal"
+}
+
 mkdir -p "$work"
 case "${1:-}" in
 wheel) wheel "${2:-dist}" ;;
@@ -72,8 +88,12 @@ test)
     arm_root
     suite "$@"
     ;;
+merge)
+    arm_root
+    merge
+    ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac

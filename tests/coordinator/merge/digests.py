@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def with_integers(buffer: Sequence[Contribution], dtypes: Sequence[str]) -> list
             exponents = bits.integers(-20, -8, 17) if number < 4 else np.arange(-20, -3)
             most = 2 ** BITS[dtype] - 1
             integers = bits.integers(-most, most + 1, len(c.region))
-            kind = np.int16 if dtype == "int16" else np.int8
+            kind: Any = np.int16 if dtype == "int16" else np.int8
             steps = Steps(shapes, exponents.astype(np.int8))
             c = dataclasses.replace(c, delta=SteppedVector(integers.astype(kind), steps, BITS[dtype]))
         changed.append(c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_they_are_looked_at_often_at_first_and_seldom_later() -> None:
 
 def test_the_range_is_the_least_that_holds_the_largest_integer() -> None:
     for dtype, bits in BITS.items():
-        kind = np.int16 if dtype == "int16" else np.int8
+        kind: Any = np.int16 if dtype == "int16" else np.int8
         for largest in {1, 2, 3, largest_integer(dtype) // 2, largest_integer(dtype)}:
             integers = np.zeros(404, kind)
             integers[::101] = largest

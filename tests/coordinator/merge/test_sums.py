@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ weights = st.integers(0, 300_000) | st.integers(0, MAX_WEIGHT)
 def stepped(draw: st.DrawFn, size: int, exponent: int, dtype: str) -> SteppedVector:
     most = largest_integer(dtype)
     integers = draw(st.lists(st.integers(-most, most) | st.sampled_from([-most, most]), min_size=size, max_size=size))
-    kind = np.int16 if dtype == "int16" else np.int8
+    kind: Any = np.int16 if dtype == "int16" else np.int8
     return SteppedVector(np.array(integers, kind), Steps([(size,)], np.array([exponent], np.int8)), BITS[dtype])
 
 
@@ -125,7 +126,7 @@ def test_integers_come_to_what_their_floats_come_to(dtype: str) -> None:
     rng = np.random.default_rng(2)
     size, most = BLOCK + 1234, largest_integer(dtype)
     steps = Steps([(64, size // 64), (size % 64,)], rng.integers(-20, -10, 65).astype(np.int8))
-    kind = np.int16 if dtype == "int16" else np.int8
+    kind: Any = np.int16 if dtype == "int16" else np.int8
     arrays: list[Elements] = [
         SteppedVector(rng.integers(-most, most + 1, size).astype(kind), steps, BITS[dtype]) for _ in range(70)
     ]
