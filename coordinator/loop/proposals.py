@@ -29,6 +29,7 @@ class Proposal:
         result: of their merge.
         vector: all weights, float32 of the layout's size.
         metrics: of ``vector`` on held-out data, finite ones only; empty without held-out data.
+        evaluated: whether there was an evaluation: not every version has one where somebody asks for fewer.
 
     """
 
@@ -36,6 +37,7 @@ class Proposal:
     result: MergeResult
     vector: Vector
     metrics: Mapping[str, float]
+    evaluated: bool = True
 
 
 class Proposals:
@@ -63,5 +65,5 @@ class Proposals:
         run = self._run
         result = await run.offload(self._merging.merge, updates, len(self._dispatcher.scheduler.working))
         vector = run.versions.with_trained(result.weights)
-        metrics = {} if self._evaluate is None else finite(await run.offload(self._evaluate, vector))
-        return Proposal(updates, result, vector, metrics)
+        metrics = {} if self._evaluate is None else await run.offload(self._evaluate, vector)
+        return Proposal(updates, result, vector, finite(metrics), bool(metrics))

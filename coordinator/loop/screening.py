@@ -116,8 +116,9 @@ class Screening:
         devices = sorted({update.record.device for update in updates})
         found: list[tuple[float, str]] = []
         for device in devices if len(devices) > 1 else ():
-            metrics = (await self._without(device, updates)).metrics
-            if self._watch.collapse(metrics, self._run.versions.newest) is None:
+            proposal = await self._without(device, updates)
+            metrics = proposal.metrics
+            if proposal.evaluated and self._watch.collapse(metrics, self._run.versions.newest) is None:
                 found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
         return min(found)[1] if found else None
 

@@ -160,7 +160,8 @@ class VersionMaker:
                 if not updates:
                     break
             proposal = await self._proposals.propose(updates)
-            collapse = self._watch.collapse(proposal.metrics, self._run.versions.newest) if screened else None
+            judged = screened and proposal.evaluated
+            collapse = self._watch.collapse(proposal.metrics, self._run.versions.newest) if judged else None
             if collapse is None:
                 if screened:
                     await self.screening.learn(proposal)

@@ -98,12 +98,12 @@ def test_the_limits_are_those_that_the_documentation_states() -> None:
     """docs/explanation/security.md, "One hostile device": lengths, examples, shares, pulls."""
     long = Defence().judge([*fleet(4), update("mallory", scale=9.0)])
     usual = sorted(long.lengths.values())[2]
-    assert max(float(np.linalg.norm(c.delta)) for c in long.contributions) == pytest.approx(3.0 * usual, rel=1e-5)
+    assert max(float(np.linalg.norm(c.values())) for c in long.contributions) == pytest.approx(3.0 * usual, rel=1e-5)
     greedy = Defence().judge([*fleet(4), update("mallory", scale=0.3, examples=1e8)])
     assert max(c.examples for c in greedy.contributions) == pytest.approx(300.0)
     # At most twice the median device's product of samples and norm, and no more than three times its samples.
     both = Defence().judge([*fleet(4), update("mallory", scale=2.5, examples=250.0)])
-    pulls = sorted(c.examples * float(np.linalg.norm(c.delta)) for c in both.contributions)
+    pulls = sorted(c.examples * float(np.linalg.norm(c.values())) for c in both.contributions)
     assert pulls[-1] == pytest.approx(2.0 * pulls[2], rel=1e-5)
     many = Defence().judge([*fleet(4), *(update("mallory", number, scale=0.01) for number in range(20))])
     assert sum(c.examples for c in many.contributions if c.device == "mallory") == pytest.approx(300.0)
