@@ -105,6 +105,7 @@ class RunState:
         self.notice = ""
         self.exhausted = False
         self.self_check_failures = 0  # since the coordinator's start
+        self.saturated = 0  # elements that devices had to cut off in their updates, since then
         self._by_name = {tier.name: tier for tier in tiers}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
@@ -349,5 +350,6 @@ class RunState:
         device = self.device(update.record.device)
         device.updates += 1
         device.report = update.record.report
+        self.saturated += max(int(update.record.report.get("saturated", 0)), 0)
         device.staleness = self.versions.staleness(update.record.version)
         self.buffer.add(update)

@@ -48,6 +48,9 @@ class _Numbers(Collector):
         merged = CounterMetricFamily("ftte_merged_updates", "Updates that were merged.", labels=("run",))
         accepted = CounterMetricFamily("ftte_accepted_updates", "Updates that were accepted.", labels=("run",))
         failures = CounterMetricFamily("ftte_device_failures", "Given back, refused or overdue.", labels=("run",))
+        saturated = CounterMetricFamily(
+            "ftte_saturated_parameters", "Parameters cut off in accepted updates of integers.", labels=("run",)
+        )
         checks = CounterMetricFamily(
             "ftte_self_check_failures", "Self-checks that devices' runtimes failed.", labels=("run",)
         )
@@ -85,6 +88,7 @@ class _Numbers(Collector):
             merged.add_metric((name,), status.merged)
             accepted.add_metric((name,), sum(device.updates for device in status.devices))
             failures.add_metric((name,), sum(device.failures for device in status.devices))
+            saturated.add_metric((name,), running.coordinator.state.saturated)
             checks.add_metric((name,), running.coordinator.state.self_check_failures)
             wrong = collections.Counter((d.model[:64], d.engine) for d in status.devices if d.self_check)
             for kind, count in wrong.items():
@@ -106,4 +110,4 @@ class _Numbers(Collector):
                     own.add_metric((name, key), value)
         yield from (phase, version, buffered, size, stale, merged, accepted, failures, moved, devices)
         yield from (working, waiting, aside, overdue, metric, stuck, own)
-        yield from (checks, distrusted)
+        yield from (checks, distrusted, saturated)

@@ -40,7 +40,7 @@ HEADROOM = {"int16": 2}
 # A channel of which a larger part than this was cut off needs a larger range.
 SATURATED = 1 / 64
 # And one of which more than half was cut off one that is larger by so many powers of two.
-FAR = 4
+FAR = 2
 
 
 def is_due(merge: int) -> bool:

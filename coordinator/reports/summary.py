@@ -44,6 +44,7 @@ def summarise(run: RunState) -> dict[str, Any]:
         "dense_bytes": sum(device["dense_bytes"] for device in devices),
         "bytes_up": sum(device["bytes_up"] for device in devices),
         "bytes_down": sum(device["bytes_down"] for device in devices),
+        "saturated": run.saturated,
         "staleness": {str(tau): count for tau, count in status.staleness.items()},
         "tiers": [
             {

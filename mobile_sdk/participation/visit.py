@@ -397,7 +397,7 @@ class Visit:
             self._listener(UpdateAccepted(answer.assignment, answer.staleness, self._cost(update)))
         else:
             self._listener(UpdateRejected(answer.assignment, answer.code, answer.message))
-            self._device.failed += answer.code in ("not-finite", "magnitude", "payload", "report")
+            self._device.failed += answer.code in ("not-finite", "magnitude", "payload", "steps", "report")
             self._leave_if_of_no_help(answer.message)
 
     def _leave_if_of_no_help(self, why: str) -> None:

@@ -1,0 +1,97 @@
+"""
+The comparison's grid with the defaults: a buffer and a concurrency that follow the updates' ages.
+
+    FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.paper.adaptive [--minutes N] [--report] [--table FILE]
+
+The common subset at the learning rate that it was tuned to with a fixed buffer, one rate for all cells and one seed.
+Where [base] or the algorithm of ``scenarios/paper.toml`` say otherwise, ``[merge]`` and ``[scheduling]`` are as they are
+where a run file says nothing. Results are kept beside the others; a kept run is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.report import final_accuracy, to_target
+from benchmarks.paper.runs import Paper, Run
+
+SEED = 1
+RATE = 0.1
+DEFAULTS = {
+    "merge": {"buffer": "auto", "staleness": {"policy": "polynomial"}},
+    "scheduling": {"concurrency": "auto"},
+}
+PART = "adaptive"
+
+
+def cells(paper: Paper) -> Iterator[tuple[int, float, float, str]]:
+    """Devices, share of stragglers, slowdown and law: the hardest for asynchrony first."""
+    section = paper.section
+    stragglers, slowdown, law = section["grid"]["stragglers"], section["slowdown"], section["law"]
+    yield from ((500, share, slowdown, law) for share in stragglers)
+    yield 500, section["stragglers"], 2.0, "pareto"
+    yield from ((devices, share, slowdown, law) for share in stragglers for devices in (100, 50))
+
+
+def pair(cell: tuple[int, float, float, str], trips: int) -> dict[str, Run]:
+    """The three runs of a cell: synchronous FedAvg, a fixed buffer of ten, and the defaults."""
+    devices, stragglers, slowdown, law = cell
+    rate = {"training": {"learning_rate": RATE}}
+    common: dict[str, Any] = {
+        "seed": SEED,
+        "devices": devices,
+        "stragglers": stragglers,
+        "slowdown": slowdown,
+        "law": law,
+        "trips": trips,
+    }
+    return {
+        "fedavg": Run("grid", "fedavg", **common, changes=rate),
+        "before": Run("grid", "ftte_common", **common, changes=rate),
+        "after": Run(PART, "ftte_common", **common, changes=rate | DEFAULTS),
+    }
+
+
+def row(paper: Paper, cell: tuple[int, float, float, str], results: dict[str, dict[str, Any]]) -> str:
+    """A row of the table: final accuracies, and seconds until 95 % of FedAvg's."""
+    target = paper.section["target"] * final_accuracy(results["fedavg"])
+    texts = []
+    for result in results.values():
+        reached = to_target(result, target)
+        seconds = f"{reached['seconds']:,.0f} s" if reached else "never"
+        texts.append(f"{final_accuracy(result):.3f}, {seconds}")
+    devices, stragglers, slowdown, law = cell
+    return f"| {devices}, {stragglers:.0%}, {law} times {slowdown:g} | {' | '.join(texts)} |"
+
+
+def main() -> None:
+    """Run what is missing, as far as the time goes, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--workers", type=int, help="processes that train")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="where to write the table, as Markdown")
+    options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
+    paper = Paper()
+    lines = ["| devices, stragglers | FedAvg | buffer of 10 | defaults |", "|---|---|---|---|"]
+    for cell in cells(paper):
+        runs = pair(cell, paper.section["trips"])
+        wait = options.report or time.monotonic() > until
+        results = {name: paper.result(run, workers=options.workers, only_done=wait) for name, run in runs.items()}
+        done = {name: result for name, result in results.items() if result is not None}
+        if len(done) == len(results):
+            lines.append(row(paper, cell, done))
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.table:
+        options.table.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
