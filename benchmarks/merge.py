@@ -3,8 +3,10 @@ What an exact merge takes, beside one in float32 that does the same: time, memor
 
     python -m benchmarks.merge
 
-Buffers of 32 updates of 60,000 and of 2,500,000 parameters. The float merge is the one that exact sums replaced:
-``saxpy`` over blocks, sixteen updates at a time, in float64 between them.
+Buffers of 32 updates of 60,000 and of 2,500,000 parameters, as floats and as integers on public steps of channels of
+250. The float merge is the one that exact sums replaced: ``saxpy`` over blocks, sixteen updates at a time, in float64
+between them. Times are processor time; methods take turns, so what disturbs one disturbs the others. Memory is that of
+the updates in the buffer, and what the merge allocates beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import saxpy
 
-from coordinator.merge.sums import BLOCK, exact_values, to_steps
+from coordinator.merge.sums import BLOCK, Elements, exact_values, largest_magnitude, to_steps
 from mobile_sdk.layout import Vector
+from mobile_sdk.payload import SteppedVector, Steps
+from mobile_sdk.payload.steps import BITS
 
 RESULTS = Path(__file__).parent / "results" / "merge.json"
 UPDATES = 32
 SIZES = (60_000, 2_500_000)
-ROUNDS = 15
+ROUNDS = 25
 GROUP = 16
 
 
@@ -51,19 +55,37 @@ def float_sum(arrays: Sequence[Vector], weights: Sequence[float]) -> npt.NDArray
     return total
 
 
-def _measure(function: Callable[[], Any]) -> dict[str, float]:
-    """Median processor time in seconds, and the most memory that was allocated meanwhile, in bytes."""
-    function()
-    seconds = []
-    for _ in range(ROUNDS):
-        began = time.process_time()
-        function()
-        seconds.append(time.process_time() - began)
-    tracemalloc.start()
-    function()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return {"seconds": statistics.median(seconds), "fastest_seconds": min(seconds), "bytes": peak}
+def _measure(methods: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
+    """Processor time in seconds, and the most memory that was allocated meanwhile, in bytes."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for number in range(ROUNDS + 1):
+        for name, method in methods.items():
+            began = time.process_time()
+            method()
+            if number:  # the first one fills caches
+                seconds[name].append(time.process_time() - began)
+    rows = {}
+    for name, method in methods.items():
+        tracemalloc.start()
+        method()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        times = seconds[name]
+        rows[name] = {"seconds": statistics.median(times), "fastest_seconds": min(times), "bytes": float(peak)}
+    return rows
+
+
+def _stepped(size: int, dtype: str, rng: np.random.Generator) -> list[SteppedVector]:
+    """Updates of integers, all on the same steps."""
+    steps = Steps([(size // 250, 250)], rng.integers(-16, -12, size // 250).astype(np.int8))
+    most = 2 ** BITS[dtype] - 1
+    kind: Any = np.int16 if dtype == "int16" else np.int8
+    return [SteppedVector(rng.integers(-most, most + 1, size).astype(kind), steps, BITS[dtype]) for _ in range(UPDATES)]
+
+
+def _held(arrays: Sequence[Elements]) -> int:
+    """Bytes of updates that wait in the buffer."""
+    return sum(array.integers.nbytes if isinstance(array, SteppedVector) else array.nbytes for array in arrays)
 
 
 def main() -> None:
@@ -80,21 +102,26 @@ def main() -> None:
     }
     for size in SIZES:
         rng = np.random.default_rng(0)
-        arrays = [to_steps(rng.normal(0, 0.01, size).astype(np.float32)) for _ in range(UPDATES)]
-        weights = [int(weight) for weight in rng.integers(1_000, 100_000, UPDATES)]
-        largest = [float(np.abs(array).max()) for array in arrays]
-        floats = [weight / 1024 for weight in weights]
-        rows = {
-            "float": _measure(lambda arrays=arrays, floats=floats: float_sum(arrays, floats)),
-            "exact": _measure(lambda arrays=arrays, weights=weights, m=largest: exact_values(arrays, weights, m)),
+        buffers: dict[str, Sequence[Elements]] = {
+            "exact": [to_steps(rng.normal(0, 0.01, size).astype(np.float32)) for _ in range(UPDATES)],
+            **{dtype: _stepped(size, dtype, rng) for dtype in ("int16", "int8", "int4")},
         }
-        ratio = rows["exact"]["fastest_seconds"] / rows["float"]["fastest_seconds"]
-        report["sizes"][str(size)] = rows | {"ratio": ratio}
-        print(
-            f"{UPDATES} x {size:,}: float {1e3 * rows['float']['seconds']:.2f} ms, "
-            f"{rows['float']['bytes'] / 1e6:.1f} MB; exact {1e3 * rows['exact']['seconds']:.2f} ms, "
-            f"{rows['exact']['bytes'] / 1e6:.1f} MB; {ratio:.2f} times as long"
-        )
+        floats: Sequence[Any] = buffers["exact"]
+        weights = [int(weight) for weight in rng.integers(1_000, 100_000, UPDATES)]
+        bounds = {name: [largest_magnitude(array) for array in arrays] for name, arrays in buffers.items()}
+        methods: dict[str, Callable[[], Any]] = {"float": lambda: float_sum(floats, [w / 1024 for w in weights])}
+        for name, arrays in buffers.items():
+            methods[name] = lambda arrays=arrays, bound=bounds[name]: exact_values(arrays, weights, bound)
+        rows = _measure(methods)
+        report["sizes"][str(size)] = rows
+        for name, row in rows.items():
+            row["held_bytes"] = _held(buffers.get(name, floats))
+            row["ratio"] = row["seconds"] / rows["float"]["seconds"]
+            print(
+                f"{UPDATES} x {size:,} {name:5}: {1e3 * row['seconds']:6.2f} ms ({1e3 * row['fastest_seconds']:.2f}), "
+                f"{row['ratio']:.2f} times; {row['held_bytes'] / 1e6:.1f} MB in the buffer, "
+                f"{row['bytes'] / 1e6:.1f} MB beside it"
+            )
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
 
 

@@ -4,8 +4,8 @@ The comparison's grid with the defaults: a buffer and a concurrency that follow 
     FTTE_CIFAR10=cifar-10-batches-py python -m benchmarks.paper.adaptive [--minutes N] [--report] [--table FILE]
 
 The common subset at the learning rate that it was tuned to with a fixed buffer, one rate for all cells and one seed.
-Where [base] or the algorithm of ``scenarios/paper.toml`` say otherwise, ``[merge]`` and ``[scheduling]`` are as they are
-where a run file says nothing. Results are kept beside the others; a kept run is not run again.
+Buffer, concurrency and staleness weights are those of a run file that sets none; the rest is that of
+``scenarios/paper.toml``. Results are kept beside the others; a kept run is not run again.
 """
 
 from __future__ import annotations

@@ -303,30 +303,44 @@ def _alike(arrays: Sequence[Elements], weights: Sequence[int]) -> Iterator[tuple
 
 
 def _add_stepped(vectors: Sequence[SteppedVector], weights: Sequence[int], total: npt.NDArray[np.float64]) -> None:
-    """
-    Add vectors on the same steps to ``total``, exactly where their sum and ``total`` are below ``2**53`` of its steps.
-
-    The weights as digits of so many bits, times integers of so many, added up: everything stays below ``2**24``.
-    """
-    bits, steps = vectors[0].bits, vectors[0].steps
+    """Add vectors on the same steps to ``total``, exactly where both are below ``2**53`` of the finest steps."""
+    steps = vectors[0].steps
     shared = math.gcd(*weights) or 1
-    room = FLOAT_BITS - bits - (len(vectors) - 1).bit_length()
-    reduced = [weight // shared for weight in weights]
-    # Many digits cost more than float64 does.
-    wide = -(-max(reduced).bit_length() // room) > MOST_DIGITS if room > 0 else True
-    digits = np.array([reduced], np.float64) if wide else _digits(reduced, room)
-    places = np.ldexp(float(shared), room * np.arange(len(digits)))
-    powers = np.ldexp(1.0, np.arange(FINEST, COARSEST + 1))
-    matrix = np.empty((len(vectors), min(BLOCK, len(total))), digits.dtype)
-    for start in range(0, len(total), BLOCK):
-        block = total[start : start + BLOCK]
-        integers = matrix[:, : len(block)]
+    blocks = _blocks(vectors, [weight // shared for weight in weights])
+    powers = np.ldexp(float(shared), np.arange(FINEST, COARSEST + 1))
+    for start, exact in zip(range(0, len(total), BLOCK), blocks, strict=True):
+        exact *= powers[steps.spread[start : start + BLOCK].astype(np.intp) - FINEST]
+        total[start : start + BLOCK] += exact
+
+
+def _blocks(vectors: Sequence[SteppedVector], weights: Sequence[int]) -> Iterator[npt.NDArray[np.float64]]:
+    """
+    The sum of integers times weights, block by block: float64, changed by the caller and by the next block.
+
+    Weights are taken apart into digits so short that, times the integers and added up, they stay below ``2**24``: so
+    float32 will do, with one matrix product for all vectors. Where that takes many digits, float64 is faster.
+    """
+    size = len(vectors[0])
+    room = FLOAT_BITS - vectors[0].bits - (len(vectors) - 1).bit_length()
+    most = max(weights).bit_length()
+    if room < 1 or most > MOST_DIGITS * room:
+        total, double = np.empty(min(BLOCK, size)), np.empty(min(BLOCK, size))
+        for start in range(0, size, BLOCK):
+            block, row = total[: size - start], double[: size - start]
+            block[:] = 0.0
+            for vector, weight in zip(vectors, weights, strict=True):
+                np.copyto(row, vector.integers[start : start + BLOCK])
+                daxpy(row, block, len(block), float(weight))
+            yield block
+        return
+    digits = _digits(weights, room)
+    places = np.ldexp(1.0, room * np.arange(len(digits)))
+    matrix = np.empty((len(vectors), min(BLOCK, size)), np.float32)
+    for start in range(0, size, BLOCK):
+        integers = matrix[:, : size - start]
         for row, vector in zip(integers, vectors, strict=True):
             np.copyto(row, vector.integers[start : start + BLOCK])
-        products = digits @ integers
-        exact = places @ products.astype(np.float64)
-        exact *= powers[steps.spread[start : start + BLOCK].astype(np.intp) - FINEST]
-        block += exact
+        yield places @ (digits @ integers).astype(np.float64)
 
 
 def _digits(weights: Sequence[int], bits: int) -> npt.NDArray[np.float32]:
