@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from mobile_sdk.net.loopback import is_loopback
 from mobile_sdk.payload import UpdateFormat
@@ -32,6 +32,24 @@ class RunSection(_Section):
     task: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
     state: Path = Path("state")
     hold: bool = False
+
+
+class StoreSection(_Section):
+    """
+    Where a run's state is kept: in the state directory, unless ``postgres`` names a database.
+
+    ``objects``: where artifacts and large updates are, ``s3://bucket/prefix`` or a folder; without it, in the state
+    directory. Either may be ``$NAME``: the value is that of the environment variable ``NAME``.
+    """
+
+    postgres: SecretStr | None = None
+    objects: str | None = None
+
+    @model_validator(mode="after")
+    def _objects_of_a_database(self) -> StoreSection:
+        if self.objects is not None and self.postgres is None:
+            raise ValueError('objects is for runs in a database: give postgres = "postgresql://..." as well')
+        return self
 
 
 class ServerSection(_Section):
@@ -443,6 +461,7 @@ class Config(_Section):
     """A whole run file. ``budgets`` maps a tier's name to its memory for training."""
 
     run: RunSection
+    store: StoreSection = StoreSection()
     server: ServerSection = ServerSection()
     budgets: Annotated[dict[str, Size], Field(min_length=1)]
     planning: PlanningSection = PlanningSection()
@@ -508,6 +527,9 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
         raise ConfigError(f"{name}: {explain(error, Config)}") from error
     server, dashboard = _placed(config.server, folder), _placed(config.dashboard, folder)
     run = config.run.model_copy(update={"state": folder / config.run.state})
+    store = config.store
+    if store.objects is not None and "://" not in store.objects and not store.objects.startswith("$"):
+        store = store.model_copy(update={"objects": str(folder / store.objects)})
     planning = config.planning
     if planning.plans is not None:
         planning = planning.model_copy(update={"plans": folder / planning.plans})
@@ -518,6 +540,7 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     return config.model_copy(
         update={
             "run": run,
+            "store": store,
             "server": server,
             "planning": planning,
             "admin": admin,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ _TYPES = {
     "dict": "a table",
     "path": "a path in quotes",
 }
+# The password of an address is not repeated.
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^/\s]*@")
 # Sections of a scenario that a run file has not.
 _SCENARIO = ("simulation", "data", "devices", "stragglers")
 
@@ -156,7 +159,7 @@ def _hint(text: str, error: str) -> str:
     lines = text.splitlines()
     if "line" not in error or not numbers or not 0 < numbers[0] <= len(lines):
         return ""
-    line = lines[numbers[0] - 1].strip()
+    line = _PASSWORD.sub(r"\1***@", lines[numbers[0] - 1].strip())
     quotes = "; a text needs quotes" if "Invalid value" in error else ""
     return f": {line!r}{quotes}"
 

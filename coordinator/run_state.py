@@ -20,7 +20,7 @@ from mobile_sdk.protocol.messages import Finished
 from mobile_sdk.sizes import format_count
 
 from .config import Config
-from .errors import StoreError, UpdateRefused
+from .errors import StoreError, StoreUnavailable, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
 from .merge.from_config import safe_gain, staleness_policy
 from .merge.step_sizes import Ranges, steps_of_ranges
@@ -136,12 +136,20 @@ class RunState:
             self.buffer.add(update)
 
     def waiting_updates(self) -> list[BufferedUpdate]:
-        """Every update that the store says is still to be merged, oldest first; damaged ones are discarded. Blocks."""
+        """
+        Every update that the store says is still to be merged, oldest first; damaged ones are discarded. Blocks.
+
+        Raises:
+            StoreUnavailable: if the store cannot be read just now; then none is discarded.
+
+        """
         waiting = []
         for record in self.store.updates.buffered():
             try:
                 content = self.store.updates.content(record.assignment)
                 delta = parse_update(content, record.artifact.sha256, self.tier(record.tier))
+            except StoreUnavailable:
+                raise  # it says nothing about the update
             except (StoreError, UpdateRefused) as error:
                 # The disk lost it after it was synced. One update is no reason to stand still.
                 log.error("the update of %s is discarded: %s", record.assignment, error)

@@ -14,6 +14,8 @@ from exporters.cli.progress import StageProgress
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.sizes import format_bytes
 
+from ..config import Config
+
 __all__ = ["add_backup_commands", "state_folder"]
 
 
@@ -32,12 +34,20 @@ def add_backup_commands(commands: Any) -> None:
 
 
 def _backup(options: argparse.Namespace, console: Console) -> int:
+    from ..store.postgres_backup import backup_postgres
     from ..store.sqlite import backup
 
     state = state_folder(options.run)
+    config = _in_database(options.run)
     with StageProgress(console, as_json=options.json) as progress:
-        words = f"saving files of {state}"
-        size = backup(state, options.archive, lambda done, total: progress.show(words, done, total))
+
+        def show(done: int, total: int) -> None:
+            progress.show(f"saving files of {state}", done, total)
+
+        if config is None:
+            size = backup(state, options.archive, show)
+        else:
+            size = backup_postgres(config, options.archive, show)
     if options.json:
         print(json.dumps({"archive": str(options.archive), "state": str(state), "bytes": size}, indent=2))
     else:
@@ -46,22 +56,35 @@ def _backup(options: argparse.Namespace, console: Console) -> int:
 
 
 def _restore(options: argparse.Namespace, console: Console) -> int:
+    from ..store.postgres_backup import restore_postgres
     from ..store.sqlite import restore
 
     state = state_folder(options.run)
+    config = _in_database(options.run)
+    at, by = SystemClock().wall(), getpass.getuser()
     with StageProgress(console, as_json=options.json) as progress:
-        restore(
-            options.archive,
-            state,
-            SystemClock().wall(),
-            by=getpass.getuser(),
-            progress=lambda done, total: progress.show(f"restoring {state}, in KB", done // 1000, total // 1000),
-        )
+
+        def show(done: int, total: int) -> None:
+            progress.show(f"restoring {state}, in KB", done // 1000, total // 1000)
+
+        if config is None:
+            restore(options.archive, state, at, by=by, progress=show)
+        else:
+            restore_postgres(options.archive, config, at, by=by, progress=show)
     if options.json:
         print(json.dumps({"archive": str(options.archive), "state": str(state)}, indent=2))
     else:
         console.print(f"{state} is as it was in {options.archive}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _in_database(path: Path) -> Config | None:
+    """The run file, if it says that the run is in a database."""
+    from ..config import load_config
+    from ..store.open import in_postgres
+
+    config = load_config(path) if path.suffix == ".toml" else None
+    return config if config is not None and in_postgres(config) else None
 
 
 def state_folder(path: Path) -> Path:

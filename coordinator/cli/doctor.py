@@ -15,11 +15,12 @@ from ..checks.findings import Finding
 from ..checks.fleet import check_together
 from ..checks.machine import check_disk, check_open_files, check_port, check_server
 from ..config import Config, load_config, run_files
-from ..errors import StoreError
+from ..errors import ConfigError, StoreError
 from ..programs.plan_checks import check_tiers
 from ..programs.same_task import task_changes
 from ..programs.tiers import load_tiers
-from ..store.sqlite import SqliteStore
+from ..store.interface import Store
+from ..store.open import in_postgres, open_store
 
 __all__ = ["examine"]
 
@@ -58,12 +59,12 @@ def _examine(file: Path, config: Config) -> Iterator[Finding]:
 
 
 def _is_served(config: Config) -> bool:
-    """Whether another process has the state directory."""
+    """Whether another process has the state."""
     if not config.run.state.is_dir():
         return False
     try:
-        SqliteStore(config.run.state).close()
-    except StoreError as error:
+        open_store(config).close()
+    except (StoreError, ConfigError) as error:
         return "another coordinator" in str(error)
     return False
 
@@ -80,7 +81,7 @@ def _task(config: Config) -> Iterator[Finding]:
 
 def _state(config: Config) -> Iterator[Finding]:
     folder = config.run.state
-    if not folder.exists():
+    if not folder.exists() and not in_postgres(config):
         yield Finding("ok", f"the state directory {folder} is to be made")
         return
     for name in ("run.key", "state.sqlite"):
@@ -88,14 +89,15 @@ def _state(config: Config) -> Iterator[Finding]:
         if file.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and stat.S_IMODE(file.stat().st_mode) & 0o077:
             yield Finding("error", f"{file} can be read by others: chmod 700 {folder}")
     try:
-        store = SqliteStore(folder)
-    except StoreError as error:
+        store = open_store(config)
+    except (StoreError, ConfigError) as error:
         yield Finding("ok" if "another coordinator" in str(error) else "error", str(error))
         return
-    checks: list[Callable[[Config, SqliteStore], Iterator[Finding]]] = [_run, _same_task, _trained]
+    checks: list[Callable[[Config, Store], Iterator[Finding]]] = [_run, _same_task, _trained]
     try:
         if store.run() is None:
-            yield Finding("ok", f"the state directory {folder} is empty")
+            words = "the database holds no run yet" if in_postgres(config) else f"the state directory {folder} is empty"
+            yield Finding("ok", words)
             return
         for check in checks:
             yield from check(config, store)
@@ -105,7 +107,7 @@ def _state(config: Config) -> Iterator[Finding]:
         store.close()
 
 
-def _run(config: Config, store: SqliteStore) -> Iterator[Finding]:
+def _run(config: Config, store: Store) -> Iterator[Finding]:
     newest = store.versions.latest()
     for ref in newest.weights:
         store.artifacts.verified(ref.sha256)
@@ -117,7 +119,7 @@ def _run(config: Config, store: SqliteStore) -> Iterator[Finding]:
     yield Finding("ok", f"{devices} devices are enrolled, {waiting} updates wait to be merged")
 
 
-def _same_task(config: Config, store: SqliteStore) -> Iterator[Finding]:
+def _same_task(config: Config, store: Store) -> Iterator[Finding]:
     run = store.run()
     recorded = {} if run is None else run.plans.get("identity", {})
     if recorded:
@@ -125,5 +127,5 @@ def _same_task(config: Config, store: SqliteStore) -> Iterator[Finding]:
         yield Finding("error", changes) if changes else Finding("ok", "the task is the one that the run began with")
 
 
-def _trained(config: Config, store: SqliteStore) -> Iterator[Finding]:
+def _trained(config: Config, store: Store) -> Iterator[Finding]:
     yield from check_tiers(load_tiers(store))

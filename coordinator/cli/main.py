@@ -23,6 +23,7 @@ from .dashboard import add_dashboard_command
 from .first_steps import first_steps
 from .linux_commands import require_linux
 from .logs import configure_logging
+from .migrate import add_migrate_command
 from .new import add_new_command
 from .operate import add_operating_commands
 from .parsing import Parser, add_set_option, group_commands
@@ -41,7 +42,7 @@ GROUPS = {
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
     "Serve runs": ("run", "serve", "runs", "invite", "tokens", "devices"),
     "Look and decide": ("dashboard", "top", "versions", "rollback", "export-model", "audit", "metrics"),
-    "Keep safe": ("backup", "restore", "rotate-key", "verify-log"),
+    "Keep safe": ("backup", "restore", "migrate", "rotate-key", "verify-log"),
 }
 # As if SIGPIPE had ended the process: whoever read the output has gone.
 CLOSED_PIPE = 141
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add_export_command(commands)
     add_simulate_command(commands)
     add_backup_commands(commands)
+    add_migrate_command(commands)
     add_verify_command(commands)
     add_plan_command(commands)
     for action in commands._choices_actions:

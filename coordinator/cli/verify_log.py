@@ -13,6 +13,7 @@ from rich.console import Console
 
 from exporters.cli.progress import StageProgress
 
+from ..store.interface import Store
 from .backup import state_folder
 
 __all__ = ["add_verify_command"]
@@ -26,17 +27,28 @@ def add_verify_command(commands: Any) -> None:
     parser.set_defaults(handler=_verify)
 
 
-def _verify(options: argparse.Namespace, console: Console) -> int:
+def _open(path: Path, state: Path) -> Store:
+    """The store of a run file or a state directory, which holds a run."""
+    from ..config import load_config
     from ..errors import StoreError
+    from ..store.open import in_postgres, open_store
+    from ..store.sqlite import SqliteStore
+
+    config = load_config(path) if path.suffix == ".toml" else None
+    if config is not None and in_postgres(config):
+        return open_store(config)
+    if not (state / "state.sqlite").exists():
+        raise StoreError(f"{state} holds no run: give a run file whose run was served, or its state directory")
+    return SqliteStore(state)
+
+
+def _verify(options: argparse.Namespace, console: Console) -> int:
     from ..loop.kept_merges import KeptMerges
     from ..loop.replay import replay
     from ..programs.tiers import load_tiers
-    from ..store.sqlite import SqliteStore
 
     state = state_folder(options.run)
-    if not (state / "state.sqlite").exists():
-        raise StoreError(f"{state} holds no run: give a run file whose run was served, or its state directory")
-    store = SqliteStore(state)
+    store = _open(options.run, state)
     verdicts = []
     try:
         kept = KeptMerges(state)

@@ -14,6 +14,7 @@ from mobile_sdk.errors import FtteError
 from mobile_sdk.protocol.messages import Finished, printable
 
 from ..config import Config
+from ..errors import StoreUnavailable, Superseded
 from ..evaluation.central_process import EvaluationProcess
 from ..loop.coordinator import Coordinator
 from ..programs.begin import begin_or_resume, with_found
@@ -22,7 +23,7 @@ from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
-from ..store.sqlite import SqliteStore
+from ..store.open import open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
 
@@ -94,6 +95,7 @@ class ServedRun:
         The merge loop, begun again after an unexpected error, from what the store says.
 
         Raises:
+            Superseded: if another process leads the run by now.
             Exception: what the loop raised, if it did so ``ATTEMPTS`` times with no merge in between.
 
         """
@@ -103,12 +105,17 @@ class ServedRun:
                 if failures:
                     await self.coordinator.version_maker.recover()
                 return await self.coordinator.run()
+            except Superseded as error:
+                state.stopped = f"stopped, because {_sentence(error)}"
+                raise
             except Exception as error:
                 if state.versions.merges > merges:
                     failures, merges = 0, state.versions.merges
-                failures += 1
+                # A disk that is full, or a database that is away, is waited for as long as it takes.
+                failures = min(failures, ATTEMPTS - 2) + 1 if isinstance(error, StoreUnavailable) else failures + 1
                 state.stopped = f"stopped, because {_sentence(error)}"
-                log.error("the run %s has %s", self.name, state.stopped, exc_info=error if failures == 1 else None)
+                unforeseen = failures == 1 and not isinstance(error, FtteError)
+                log.error("the run %s has %s", self.name, state.stopped, exc_info=error if unforeseen else None)
                 if failures == ATTEMPTS:
                     raise
                 wait = min(RETRY_SECONDS * 2 ** (failures - 1), LONGEST_RETRY_SECONDS)
@@ -174,7 +181,7 @@ def open_run(config: Config, progress: Progress) -> ServedRun:
         ExportError: if a program cannot be made.
 
     """
-    store = SqliteStore(config.run.state)
+    store = open_store(config)
     try:
         key = RunKey.load_or_create(config.run.state / "run.key")
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)

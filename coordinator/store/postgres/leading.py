@@ -56,7 +56,7 @@ def stop_leading(lease: LeaseRow) -> None:
 async def _renew(database: Database, lease: LeaseRow) -> None:
     away = False
     while True:
-        await asyncio.sleep(LEASE_SECONDS / 3)
+        await asyncio.sleep(POLL_SECONDS if away else LEASE_SECONDS / 3)
         try:
             renewed = await lease.renew_async(LEASE_SECONDS)
         except Exception as error:

@@ -18,7 +18,7 @@ from .connection import Connection
 from .database import Database
 from .kept_objects import KeptObjects
 
-__all__ = ["OBJECTS", "WAITING", "UpdateTable", "discard_rows", "merge_rows"]
+__all__ = ["LARGE_BYTES", "WAITING", "UpdateTable", "discard_rows", "merge_rows", "object_key"]
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,12 @@ class UpdateTable:
         given = {update.assignment: (update, content) for update, content in reversed(updates)}
         given = {name: given[name] for name in dict.fromkeys(update.assignment for update, _ in updates)}
         large = {
-            name: f"{OBJECTS}{name}.{update.artifact.sha256}"
+            name: object_key(name, update.artifact.sha256)
             for name, (update, content) in given.items()
             if len(content) > LARGE_BYTES
         }
-        if large:
-            # Bytes first: a row must never name bytes that are not there.
-            self._objects.put([(key, given[name][1]) for name, key in large.items()])
+        # Bytes first: a row must never name bytes that are not there.
+        self.keep_objects([(key, given[name][1]) for name, key in large.items()])
         step("accept: synced")
         new = self._database.transact(lambda rows: self._accept(rows, given, large))
         step("accept: committed")
@@ -102,6 +101,15 @@ class UpdateTable:
         await _count(rows, [update for update, _ in new.values()])
         step("accept: rows")
         return set(new)
+
+    def keep_objects(self, items: Sequence[tuple[str, bytes | memoryview]]) -> None:
+        """Keep the bytes of large updates, by their keys, before rows name them."""
+        if items:
+            self._objects.put(items)
+
+    def read_object(self, key: str) -> bytes:
+        """The bytes of a large update."""
+        return self._objects.get(key)
 
     def is_accepted(self, assignment: str) -> bool:
         return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = $1 AND {INTACT}", assignment))
@@ -178,6 +186,11 @@ class UpdateTable:
             device,
         )
         return [TripRecord(*(*row[:8], json.loads(row[8]), *row[9:])) for row in map(tuple, rows)]
+
+
+def object_key(assignment: str, sha256: str) -> str:
+    """The key of a large update, which no other update has."""
+    return f"{OBJECTS}{assignment}.{sha256}"
 
 
 async def _check_devices(rows: Connection, updates: Sequence[UpdateRecord]) -> None:

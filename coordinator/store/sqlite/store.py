@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.syncs import sync_folder
@@ -17,6 +17,7 @@ from ..crash_points import step
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
 from ..rows import TIER_COLUMNS, tier_record, tier_row, version_files
 from ..segments import Segments
+from ..tables import TABLES, named_files
 from .assignments import AssignmentTable
 from .audit import AuditTable, write_audit
 from .backup import backup_runs
@@ -130,6 +131,43 @@ class SqliteStore:
         with self._database.transaction() as database:
             database.execute("UPDATE run SET phase = ?, reason = ?", (phase, reason))
             write_audit(database, at, by, phase, "run", {"reason": reason})
+
+    def read_rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All rows of every table, by :data:`~coordinator.store.tables.TABLES`."""
+        with self._database.writing():
+            return {
+                table: self._database.rows(f"SELECT {columns} FROM {table} ORDER BY {columns.partition(',')[0]}")
+                for table, columns in TABLES.items()
+            }
+
+    def read_sequences(self) -> dict[str, int]:
+        """The highest number that each table ever used, where such numbers are not used again."""
+        return dict(self._database.rows("SELECT name, seq FROM sqlite_sequence"))
+
+    def write_rows(
+        self,
+        rows: Mapping[str, Sequence[tuple[Any, ...]]],
+        contents: Mapping[str, bytes],
+        sequences: Mapping[str, int],
+    ) -> None:
+        """
+        Fill an empty store with the rows of another.
+
+        Args:
+            rows: of every table.
+            contents: of the updates that wait to be merged, by assignment.
+            sequences: the highest number that each table used.
+
+        """
+        with self._database.transaction() as database:
+            for table, columns in TABLES.items():
+                marks = ", ".join("?" * len(columns.split(", ")))
+                database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows[table])
+            self.updates.place(database, contents)
+            for table, number in sequences.items():
+                database.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+                database.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+        self.artifacts.named(named_files(rows))
 
     def started_at(self, now: float) -> float:
         with self._database.transaction() as database:

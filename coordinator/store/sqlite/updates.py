@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...errors import Expelled, StoreError
 from ..crash_points import step
@@ -65,6 +65,16 @@ class UpdateTable:
             self._segments.named(locations)
             step("accept: committed")
             return set(new)
+
+    def place(self, database: sqlite3.Connection, contents: Mapping[str, bytes]) -> None:
+        """Keep the bytes of updates, by assignment, whose rows are being written in the transaction of ``database``."""
+        with self._accepting, available():
+            locations = self._segments.append(list(contents.values()))
+            database.executemany(
+                "UPDATE updates SET segment = ?, start = ? WHERE assignment = ?",
+                [(where.segment, where.start, name) for name, where in zip(contents, locations, strict=True)],
+            )
+            self._segments.named(locations)
 
     def is_accepted(self, assignment: str) -> bool:
         return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = ? AND {INTACT}", assignment))

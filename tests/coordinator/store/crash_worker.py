@@ -7,6 +7,7 @@ acknowledges. The weights of a version are the sum of all updates that were merg
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -79,8 +80,18 @@ def merge(store: Store) -> None:
     prune(store, RetentionSection(versions=2, held_days=0), None, float(number))
 
 
+def open_worker(state: Path) -> Store:
+    """The store of ``state``: in the database whose address is in the environment, or else in the directory."""
+    address = os.environ.get("FTTE_TEST_POSTGRES", "")
+    if not address:
+        return SqliteStore(state)
+    from coordinator.store.postgres import Address, PostgresStore
+
+    return PostgresStore(Address(address), state.parent.name, state)
+
+
 def main() -> None:
-    store = SqliteStore(Path(sys.argv[1]))
+    store = open_worker(Path(sys.argv[1]))
     begin(store)
     for _ in range(int(sys.argv[2])):
         accept(store)

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from coordinator.store.crash_points import LOOP_STEPS
-from coordinator.store.sqlite import SqliteStore
 
-from .crash_worker import SIZE, content, values
+from .crash_worker import SIZE, content, open_worker, values
 
 
 def work(state: Path, rounds: int, crash_at: str = "") -> tuple[int, list[str]]:
@@ -27,7 +26,7 @@ def work(state: Path, rounds: int, crash_at: str = "") -> tuple[int, list[str]]:
 
 def check(state: Path, said: list[str]) -> None:
     """Whatever was acknowledged is there, once; what was merged is erased."""
-    store = SqliteStore(state)
+    store = open_worker(state)
     try:
         if store.run() is None:
             assert not said, "it was killed before anything began"
@@ -60,6 +59,29 @@ def test_nothing_is_lost_or_doubled_by_a_kill_at(step: str, passes: int, tmp_pat
     assert code == -signal.SIGKILL, "the step was passed"
     check(state, said)
     code, more = work(state, 3)
+    assert code == 0
+    check(state, said + more)
+
+
+# What passes between two writes to PostgreSQL; the others are of files.
+POSTGRES_STEPS = (
+    pytest.param("accept: synced", marks=pytest.mark.full),
+    "accept: rows",
+    pytest.param("accept: committed", marks=pytest.mark.full),
+    pytest.param("merge: rows", marks=pytest.mark.full),
+    "merge: committed",
+)
+
+
+@pytest.mark.parametrize("step", POSTGRES_STEPS)
+def test_nothing_in_a_database_is_lost_or_doubled_by_a_kill_at(
+    step: str, tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTTE_TEST_POSTGRES", postgres_database)
+    state = tmp_path / "state"
+    code, said = work(state, 8, f"{step}*3")
+    assert code == -signal.SIGKILL, "the step was passed"
+    code, more = work(state, 3)  # it waits for the lease of the one that was killed
     assert code == 0
     check(state, said + more)
 

@@ -1,0 +1,89 @@
+"""From a run file to the store that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobile_sdk.durable_files import write_durably
+
+from ..config import Config
+from ..errors import ConfigError, StoreError
+from .interface import Store
+from .objects.open import open_objects
+from .sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from .postgres import PostgresStore
+
+__all__ = ["MOVED", "in_postgres", "mark_moved", "open_postgres", "open_store"]
+
+# What says that the run of a state directory goes on in a database.
+MOVED = "moved.json"
+
+
+def open_store(config: Config, *, leading: bool = True) -> Store:
+    """
+    Open a run's store.
+
+    Args:
+        config: the run file.
+        leading: this process alone leads the run, until it closes the store. A state directory is always for one
+            process alone.
+
+    Raises:
+        ConfigError: if ``[store]`` cannot be used, or what it needs is not installed.
+        StoreError: if the store cannot be used, another process leads the run, or the run goes on elsewhere.
+
+    """
+    if in_postgres(config):
+        return open_postgres(config, leading=leading)
+    moved = config.run.state / MOVED
+    if moved.exists():
+        where = json.loads(moved.read_text()).get("to", "a database")
+        raise StoreError(
+            f"the run in {config.run.state} was moved to {where} and goes on there: give [store] postgres in the run "
+            f"file; to go on from this older state after all, remove {moved}"
+        )
+    return SqliteStore(config.run.state)
+
+
+def in_postgres(config: Config) -> bool:
+    """Whether the run's state is in a database."""
+    return config.store.postgres is not None
+
+
+def open_postgres(config: Config, *, leading: bool = True) -> PostgresStore:
+    """
+    Open the store of a run whose run file names a database; arguments and errors as of :func:`open_store`.
+
+    Raises:
+        ConfigError: also where it names none.
+
+    """
+    if config.store.postgres is None:
+        raise ConfigError('the run file names no database: write postgres = "postgresql://..." below [store]')
+    try:
+        from .postgres import Address, PostgresStore
+    except ImportError as error:
+        raise ConfigError("store.postgres needs asyncpg: install it with `pip install 'ftte[postgres]'`") from error
+    address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
+    place = config.store.objects
+    objects = None if place is None else open_objects(_from_environment("objects", place))
+    return PostgresStore(address, config.run.name, config.run.state, objects, leading=leading)
+
+
+def mark_moved(state: Path, where: str) -> None:
+    """Write into a state directory that its run goes on at ``where``."""
+    write_durably(state / MOVED, json.dumps({"to": where}).encode() + b"\n")
+
+
+def _from_environment(key: str, value: str) -> str:
+    if not value.startswith("$"):
+        return value
+    found = os.environ.get(value[1:], "")
+    if not found:
+        raise ConfigError(f"store.{key} = {value!r}: the environment has no variable {value[1:]}; set it")
+    return found

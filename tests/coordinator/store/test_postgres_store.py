@@ -1,0 +1,257 @@
+"""What the store in PostgreSQL promises beside what every store does: one leader, no secret told, nothing in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from coordinator.errors import ConfigError, StoreError, Superseded
+from coordinator.store.postgres import Address, PostgresStore, schema_name
+from coordinator.store.postgres.updates import LARGE_BYTES
+from coordinator.store.records import AssignmentRequest, DiscardedUpdate, MergedUpdate
+
+from ...postgres_server import PASSWORD, PostgresServer
+from .filled import fill, update, version
+
+
+@pytest.fixture
+def open_one(postgres_database: str, tmp_path: Path) -> Iterator[Callable[..., PostgresStore]]:
+    """Opens the run of the test, as a process of its own would."""
+    opened: list[PostgresStore] = []
+
+    def open_store(**options: Any) -> PostgresStore:
+        store = PostgresStore(Address(postgres_database), tmp_path.name, tmp_path / str(len(opened)), **options)
+        opened.append(store)
+        return store
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+def query(address: str, *statements: str) -> None:
+    """Run statements as an operator would with psql."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(address)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+# One leader.
+
+WRITES: dict[str, Callable[[PostgresStore], Any]] = {
+    "commit": lambda store: store.versions.commit(version(1), []),
+    "discard": lambda store: store.updates.discard([DiscardedUpdate("a00000001", "stale")]),
+    "accept": lambda store: store.updates.accept([update(store)]),
+    "assign": lambda store: store.assignments.assign([AssignmentRequest("phone-1", 0, "small", 1.0)]),
+    "phase": lambda store: store.set_phase("paused", "", 1.0, by="anna"),
+    "enrol": lambda store: store.devices.enrol("phone-2", b"s" * 32, 1.0),
+    "withdraw": lambda store: store.devices.withdraw("phone-1", 1.0, by="anna"),
+    "audit": lambda store: store.audit.write(1.0, "anna", "tested", "it", {}),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_leader_that_has_a_successor_writes_nothing(open_one: Callable[..., PostgresStore], name: str) -> None:
+    stopped, successor = open_one(leading=False), open_one(leading=False)
+    fill(stopped)
+    first = stopped.lease.take("the first", 0.0)
+    second = successor.lease.take("the second", 60.0)
+    assert first is not None
+    assert second == first + 1
+    before = successor.audit.entries(), successor.versions.all(), successor.devices.all(), successor.assignments.open()
+    with pytest.raises(Superseded, match="another process leads the run"):
+        WRITES[name](stopped)
+    assert not stopped.lease.renew(60.0)
+    assert before == (
+        successor.audit.entries(),
+        successor.versions.all(),
+        successor.devices.all(),
+        successor.assignments.open(),
+    )
+    WRITES["assign"](successor)
+
+
+def test_a_lease_that_has_run_out_is_renewed_where_nobody_took_it(open_one: Callable[..., PostgresStore]) -> None:
+    store = open_one(leading=False)
+    fill(store)
+    store.lease.take("the first", 0.0)
+    assert store.lease.current() is None
+    store.versions.commit(version(1), [])
+    assert store.lease.renew(60.0)
+    holder = store.lease.current()
+    assert holder is not None
+    assert 50 < holder.seconds_left <= 60
+
+
+def test_two_coordinators_cannot_lead_one_run(open_one: Callable[..., PostgresStore]) -> None:
+    first = open_one()
+    with pytest.raises(StoreError, match=r"another coordinator \(.*, process \d+\) uses the run .*: stop it first"):
+        open_one()
+    first.close()
+    assert open_one().lease.current() is not None
+
+
+def test_runs_of_one_database_do_not_know_each_other(postgres_database: str, tmp_path: Path) -> None:
+    stores = [
+        PostgresStore(Address(postgres_database), f"{tmp_path.name}-{number}", tmp_path / str(number))
+        for number in range(2)
+    ]
+    try:
+        fill(stores[0])
+        assert stores[1].run() is None
+        assert stores[1].devices.all() == []
+        assert all(store.lease.current() is not None for store in stores)
+    finally:
+        for store in stores:
+            store.close()
+
+
+def test_the_longest_names_of_runs_have_schemas_of_their_own() -> None:
+    names = [schema_name("a" * 63 + end) for end in "ab"] + [schema_name("digits")]
+    assert names[2] == "ftte_digits"
+    assert len(set(names)) == 3
+    assert max(map(len, names)) == 63
+
+
+# Refusals.
+
+
+def test_no_message_and_no_log_line_has_the_password(
+    postgres_server: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    good = postgres_server.address()
+    for address, words in (
+        (good.replace("/postgres?", "/nowhere?"), "has no database"),
+        (good.replace("ftte:", "nobody:"), "lets this user not in"),
+        ("https" + good.removeprefix("postgresql"), "is no address of a database"),
+    ):
+        with pytest.raises((StoreError, ConfigError), match=words) as raised:
+            PostgresStore(Address(address), "digits", tmp_path / "state")
+        said = f"{raised.value!r} {raised.value.__cause__!r} {caplog.text}"
+        assert PASSWORD not in said
+        assert "a%20secret" not in said
+    assert PASSWORD not in repr(Address(good))
+
+
+def test_a_schema_of_a_newer_release_is_refused(postgres_database: str, open_one: Callable[..., PostgresStore]) -> None:
+    store = open_one()
+    query(postgres_database, f'UPDATE "{store.database.schema}".schema_version SET number = 99')
+    store.close()
+    with pytest.raises(StoreError, match=r"is number 99, this coordinator knows up to \d+: run the FTTE version"):
+        open_one()
+
+
+def test_tables_that_are_not_ours_are_left_alone(postgres_database: str, tmp_path: Path) -> None:
+    schema = schema_name(tmp_path.name)
+    query(postgres_database, f'CREATE SCHEMA "{schema}"', f'CREATE TABLE "{schema}".devices (id int)')
+    with pytest.raises(StoreError, match="tables that are not FTTE's"):
+        PostgresStore(Address(postgres_database), tmp_path.name, tmp_path / "state")
+
+
+def test_the_audit_log_cannot_be_changed_unnoticed(
+    postgres_database: str, open_one: Callable[..., PostgresStore]
+) -> None:
+    store = open_one()
+    fill(store)
+    log = f'"{store.database.schema}".audit'
+    for attack in (f"UPDATE {log} SET actor = 'eve'", f"DELETE FROM {log}", f"TRUNCATE {log}"):
+        with pytest.raises(asyncpg.PostgresError, match="append-only"):
+            query(postgres_database, attack)
+    query(
+        postgres_database,
+        f"ALTER TABLE {log} DISABLE TRIGGER audit_is_not_changed",
+        f"UPDATE {log} SET actor = 'eve' WHERE number = 2",
+    )
+    with pytest.raises(StoreError, match="line 2 of the audit log"):
+        store.audit.entries()
+
+
+# Bytes of updates.
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BYTES, LARGE_BYTES + 1, 3_000_000])
+def test_an_update_of_any_size_comes_back_and_is_erased_with_its_merge(
+    open_one: Callable[..., PostgresStore], tmp_path: Path, size: int
+) -> None:
+    store = open_one()
+    fill(store)
+    merged, waiting = update(store, b"m" * size), update(store, b"w" * size)
+    store.updates.accept([merged, waiting])
+    objects = [path for path in tmp_path.rglob("updates/*") if path.is_file()]
+    assert len(objects) == (2 if size > LARGE_BYTES else 0)
+    assert store.updates.content(merged[0].assignment) == b"m" * size
+    store.versions.commit(version(1), [MergedUpdate(merged[0].assignment, 0, 1.0)])
+    assert store.updates.content(waiting[0].assignment) == b"w" * size
+    assert len([path for path in objects if path.exists()]) == (1 if size > LARGE_BYTES else 0)
+    assert len(store.database.rows("SELECT 1 FROM contents")) == (0 if size > LARGE_BYTES else 1)
+
+
+def test_an_update_that_was_changed_in_the_database_is_told_from_a_good_one(
+    open_one: Callable[..., PostgresStore],
+) -> None:
+    store = open_one()
+    fill(store)
+    first, last = update(store, b"the first"), update(store, b"the last")
+    store.updates.accept([first, last])
+    store.database.transact(
+        lambda rows: rows.execute("UPDATE contents SET content = 'lost' WHERE assignment = $1", last[0].assignment)
+    )
+    assert store.updates.content(first[0].assignment) == b"the first"
+    with pytest.raises(StoreError, match="damaged"):
+        store.updates.content(last[0].assignment)
+
+
+def test_objects_that_a_crash_left_without_a_row_are_collected(
+    open_one: Callable[..., PostgresStore], tmp_path: Path
+) -> None:
+    store = open_one(grace_seconds=0.0)
+    fill(store)
+    kept = update(store, b"k" * (LARGE_BYTES + 1))
+    store.updates.accept([kept])
+    store.updates.keep_objects([("updates/a00000099.left", b"left by a crash")])
+    store.collect()
+    assert [path.name for path in tmp_path.rglob("updates/*")] == [f"{kept[0].assignment}.{kept[0].artifact.sha256}"]
+
+
+# A lost connection.
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, happened: bool
+) -> None:
+    store = open_one()
+    fill(store)
+    accepted = update(store)
+    commit = asyncpg.transaction.Transaction.commit
+    lost: list[bool] = []
+
+    async def lose(transaction: Any) -> None:
+        if lost:
+            await commit(transaction)
+            return
+        lost.append(True)
+        if happened:
+            await commit(transaction)
+        transaction._connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    monkeypatch.setattr(asyncpg.transaction.Transaction, "commit", lose)
+    assert store.updates.accept([accepted]) == {accepted[0].assignment}, "it is new, and its device hears so"
+    assert lost
+    assert len(store.updates.buffered()) == 1
+    assert store.devices.all()[0].updates == 1
