@@ -38,7 +38,7 @@ class PostgresServer:
     ``stop`` takes it away as a power cut would, without a checkpoint; ``start`` brings it back.
     """
 
-    def __init__(self, folder: Path, binaries: Path) -> None:
+    def __init__(self, folder: Path, binaries: Path, settings: str = _SETTINGS) -> None:
         self.folder = folder
         self._binaries = binaries
         self._data = folder / "data"
@@ -54,7 +54,7 @@ class PostgresServer:
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
         self._run("initdb", "-D", self._data, "-U", "ftte", f"--pwfile={secret}", *_INITDB)
-        self._run_shell(f"cat >> {self._data}/postgresql.conf", f"{_SETTINGS}unix_socket_directories = '{folder}'\n")
+        self._run_shell(f"cat >> {self._data}/postgresql.conf", f"{settings}unix_socket_directories = '{folder}'\n")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -87,9 +87,6 @@ class PostgresServer:
         """The address of a database, with the password in it."""
         return f"postgresql://ftte:{quote(PASSWORD)}@/{database}?host={self.folder}"
 
-    def dump(self, database: str) -> None:
-        """``pg_dump``, as operators back databases up."""
-
     def _sql(self, statement: str) -> None:
         self._run("psql", "-X", "-q", "-h", self.folder, "-U", "ftte", "-d", "postgres", "-c", statement)
 
@@ -118,15 +115,15 @@ _INITDB = ("--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C.U
 
 
 @contextlib.contextmanager
-def open_server() -> Iterator[PostgresServer]:
-    """A running server; the test is skipped where PostgreSQL is not installed."""
+def open_server(settings: str = "") -> Iterator[PostgresServer]:
+    """A running server with ``settings`` more; the test is skipped where PostgreSQL is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parent.parent.name))
     on_path = shutil.which("initdb")
     if not found and on_path is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     binaries = found[-1].parent if found else Path(str(on_path)).parent
     folder = Path(tempfile.mkdtemp(prefix="ftte-postgres-", dir="/tmp"))
-    server = PostgresServer(folder, binaries)
+    server = PostgresServer(folder, binaries, _SETTINGS + settings)
     try:
         server.start()
         yield server

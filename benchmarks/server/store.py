@@ -38,6 +38,10 @@ from tests.postgres_server import open_server
 RESULTS = Path(__file__).parents[1] / "results" / "store.json"
 
 
+# As for a server of two cores and a few gigabytes.
+SERVER = "shared_buffers = 512MB\nmax_wal_size = 4GB\nmin_wal_size = 1GB\n"
+
+
 def begin(store: Store, devices: int) -> ArtifactRef:
     """A run of one tier, and its devices; the file that all of its versions have."""
     (entry,) = store.artifacts.put(b"weights")
@@ -49,16 +53,20 @@ def begin(store: Store, devices: int) -> ArtifactRef:
     return ref
 
 
-def measure(store: Store, ref: ArtifactRef, content: bytes, group: int, buffer: int, seconds: float) -> dict[str, Any]:
+def measure(
+    store: Store, ref: ArtifactRef, content: bytes, *, group: int, buffer: int, devices: int, seconds: float
+) -> dict[str, Any]:
     """Updates per second, and the milliseconds of a group and of a merge."""
     entry = FileEntry.of(content)
     waiting: list[str] = []
     groups: list[float] = []
     merges: list[float] = []
+    first = 0
     while sum(groups) + sum(merges) < seconds:
         given = store.assignments.assign(
-            [AssignmentRequest(f"phone-{number}", 0, "small", 0.0) for number in range(group)]
+            [AssignmentRequest(f"phone-{number % devices}", 0, "small", 0.0) for number in range(first, first + group)]
         )
+        first += group
         batch = [
             (UpdateRecord(work.id, work.device, 0, "small", entry, {"samples": 10}, 0.0), memoryview(content))
             for work in given
@@ -88,21 +96,30 @@ def main() -> None:
     parser.add_argument("--update-bytes", type=int, default=10_000)
     parser.add_argument("--group", type=int, default=32)
     parser.add_argument("--buffer", type=int, default=320)
+    parser.add_argument("--devices", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     content = random.Random(1).randbytes(options.update_bytes)
     runs: dict[str, list[dict[str, Any]]] = {"sqlite": [], "postgres": []}
-    with tempfile.TemporaryDirectory(dir=".") as folder, open_server() as server:
+    with tempfile.TemporaryDirectory(dir=".") as folder, open_server(SERVER) as server:
         stores: dict[str, Store] = {
             "sqlite": SqliteStore(Path(folder) / "sqlite"),
             "postgres": PostgresStore(Address(server.database()), "bench", Path(folder) / "postgres"),
         }
-        refs = {name: begin(store, options.group) for name, store in stores.items()}
+        refs = {name: begin(store, options.devices) for name, store in stores.items()}
         for _ in range(options.rounds):
             for name, store in stores.items():
-                found = measure(store, refs[name], content, options.group, options.buffer, options.seconds)
+                found = measure(
+                    store,
+                    refs[name],
+                    content,
+                    group=options.group,
+                    buffer=options.buffer,
+                    devices=options.devices,
+                    seconds=options.seconds,
+                )
                 runs[name].append(found)
                 print(name, json.dumps(found))
         for store in stores.values():
@@ -112,6 +129,7 @@ def main() -> None:
         "update_bytes": options.update_bytes,
         "group": options.group,
         "buffer": options.buffer,
+        "devices": options.devices,
         "rounds": options.rounds,
         "medians": {
             name: {key: round(statistics.median(run[key] for run in found), 2) for key in found[0]}

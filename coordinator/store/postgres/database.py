@@ -166,6 +166,8 @@ class Database:
             "application_name": self.sessions,
             "search_path": quoted(self.schema),
             "jit": "off",
+            # A plan that was made while a table was empty would read all of it for ever.
+            "plan_cache_mode": "force_custom_plan",
             "default_transaction_isolation": "read committed",
             # A process that was stopped in the middle of a transaction must not hold up its successor.
             "idle_in_transaction_session_timeout": "20s",

@@ -97,7 +97,7 @@ CREATE TABLE devices (
     aside_until double precision,
     aside_reason text NOT NULL DEFAULT '',
     aside_why text NOT NULL DEFAULT ''
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 500);
 
 CREATE TABLE assignments (
     number bigint PRIMARY KEY,
