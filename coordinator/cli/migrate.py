@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from exporters.cli.progress import StageProgress
 from mobile_sdk.clock import SystemClock
 
 __all__ = ["add_migrate_command"]
@@ -34,16 +35,12 @@ def _migrate(options: argparse.Namespace, console: Console) -> int:
     from ..config import load_config
 
     config = load_config(options.run)
-    with console.status("opening both stores ...") as status:
-
-        def say(words: str) -> None:
-            status.update(f"{words} ...")
-
+    with StageProgress(console, as_json=options.json) as progress:
         if options.back is None:
-            rows, where = _into_database(config, say)
+            rows, where = _into_database(config, progress.say)
             source = str(config.run.state)
         else:
-            rows, source = _into_folder(config, options.back, say)
+            rows, source = _into_folder(config, options.back, progress.say)
             where = str(options.back)
     if options.json:
         print(json.dumps({"from": source, "to": where, "rows": rows}, indent=2))
