@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from coordinator.config import Config
@@ -23,7 +23,7 @@ from mobile_sdk.sizes import parse_bytes
 
 __all__ = ["PAGES", "describe_default", "describe_type", "fill", "run_file_sections"]
 
-WORDS = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text", Path: "path"}
+WORDS = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text", SecretStr: "text", Path: "path"}
 HEADING = re.compile(r"^#+ `\[([\w.-]+)\]`", re.MULTILINE)
 
 

@@ -126,7 +126,14 @@ class Database:
         return self.run(self._transact(work))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the database's thread; its errors are those of the store."""
+        """
+        Run a coroutine in the database's thread.
+
+        Raises:
+            StoreUnavailable: if the database cannot be used just now, or was closed.
+            Exception: what the coroutine raises, with the database's errors as those of the store.
+
+        """
         if self._closing.is_set():
             coroutine.close()
             raise StoreUnavailable(f"the store in {self.address} is closed")

@@ -99,7 +99,13 @@ class PostgresStore:
 
     @property
     def database(self) -> Database:
-        """The database, for what copies rows."""
+        """
+        The database, for what copies rows.
+
+        Raises:
+            StoreError: if the store was not opened.
+
+        """
         if self._database is None:
             raise StoreError("the store is not open")
         return self._database
