@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from mobile_sdk.metrics import format_metrics
 
 from ..store.interface import Store
-from ..store.records import AuditEntry, TripRecord, VersionPoint
+from ..store.records import AuditEntry, Phase, TripRecord, VersionPoint
 
 __all__ = ["Cursor", "Happenings", "point_values", "read_happenings"]
 
 # Lines that a page gets when it opens, or comes back after a long time.
 MOST_LINES = 100
+
+
+# What the audit log says, as sentences; devices are called there by their aliases.
+_SENTENCES = {
+    "created": "{actor} created the run {subject}",
+    **{phase: "the run is {action}, by {actor}" for phase in get_args(Phase) if phase != "created"},
+    "enrolled": "a device enrolled with {actor}: {subject}",
+    "set aside": "the device {subject} is set aside",
+    "revoked": "{actor} revoked the device {subject}",
+    "withdrawn": "{actor} withdrew the device {subject}",
+    "token created": "{actor} made the invitation {subject}",
+    "token revoked": "{actor} revoked the invitation {subject}",
+    "rolled back": "{actor} rolled back: {subject}",
+    "restored": "{actor} restored the run from a backup",
+    "rotated": "{actor} replaced the run's key",
+    "exported": "{actor} took weights home",
+    "damaged": "an update was found damaged",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +109,8 @@ def _trip(trip: TripRecord) -> dict[str, Any]:
 
 
 def _audit(entry: AuditEntry) -> dict[str, Any]:
-    words = f"{entry.actor}: {entry.action} {entry.subject}"
+    words = _SENTENCES.get(entry.action, "{actor}: {action} {subject}").format(
+        actor=entry.actor, action=entry.action, subject=entry.subject
+    )
     why = entry.details.get("reason") or entry.details.get("why")
     return {"at": entry.at, "kind": "audit", "words": f"{words} ({why})" if why else words}

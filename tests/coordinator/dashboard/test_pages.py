@@ -90,6 +90,10 @@ def test_a_stream_begins_with_the_past_and_goes_on_from_where_a_page_was(tmp_pat
             assert [point["version"] for point in look["versions"]][:3] == [0, 1, 2]
             assert look["versions"][2]["updates"] == 1
             assert sum("phone-1 sent an update" in line["words"] for line in look["lines"]) == 2
+            words = [line["words"] for line in look["lines"]]
+            assert "coordinator created the run small" in words
+            assert "the run is running, by coordinator (started)" in words
+            assert any(each.startswith("a device enrolled with open enrolment: ") for each in words)
             assert look["run"]["states"] == {"offline": 1}
             assert look["run"]["classes"][0]["updates"] == 2
             assert look["run"]["coverage"] == [0.0, 1.0, 1.0]

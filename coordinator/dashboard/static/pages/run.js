@@ -33,7 +33,7 @@ export async function open({ main, name, operator, linked }) {
   const merge = new Chart(merges, "Staleness and weight of merged updates", [
     { label: "staleness", color: "--three", format: (value) => number(value, 2) },
     { label: "weight", color: "--one", scale: "right", dash: [6, 4], format: (value) => number(value, 3) },
-  ]);
+  ], "Nothing has been merged yet.");
 
   function redraw() {
     const time = axes.querySelector("input:checked").value === "time";
@@ -50,7 +50,7 @@ export async function open({ main, name, operator, linked }) {
     metric = new Chart(curve, "Metrics", [
       ...(name === "loss" ? [] : [{ label: name, color: "--one", format }]),
       { label: "loss", color: "--two", scale: name === "loss" ? "y" : "right", dash: [6, 4], format },
-    ]);
+    ], "No version has metrics: the task has no held-out samples, or none was evaluated yet.");
   }
 
   function take({ run, versions, lines }) {
