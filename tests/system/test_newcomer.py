@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,8 @@ def test_an_own_task_is_checked_served_learned_and_taken_home(project: Path) -> 
     devices: list[Process] = []
     try:
         url, key = server.wait_for(r"join (\S+) --run motion --key ([0-9a-f]{64})", 600).groups()
+        for stage in ("searching what to train", r"exporting and verifying \d", r"exported and verified 1 of \d"):
+            assert re.search(f"^{stage}", server.output, re.MULTILINE), "planning takes a minute: it says how far it is"
         for person in range(1, 5):
             data = f"motion.data:{'one_broken_sensor' if person == 1 else 'windows'}({person})"
             join = ("join", url, "--run", "motion", "--key", key, "--data", data, "--name", f"person-{person}")
