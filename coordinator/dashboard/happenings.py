@@ -30,6 +30,7 @@ _SENTENCES = {
     "rolled back": "{actor} rolled back: {subject}",
     "restored": "{actor} restored the run from a backup",
     "rotated": "{actor} replaced the run's key",
+    "migrated": "{actor} migrated the run",
     "exported": "{actor} took weights home",
     "damaged": "an update was found damaged",
 }
