@@ -139,12 +139,20 @@ class Screen:
     """The app's end of the line to the trainer."""
 
     def __init__(self, path: Path) -> None:
-        wait((path / "trainer.sock").exists, "the trainer's socket")
+        self._path = str(path / "trainer.sock")
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path / "trainer.sock"))
+        wait(self._connected, "the trainer's socket")
         self._socket.settimeout(0.05)
         self._unread = b""
         self.status: dict[str, Any] = {}
+
+    def _connected(self) -> bool:
+        """False while the file is missing, and between the moment it is there and the trainer's listening."""
+        try:
+            self._socket.connect(self._path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def say(self, message: dict[str, Any]) -> None:
         """A line."""
