@@ -1,5 +1,5 @@
 """
-What pyproject.toml cannot say: on Linux the wheel holds a compiled library that serves every CPython 3.
+What pyproject.toml cannot say: where ExecuTorch has a runtime the wheel holds a compiled library for every CPython 3.
 
 On other systems, and with ``FTTE_NATIVE=0``, it holds Python alone, and devices run the interpreted engine.
 """
@@ -10,7 +10,6 @@ import atexit
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,11 +20,22 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 BUILD_ONLY = {("mobile_sdk", "setup"), ("mobile_sdk.native", "build")}
 
-spec = importlib.util.spec_from_file_location("ftte_native_build", HERE / "native" / "build.py")
-native = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(native)
 
-WITH_RUNTIME = sys.platform == "linux" and os.environ.get("FTTE_NATIVE", "1") != "0"
+def load(path):
+    """A module of ours without its package, which needs what is not installed yet."""
+    spec = importlib.util.spec_from_file_location(f"ftte_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+native = load(HERE / "native" / "build.py")
+support = load(HERE / "system" / "support.py")
+
+# For another system than this one, FTTE_EXECUTORCH names its ExecuTorch.
+WITH_RUNTIME = os.environ.get("FTTE_NATIVE", "1") != "0" and (
+    support.runs_native_programs() or "FTTE_EXECUTORCH" in os.environ
+)
 
 # Leftovers of an earlier build would end up in the wheel, and the source folder stays clean.
 build_base = tempfile.mkdtemp(prefix="ftte-build-")
@@ -76,6 +86,8 @@ try:
     setup(
         packages=["mobile_sdk", *(f"mobile_sdk.{name}" for name in find_packages(str(HERE)))],
         distclass=BinaryDistribution,
+        # pip fetches it into the build's environment.
+        setup_requires=[native.ZIGLANG] if WITH_RUNTIME and support.is_macos() and not native.has_compiler() else [],
         cmdclass={"build_py": BuildWithRuntime, "bdist_wheel": PlatformWheel},
         options={"build": {"build_base": build_base}},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,18 @@ from .postgres_server import PostgresServer, open_server
 # The same examples in every run: what fails once fails again.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+# Tests of what only Linux has: /proc, libraries that are preloaded, limits on a process's memory.
+LINUX_ONLY = (
+    "coordinator/store/test_sync_order.py",
+    "mobile_sdk/engines/test_small_memory.py",
+    "mobile_sdk/test_wheel.py",
+    "repository/test_install_torch.py",
+    "system/test_durability.py",
+    "system/test_real_life.py",
+    "system/test_stopping.py",
+)
+collect_ignore = [] if sys.platform == "linux" else list(LINUX_ONLY)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Commands that need Linux: elsewhere one sentence says where they run, with the command."""
+"""Commands that need ExecuTorch's runtime: where it is missing one sentence says where they run, with the command."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def require_linux(arguments: Sequence[str]) -> None:
         arguments: of ``ftte``, the command among them.
 
     Raises:
-        CoordinatorError: if the command is one of :data:`LINUX_COMMANDS` and the system is not Linux. It names the
-            same command for WSL (on Windows) and for the image.
+        CoordinatorError: if the command is one of :data:`LINUX_COMMANDS` and the system has no such
+            runtime. It names the same command for WSL (on Windows) and for the image.
 
     """
     command = next((each for each in arguments if not each.startswith("-")), "")
@@ -41,5 +41,6 @@ def require_linux(arguments: Sequence[str]) -> None:
             f"`wsl ftte {again}`, or build the image of deploy/Dockerfile and run {image}"
         )
     raise CoordinatorError(
-        f"`ftte {command}` does not run on macOS itself: build the image of deploy/Dockerfile and run {image}"
+        f"`ftte {command}` does not run on a Mac with Intel's processor: build the image of deploy/Dockerfile and run "
+        f"{image}"
     )

@@ -10,7 +10,6 @@ import gc
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,12 @@ from mobile_sdk.engines.dropout import DRAWN, generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import NativeProgram, set_threads
+from mobile_sdk.system.footprint import footprint_bytes, peak_footprint_bytes, resident_bytes
 from mobile_sdk.training.optimisers import SGD
 from mobile_sdk.weights import map_weights
 
 _WARM_UP = 2
 _STEPS = 3
-_TRIES = 5
 
 
 def main(folder: Path, first: Path) -> None:
@@ -39,7 +38,7 @@ def main(folder: Path, first: Path) -> None:
     tiny.execute("first", [np.zeros((1, 8), np.float32)], (np.zeros((1, 8), np.float32),))
     dropout = generator(0)  # importing numpy's generators is part of the fixed cost
     gc.collect()
-    before, idle = _status("RssAnon"), _status("VmRSS")
+    before, idle = footprint_bytes(), resident_bytes()
 
     engine = load_engine(folder)
     manifest = engine.manifest
@@ -59,7 +58,7 @@ def main(folder: Path, first: Path) -> None:
             _update(engine, weights, optimiser, gradients)
 
     steps(_WARM_UP)
-    peak = _peak(lambda: steps(_STEPS))
+    peak = peak_footprint_bytes(lambda: steps(_STEPS))
 
     compact = 4 * manifest.trained.size
     report = {
@@ -81,29 +80,6 @@ def main(folder: Path, first: Path) -> None:
     tiny.close()
 
 
-def _peak(work: Callable[[], None]) -> int:
-    """
-    The most anonymous memory during ``work``, in bytes.
-
-    The kernel keeps the peak of all resident memory only. What of it is file-backed is known if that is the same before
-    and after; a kernel that is short of memory takes such pages away and brings them back, so it is done again then.
-    """
-    peak = 0
-    for _ in range(_TRIES):
-        before = _mapped()
-        Path("/proc/self/clear_refs").write_text("5")
-        work()
-        after = _mapped()
-        peak = _status("VmHWM") - min(before, after)
-        if after == before:
-            break
-    return peak
-
-
-def _mapped() -> int:
-    return _status("RssFile") + _status("RssShmem")
-
-
 def _arena(folder: Path) -> int:
     """What is planned for a step, without the outputs that lie in it: those are gradients."""
     program = NativeProgram(folder / PROGRAM_FILE)
@@ -115,14 +91,6 @@ def _arena(folder: Path) -> int:
 def _update(engine: Engine, weights: Arrays, optimiser: SGD, gradients: Arrays) -> None:
     for name, step in optimiser.steps(gradients):
         weights[name][engine.manifest.trained.selector(name)] -= step
-
-
-def _status(field: str) -> int:
-    """A field of ``/proc/self/status``, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux only")
 
 
 if __name__ == "__main__":

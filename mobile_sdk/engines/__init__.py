@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import ProgramError
 from ..manifest import ENGINE_FILES, MANIFEST_FILE, Manifest
+from ..native.library import LIBRARY
 from ..signing import check_files, check_runtime
 from ..system.support import runs_native_programs
 from .base import Engine
@@ -14,8 +15,12 @@ __all__ = ["Engine", "default_engine", "load_engine"]
 
 
 def default_engine() -> str:
-    """The name of the fastest engine that the SDK has for this system: ``"native"`` or ``"interpreted"``."""
-    return "native" if runs_native_programs() else "interpreted"
+    """
+    The name of the fastest engine that this SDK has for this system: ``"native"`` or ``"interpreted"``.
+
+    An SDK that was built without the runtime (``FTTE_NATIVE=0``) has the interpreted one alone.
+    """
+    return "native" if runs_native_programs() and LIBRARY.exists() else "interpreted"
 
 
 def load_engine(folder: str | Path, engine: str | None = None, threads: int = 1) -> Engine:

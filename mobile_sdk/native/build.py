@@ -8,8 +8,10 @@ executorch package (which would bring torch along).
 Without an installed executorch package the wheel's build fetches the pinned one of ``executorch.txt`` with pip, for its
 headers and libraries alone: its dependencies (torch among them) are not needed.
 
-For another machine, ``FTTE_EXECUTORCH`` names the folder of an unpacked executorch wheel for it, and ``CXX`` a compiler
-to it; ``scripts/aarch64.sh`` does both.
+The compiler is ``CXX``, else the system's ``c++``, else on macOS that of PyPI's ziglang (for Linux, ExecuTorch's
+libraries are made with GCC's C++ library, whose headers ziglang has not). For another machine, ``FTTE_EXECUTORCH``
+names the folder of an unpacked executorch wheel for it, and ``CXX`` a compiler to it with its options;
+``scripts/wheels.py`` does both.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,24 +29,52 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["BuildError", "build", "platform_tag"]
+__all__ = ["BuildError", "build", "has_compiler", "platform_tag", "target"]
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "lib"
 PINNED = "executorch.txt"
-LIBRARY = "libftte_runtime.so"
+STEM = "libftte_runtime"
 SOURCES = tuple(sorted(HERE.glob("*.cpp")))
-
-# ELF's numbers of the machines that executorch has wheels for.
-_MACHINES = {62: "x86_64", 183: "aarch64"}
+# The compiler of PyPI's ziglang, as the build asks for it.
+ZIGLANG = "ziglang==0.17.1"
 
 # Order matters to the linker: the kernels and the backend register themselves when they are loaded.
-EXECUTORCH_LIBRARIES = (
-    "libexecutorch.so",
-    "libexecutorch_threadpool.so",
-    "libexecutorch_kernels_optimized.so",
-    "libexecutorch_backend_xnnpack.so",
+EXECUTORCH_STEMS = (
+    "libexecutorch",
+    "libexecutorch_threadpool",
+    "libexecutorch_kernels_optimized",
+    "libexecutorch_backend_xnnpack",
+)
+
+# ELF's numbers of the machines that executorch has wheels for.
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+# The oldest C library that ExecuTorch's wheels for Linux promise to run with: glibc 2.28.
+_GLIBC = 28
+# The C++ library of GCC 8, the oldest that systems with that glibc carry.
+_GLIBCXX = 25
+_MACOS = "14.0"
+
+
+class _Format(NamedTuple):
+    """A system's kind of library: its ``suffix``, and what the linker is told before and after ExecuTorch's."""
+
+    suffix: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+_FORMATS = (
+    # Without --no-as-needed the libraries that only register themselves would not be loaded.
+    _Format(
+        ".so",
+        ("-Wl,--no-as-needed",),
+        ("-Wl,--enable-new-dtags,-rpath,$ORIGIN", "-Wl,--no-undefined", "-Wl,--strip-all"),
+    ),
+    # What is undefined is an error on macOS, and every library that is named is loaded.
+    _Format(".dylib", (), ("-Wl,-rpath,@loader_path", f"-Wl,-install_name,@rpath/{STEM}.dylib", "-Wl,-x")),
 )
 
 
@@ -64,60 +95,113 @@ def build(output: Path = OUTPUT, definitions: Sequence[str] = (), *, fetch: bool
         BuildError: if the system, the compiler or the executorch package does not fit.
 
     """
-    if not sys.platform.startswith("linux"):
-        raise BuildError(f"the native runtime is built on Linux only, not on {sys.platform}")
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        raise BuildError(f"the C++ compiler {compiler!r} is missing: install g++ or set CXX to a compiler of C++17")
+    _check_chosen_compiler()
     with tempfile.TemporaryDirectory(prefix="ftte-executorch-") as folder:
         package, version = _executorch(Path(folder) if fetch else None)
-        _compile(compiler, package, version, output, definitions)
+        form = _format(package)
+        compiler = _compiler(target(package / "lib" / f"{EXECUTORCH_STEMS[0]}{form.suffix}"))
+        _compile(compiler, form, package, version, output, definitions)
 
 
-def _compile(compiler: str, package: Path, version: str, output: Path, definitions: Sequence[str]) -> None:
+def has_compiler() -> bool:
+    """Whether ``CXX`` is set or the system's ``c++`` works; a build without them needs :data:`ZIGLANG`."""
+    return bool(os.environ.get("CXX")) or _works("c++")
+
+
+def _works(compiler: str) -> bool:
+    # macOS has a c++ that only says what to install.
+    found = shutil.which(compiler)
+    return found is not None and subprocess.run([found, "--version"], check=False, capture_output=True).returncode == 0
+
+
+def _check_chosen_compiler() -> None:
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen and shutil.which(chosen[0]) is None:
+        raise BuildError(f"the C++ compiler {chosen[0]!r} is missing: install g++ or set CXX to a compiler of C++17")
+
+
+def _compiler(target: str) -> list[str]:
+    """The command of the compiler, for ``target`` if it has to be told."""
+    chosen = os.environ.get("CXX")
+    if chosen:
+        return shlex.split(chosen)
+    if _works("c++"):
+        return ["c++"]
+    if "linux" in target:
+        raise BuildError("the C++ compiler 'c++' is missing: install g++ or set CXX to a compiler of C++17")
+    if importlib.util.find_spec("ziglang") is None:
+        raise BuildError(f"a C++ compiler is missing: `xcode-select --install`, or `pip install {ZIGLANG}`, or set CXX")
+    return [sys.executable, "-m", "ziglang", "c++", "-target", target]
+
+
+def _format(package: Path) -> _Format:
+    """Of the libraries in an executorch package, which is for one system."""
+    for form in _FORMATS:
+        if (package / "lib" / f"{EXECUTORCH_STEMS[0]}{form.suffix}").exists():
+            return form
+    raise BuildError(f"the executorch package in {package} has no runtime for this system: build with FTTE_NATIVE=0")
+
+
+def target(library: Path) -> str:
+    """
+    What ziglang calls the system that ``library`` is for, such as ``aarch64-linux-gnu.2.28``.
+
+    Raises:
+        BuildError: if programs do not run on that machine.
+
+    """
+    machine = _machine(library)
+    return f"{machine}-macos.{_MACOS}" if library.suffix == ".dylib" else f"{machine}-linux-gnu.2.{_GLIBC}"
+
+
+def _compile(
+    compiler: Sequence[str], form: _Format, package: Path, version: str, output: Path, definitions: Sequence[str]
+) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    for name in EXECUTORCH_LIBRARIES:
-        shutil.copy2(package / "lib" / name, output / name)
+    for stem in EXECUTORCH_STEMS:
+        shutil.copy2(package / "lib" / f"{stem}{form.suffix}", output / f"{stem}{form.suffix}")
     shutil.copy2(_licence(package), output / "LICENSE.executorch")
     shutil.copytree(HERE / "licences", output / "licences", dirs_exist_ok=True)
     include = package / "include"
     # Written aside and moved into place: a process that has the old library mapped keeps it.
-    fresh = output / f"{LIBRARY}.new"
+    fresh = output / f"{STEM}{form.suffix}.new"
     command = [
-        compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall",
+        *compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall",
         *map(str, SOURCES), "-o", str(fresh),
         "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
         "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
         *(f"-D{definition}" for definition in definitions),
-        f"-L{output}", "-Wl,--no-as-needed",
-        *(f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in EXECUTORCH_LIBRARIES),
-        "-Wl,--enable-new-dtags,-rpath,$ORIGIN", "-Wl,--no-undefined", "-Wl,--strip-all",
+        f"-L{output}", *form.before, *(f"-l{stem.removeprefix('lib')}" for stem in EXECUTORCH_STEMS), *form.after,
     ]  # fmt: skip
-    outcome = subprocess.run(command, check=False, capture_output=True, text=True)
+    environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": _MACOS}
+    outcome = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if outcome.returncode != 0:
-        raise BuildError(f"{compiler} could not compile the native runtime:\n{outcome.stderr}")
-    fresh.replace(output / LIBRARY)
+        raise BuildError(f"{compiler[0]} could not compile the native runtime:\n{outcome.stderr}")
+    fresh.replace(output / f"{STEM}{form.suffix}")
 
 
 def platform_tag(folder: Path = OUTPUT) -> str:
     """
-    The wheel's platform, from the C library that the built libraries in ``folder`` really ask for.
+    The wheel's platform, from what the built libraries in ``folder`` really ask for.
 
-    ExecuTorch's wheel claims ``manylinux_2_28``, so nothing below that is promised.
+    ExecuTorch's wheels claim glibc 2.28 and macOS 14, so nothing below that is promised.
 
     Raises:
         BuildError: if a library asks for a newer C++ library than that platform is sure to have.
 
     """
-    glibc = 28
-    for path in sorted(folder.glob("*.so")):
-        listing = subprocess.run(["objdump", "-T", str(path)], check=True, capture_output=True, text=True).stdout
-        glibc = max([glibc, *(int(minor) for minor in re.findall(r"\bGLIBC_2\.(\d+)", listing))])
-        newest = max([0, *(int(patch) for patch in re.findall(r"\bGLIBCXX_3\.4\.(\d+)", listing))])
-        # GCC 8's, the oldest that systems with glibc 2.28 carry.
-        if newest > 25:
+    libraries = sorted(path for form in _FORMATS for path in folder.glob(f"*{form.suffix}"))
+    if any(path.suffix == ".dylib" for path in libraries):
+        return f"macosx_{_MACOS.replace('.', '_')}_{_machine(folder / f'{STEM}.dylib').replace('aarch64', 'arm64')}"
+    glibc = _GLIBC
+    for path in libraries:
+        content = path.read_bytes()
+        # Names of versions are texts of the dynamic string table.
+        glibc = max([glibc, *(int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)(?:\.\d+)?(?=\0)", content))])
+        newest = max([0, *(int(patch) for patch in re.findall(rb"\0GLIBCXX_3\.4\.(\d+)(?=\0)", content))])
+        if newest > _GLIBCXX:
             raise BuildError(f"{path.name} needs GLIBCXX_3.4.{newest}: compile with an older g++ (set CXX)")
-    return f"manylinux_2_{glibc}_{_machine(folder / LIBRARY)}"
+    return f"manylinux_2_{glibc}_{_machine(folder / f'{STEM}.so')}"
 
 
 def _executorch(download: Path | None) -> tuple[Path, str]:
@@ -184,16 +268,18 @@ def _licence(package: Path) -> Path:
 
 
 def _machine(library: Path) -> str:
-    """The machine that a library is for, from its ELF header; this one while it is not built."""
+    """The machine that a library is for, from its header; that of this process while it is not built."""
     if not library.exists():  # an editable install asks before it builds
-        return platform.machine()
+        return platform.machine().replace("arm64", "aarch64")
     with library.open("rb") as file:
-        number = int.from_bytes(file.read(20)[18:], "little")
-    if number not in _MACHINES:
-        raise BuildError(
-            f"{library.name} is for the ELF machine {number}; programs run on {', '.join(_MACHINES.values())}"
-        )
-    return _MACHINES[number]
+        header = file.read(20)
+    if header[:4] == b"\x7fELF":
+        number = int.from_bytes(header[18:20], "little")
+        if number in _ELF_MACHINES:
+            return _ELF_MACHINES[number]
+    elif header[:8] == b"\xcf\xfa\xed\xfe\x0c\0\0\1":  # a 64-bit Mach-O file for arm64
+        return "aarch64"
+    raise BuildError(f"{library.name} is for another machine than programs run on: x86-64 and 64-bit ARM")
 
 
 if __name__ == "__main__":

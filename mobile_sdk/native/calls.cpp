@@ -24,6 +24,14 @@ ThreadPool* get_threadpool();
 // keeps the library usable with the older glibc that ExecuTorch itself supports.
 extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded = 0;
 
+// GCC 11's headers and later call this one of libstdc++ for containers that would be too large; ours keeps the library
+// usable with the older libstdc++ that systems with that glibc have.
+#if defined(__GLIBCXX__) && _GLIBCXX_RELEASE >= 11
+namespace std {
+__attribute__((visibility("hidden"), noreturn)) void __throw_bad_array_new_length() { throw bad_array_new_length(); }
+}  // namespace std
+#endif
+
 namespace ftte {
 namespace {
 

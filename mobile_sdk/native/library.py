@@ -24,7 +24,11 @@ from ..manifest import EXECUTORCH_VERSION
 
 __all__ = ["NativeProgram", "TensorMeta", "set_threads", "threads"]
 
-LIBRARY = Path(__file__).with_name("lib") / "libftte_runtime.so"
+# A build makes one of them: a .dylib on macOS. Without a build, it is the name for Linux that is missing.
+LIBRARY = next(
+    (path for path in sorted(Path(__file__).with_name("lib").glob("libftte_runtime.*")) if path.suffix != ".new"),
+    Path(__file__).with_name("lib") / "libftte_runtime.so",
+)
 ABI = 4
 MAX_RANK = 16
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from mobile_sdk.engines.android import JAVA_SOURCES
-from mobile_sdk.native.build import EXECUTORCH_LIBRARIES, OUTPUT
+from mobile_sdk.native.build import EXECUTORCH_STEMS, OUTPUT
 
 __all__ = ["load_from_files", "missing", "start"]
 
@@ -66,7 +66,7 @@ def start() -> Path:
         f"-I{include}", f"-I{include / 'executorch/runtime/core/portable_type/c10'}",
         "-DC10_USING_CUSTOM_GENERATED_MACROS", f"-I{java_home / 'include'}", f"-I{java_home / 'include/linux'}",
         f"-L{OUTPUT}", f"-Wl,-rpath,{OUTPUT}", "-Wl,--no-as-needed",
-        *(f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in EXECUTORCH_LIBRARIES),
+        *(f"-l{stem.removeprefix('lib')}" for stem in EXECUTORCH_STEMS),
     )  # fmt: skip
     os.environ.setdefault("JAVA_HOME", str(java_home))
     import jnius_config

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from mobile_sdk.system.footprint import footprint_bytes, resident_bytes
 
-__all__ = ["Gauge", "read"]
-
-_STATUS = Path("/proc/self/status")
+__all__ = ["Gauge", "process_bytes"]
 
 
-def read(field: str) -> int:
-    """A field of ``/proc/self/status`` in bytes, such as ``RssAnon``; 0 where there is none."""
-    for line in _STATUS.read_text("utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    return 0
+def process_bytes() -> int:
+    """All that this process has in memory; 0 where the system does not say."""
+    try:
+        return resident_bytes()
+    except OSError:
+        return 0
+
+
+def _taken() -> int:
+    try:
+        return footprint_bytes()
+    except OSError:
+        return 0
 
 
 class Gauge:
     """Growth of anonymous memory over what this process takes when it is idle: the budget counts in it."""
 
     def __init__(self) -> None:
-        self._idle = read("RssAnon")
+        self._idle = _taken()
         self.now = 0
         self.peak = 0
 
     def rest(self) -> None:
         """The process is idle, and has not trained yet: what it takes now is the floor."""
         if self.peak == 0:
-            self._idle = read("RssAnon")
+            self._idle = _taken()
 
     def look(self) -> None:
         """Take a reading."""
-        self.now = max(0, read("RssAnon") - self._idle)
+        self.now = max(0, _taken() - self._idle)
         self.peak = max(self.peak, self.now)

@@ -30,7 +30,7 @@ from . import engines
 from .conditions import provider
 from .joined import Joined, forget, load, save
 from .limit import DailyLimit
-from .memory import Gauge, read
+from .memory import Gauge, process_bytes
 from .pixels import picture
 from .progress import apply, given
 from .samples import Samples
@@ -265,7 +265,7 @@ class Trainer:
     def _snapshot(self) -> Status:
         status = self._status
         status.memory, status.memory_peak = self._gauge.now, self._gauge.peak
-        status.process_memory = read("VmRSS")
+        status.process_memory = process_bytes()
         status.samples, status.drawn = len(self._samples), self._samples.drawn
         status.policies = {**self._when.on, "paused": self._paused}
         if self._paused and status.joined and status.phase not in (Phase.FINISHED, Phase.FAILED):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from coordinator.cli.linux_commands import LINUX_COMMANDS, require_linux
 from coordinator.cli.main import GROUPS
 from mobile_sdk.system.support import runs_native_programs
+from tests.mobile_sdk.system.other_systems import as_on
 
 # In a fresh interpreter: what a system lacks is missing when our modules are imported.
 CODE = """
@@ -66,11 +68,20 @@ def test_on_windows_every_such_command_names_itself_for_wsl_and_for_the_image() 
         assert "`docker run --rm -it -v .:/runs ftte " in line
 
 
-def test_on_macos_the_image_is_named() -> None:
+def test_on_a_mac_with_intels_processor_the_image_is_named() -> None:
+    """ExecuTorch has no runtime for it."""
     (sentence, code) = answers("darwin", ["plan", "my:task", "--budgets", "1MB", "--out", "out"])
     assert code == "1"
-    assert "does not run on macOS itself" in sentence
+    assert "does not run on a Mac with Intel's processor" in sentence
     assert "`docker run --rm -it -v .:/runs ftte plan my:task --budgets 1MB --out out`" in sentence
+
+
+def test_a_mac_with_apples_processor_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    with as_on("darwin"):
+        assert runs_native_programs()
+        for command in LINUX_COMMANDS:
+            require_linux([command])
 
 
 def test_the_operators_commands_run_on_windows(tmp_path: Path) -> None:
