@@ -6,6 +6,7 @@ The SDK on phones' kinds of processors, on another Linux machine: Debian's progr
     python -m scripts.arm 32 trainer             the demo's whole trainer, until a coordinator here merged two updates
     python -m scripts.arm 64 trainer
     python -m scripts.arm 32 blas                a training step with OpenBLAS and without
+    python -m scripts.arm 64 merge               whether merges there have the hashes that they have here
 
 Python 3.14 and numpy are Debian's; the SDK is the wheel of ``scripts/wheels.py``, and nothing of this checkout but what
 is run. Nothing is installed, and no rights are needed. What was fetched is kept in build. Cases default to some of the
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "arm"
 # Debian's testing release, the first with Python 3.14.
 SUITE = "forky"
-PACKAGES = ("python3", "python3-numpy", "libopenblas0-pthread")
+PACKAGES = ("python3", "python3-numpy", "python3-scipy", "libopenblas0-pthread")
 CASES = ("mlp", "digits-half", "text", "cifar")
 PATIENCE = 600.0
 
@@ -214,19 +215,30 @@ def blas(machine: Machine) -> int:
     return 0
 
 
+def merge(machine: Machine) -> int:
+    """Compare the hashes of merged versions there and here; 1 if one differs."""
+    program = ROOT / "tests" / "coordinator" / "merge" / "digests.py"
+    packages = site(machine)
+    here = subprocess.run([sys.executable, str(program)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    command = machine.python(program, PYTHONPATH=f"{ROOT}:{packages}")
+    there = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    print(f"{len(json.loads(here))} hashes are {'the same' if there == here else 'not the same'}")
+    return int(there != here)
+
+
 def main() -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.arm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bits", choices=MACHINES)
-    parser.add_argument("what", choices=("suite", "trainer", "blas"))
+    parser.add_argument("what", choices=("suite", "trainer", "blas", "merge"))
     parser.add_argument("cases", nargs="*", metavar="CASE")
     options = parser.parse_args()
     machine = MACHINES[options.bits]
     if options.what == "suite":
         return suite(machine, options.cases or CASES)
-    return trainer(machine) if options.what == "trainer" else blas(machine)
+    return {"trainer": trainer, "blas": blas, "merge": merge}[options.what](machine)
 
 
 if __name__ == "__main__":

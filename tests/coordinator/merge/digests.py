@@ -1,7 +1,7 @@
 """
 Hashes of versions, as JSON: of plain merges, and of those with everything that looks at single updates.
 
-A program of its own, which needs no more than numpy and scipy: other processors run it, too (``scripts/aarch64.sh``).
+A program of its own, which needs no more than numpy and scipy: other processors run it, too (``scripts/arm.py``).
 """
 
 from __future__ import annotations
