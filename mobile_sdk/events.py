@@ -213,10 +213,15 @@ class Merged:
 
 @dataclasses.dataclass(frozen=True)
 class Announced:
-    """The coordinator merged a new version; ``metrics`` are those of the operator's held-out data."""
+    """
+    The coordinator merged a new version; ``metrics`` are those of the operator's held-out data.
+
+    ``devices`` is how many are connected to the run, this one among them.
+    """
 
     version: int
     metrics: Mapping[str, float]
+    devices: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

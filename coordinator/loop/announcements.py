@@ -71,7 +71,7 @@ class Announcements:
     def _announce_now(self) -> None:
         self._announced_at = asyncio.get_running_loop().time()
         newest = self._newest()
-        self._push(Announce(newest.version, newest.metrics))
+        self._push(Announce(newest.version, newest.metrics, len(self._listeners)))
 
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""

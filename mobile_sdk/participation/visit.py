@@ -171,7 +171,7 @@ class Visit:
                         self._ended = True
                         return finished
                     case Announce():
-                        self._listener(Announced(event.version, event.metrics))
+                        self._listener(Announced(event.version, event.metrics, event.devices))
                     case MergedMessage():
                         self._listener(Merged(event.assignment, event.version, event.staleness, event.weight))
                     case Wait():

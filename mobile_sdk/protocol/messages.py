@@ -302,10 +302,15 @@ class Ack:
 
 @dataclasses.dataclass(frozen=True)
 class Announce:
-    """Coordinator: there is a new version; ``metrics`` are those of the operator's held-out data."""
+    """
+    Coordinator: there is a new version; ``metrics`` are those of the operator's held-out data.
+
+    ``devices`` is how many are connected. It names none of them.
+    """
 
     version: int
     metrics: Mapping[str, float]
+    devices: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,12 +39,12 @@ def hall(devices: int) -> tuple[Hall, Announcements]:
     return room, Announcements(room.ears, lambda: room.newest)
 
 
-def test_a_version_is_announced_to_everybody_with_its_metrics() -> None:
+def test_a_version_is_announced_to_everybody_with_its_metrics_and_how_many_they_are() -> None:
     async def main() -> None:
         room, announcements = hall(3)
         room.publish(announcements)
         await asyncio.sleep(0.001)
-        assert [ear.heard for ear in room.ears.values()] == [[(0.0, Announce(1, {"accuracy": 0.1}))]] * 3
+        assert [ear.heard for ear in room.ears.values()] == [[(0.0, Announce(1, {"accuracy": 0.1}, 3))]] * 3
 
     run(main())
 
@@ -71,7 +71,7 @@ def test_the_end_is_announced_at_once_and_nothing_after_it() -> None:
         announcements.finish(Finished(2, "enough", {}))
         await asyncio.sleep(10)
         assert [message for _, message in room.ears["d0"].heard] == [
-            Announce(1, {"accuracy": 0.1}),
+            Announce(1, {"accuracy": 0.1}, 2 * ANNOUNCEMENTS_PER_SECOND),
             Finished(2, "enough", {}),
         ]
 

@@ -59,7 +59,7 @@ def test_a_full_buffer_becomes_a_version_that_devices_hear_of(tmp_path: Path) ->
             for device in (one, two):
                 told = await device.expect(MergedMessage)
                 assert (told.version, told.staleness, told.weight) == (1, 0, 1.0)
-                assert await device.expect(Announce) == Announce(1, {"accuracy": 2.0})
+                assert await device.expect(Announce) == Announce(1, {"accuracy": 2.0}, 2)
         assert added(coordinator.state.versions.vector).tolist() == [0.0] * 3 + [2.0] * 6
         (_, version) = small.store.versions.all()
         assert (version.version, version.parent, version.metrics) == (1, 0, {"accuracy": 2.0})

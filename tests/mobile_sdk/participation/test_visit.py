@@ -104,7 +104,7 @@ def test_a_device_trains_what_it_is_given_and_sends_the_difference(served: Serve
     async def script(talk: Talk) -> None:
         offers.append(await give(talk, 1))
         fetched.extend(talk.fetched)
-        talk.session.announce(Announce(1, {"accuracy": 0.25}))
+        talk.session.announce(Announce(1, {"accuracy": 0.25}, 7))
         talk.session.accept("a00000001", staleness=1, duplicate=False)
         await finish(talk)
 
@@ -123,7 +123,8 @@ def test_a_device_trains_what_it_is_given_and_sends_the_difference(served: Serve
     assert offer.report["loss"] == expected.loss
     kinds = [type(event) for event in told]
     assert kinds[:2] == [Connected, Assigned]
-    assert {Downloading, Training, Announced, UpdateAccepted} <= set(kinds)
+    assert {Downloading, Training, UpdateAccepted} <= set(kinds)
+    assert [event for event in told if isinstance(event, Announced)] == [Announced(1, {"accuracy": 0.25}, 7)]
     assert kinds[-1] is RunFinished
     (accepted,) = [event for event in told if isinstance(event, UpdateAccepted)]
     assert accepted.staleness == 1

@@ -42,7 +42,7 @@ MESSAGES: list[Message] = [
     Offer(Name("a00000001"), REF, {"samples": 3}),
     Fetch(Sha256("cd" * 32), 5),
     Ack(Sha256("cd" * 32), 2**40),
-    Announce(4, {"accuracy": 0.5}),
+    Announce(4, {"accuracy": 0.5}, 12),
     Challenge(1, "aa", "bb", "cc", (Succession("dd", "ee"),)),  # type: ignore[arg-type]
     Later(2.5, "busy"),
     Evaluate(Name("e00000001"), 3, REF, "aa", REF, (REF,)),  # type: ignore[arg-type]
