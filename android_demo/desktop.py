@@ -83,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"the app opens; a phone would join with\n  {invite}", flush=True)
         folder = str((FOLDER / "devices" / "phone").resolve())
         environment = os.environ | {"FTTE_DEMO_FOLDER": folder, "FTTE_DEMO_JOIN": "1"}
+        environment |= {"FTTE_DEMO_STEP_SECONDS": str(STEP_SECONDS)}
         app = subprocess.Popen([sys.executable, DEMO / "main.py", str(invite)], env=environment)
         try:
             return _until_closed(app, {"the coordinator": coordinator, **devices})

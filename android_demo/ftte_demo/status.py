@@ -43,8 +43,11 @@ class Status:
     Everything that a screen shows.
 
     Progress is ``(done, of)``: bytes for the transfers, steps for training. ``losses`` are those of the last steps,
-    ``accuracies`` pairs of a version and the accuracy on the operator's held-out data. Sizes are bytes. ``visit`` tells
-    whether the phone makes one visit that the system's job began, instead of training for as long as it may.
+    ``accuracies`` pairs of a version and the accuracy on the operator's held-out data. ``version`` is the one that is
+    trained from, ``newest`` the newest of all; ``devices`` are connected to the run, 0 before it is known. Sizes are
+    bytes: ``budget`` is the user's, ``plan_budget`` that of the plan, ``program_needs`` what its step was measured to
+    take. ``visit`` tells whether the phone makes one visit that the system's job began, instead of training for as long
+    as it may.
     """
 
     phase: str = Phase.IDLE
@@ -54,6 +57,8 @@ class Status:
     device: str = ""
     address: str = ""
     version: int = -1
+    newest: int = -1
+    devices: int = 0
     retry_seconds: float = 0.0
     download: tuple[int, int] = (0, 0)
     training: tuple[int, int] = (0, 0)
@@ -66,6 +71,7 @@ class Status:
     memory: int = 0
     memory_peak: int = 0
     budget: int = 0
+    plan_budget: int = 0
     program_needs: int = 0
     process_memory: int = 0
     layers: list[Layer] = dataclasses.field(default_factory=list)
@@ -97,6 +103,16 @@ class Status:
                 known[name] = tuple(known[name])
         known["accuracies"] = [(int(v), float(a)) for v, a in known.get("accuracies", [])]
         return cls(**known)
+
+    @property
+    def shown_phase(self) -> str:
+        """
+        The phase in a word that stays: a small model's download, training and upload take turns within a second.
+
+        Beside a name of :class:`Phase` it can be ``"working"``: the bars tell at what.
+        """
+        busy = (Phase.DOWNLOADING, Phase.TRAINING, Phase.UPLOADING)
+        return "working" if self.phase in busy or (self.phase == Phase.WAITING and not self.reason) else self.phase
 
     @property
     def trained_share(self) -> float:

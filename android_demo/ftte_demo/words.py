@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
-__all__ = ["LANGUAGES", "SETTINGS", "chosen", "spoken", "words"]
+__all__ = ["LANGUAGES", "SETTINGS", "chosen", "spoken", "without_code", "words"]
 
 _WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("words.json").read_text("utf-8"))
 
@@ -33,3 +34,8 @@ def chosen(folder: Path, system: str) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         language = system
     return spoken(str(language))
+
+
+def without_code(reason: str) -> str:
+    """A sentence of the SDK or the coordinator, without the code in brackets that programs read."""
+    return re.sub(r" \[[a-z-]+\]$", "", reason)

@@ -113,7 +113,7 @@ def describe(error: websockets.ConnectionClosed) -> str:
     """A connection's end in one line, preferring the peer's own words."""
     close = error.rcvd or error.sent
     if close is None:
-        return "the connection broke without a closing handshake"
+        return "the connection broke"
     return f"the connection was closed: {close.reason or close.code}"
 
 

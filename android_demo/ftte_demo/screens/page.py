@@ -12,12 +12,12 @@ from kivy.uix.screenmanager import Screen
 from kivy.uix.scrollview import ScrollView
 
 from ..status import Status
-from ..widgets import icons, model_picture, pad, parts, plot
+from ..widgets import chart, fleet_picture, icons, model_picture, pad, parts, plot
 
 __all__ = ["Page", "layout"]
 
 # Their names are used in the layouts.
-_WIDGETS = (icons, model_picture, pad, parts, plot)
+_WIDGETS = (chart, fleet_picture, icons, model_picture, pad, parts, plot)
 
 
 def layout(module_file: str) -> None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from ..sizes import megabytes, percent
 from ..status import Phase, Status
+from ..widgets.plot import smooth
+from ..words import without_code
 from .page import Page, layout
 
 __all__ = ["TrainPage", "share"]
 
 Words = dict[str, str]
+
+# Steps of which the mean is drawn: more than one round over the samples that a phone begins with.
+SMOOTH = 20
+# Bytes. What Python takes for itself during a step is counted with it: the same as for a plan's prediction.
+MEASURED_WITHIN = 1_000_000
 
 
 def share(progress: tuple[int, int]) -> float:
@@ -17,16 +24,24 @@ def share(progress: tuple[int, int]) -> float:
     return done / of if of else 0.0
 
 
+def _allowed(status: Status) -> int:
+    """Bytes that training may take; 0 before that is known."""
+    return status.budget or status.plan_budget
+
+
 class TrainPage(Page):
     """Plan, progress, plots, costs, pause, and when to train. Layouts call these with what they depend on."""
 
     def headline(self, status: Status, words: Words) -> str:
         """What the phone is doing."""
-        return words[f"phase_{status.phase}"]
+        return words[f"phase_{status.shown_phase}"]
 
-    def mode(self, status: Status, words: Words) -> str:
-        """Who keeps it going: the app's service, or a job of the system's."""
-        return words["mode_visit" if status.visit else "mode_service"] if status.joined else ""
+    def detail(self, status: Status, words: Words) -> str:
+        """Why it does not train now; and who keeps it going: the app's service, or a job of the system's."""
+        lines = [without_code(status.reason)] if status.reason else []
+        if status.joined:
+            lines.append(words["mode_visit" if status.visit else "mode_service"])
+        return "\n".join(lines)
 
     def part(self, status: Status, words: Words) -> str:
         """How much of the model this phone trains."""
@@ -36,17 +51,27 @@ class TrainPage(Page):
             return words["train_part_none"]
         return words["train_part"].format(percent=percent(status.trained_share))
 
+    def leaves_some(self, status: Status) -> bool:
+        """Whether some of the model is not trained here."""
+        return any(layer.trained < layer.size for layer in status.layers)
+
     def memory(self, status: Status, words: Words) -> str:
-        """Memory of training now, its peak, and the budget."""
+        """Memory of training now, its peak, and the budget: the user's, or else the plan's."""
+        if not status.memory_peak:
+            return words["train_memory_none"]
         key = "train_memory_of" if status.budget else "train_memory_free"
         return words[key].format(
-            now=megabytes(status.memory), peak=megabytes(status.memory_peak), budget=megabytes(status.budget)
+            now=megabytes(status.memory), peak=megabytes(status.memory_peak), budget=megabytes(_allowed(status))
         )
 
     def memory_share(self, status: Status) -> float:
-        """The peak as a part of the budget; without one, of what the program was measured to need."""
-        of = status.budget or status.program_needs
-        return status.memory_peak / of if of else 0.0
+        """The peak as a part of the budget."""
+        allowed = _allowed(status)
+        return status.memory_peak / allowed if allowed else 0.0
+
+    def over_budget(self, status: Status) -> bool:
+        """Whether the peak is over the budget by more than a measurement within a whole app can be wrong."""
+        return bool(_allowed(status)) and status.memory_peak > _allowed(status) + MEASURED_WITHIN
 
     def bytes_detail(self, progress: tuple[int, int]) -> str:
         """How many bytes of how many."""
@@ -63,12 +88,23 @@ class TrainPage(Page):
         return share(progress)
 
     def loss_points(self, status: Status) -> list[tuple[float, float]]:
-        """The loss over the last steps."""
-        return [(float(i), loss) for i, loss in enumerate(status.losses)]
+        """The loss over the last steps, smoothed."""
+        return [(float(i), loss) for i, loss in enumerate(smooth(status.losses, SMOOTH))]
 
-    def newest_loss(self, status: Status) -> str:
-        """The last loss."""
-        return f"{status.losses[-1]:.3f}" if status.losses else ""
+    def highest_loss(self, status: Status) -> str:
+        """What the upper end of its axis stands for."""
+        return f"{max(smooth(status.losses, SMOOTH)):.2f}" if status.losses else ""
+
+    def newest_loss(self, status: Status, words: Words) -> str:
+        """The last of it."""
+        if not status.losses:
+            return ""
+        newest = smooth(status.losses, SMOOTH)[-1]
+        return words["train_loss_now"].format(loss=f"{newest:.3f}", n=min(SMOOTH, len(status.losses)))
+
+    def version_at(self, status: Status, index: int, words: Words) -> str:
+        """The version at an end of the accuracy's axis."""
+        return words["train_version"].format(version=status.accuracies[index][0]) if status.accuracies else ""
 
     def newest_accuracy(self, status: Status, words: Words) -> str:
         """The last accuracy, and of which version."""

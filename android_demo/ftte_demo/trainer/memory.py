@@ -1,10 +1,16 @@
-"""How much memory training takes on this phone, as the kernel counts it."""
+"""How much memory training takes on this phone, counted as a budget counts it."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+from mobile_sdk.engines.base import Engine
+from mobile_sdk.process import ThisProcess
 from mobile_sdk.system.footprint import footprint_bytes, resident_bytes
 
-__all__ = ["Gauge", "process_bytes"]
+__all__ = ["Gauge", "GaugedProcess", "process_bytes"]
 
 
 def process_bytes() -> int:
@@ -15,7 +21,7 @@ def process_bytes() -> int:
         return 0
 
 
-def _taken() -> int:
+def _anonymous() -> int:
     try:
         return footprint_bytes()
     except OSError:
@@ -23,19 +29,52 @@ def _taken() -> int:
 
 
 class Gauge:
-    """Growth of anonymous memory over what this process takes when it is idle: the budget counts in it."""
+    """
+    Anonymous memory of the loaded program, and of its steps: bytes.
 
-    def __init__(self) -> None:
-        self._idle = _taken()
+    What connecting, downloading and Python's own objects take between two trainings is no part of a budget, so the
+    process's whole growth would be too much. ``now`` and ``peak`` are 0 before a program is loaded.
+
+    Args:
+        read: gives the anonymous memory of the process, in bytes.
+
+    """
+
+    def __init__(self, read: Callable[[], int] = _anonymous) -> None:
+        self._read = read
+        self._before: int | None = None  # when a program began to load
+        self._held = 0
+        self._base: int | None = None  # with the program, before its steps
         self.now = 0
         self.peak = 0
 
-    def rest(self) -> None:
-        """The process is idle, and has not trained yet: what it takes now is the floor."""
-        if self.peak == 0:
-            self._idle = _taken()
+    def load(self, folder: Path, load: Callable[[Path], Engine]) -> Engine:
+        """The engine that ``load`` makes of a program's folder; what it takes counts from here."""
+        gc.collect()
+        self._before = self._read()
+        self.peak = 0
+        return load(folder)
+
+    def ready(self) -> None:
+        """Training is about to begin: what a program that was loaded holds is known now."""
+        self._base = self._read()
+        if self._before is not None:
+            self._held = max(0, self._base - self._before)
+            self._before = None
 
     def look(self) -> None:
-        """Take a reading."""
-        self.now = max(0, _taken() - self._idle)
-        self.peak = max(self.peak, self.now)
+        """Take a reading, during training."""
+        if self._base is not None:
+            self.now = self._held + max(0, self._read() - self._base)
+            self.peak = max(self.peak, self.now)
+
+
+class GaugedProcess(ThisProcess):
+    """Tells a gauge when the SDK has made room for training."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+
+    def release_memory(self, *, garbage: bool = True) -> None:
+        super().release_memory(garbage=garbage)
+        self._gauge.ready()

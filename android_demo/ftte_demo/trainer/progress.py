@@ -23,7 +23,7 @@ def apply(event: Event, status: Status) -> None:
     match event:
         case events.Connected():
             status.phase, status.reason, status.retry_seconds = Phase.WAITING, "", 0.0
-            status.device, status.version = event.device, event.version
+            status.device, status.version, status.newest = event.device, event.version, event.version
         case events.Disconnected():
             status.phase, status.reason, status.retry_seconds = Phase.CONNECTING, event.reason, event.retry_seconds
         case events.Paused():
@@ -57,9 +57,10 @@ def apply(event: Event, status: Status) -> None:
             status.merged += 1
             status.staleness, status.weight = event.staleness, event.weight
         case events.Announced():
+            status.newest, status.devices = event.version, event.devices
             _accuracy(status, event.version, event.metrics)
         case events.RunFinished():
-            status.phase, status.reason = Phase.FINISHED, event.reason
+            status.phase, status.reason, status.newest = Phase.FINISHED, event.reason, event.version
             _accuracy(status, event.version, event.metrics)
 
 
@@ -82,3 +83,4 @@ def given(manifest: Manifest, status: Status) -> None:
         layers[name] = Layer(name, layer.size + parameter.size, layer.trained + trained, layer.local or local)
     status.layers = list(layers.values())
     status.program_needs = manifest.memory.measured_bytes
+    status.plan_budget = manifest.memory.budget_bytes

@@ -30,7 +30,7 @@ from . import engines
 from .conditions import provider
 from .joined import Joined, forget, load, save
 from .limit import DailyLimit
-from .memory import Gauge, process_bytes
+from .memory import Gauge, GaugedProcess, process_bytes
 from .pixels import picture
 from .progress import apply, given
 from .samples import Samples
@@ -138,6 +138,7 @@ class Trainer:
         """Make a client for the run, and start. Raises what :class:`Client` raises."""
         invite, engine = joined.invite, engines.best()
         self._close_client()
+        engines.prepare(engine)
         client = Client(
             invite.url,
             run=invite.run,
@@ -149,7 +150,11 @@ class Trainer:
             transport=Transport(insecure=joined.insecure, certificate=invite.certificate),
             engine=engine,
             policy=self._when.policy(),
-            surroundings=Surroundings(conditions=self._conditions),
+            surroundings=Surroundings(
+                conditions=self._conditions,
+                load=lambda folder: self._gauge.load(folder, lambda folder: engines.load(folder, engine)),
+                process=GaugedProcess(self._gauge),
+            ),
         )
         self._client = client
         self._schedule()
@@ -167,7 +172,6 @@ class Trainer:
 
     def _start(self) -> None:
         if self._client is not None and self._work is None and not self._paused:
-            self._gauge.rest()
             self._work = asyncio.create_task(self._take_part(self._client))
 
     def _schedule(self) -> None:
@@ -235,7 +239,8 @@ class Trainer:
 
     def _heard(self, event: Event) -> None:
         apply(event, self._status)
-        self._gauge.look()
+        if self._status.phase == Phase.TRAINING:
+            self._gauge.look()
         if self._client is not None and not self._status.layers and self._status.phase == Phase.TRAINING:
             given(self._client.manifest, self._status)
         if self._status.phase in (Phase.DOWNLOADING, Phase.TRAINING, Phase.UPLOADING):
@@ -286,7 +291,6 @@ class Trainer:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._to_tell.wait()
             self._to_tell.clear()
-            self._gauge.look()
             text = self._snapshot().to_json()
             if text != told:
                 told = text

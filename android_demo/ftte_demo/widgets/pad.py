@@ -61,9 +61,10 @@ class Pad(Widget):
         return True
 
     def _point(self, touch: Any) -> tuple[float, float]:
+        edge = _LINE / 2  # half of the pen: no stroke runs over the edge
         return (
-            min(max((touch.x - self.x) / self.width, 0.0), 1.0),
-            min(max((touch.y - self.y) / self.height, 0.0), 1.0),
+            min(max((touch.x - self.x) / self.width, edge), 1 - edge),
+            min(max((touch.y - self.y) / self.height, edge), 1 - edge),
         )
 
     def _redraw(self, *_: object) -> None:

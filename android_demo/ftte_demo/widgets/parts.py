@@ -11,7 +11,7 @@ from kivy.uix.boxlayout import BoxLayout
 from kivy.uix.label import Label
 from kivy.uix.textinput import TextInput
 
-__all__ = ["Action", "Bar", "Body", "Caption", "Card", "Choice", "Field", "Heading", "NavItem", "Option"]
+__all__ = ["Action", "Bar", "Body", "Caption", "Card", "Choice", "Field", "Heading", "Legend", "NavItem", "Option"]
 
 
 class Heading(Label):
@@ -55,6 +55,14 @@ class Bar(BoxLayout):
     detail = StringProperty("")
     share = NumericProperty(0.0)
     bar_color = ColorProperty("#3150D0")
+
+
+class Legend(BoxLayout):
+    """What a colour of a picture stands for."""
+
+    text = StringProperty("")
+    mark = ColorProperty("#3150D0")
+    shown = BooleanProperty(True)
 
 
 class Choice(ToggleButtonBehavior, Label):

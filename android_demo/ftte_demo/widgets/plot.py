@@ -1,7 +1,8 @@
-"""A line over time, with its newest value marked and its range written beside it."""
+"""A line over time, with its newest value marked."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from kivy.graphics import Color, Ellipse, Line, Mesh
@@ -9,7 +10,7 @@ from kivy.metrics import dp
 from kivy.properties import ColorProperty, ListProperty, NumericProperty
 from kivy.uix.widget import Widget
 
-__all__ = ["Plot", "scaled"]
+__all__ = ["Plot", "scaled", "smooth"]
 
 Point = tuple[float, float]
 
@@ -35,6 +36,12 @@ def scaled(points: Sequence[Point], low: float, high: float, width: float, heigh
         ((x - first) / span_x * width, min(max((y - low) / span_y, 0.0), 1.0) * height if high != low else height / 2)
         for x, y in points
     ]
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and the ``window - 1`` before it: what one batch happens to be is no news."""
+    sums = list(itertools.accumulate(values, initial=0.0))
+    return [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(values))]
 
 
 class Plot(Widget):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -25,18 +26,19 @@ if str(DEMO) not in sys.path:
 
 from ftte_demo.rest import REASONS, Rest  # noqa: E402
 from ftte_demo.sizes import megabytes, percent  # noqa: E402
-from ftte_demo.status import Layer, Status  # noqa: E402
+from ftte_demo.status import Layer, Phase, Status  # noqa: E402
 from ftte_demo.theme import DARK, LIGHT  # noqa: E402
 from ftte_demo.trainer import joined  # noqa: E402
 from ftte_demo.trainer.limit import DAY_SECONDS, DailyLimit  # noqa: E402
+from ftte_demo.trainer.memory import Gauge  # noqa: E402
 from ftte_demo.trainer.pixels import picture  # noqa: E402
 from ftte_demo.trainer.progress import apply  # noqa: E402
 from ftte_demo.trainer.progress import given as given_to  # noqa: E402
 from ftte_demo.trainer.samples import Samples, starter  # noqa: E402
 from ftte_demo.trainer.when import When  # noqa: E402
-from ftte_demo.words import LANGUAGES, chosen, words  # noqa: E402
+from ftte_demo.words import LANGUAGES, chosen, without_code, words  # noqa: E402
 
-from mobile_sdk.events import Personal  # noqa: E402
+from mobile_sdk.events import Announced, Connected, Personal, RunFinished  # noqa: E402
 from mobile_sdk.invite import Invite  # noqa: E402
 from mobile_sdk.layout import Layout, Parameter, Slice, Subset  # noqa: E402
 
@@ -249,12 +251,15 @@ def test_what_a_phone_keeps_to_itself_is_told_apart_from_what_it_shares() -> Non
     layout = Layout([Parameter("0.weight", (2, 3)), Parameter("0.bias", (2,)), Parameter("1.weight", (4,))])
     subset = Subset(layout, {"0.weight": Slice(1, (0, 2))})
     manifest: Any = types.SimpleNamespace(
-        layout=layout, subset=subset, local=("1.weight",), memory=types.SimpleNamespace(measured_bytes=7)
+        layout=layout,
+        subset=subset,
+        local=("1.weight",),
+        memory=types.SimpleNamespace(measured_bytes=7, budget_bytes=9),
     )
     status = Status()
     given_to(manifest, status)
     assert status.layers == [Layer("0", 8, 4), Layer("1", 4, 4, local=True)]
-    assert status.program_needs == 7
+    assert (status.program_needs, status.plan_budget) == (7, 9)
     apply(Personal(10, False, {"accuracy": 0.5}, {"accuracy": 0.75}), status)
     assert (status.global_accuracy, status.personal_accuracy) == (0.5, 0.75)
 
@@ -279,3 +284,99 @@ def test_a_curve_stays_in_its_box(points: Any) -> None:
     drawn = scaled(ordered, -1, 1, 200, 100)
     assert all(0 <= x <= 200 and 0 <= y <= 100 for x, y in drawn)
     assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
+
+
+def test_memory_counts_the_program_and_its_steps_alone() -> None:
+    """What connecting took before, and what Python takes between two trainings, is no part of a budget."""
+    readings = iter(
+        [30_000_000, 32_000_000, 32_300_000, 32_100_000, 36_000_000, 36_100_000, 36_000_000, 37_000_000, 37_000_000]
+    )
+    gauge = Gauge(lambda: next(readings))
+    assert (gauge.now, gauge.peak) == (0, 0)
+    engine: Any = object()
+    assert gauge.load(Path(), lambda _: engine) is engine
+    gauge.ready()
+    gauge.look()
+    gauge.look()
+    assert (gauge.now, gauge.peak) == (2_100_000, 2_300_000)
+    gauge.ready()  # the same program again, after other things took 4 MB
+    gauge.look()
+    assert (gauge.now, gauge.peak) == (2_100_000, 2_300_000)
+    gauge.load(Path(), lambda _: engine)  # another program
+    assert gauge.peak == 0
+    gauge.ready()
+    gauge.look()
+    assert (gauge.now, gauge.peak) == (1_000_000, 1_000_000)
+
+
+def test_a_status_tells_of_the_fleet() -> None:
+    status = Status()
+    apply(Connected("phone", 3), status)
+    assert (status.newest, status.devices) == (3, 0)
+    apply(Announced(4, {}, 12), status)
+    assert (status.newest, status.devices) == (4, 12)
+    apply(RunFinished(9, "enough", {}), status)
+    assert status.newest == 9
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "shown"),
+    [
+        (Phase.DOWNLOADING, "", "working"),
+        (Phase.TRAINING, "", "working"),
+        (Phase.UPLOADING, "", "working"),
+        (Phase.WAITING, "", "working"),
+        (Phase.WAITING, "more devices are needed", Phase.WAITING),
+        (Phase.PAUSED, "", Phase.PAUSED),
+        (Phase.FAILED, "no", Phase.FAILED),
+    ],
+)
+def test_the_headline_does_not_change_with_every_step_of_an_assignment(phase: str, reason: str, shown: str) -> None:
+    status = Status(phase=phase, reason=reason)
+    assert status.shown_phase == shown
+    assert all(f"phase_{status.shown_phase}" in words(language) for language in LANGUAGES)
+
+
+def test_codes_for_programs_are_not_shown_to_people() -> None:
+    assert without_code("the token is used up [enrolment]") == "the token is used up"
+    assert without_code("[a] stays, and [b] too") == "[a] stays, and [b] too"
+
+
+needs_kivy = pytest.mark.skipif(importlib.util.find_spec("kivy") is None, reason="needs kivy: pip install kivy")
+
+
+@needs_kivy
+def test_a_plot_shows_what_batches_have_in_common() -> None:
+    from ftte_demo.widgets.plot import smooth
+
+    assert smooth([], 3) == []
+    assert smooth([1.0, 3.0, 5.0, 7.0], 2) == [1.0, 2.0, 4.0, 6.0]
+
+
+@needs_kivy
+@given(st.integers(0, 10_000), st.integers(200, 800), st.integers(60, 200))
+def test_every_phone_of_the_picture_is_inside_it(devices: int, width: int, height: int) -> None:
+    from ftte_demo.widgets.fleet_picture import MOST, places
+
+    model, phones = places(devices, width, height)
+    assert len(phones) == min(max(devices, 1), MOST)
+    for x, y, across, tall in (model, *phones):
+        assert x >= 0
+        assert y >= 0
+        assert x + across <= width
+        assert y + tall <= height
+    assert all(a[0] + a[2] <= b[0] for a, b in itertools.pairwise(phones)), "two phones overlap"
+
+
+@needs_kivy
+def test_the_memory_bar_is_red_only_where_a_budget_is_exceeded() -> None:
+    from ftte_demo.screens.train import MEASURED_WITHIN, TrainPage
+
+    page: Any = TrainPage
+    ask = page.over_budget
+    assert not ask(page, Status(memory_peak=9_000_000)), "before there is a plan nothing is wrong"
+    assert not ask(page, Status(memory_peak=3_000_000, program_needs=2_200_000, plan_budget=4_000_000))
+    assert not ask(page, Status(memory_peak=2_400_000, budget=2_000_000, plan_budget=4_000_000))
+    assert ask(page, Status(memory_peak=2_000_001 + MEASURED_WITHIN, budget=2_000_000, plan_budget=4_000_000))
+    assert page.memory_share(page, Status(memory_peak=1_000_000, plan_budget=4_000_000)) == 0.25
+    assert page.memory_share(page, Status(memory_peak=1_000_000)) == 0.0
