@@ -109,7 +109,7 @@ def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) 
             return "a run file has no such section: this is a scenario, for `ftte simulate`"
         return f"there is no such key{_suggestion(location, model)}"
     if kind == "missing":
-        return "it is missing"
+        return _missing(location, model)
     if kind == "string_pattern_mismatch":
         return f"{_shown(given)} is not possible: {_PATTERNS.get(str(location[-1]), 'it has another form')}"
     if kind == "literal_error":
@@ -132,21 +132,47 @@ def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) 
     return words.removeprefix("Value error, ")
 
 
+def _missing(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """What a key or section that has to be there wants."""
+    section = _section_at(location[:-1], model)
+    if not _is_section(section) or location[-1] not in section.model_fields:
+        return "it is missing"
+    name = str(location[-1])
+    annotation = section.model_fields[name].annotation
+    inner = next((each for each in (annotation, *getattr(annotation, "__args__", ())) if _is_section(each)), None)
+    if inner is not None:
+        title = ".".join(map(str, location)) + ("" if inner is annotation else ".NAME")
+        needed = [key for key, field in inner.model_fields.items() if field.is_required()]
+        keys = ", ".join(needed or inner.model_fields)
+        return f"it is missing: add the section [{title}] with {keys}"
+    if getattr(annotation, "__origin__", None) is not None and str(annotation).startswith(("dict", "collections")):
+        return f"it is missing: add the section [{name}]"
+    wanted = _TYPES.get({"str": "string"}.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", "")))
+    where = f"[{'.'.join(map(str, location[:-1]))}]" if len(location) > 1 else "the file"
+    return f"it is missing: add `{name} = ...` to {where}" + (f", {wanted}" if wanted else "")
+
+
 def _suggestion(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """What may have been meant by a key that is not known."""
-    section: Any = model
-    for part in location[:-1]:
-        if _is_section(section):
-            field = section.model_fields.get(str(part))
-            section = None if field is None else field.annotation
-        else:  # a table of sections, such as [devices.watch]: this part is the name of one of them
-            section = next((inner for inner in getattr(section, "__args__", ()) if _is_section(inner)), None)
+    section = _section_at(location[:-1], model)
     if not _is_section(section):
         return ""
     close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; {location[-2] if len(location) > 1 else 'a run file'} has {', '.join(section.model_fields)}"
+
+
+def _section_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Any:
+    """The model of the section that these parts of a key lead to; none if there is no such."""
+    section: Any = model
+    for part in location:
+        if _is_section(section):
+            field = section.model_fields.get(str(part))
+            section = None if field is None else field.annotation
+        else:  # a table of sections, such as [devices.watch]: this part is the name of one of them
+            section = next((inner for inner in getattr(section, "__args__", ()) if _is_section(inner)), None)
+    return section
 
 
 def _is_section(value: Any) -> bool:

@@ -17,7 +17,8 @@ def say_where_raised(error: BaseException) -> str:
     """
     ``in FILE, line N: TYPE: MESSAGE``, in one line.
 
-    The place is the innermost line of the user's code; where there is none, that of whatever raised it.
+    The place is the innermost line of the user's code; where there is none, that of the library that raised it. Where
+    there is neither, as for a function that takes other arguments, it is ``with TYPE: MESSAGE``.
     """
     first = str(error).strip().partition("\n")[0]
     words = f"{type(error).__name__}: {first}" if first else type(error).__name__
@@ -25,9 +26,10 @@ def say_where_raised(error: BaseException) -> str:
         return f"in {error.filename}, line {error.lineno}: {words}"
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if _is_users(frame.filename)]
-    if not (users or frames):
-        return words
-    frame = (users or frames)[-1]
+    others = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(ours) for ours in _PACKAGES)]
+    if not (users or others):
+        return f"with {words}"
+    frame = (users or others)[-1]
     return f"in {frame.filename}, line {frame.lineno}: {words}"
 
 

@@ -50,8 +50,14 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
     }
     print_rows(console, summary["tiers"], tiers, title="Tiers")
     print_rows(console, summary["devices"], _DEVICES, title="Devices")
+    if any(device["torch_loaded"] for device in summary["devices"]):
+        console.print(_TORCH, highlight=False, markup=False, soft_wrap=True)
 
 
+_TORCH = (
+    "torch!: the data of these devices import torch, which phones do not have and which takes hundreds of MB. Keep the "
+    "data in a module without it."
+)
 _DEVICES: Columns = {
     "device": lambda d: d["id"],
     "tier": lambda d: d["tier"] or "-",

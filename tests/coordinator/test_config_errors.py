@@ -31,7 +31,8 @@ RUN = '[run]\nname = "a"\ntask = "m:t"\n[budgets]\nall = "1MB"\n'
             RUN + "[simulation]\ndevices = 3",
             "simulation: a run file has no such section: this is a scenario, for",
         ),
-        (RUN.replace('name = "a"\n', ""), "run.name: it is missing"),
+        (RUN.replace('name = "a"\n', ""), "run.name: it is missing: add `name = ...` to [run], a text in quotes"),
+        ("", "run: it is missing: add the section [run] with name, task"),
         (RUN + '[planning]\nselector = "fischer"', "did you mean 'fisher'?"),
     ],
 )
@@ -53,6 +54,24 @@ def test_a_key_of_a_class_of_devices_is_suggested(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"devices\.watch\.slowdwn: there is no such key; did you mean 'slowdown'\?"):
         load_scenario(file)
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ('[devices.watch]\nmemory = "1MB"\n', "devices: it is missing: add the section [devices.NAME] with memory"),
+        ("devices = 2\n", "simulation.devices: it is missing: add `devices = ...` to [simulation], a whole number"),
+        ('memory = "1MB"\n', "devices.watch.memory: it is missing: add `memory = ...` to [devices.watch]"),
+    ],
+)
+def test_what_is_missing_of_a_scenario_is_said_with_where_to_add_it(tmp_path: Path, gone: str, words: str) -> None:
+    file = tmp_path / "scenario.toml"
+    whole = f'{RUN}[simulation]\ndevices = 2\n[data]\nsource = "m:d"\n[devices.watch]\nmemory = "1MB"\n'
+    assert gone in whole
+    file.write_text(whole.replace(gone, ""))
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(file)
+    assert words in str(caught.value)
 
 
 def test_plans_of_a_scenario_are_beside_its_file(tmp_path: Path) -> None:

@@ -22,13 +22,16 @@ from exporters.task import load_task
         ("def task():\n    return 1 / 0\n", r"broken_3:task fails in .*/broken_3\.py, line 2: ZeroDivisionError"),
         ("import sys\nsys.exit('bye')\n", r"fails in .*/broken_4\.py, line 2: SystemExit: bye"),
         ("task = 3\n", r"'broken_5:task' is a int, not a Task"),
+        ("def task(size):\n    return size\n", r"broken_6:task fails with TypeError: task\(\) missing 1 required"),
     ],
-    ids=["import", "syntax", "in a library", "function", "exit", "no task"],
+    ids=["import", "syntax", "in a library", "function", "exit", "no task", "other arguments"],
 )
 def test_one_sentence_with_file_and_line(
     text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    number = ["import", "syntax", "in a library", "function", "exit", "no task"].index(request.node.callspec.id)
+    number = ["import", "syntax", "in a library", "function", "exit", "no task", "other arguments"].index(
+        request.node.callspec.id
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / f"broken_{number}.py").write_text(text)
     with pytest.raises(TaskError, match=words) as caught:

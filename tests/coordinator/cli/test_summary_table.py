@@ -35,3 +35,18 @@ def test_no_name_is_cut_through_a_pipe(tmp_path: Path, width: int) -> None:
         assert "…" not in text
 
     run(main())
+
+
+@pytest.mark.parametrize("torch", [False, True])
+def test_torch_in_a_devices_process_is_explained(tmp_path: Path, torch: bool) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        device = state.device("phone")
+        device.peak_rss_bytes, device.torch_loaded = 500_000_000, torch
+        written = io.StringIO()
+        show_summary(Console(file=written, width=200), {"ended": "it was enough", **summarise(state)})
+        text = written.getvalue()
+        assert ("500.0 MB (torch!)" in text) == torch
+        assert ("Keep the data in a module without it." in text) == torch
+
+    run(main())
