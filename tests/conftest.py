@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from .postgres_server import PostgresServer, open_server
+from .s3_server import S3Server, open_s3_server
 
 # The same examples in every run: what fails once fails again.
 settings.register_profile("repeatable", derandomize=True)
@@ -38,3 +39,18 @@ def postgres_server() -> Iterator[PostgresServer]:
 def postgres_database(postgres_server: PostgresServer) -> str:
     """The address of a database that tests share: each run has a schema of its own."""
     return postgres_server.database()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server for all tests."""
+    with open_s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a new bucket; the environment says how to reach it."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.bucket()

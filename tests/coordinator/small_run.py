@@ -27,6 +27,7 @@ from coordinator.programs.tiers import Tier, load_tiers
 from coordinator.run_state import RunState
 from coordinator.simulation.virtual_time import START, VirtualClock, offload
 from coordinator.store.interface import Store
+from coordinator.store.open import open_store
 from coordinator.store.records import (
     AssignmentRecord,
     AssignmentRequest,
@@ -35,7 +36,6 @@ from coordinator.store.records import (
     UpdateRecord,
     VersionRecord,
 )
-from coordinator.store.sqlite import SqliteStore
 from coordinator.tracking.trackers import Trackers
 from coordinator.updates.buffer import BufferedUpdate
 from coordinator.versions.files import put_weights
@@ -74,7 +74,7 @@ START_WEIGHTS = np.arange(LAYOUT.size, dtype=np.float32)
 E = TypeVar("E")
 
 # Stores of runs that tests began: closed when a test ends, whether it closed them or not.
-OPENED: list[SqliteStore] = []
+OPENED: list[Store] = []
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ class SmallRun:
     """What a coordinator is made of."""
 
     config: Config
-    store: SqliteStore
+    store: Store
     key: RunKey
     tiers: list[Tier]
 
@@ -112,7 +112,7 @@ def make_run(folder: Path, **sections: Mapping[str, Any]) -> SmallRun:
     """
     run = {"name": "small", "task": "a.b:c", "state": "state"}
     config = parse_config({"run": run, "budgets": dict(NEEDS), **sections}, folder)
-    store = SqliteStore(config.run.state)
+    store = open_store(config)
     OPENED.append(store)
     key = RunKey.load_or_create(config.run.state / "run.key")
     if store.run() is None:
@@ -120,7 +120,7 @@ def make_run(folder: Path, **sections: Mapping[str, Any]) -> SmallRun:
     return SmallRun(config, store, key, load_tiers(store))
 
 
-def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
+def _begin(config: Config, store: Store, key: RunKey) -> None:
     (program,) = store.artifacts.put(b"program")
     records = []
     for name, subset in SUBSETS.items():

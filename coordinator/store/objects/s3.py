@@ -22,6 +22,7 @@ __all__ = ["S3Objects"]
 
 # A server that is away is tried again for so long before its caller hears of it.
 RETRY_SECONDS = 10
+RETRIES = 5
 
 
 class S3Objects:
@@ -42,7 +43,7 @@ class S3Objects:
             self._store = from_url(
                 url,
                 client_options={"allow_http": True},  # inside a cluster, or on this machine
-                retry_config={"max_retries": 5, "retry_timeout": datetime.timedelta(seconds=RETRY_SECONDS)},
+                retry_config={"max_retries": RETRIES, "retry_timeout": datetime.timedelta(seconds=RETRY_SECONDS)},
             )
         except BaseError as error:
             raise ConfigError(f"store.objects = {url!r} is no address of a bucket: {_first_line(error)}") from error
