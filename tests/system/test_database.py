@@ -54,7 +54,8 @@ def test_a_run_in_a_database_outlives_its_coordinator_and_its_server(
         coordinator.wait_for("is back")
         wait_for_version(look, 5)
         coordinator.kill()
-        known = {update.assignment for update in (*look.updates.buffered(), *look.updates.merged())}
+        known = {update.assignment for update in look.updates.buffered()}
+        known |= {update.assignment for update in look.updates.merged()}
         coordinator = site.serve(SETTINGS)
         assert coordinator.wait() == 0
         assert [device.wait() for device in devices] == [0, 0]

@@ -47,6 +47,10 @@ class Connection(Protocol):
         """The rows of a query, little by little; in a transaction."""
         ...
 
+    def terminate(self) -> None:
+        """Close it at once, whatever it does."""
+        ...
+
     def get_server_version(self) -> Any:
         """The server's version."""
         ...

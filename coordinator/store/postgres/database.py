@@ -235,17 +235,15 @@ class Database:
             try:
                 async with self.connection() as connection:
                     slot = await self._slot(connection)
-                    transaction = connection.transaction(isolation="read_committed")
-                    await transaction.start()
                     try:
-                        await connection.execute("SELECT begin_writing($1, $2, $3)", self.epoch, slot, token)
+                        # Numbers alone, so they need no second round trip for arguments.
+                        fence = f"SELECT begin_writing({_number(self.epoch)}, {slot}, {token})"
+                        await connection.execute(f"BEGIN ISOLATION LEVEL READ COMMITTED; {fence}")
                         result = await work(connection)
                         committing = True
-                        await transaction.commit()
+                        await connection.execute("COMMIT")
                     except BaseException:
-                        if not committing:
-                            with contextlib.suppress(Exception):
-                                await transaction.rollback()
+                        await _roll_back(connection, committing=committing)
                         raise
                     return result
             except REPEAT:
@@ -304,6 +302,21 @@ class Database:
                     said = True
                 await asyncio.sleep(RETRY_SECONDS)
         raise StoreUnavailable(f"the store in {self.address} was closed before it was known what became of a write")
+
+
+def _number(value: int | None) -> str:
+    return "NULL" if value is None else str(int(value))
+
+
+async def _roll_back(connection: Connection, *, committing: bool) -> None:
+    """End a transaction that failed; with its connection, where nobody knows in which state that is."""
+    try:
+        if committing:
+            connection.terminate()
+        else:
+            await connection.execute("ROLLBACK")
+    except Exception:
+        connection.terminate()
 
 
 async def _leave_as_it_is(connection: Any) -> None:

@@ -13,7 +13,6 @@ from ...errors import Expelled, StoreError, StoreUnavailable
 from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
 from ..rows import UPDATE_COLUMNS, assignment_number, update_record
-from .assignments import lock_devices
 from .connection import Connection
 from .database import Database
 from .kept_objects import KeptObjects
@@ -34,6 +33,13 @@ LARGE_BYTES = 256 * 1024
 OBJECTS = "updates/"
 
 _Given = tuple[UpdateRecord, "bytes | memoryview"]
+
+# Which of some updates are known, and which of their devices take part; the latter stay so until the end.
+_KNOWN = (
+    "WITH locked AS MATERIALIZED (SELECT id FROM devices WHERE id = ANY($2::text[]) AND revoked_at IS NULL "
+    "ORDER BY id FOR NO KEY UPDATE) SELECT 'device', id FROM locked UNION ALL "
+    f"SELECT 'update', assignment FROM updates WHERE assignment = ANY($1::text[]) AND {INTACT}"
+)
 
 _INSERTED = ("arrival", *UPDATE_COLUMNS.split(", "), "object")
 
@@ -68,21 +74,24 @@ class UpdateTable:
         return new
 
     async def _accept(self, rows: Connection, given: dict[str, _Given], large: dict[str, str]) -> set[str]:
-        found = await rows.fetch(
-            f"SELECT assignment FROM updates WHERE assignment = ANY($1::text[]) AND {INTACT}", list(given)
-        )
-        known = {row[0] for row in found}
+        found = await rows.fetch(_KNOWN, list(given), sorted({update.device for update, _ in given.values()}))
+        known = {name for kind, name in found if kind == "update"}
+        devices = {name for kind, name in found if kind == "device"}
         new = {name: one for name, one in given.items() if name not in known}
         if not new:
             return set()
-        await _check_devices(rows, [update for update, _ in new.values()])
+        for update, _ in new.values():
+            # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
+            if update.device not in devices:
+                raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
         # One group at a time, from here to the commit: arrivals become visible in their order.
-        await rows.execute("SELECT pg_advisory_xact_lock($1::oid::int4, 0)", self.lock)
         numbers = await rows.fetch(
-            "WITH gone AS (DELETE FROM updates WHERE assignment = ANY($1::text[]) AND discarded = 'damaged') "
-            "SELECT nextval('arrivals') FROM generate_series(1, $2)",
+            "WITH one AS MATERIALIZED (SELECT pg_advisory_xact_lock($3::oid::int4, 0)), "
+            "gone AS (DELETE FROM updates WHERE assignment = ANY($1::text[]) AND discarded = 'damaged') "
+            "SELECT nextval('arrivals') FROM one, generate_series(1, $2)",
             list(new),
             len(new),
+            self.lock,
         )
         arrivals = sorted(row[0] for row in numbers)
         await rows.copy_records_to_table(
@@ -191,14 +200,6 @@ class UpdateTable:
 def object_key(assignment: str, sha256: str) -> str:
     """The key of a large update, which no other update has."""
     return f"{OBJECTS}{assignment}.{sha256}"
-
-
-async def _check_devices(rows: Connection, updates: Sequence[UpdateRecord]) -> None:
-    # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
-    devices = await lock_devices(rows, [update.device for update in updates])
-    for update in updates:
-        if update.device not in devices:
-            raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
 
 
 async def _count(rows: Connection, updates: Sequence[UpdateRecord]) -> None:

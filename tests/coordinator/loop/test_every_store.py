@@ -25,7 +25,7 @@ def metrics(vector: Vector) -> dict[str, float]:
     return {"accuracy": float(added(vector).sum())}
 
 
-def play(folder: Path, rounds: int = 4, **section: Any) -> dict[str, Any]:
+def play(folder: Path, **section: Any) -> dict[str, Any]:
     """Three devices of two tiers, some of them a version late; an operator pauses and rolls back. What came of it."""
     said: dict[str, Any] = {}
 
@@ -40,7 +40,7 @@ def play(folder: Path, rounds: int = 4, **section: Any) -> dict[str, Any]:
             ]
             for device in devices:
                 await device.join()
-            for round_ in range(rounds):
+            for round_ in range(4):
                 for number, device in enumerate(devices):
                     assign = await device.work(1_000 if number == 0 else 0)
                     tier = "small" if number == 0 else "large"

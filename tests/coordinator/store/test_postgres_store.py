@@ -237,20 +237,19 @@ def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
     store = open_one()
     fill(store)
     accepted = update(store)
-    commit = asyncpg.transaction.Transaction.commit
+    execute = asyncpg.Connection.execute
     lost: list[bool] = []
 
-    async def lose(transaction: Any) -> None:
-        if lost:
-            await commit(transaction)
-            return
+    async def lose(connection: Any, statement: str, *arguments: Any, **options: Any) -> Any:
+        if statement != "COMMIT" or lost:
+            return await execute(connection, statement, *arguments, **options)
         lost.append(True)
         if happened:
-            await commit(transaction)
-        transaction._connection.terminate()
+            await execute(connection, statement)
+        connection.terminate()
         raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
-    monkeypatch.setattr(asyncpg.transaction.Transaction, "commit", lose)
+    monkeypatch.setattr(asyncpg.Connection, "execute", lose)
     assert store.updates.accept([accepted]) == {accepted[0].assignment}, "it is new, and its device hears so"
     assert lost
     assert len(store.updates.buffered()) == 1
