@@ -19,6 +19,7 @@ import numpy as np
 from mobile_sdk import safetensors
 from mobile_sdk.durable_files import remove_leftovers, write_durably
 from mobile_sdk.errors import PayloadError
+from mobile_sdk.system.syncs import make_folder
 
 from ..config import MergeSection
 from ..errors import StoreError
@@ -103,7 +104,7 @@ class KeptMerges:
             for record, content in updates
             for own in (bounded[record.assignment],)
         ]
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(self._folder, 0o700)
         self._write(KeptMerge(version, section, kept))
 
     def forget(self, device: str) -> int:

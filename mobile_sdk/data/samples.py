@@ -33,7 +33,7 @@ from ..errors import DataError, StorageError
 from ..fields import join_sample
 from ..manifest import InputContract
 from ..system.locks import Locked, take_lock
-from ..system.syncs import sync_file, sync_folder
+from ..system.syncs import make_folder, sync_file, sync_folder
 from .base import Batch
 from .check import check_batch
 from .fit import fit_parts
@@ -79,7 +79,7 @@ class SampleStore:
         self._lock: IO[bytes] | None = None
         self._writing: tuple[int, FileIO] | None = None
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self._folder, 0o700)
             self._format = _Format.load(self._folder)
         except OSError as error:
             raise StorageError(f"cannot use the folder {self._folder}: {error}") from error

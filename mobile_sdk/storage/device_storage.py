@@ -28,7 +28,7 @@ from typing import Any
 from ..durable_files import map_file, remove_leftovers, write_durably
 from ..errors import StorageError
 from ..system.locks import Locked, take_lock
-from ..system.syncs import sync_folder
+from ..system.syncs import make_folder, sync_folder
 from .artifacts import Artifacts
 from .identity import Identity
 from .pending_update import PendingUpdate, UpdateFolder
@@ -66,7 +66,7 @@ class DeviceStorage:
     def __init__(self, folder: Path, run: str, name: str = "") -> None:
         self.folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder, 0o700)
             for part in ("artifacts", "programs"):
                 (folder / part).mkdir(exist_ok=True)
             self._lock = take_lock(folder / "lock")

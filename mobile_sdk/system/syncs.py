@@ -8,11 +8,12 @@ NTFS keeps a renamed file's name in its own journal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["sync_data", "sync_file", "sync_folder"]
+__all__ = ["make_folder", "sync_data", "sync_file", "sync_folder"]
 
 if sys.platform == "darwin":
     import fcntl
@@ -63,3 +64,24 @@ else:
             sync_file(descriptor)
         finally:
             os.close(descriptor)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """
+    Make a folder, and those above it that are missing; the names of all survive a power cut.
+
+    The folder above is synced even where there was nothing to make: a process before may have been killed in between.
+
+    Args:
+        folder: may be there already.
+        mode: of the folder itself, as :func:`os.mkdir` takes it.
+
+    Raises:
+        OSError: if a folder cannot be made.
+
+    """
+    made = [each for each in folder.parents if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    for each in (folder, *made):
+        with contextlib.suppress(PermissionError):  # the folder above may be one that only its owner may read
+            sync_folder(each.parent)

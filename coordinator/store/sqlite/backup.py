@@ -24,7 +24,7 @@ from typing import IO
 
 from mobile_sdk.system.locks import hold_lock, take_lock
 from mobile_sdk.system.secret_files import create_secret
-from mobile_sdk.system.syncs import sync_file, sync_folder
+from mobile_sdk.system.syncs import make_folder, sync_file, sync_folder
 
 from ...errors import StoreError
 from ..segments import Location, Segments
@@ -182,7 +182,7 @@ def restore(archive: Path, state: Path, at: float, *, by: str, progress: Progres
     temporary = state.with_name(state.name + ".restoring")
     if temporary.exists():
         raise StoreError(f"{temporary} is left from a restore that broke off: remove it first")
-    state.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(state.parent)
     try:
         temporary.mkdir(mode=0o700)
         (temporary / "artifacts").mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mobile_sdk.system.locks import Locked, take_lock
-from mobile_sdk.system.syncs import sync_folder
+from mobile_sdk.system.syncs import make_folder, sync_folder
 
 from ...errors import StoreError
 from ..artifacts import Artifacts
@@ -185,7 +185,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
 
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         folder.chmod(0o700)  # it holds the run's key and the devices' secrets
         return take_lock(folder / "lock")
     except Locked:

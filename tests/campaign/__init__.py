@@ -1,0 +1,1 @@
+"""Whole federations under faults, each made from one seed and repeatable to the last bit."""

@@ -1,0 +1,333 @@
+"""One federation from its plan to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from coordinator.config import parse_config
+from coordinator.programs import run_key
+from coordinator.runs.served_run import ServedRun
+from coordinator.store import segments
+from mobile_sdk.manifest import PROGRAM_FILE, FileEntry
+from mobile_sdk.signing import ed25519
+
+from .devices import SimulatedPhone, watch_updates
+from .disk import Disk
+from .faults import Faults
+from .interposer import Interposer, PowerCut
+from .invariants import check_erased, check_numbers, check_state
+from .ledger import Ledger, Violation
+from .liars import Stranger
+from .links import Network
+from .machines import CampaignLoop, Machine
+from .model import SUBSETS, manifest_of
+from .operators import Operator
+from .plan import HONEST, SCHEDULE_SECONDS, Plan
+from .service import Service
+
+__all__ = ["Outcome", "run"]
+
+# After the last fault, every device that can go on is to have trained again within so much time.
+PATIENCE_SECONDS = 7_200.0
+
+RUN = "campaign"
+TASK = "a.b:c"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """
+    How a federation went.
+
+    ``problems`` are the promises that were broken. ``counts`` has what was done: faults, ends of processes, operations
+    on disks, updates, versions.
+    """
+
+    plan: Plan
+    trace: tuple[str, ...]
+    digest: str
+    problems: tuple[Violation, ...]
+    counts: dict[str, int]
+
+
+def run(plan: Plan) -> Outcome:
+    """Run a federation; the same plan gives the same outcome, whatever else the machine does."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    root = Path(tempfile.mkdtemp(prefix="ftte-campaign-", dir=memory))
+    try:
+        with _captured_log() as log:
+            federation = _Federation(plan, root)
+            federation.run(log)
+            return federation.outcome()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+class _Federation:
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self._plan = plan
+        self._root = root
+        self._rng = random.Random(f"course {plan.seed}")
+        self._ledger = Ledger()
+        self._interposer = Interposer(self._operation, hole=plan.hole)
+        self._machines: dict[Disk, Machine] = {}
+        self._loop = CampaignLoop()
+        self._starts = 0
+
+    def _operation(self, disk: Disk, kind: str, path: str) -> None:
+        self._machines[disk].before(kind, path)
+
+    def _machine(self, name: str) -> Machine:
+        rng = random.Random(self._rng.getrandbits(64))
+        note = lambda line: self._ledger.note(self._loop.time(), line)  # noqa: E731
+        machine = Machine(name, self._root / name, self._loop, self._interposer, rng, note)
+        machine.hasty = self._plan.hasty
+        self._machines[machine.disk] = machine
+        return machine
+
+    def run(self, log: list[logging.LogRecord]) -> None:
+        undo = watch_updates(self._ledger)
+        try:
+            with self._interposer.active(), _repeatable(self._plan.seed):
+                asyncio.set_event_loop(None)
+                try:
+                    self._loop.run_until_complete(asyncio.wait_for(self._main(), 10 * PATIENCE_SECONDS))
+                except TimeoutError:
+                    self._ledger.fail("the run comes to its end", "it does not, though every fault is over")
+                finally:
+                    self._close_loop()
+        finally:
+            undo()
+        for message in self._loop.unexpected:
+            self._ledger.fail("no exception but the documented ones", message)
+        self._look_at_log(log)
+
+    def _close_loop(self) -> None:
+        for machine in self._machines.values():
+            machine.disk.dead = True
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=100.0))
+        for machine in self._machines.values():
+            self._interposer.end_process(machine.disk)
+        self._loop.close()
+
+    async def _main(self) -> None:
+        plan, ledger, root = self._plan, self._ledger, self._root
+        vault = root / "vault"
+        vault.mkdir()
+        network = Network(random.Random(self._rng.getrandbits(64)))
+        machine = self._machine("coordinator")
+        sections = {"run": {"name": RUN, "task": TASK, "state": "state"}, "budgets": {"small": 1_000, "large": 2_000}}
+        config = parse_config({**sections, **plan.sections}, machine.disk.root)
+        token = config.server.token
+        ledger.secrets |= {token} - {""}
+        service = Service(machine, network, config, ledger, self._check, random.Random(self._rng.getrandbits(64)))
+        serving = asyncio.ensure_future(service.live())
+        await service.up.wait()
+        ledger.key = service.first_key
+        phones, strangers = self._fleet(network, service.first_key, token)
+        lives = [asyncio.ensure_future(each.live()) for each in (*phones, *strangers)]
+        least = max(config.merge.min_contributors, 2)
+        operator = Operator(service, ledger, vault, sparing=max(len(phones) - least - 1, 0))
+        self._service, self._phones = service, phones
+        faults = Faults(plan, service, phones, network, operator, ledger)
+        await faults.run()
+        await asyncio.sleep(max(SCHEDULE_SECONDS - self._loop.time(), 0.0))
+        await faults.heal()
+        await self._goes_on(service, phones)
+        await self._finish(service)
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+        service.stopping = True
+        await self._end(service)
+        await serving
+
+    def _fleet(self, network: Network, key: str, token: str) -> tuple[list[SimulatedPhone], list[Stranger]]:
+        phones, strangers = [], []
+        program = FileEntry.of(b"program")
+        manifests = {name: manifest_of(name, RUN, TASK, {PROGRAM_FILE: program}) for name in SUBSETS}
+        for each in self._plan.devices:
+            if each.persona == "stranger":
+                rng = random.Random(each.seed)
+                strangers.append(
+                    Stranger(
+                        each.name, network, self._ledger, rng, run=RUN, key=key, token=token, manifests=manifests
+                    )
+                )
+            else:
+                machine = self._machine(each.name)
+                phones.append(SimulatedPhone(each, machine, network, self._ledger, run=RUN, key=key, token=token))
+        return phones, strangers
+
+    def _check(self, run: ServedRun) -> None:
+        """Every promise, just after a start; nothing of this is simulated."""
+        self._starts += 1
+        with self._interposer.untouched():
+            state = check_state(run, self._ledger, fresh=True)
+            check_erased(state, run.config.run.state, self._ledger)
+            check_numbers(state, self._ledger)
+
+    async def _goes_on(self, service: Service, phones: list[SimulatedPhone]) -> None:
+        """Every device that can go on trains again, within a bound of time."""
+        healed = self._loop.time()
+        while True:
+            run = service.run
+            waiting = [
+                phone
+                for phone in phones
+                if phone.plan.persona == HONEST
+                and not phone.out
+                and phone.acknowledged_at < healed
+                and not (run is not None and run.coordinator.state.aside_seconds(phone.plan.name) > 0)
+            ]
+            if not waiting or (run is not None and run.coordinator.state.phase == "finished"):
+                break
+            if self._loop.time() > healed + PATIENCE_SECONDS:
+                names = ", ".join(phone.plan.name for phone in waiting)
+                phase = "down" if run is None else run.coordinator.status().phase
+                self._ledger.fail("every device that can go on trains again", f"{names} do not; the run is {phase}")
+                break
+            if run is not None and run.coordinator.state.phase in ("paused", "draining"):
+                await self._service_operation(service, "resume")
+            await asyncio.sleep(3.0)
+        self._refusals(phones)
+
+    def _refusals(self, phones: list[SimulatedPhone]) -> None:
+        ledger = self._ledger
+        for phone in phones:
+            name = phone.plan.name
+            if phone.plan.persona == HONEST and phone.out and name not in ledger.maybe_gone and not ledger.restored:
+                ledger.fail("no device is turned away for good without a reason", f"{name}: {phone.out}")
+
+    async def _service_operation(self, service: Service, what: str) -> None:
+        operator = Operator(service, self._ledger, self._root, sparing=0)
+        await operator.act(what, "", self._rng)
+
+    async def _finish(self, service: Service) -> None:
+        """The operator ends the run; everybody hears of it."""
+        run = service.run
+        if run is None:
+            self._ledger.fail("the coordinator starts again after any end", "it is down long after the last fault")
+            return
+        if run.failed:
+            self._ledger.fail("the run goes on", run.coordinator.state.stopped or "its task is gone")
+        with contextlib.suppress(Exception):
+            await run.coordinator.phases.enter("finished", "the schedule is over", by="operator")
+        deadline = self._loop.time() + 300.0
+        while self._loop.time() < deadline and not all(
+            phone.finished or phone.out or phone.plan.persona != HONEST for phone in self._phones
+        ):
+            await asyncio.sleep(5.0)
+        for phone in self._phones:
+            if not phone.finished and not phone.out and phone.plan.persona == HONEST:
+                self._ledger.fail("everybody hears of the end", phone.plan.name)
+
+    async def _end(self, service: Service) -> None:
+        """Stop in good order, start once more, and check what is there."""
+        run = service.run
+        if run is not None:
+            with self._interposer.untouched():
+                state = check_state(run, self._ledger, fresh=False)
+                check_numbers(state, self._ledger)
+        service.stopping = False
+        starts = service.starts
+        service.machine.cut_after(1, whole=True)
+        while service.starts == starts or not service.up.is_set():
+            await asyncio.sleep(1.0)
+            if self._loop.time() > 20 * PATIENCE_SECONDS:
+                break
+        service.stopping = True
+        service.machine.cut_after(1, whole=True)
+
+    def _look_at_log(self, log: list[logging.LogRecord]) -> None:
+        """No line of the log has a secret, and no error is one that nobody foresaw."""
+        for record in log:
+            text = record.getMessage()
+            for secret in self._ledger.secrets:
+                if secret in text:
+                    self._ledger.fail("no line of a log has a secret", text[:200])
+            if record.exc_info and record.exc_info[1] is not None and not isinstance(record.exc_info[1], PowerCut):
+                error = record.exc_info[1]
+                self._ledger.fail("no exception but the documented ones", f"{text[:100]}: {error!r}")
+
+    def outcome(self) -> Outcome:
+        ledger = self._ledger
+        counts = {
+            "faults": len(self._plan.faults),
+            "ends": sum(machine.cuts for machine in self._machines.values()),
+            "operations": sum(machine.operations for machine in self._machines.values()),
+            "refused operations": sum(machine.troubled for machine in self._machines.values()),
+            "acknowledged updates": len(ledger.acknowledged),
+            "versions": len(ledger.published),
+            "starts checked": self._starts,
+            "iterations": self._loop.iterations,
+        }
+        ledger.note(self._loop.time(), f"end: {sorted(counts.items())}")
+        return Outcome(self._plan, tuple(ledger.lines), ledger.digest, tuple(ledger.problems), counts)
+
+
+@contextlib.contextmanager
+def _captured_log() -> Iterator[list[logging.LogRecord]]:
+    """Everything that is logged meanwhile, and nothing of it shown."""
+    records: list[logging.LogRecord] = []
+
+    class _Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler, loggers = _Keep(), [logging.getLogger(name) for name in ("coordinator", "mobile_sdk", "asyncio")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield records
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+@contextlib.contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Chance from the seed where the product asks the system for it; and a verification that costs less time."""
+    rng = random.Random(f"chance {seed}")
+
+    class _Key(Ed25519PrivateKey):  # type: ignore[misc]
+        @classmethod
+        def generate(cls) -> Ed25519PrivateKey:
+            return Ed25519PrivateKey.from_private_bytes(rng.randbytes(32))
+
+    def verify(key: bytes, message: bytes, signature: bytes) -> bool:
+        try:
+            Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    with (
+        mock.patch("random._urandom", rng.randbytes),
+        mock.patch.object(run_key, "Ed25519PrivateKey", _Key),
+        mock.patch.object(ed25519, "verify", verify),
+        mock.patch.object(segments, "SEGMENT_BYTES", rng.choice((600, 4_000, 16_000_000))),
+    ):
+        yield

@@ -1,0 +1,195 @@
+"""The coordinator on a machine that fails: begun, served, ended anywhere, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from coordinator.config import Config
+from coordinator.errors import StoreError
+from coordinator.loop.coordinator import Coordinator
+from coordinator.programs.run_key import RunKey
+from coordinator.programs.signing import sign_tiers
+from coordinator.programs.tiers import load_tiers
+from coordinator.runs.served_run import ServedRun
+from coordinator.simulation.virtual_time import START
+from coordinator.store.records import RunRecord, TierRecord, VersionRecord
+from coordinator.store.sqlite import SqliteStore
+from coordinator.tracking.files import FileTracker
+from coordinator.tracking.tracker import TrackedPhase, TrackedUpdate, TrackedVersion
+from coordinator.tracking.trackers import Trackers
+from coordinator.versions.files import put_weights
+from mobile_sdk.manifest import PROGRAM_FILE
+from mobile_sdk.payload import Grid
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
+
+from .interposer import PowerCut
+from .ledger import Ledger
+from .links import Network
+from .machines import Machine
+from .model import BUDGETS, LAYOUT, START_WEIGHTS, SUBSETS, evaluate, manifest_of
+
+__all__ = ["Service"]
+
+# Whoever keeps the service running starts it again after so long.
+RESTART_SECONDS = 3.0
+
+
+class _Told(Trackers):
+    """Writes down, for later comparison, what was said to have been published; and the run's history, at once."""
+
+    def __init__(self, config: Config, ledger: Ledger, versions: Callable[[int], VersionRecord]) -> None:
+        super().__init__(config.run.name, {})
+        self._files = FileTracker(config.run.state / "history", ("loss", "accuracy"))
+        self._ledger = ledger
+        self._versions = versions
+
+    def tell(self, event: TrackedVersion | TrackedUpdate | TrackedPhase) -> None:
+        now = asyncio.get_running_loop().time()
+        if isinstance(event, TrackedVersion):
+            record = self._versions(event.version)
+            hashes = tuple(ref.sha256 for ref in (*record.weights, *record.private.values()))
+            self._ledger.published[event.version] = event.parent, event.kind, hashes
+            what = "" if event.kind == "merge" else f" ({event.kind} to {event.parent})"
+            self._ledger.note(now, f"version {event.version}{what} of {event.updates} updates")
+        try:
+            if isinstance(event, TrackedVersion):
+                self._files.on_version(event)
+            elif isinstance(event, TrackedUpdate):
+                self._files.on_update(event)
+            else:
+                self._ledger.note(now, f"the run is {event.phase}")
+                self._files.on_phase(event)
+        except OSError:
+            pass  # a tracker that fails stops no run
+
+    def close(self) -> None:
+        self._files.close()
+
+
+class Service:
+    """
+    The coordinator's process and whoever starts it again.
+
+    Args:
+        machine: what it runs on.
+        network: is told who serves.
+        config: of the run, with its state on the machine.
+        ledger: is told what was published.
+        check: called with the run just after every start.
+        rng: draws how the peers hear of an end.
+
+    ``run`` is the run while it is served.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        network: Network,
+        config: Config,
+        ledger: Ledger,
+        check: Callable[[ServedRun], None],
+        rng: random.Random,
+    ) -> None:
+        self.machine = machine
+        self.config = config
+        self.run: ServedRun | None = None
+        self.first_key = ""
+        self.stopping = False
+        self.starts = 0
+        self._network = network
+        self._ledger = ledger
+        self._check = check
+        self._rng = rng
+        self.up = asyncio.Event()
+        self.down = asyncio.Event()
+        self.between: Callable[[Path], None] | None = None
+
+    async def live(self) -> None:
+        """Serve, and start again whenever the process has ended, until ``stopping``."""
+        while not self.stopping:
+            serving = self.machine.start(self._serve())
+            cut = asyncio.ensure_future(self.machine.ended.wait())
+            await asyncio.wait({serving, cut}, return_when=asyncio.FIRST_COMPLETED)
+            cut.cancel()
+            self.run = None
+            self.up.clear()
+            if serving.done() and not serving.cancelled() and not isinstance(serving.exception(), PowerCut | None):
+                self._ledger.fail("the coordinator starts again after any end", repr(serving.exception()))
+            self._network.host_gone(silently=self._rng.random() < 0.4)
+            await self.machine.stopped()
+            if self.between is not None:
+                with self.machine.powered() as root:
+                    self.between(root)
+                self.machine.disk.take_as_synced()
+                self.between = None
+            if not self.stopping:
+                await asyncio.sleep(self._rng.uniform(0.5, RESTART_SECONDS))
+        self.down.set()
+
+    async def _serve(self) -> None:
+        self.starts += 1
+        troubled = self.machine.troubled
+        try:
+            run = self._open()
+        except (StoreError, OSError) as error:
+            self._note(f"does not start: {type(error).__name__}")
+            if self.machine.troubled == troubled:
+                self._ledger.fail("the coordinator starts again after any end", repr(error))
+            return
+        self.first_key = self.first_key or run.coordinator.state.key.public
+        self._check(run)
+        run.start()
+        self.run = run
+        self._network.host = self.machine, run.coordinator.serve
+        self._note("serves")
+        self.up.set()
+        await asyncio.Event().wait()
+
+    def _note(self, words: str) -> None:
+        self._ledger.note(asyncio.get_running_loop().time(), f"coordinator {words}")
+
+    def _open(self) -> ServedRun:
+        config, clock = self.config, self.machine.clock
+        store = SqliteStore(config.run.state)
+        try:
+            key = RunKey.load_or_create(config.run.state / "run.key")
+            if store.run() is None:
+                _begin(config, store, key)
+            sign_tiers(store, key)
+            told = _Told(config, self._ledger, store.versions.get)
+            coordinator = Coordinator(
+                config,
+                store,
+                key,
+                load_tiers(store),
+                evaluate,
+                clock=clock,
+                offload=self.machine.offload,
+                trackers=told,
+            )
+        except BaseException:
+            store.close()
+            raise
+        return ServedRun(config, store, coordinator, None, told)
+
+
+def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
+    (program,) = store.artifacts.put(b"program")
+    records = []
+    for name in SUBSETS:
+        manifest = manifest_of(name, config.run.name, config.run.task, {PROGRAM_FILE: program}).to_bytes()
+        (entry,) = store.artifacts.put(manifest)
+        refs = [ArtifactRef(Sha256(file.sha256), file.size) for file in (entry, program)]
+        records.append(TierRecord(name, 1, BUDGETS[name], refs[0], key.sign(manifest), refs[1], None))
+    views = LAYOUT.views(START_WEIGHTS)
+    grid = Grid.of({name: views[name] for name in ("body", "head")}) if config.payload.differences else None
+    put = put_weights(store.artifacts, LAYOUT, list(SUBSETS.values()), START_WEIGHTS, grid)
+    metrics = evaluate(START_WEIGHTS)
+    first = VersionRecord(0, -1, put.weights, metrics, START, kind="initial", private=put.private)
+    store.create(RunRecord(config.run.name, {}, "", START), records, first)
+
+
