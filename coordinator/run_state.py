@@ -95,6 +95,7 @@ class RunState:
         self.intake = GroupCommit(store.updates, self._deliver, offload)
         self.downlink = Downlink(store.artifacts)
         self.uploads = Uploads(config.run.state / "incoming")
+        self.uploads.forget_all_but({record.device for record in store.assignments.open()})
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
         self.phase, self.reason = store.phase()
         self.finished: Finished | None = None

@@ -24,6 +24,7 @@ from mobile_sdk.system.syncs import make_folder
 from ..config import MergeSection
 from ..errors import StoreError
 from ..merge.contribution import Contribution
+from ..store.artifacts import disk_available
 from ..store.records import UpdateRecord
 
 __all__ = ["KeptMerge", "KeptMerges", "KeptUpdate"]
@@ -104,8 +105,9 @@ class KeptMerges:
             for record, content in updates
             for own in (bounded[record.assignment],)
         ]
-        make_folder(self._folder, 0o700)
-        self._write(KeptMerge(version, section, kept))
+        with disk_available():
+            make_folder(self._folder, 0o700)
+            self._write(KeptMerge(version, section, kept))
 
     def forget(self, device: str) -> int:
         """A device was withdrawn: nothing of it is kept. Blocks; returns how many updates that were."""
@@ -115,12 +117,14 @@ class KeptMerges:
                 merge = self.read(version)
             except StoreError as error:  # nobody can say whose updates it holds
                 log.error("%s: it is removed", error)
-                self._path(version).unlink()
+                with disk_available():
+                    self._path(version).unlink()
                 continue
             own = [update for update in merge.updates if update.device == device]
             if own:
                 rest = [update for update in merge.updates if update.device != device]
-                self._write(dataclasses.replace(merge, updates=rest, withdrawn=merge.withdrawn + len(own)))
+                with disk_available():
+                    self._write(dataclasses.replace(merge, updates=rest, withdrawn=merge.withdrawn + len(own)))
                 gone += len(own)
         return gone
 

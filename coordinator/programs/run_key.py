@@ -17,6 +17,7 @@ from mobile_sdk.system.secret_files import replace_secret
 
 from ..errors import StoreError
 from ..store import crash_points
+from ..store.artifacts import disk_available
 
 __all__ = ["RunKey"]
 
@@ -66,6 +67,10 @@ class RunKey:
         A new key that follows this one, in the place of the file ``path``; durable when this returns.
 
         What the old key has signed is to be signed again; devices that pin it follow by themselves.
+
+        Raises:
+            StoreUnavailable: if it cannot be written just now.
+
         """
         private = Ed25519PrivateKey.generate()
         public = private.public_key().public_bytes_raw().hex()
@@ -73,9 +78,10 @@ class RunKey:
         steps = (*self.succession, step)
         # First the public list, then the key: killed in between, the list ends with a key that nobody has, and is cut.
         known = {"first": self._first, "steps": [dataclasses.asdict(step) for step in steps]}
-        write_durably(_succession_path(path), json.dumps(known).encode())
-        crash_points.step("key: succession written")
-        _write(path, private)
+        with disk_available():
+            write_durably(_succession_path(path), json.dumps(known).encode())
+            crash_points.step("key: succession written")
+            _write(path, private)
         crash_points.step("key: written")
         return RunKey(private, steps, self._first)
 

@@ -302,6 +302,8 @@ class Dispatcher:
         record = self._open.get(grant.applicant.device)
         if record is None or record.tier != grant.tier.name or not self._run.versions.is_ancestor(record.version):
             return False
+        if not self._run.versions.has_weights(record.version):
+            return False  # its files were removed meanwhile: nobody could train from them
         limit = self._run.config.merge.staleness.maximum
         patience = LONGEST_RESUME if limit is None else min(limit, LONGEST_RESUME)
         return self._run.versions.staleness(record.version) <= patience

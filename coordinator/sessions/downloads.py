@@ -10,8 +10,10 @@ from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Assign, Difference, Evaluate
 from mobile_sdk.protocol.session import FetchRequested, SendProgress
 
+from ..errors import StoreError
 from ..run_state import RunState
 from ..status import DeviceStatus
+from ..store.artifacts import disk_available
 
 __all__ = ["Downloads"]
 
@@ -47,6 +49,7 @@ class Downloads:
         self._allowed: set[str] = set()
         self._sending: set[str] = set()
         self._differences: dict[str, bytes] = {}
+        self._version = 0  # that the device may fetch
 
     async def allow(self, message: Assign | Evaluate) -> tuple[Difference, ...]:
         """
@@ -63,6 +66,7 @@ class Downloads:
         self._allowed = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
         self._allowed |= set(self._differences)
         self._sending.clear()
+        self._version = message.version
         return tuple(ways)
 
     async def send(self, event: FetchRequested) -> None:
@@ -71,9 +75,10 @@ class Downloads:
 
         Raises:
             OverQuota: if the device has moved as many bytes as it may.
-            Refused: ``unknown-artifact`` if it is not one that the device may fetch.
+            Refused: ``unknown-artifact`` if it is not one that the device may fetch; ``unavailable`` if its version
+                was pruned meanwhile: the device comes again and gets a newer one.
             ProtocolError: if the offset lies beyond its end, or too many are asked for at once.
-            StoreError: if the file is gone.
+            StoreError: if the file is gone, though a version needs it.
 
         """
         if event.sha256 not in self._allowed:
@@ -84,8 +89,19 @@ class Downloads:
         if (difference := self._differences.get(event.sha256)) is not None:
             content = memoryview(difference)
         else:
-            content = await self._run.offload(map_file, self._run.store.artifacts.path(event.sha256))
+            content = await self._run.offload(self._open, event.sha256)
         self._session.send_artifact(event.sha256, content, event.offset, self._now())
+
+    def _open(self, sha256: str) -> memoryview:
+        store = self._run.store
+        try:
+            with disk_available():
+                return map_file(store.artifacts.path(sha256))
+        except StoreError:
+            if store.versions.get(self._version).pruned:
+                words = f"version {self._version} was removed while it was on its way: come again"
+                raise Refused("unavailable", words) from None
+            raise
 
     def progressed(self, event: SendProgress) -> None:
         """The device has acknowledged part of a file; with the last byte of the last file it begins to train."""

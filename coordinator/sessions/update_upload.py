@@ -12,7 +12,7 @@ from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Offer
 from mobile_sdk.protocol.session import Received
 
-from ..errors import UpdateRefused
+from ..errors import StoreUnavailable, UpdateRefused
 from ..merge.sums import Elements
 from ..net.peer_log import PeerLog
 from ..programs.tiers import Tier
@@ -81,6 +81,8 @@ class UpdateUpload:
         if upload is not None:
             try:
                 await self._run.offload(upload.spool, self._now())
+            except StoreUnavailable as error:
+                log.warning("what has come of an update of %s comes again: %s", self._device, error)
             finally:
                 upload.release()
 
@@ -109,6 +111,7 @@ class UpdateUpload:
             # Not what it is at work on: handed in before, given back, overdue, or made up.
             record, known = await run.offload(self._look_up, offer.assignment)
             if known:
+                await run.offload(run.uploads.accepted, self._device, offer.artifact.sha256)
                 staleness = run.versions.staleness(known.version)
                 self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
                 return

@@ -9,9 +9,12 @@ Nothing here is durable, on purpose: nothing is acknowledged on its strength.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 
 from mobile_sdk.protocol.messages import ArtifactRef
+
+from ..store.artifacts import disk_available
 
 __all__ = ["Upload", "Uploads"]
 
@@ -75,7 +78,7 @@ class Upload:
         """Write what is in memory to the file. Blocks."""
         self._spooled_at = now
         if self._chunks and not self._forgotten:
-            with self._path.open("ab") as file:
+            with disk_available(), self._path.open("ab") as file:
                 file.truncate(self._in_file)
                 file.writelines(self._chunks)
             self._in_file = self.size
@@ -85,7 +88,8 @@ class Upload:
 
     def content(self) -> Bytes:
         """All that has come. Blocks if part of it is in the file."""
-        head = [self._path.read_bytes()[: self._in_file]] if self._in_file else []
+        with disk_available():
+            head = [self._path.read_bytes()[: self._in_file]] if self._in_file else []
         parts = [*head, *self._chunks]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -103,7 +107,8 @@ class Upload:
         """Forget it. Blocks if part of it is in the file."""
         self.release()
         if self._in_file or self._forgotten:
-            self._path.unlink(missing_ok=True)
+            with disk_available():
+                self._path.unlink(missing_ok=True)
         self.size = self._in_file = 0
         self.resumed = False
 
@@ -136,16 +141,17 @@ class Uploads:
         """
         # '@' cannot be part of a device's name.
         wanted = self._folder / f"{device}@{ref.sha256}"
-        other = self._parts.get(device)
-        if other is not None and other != wanted:
-            other.unlink(missing_ok=True)
-        self._parts[device] = wanted
         size = 0
-        with contextlib.suppress(FileNotFoundError):
-            size = wanted.stat().st_size
-        if size > ref.size:
-            wanted.unlink()
-            size = 0
+        with disk_available():
+            other = self._parts.get(device)
+            if other is not None and other != wanted:
+                other.unlink(missing_ok=True)
+            self._parts[device] = wanted
+            with contextlib.suppress(FileNotFoundError):
+                size = wanted.stat().st_size
+            if size > ref.size:
+                wanted.unlink()
+                size = 0
         self._open[device] = Upload(wanted, ref, size, now, self._memory)
         return self._open[device]
 
@@ -153,7 +159,7 @@ class Uploads:
         """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""
         gone = 0
         for device, path in list(self._parts.items()):
-            with contextlib.suppress(FileNotFoundError):
+            with disk_available(), contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
                     gone += 1
@@ -168,4 +174,20 @@ class Uploads:
             upload.forget()
         other = self._parts.pop(device, None)
         if other is not None:
-            other.unlink(missing_ok=True)
+            with disk_available():
+                other.unlink(missing_ok=True)
+
+    def forget_all_but(self, devices: Collection[str]) -> None:
+        """
+        Remove the parts of all other devices: nobody waits for their updates. Blocks.
+
+        A process that ended just after it took an update in may have left what it came in.
+        """
+        for device in set(self._parts).difference(devices):
+            self.forget(device)
+
+    def accepted(self, device: str, sha256: str) -> None:
+        """An update of this hash was taken in before: nothing is to be left of it here. Blocks."""
+        path = self._folder / f"{device}@{sha256}"
+        if self._parts.get(device) == path:
+            self.forget(device)

@@ -279,7 +279,7 @@ def check_erased(state: State, root: Path, ledger: Ledger) -> None:
     gone = [
         (assignment, canary)
         for assignment, canary in ledger.canaries.items()
-        if (row := state.by_assignment.get(assignment)) is None or row.fate
+        if (row := state.by_assignment.get(assignment)) is not None and row.fate
     ]
     for path in sorted(root.rglob("*")):
         if not path.is_file() or path.name in named:

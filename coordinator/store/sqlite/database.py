@@ -99,6 +99,8 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of it, durably, or nothing."""
         with self._writing, available():
+            if self._writer.in_transaction:  # the last one could not even be rolled back: its disk failed
+                self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
