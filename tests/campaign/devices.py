@@ -18,7 +18,16 @@ from mobile_sdk.clock import Clock
 from mobile_sdk.data import ArrayDataset, Dataset
 from mobile_sdk.engines.base import Engine
 from mobile_sdk.errors import FtteError, Refused
-from mobile_sdk.events import Event, RunFinished, UpdateAccepted, UpdateRejected
+from mobile_sdk.events import (
+    Assigned,
+    Declined,
+    Disconnected,
+    Event,
+    Postponed,
+    RunFinished,
+    UpdateAccepted,
+    UpdateRejected,
+)
 from mobile_sdk.layout import Arrays, Vector
 from mobile_sdk.manifest import MANIFEST_FILE, Manifest
 from mobile_sdk.participation.surroundings import Surroundings
@@ -237,8 +246,16 @@ class SimulatedPhone:
                 self.acknowledged_at = now
                 self._ledger.acknowledged.setdefault(event.assignment, Acknowledged(self.plan.name, now))
                 self._note(f"was told that {event.assignment} is accepted")
+            case Assigned():
+                owner = self._ledger.given.setdefault(event.assignment, self._name())
+                if owner != self._name():
+                    self._ledger.fail(
+                        "no number is used twice", f"{event.assignment} was given to {owner} and {self._name()}"
+                    )
             case UpdateRejected():
                 self._note(f"was told that {event.assignment} is not: {event.code}")
+            case Postponed() | Disconnected() | Declined():
+                self._note(f"  {type(event).__name__.lower()}: {str(event)[:150]}")
             case RunFinished():
                 self.finished = True
                 self._note("was told of the end")

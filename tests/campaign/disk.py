@@ -92,7 +92,8 @@ class Disk:
 
     ``dead`` is set when its machine has ended: whatever is left of the process touches nothing any more. ``untouched``
     gives a context in which nothing is simulated. ``commit_fate`` (0 to 1) draws what becomes of a commit within which
-    the machine ends; ``torn`` has the content of logs that such a cut has torn.
+    the machine ends; ``torn`` has the content of logs that such a cut has torn; ``unsynced`` the database as it was
+    before the first commit that did not wait for the disk.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Disk:
         self.untouched = untouched
         self.commit_fate: float | None = None
         self.torn: dict[str, bytes] = {}
+        self.unsynced: dict[str, bytes] | None = None
         self._top = Folder()
         self._changes: list[_Change] = []
         self.take_as_synced()
@@ -187,6 +189,8 @@ class Disk:
             if index < upto if in_order else rng.random() < 0.5:
                 change.apply()
         databases = {**self._databases(), **self.torn}
+        if self.unsynced is not None:
+            databases, self.unsynced = self.unsynced, None
         self.torn.clear()
         _remove_content(self.root)
         self._write_out(self._top, self.root, rng, databases)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 
+from .devices import SimulatedPhone
 from .ledger import Ledger
 from .links import Network
 from .machines import Machine
 from .operators import Operator
 from .plan import OPERATIONS, Fault, Plan
 from .service import Service
-from .devices import SimulatedPhone
 
 __all__ = ["Faults"]
 

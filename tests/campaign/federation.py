@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from coordinator.config import parse_config
+from coordinator.errors import StoreError
 from coordinator.programs import run_key
 from coordinator.runs.served_run import ServedRun
 from coordinator.store import segments
@@ -68,8 +69,8 @@ def run(plan: Plan) -> Outcome:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="ftte-campaign-", dir=memory))
     try:
-        with _captured_log() as log:
-            federation = _Federation(plan, root)
+        federation = _Federation(plan, root)
+        with _captured_log(federation.logged) as log:
             federation.run(log)
             return federation.outcome()
     finally:
@@ -86,6 +87,11 @@ class _Federation:
         self._machines: dict[Disk, Machine] = {}
         self._loop = CampaignLoop()
         self._starts = 0
+
+    def logged(self, record: logging.LogRecord) -> None:
+        """A line of the log is a line of the trace."""
+        text = record.getMessage().replace(str(self._root), "")
+        self._ledger.note(self._loop.time(), f"  log: {text[:200]}")
 
     def _operation(self, disk: Disk, kind: str, path: str) -> None:
         self._machines[disk].before(kind, path)
@@ -107,6 +113,8 @@ class _Federation:
                     self._loop.run_until_complete(asyncio.wait_for(self._main(), 10 * PATIENCE_SECONDS))
                 except TimeoutError:
                     self._ledger.fail("the run comes to its end", "it does not, though every fault is over")
+                except (StoreError, Violation) as error:
+                    self._ledger.fail("the coordinator starts again after any end", str(error))
                 finally:
                     self._close_loop()
         finally:
@@ -135,14 +143,25 @@ class _Federation:
         machine = self._machine("coordinator")
         sections = {"run": {"name": RUN, "task": TASK, "state": "state"}, "budgets": {"small": 1_000, "large": 2_000}}
         config = parse_config({**sections, **plan.sections}, machine.disk.root)
-        token = config.server.token
-        ledger.secrets |= {token} - {""}
+        ledger.secrets |= {config.server.token} - {""}
         service = Service(machine, network, config, ledger, self._check, random.Random(self._rng.getrandbits(64)))
         serving = asyncio.ensure_future(service.live())
+        course = asyncio.ensure_future(self._course(service, network, vault))
+        await asyncio.wait({serving, course}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            course.cancel()
+            serving.result()
+            raise Violation("the coordinator starts again after any end", "nobody serves any more")
+        course.result()
+        await serving
+
+    async def _course(self, service: Service, network: Network, vault: Path) -> None:
+        plan, ledger, config = self._plan, self._ledger, service.config
         await service.up.wait()
         ledger.key = service.first_key
-        phones, strangers = self._fleet(network, service.first_key, token)
-        lives = [asyncio.ensure_future(each.live()) for each in (*phones, *strangers)]
+        phones, strangers = self._fleet(network, service.first_key, config.server.token)
+        lives = [asyncio.ensure_future(phone.live()) for phone in phones]
+        lives += [asyncio.ensure_future(stranger.live()) for stranger in strangers]
         least = max(config.merge.min_contributors, 2)
         operator = Operator(service, ledger, vault, sparing=max(len(phones) - least - 1, 0))
         self._service, self._phones = service, phones
@@ -155,9 +174,7 @@ class _Federation:
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
-        service.stopping = True
         await self._end(service)
-        await serving
 
     def _fleet(self, network: Network, key: str, token: str) -> tuple[list[SimulatedPhone], list[Stranger]]:
         phones, strangers = [], []
@@ -167,9 +184,7 @@ class _Federation:
             if each.persona == "stranger":
                 rng = random.Random(each.seed)
                 strangers.append(
-                    Stranger(
-                        each.name, network, self._ledger, rng, run=RUN, key=key, token=token, manifests=manifests
-                    )
+                    Stranger(each.name, network, self._ledger, rng, run=RUN, key=key, token=token, manifests=manifests)
                 )
             else:
                 machine = self._machine(each.name)
@@ -230,7 +245,7 @@ class _Federation:
             self._ledger.fail("the run goes on", run.coordinator.state.stopped or "its task is gone")
         with contextlib.suppress(Exception):
             await run.coordinator.phases.enter("finished", "the schedule is over", by="operator")
-        deadline = self._loop.time() + 300.0
+        deadline = self._loop.time() + PATIENCE_SECONDS
         while self._loop.time() < deadline and not all(
             phone.finished or phone.out or phone.plan.persona != HONEST for phone in self._phones
         ):
@@ -246,7 +261,6 @@ class _Federation:
             with self._interposer.untouched():
                 state = check_state(run, self._ledger, fresh=False)
                 check_numbers(state, self._ledger)
-        service.stopping = False
         starts = service.starts
         service.machine.cut_after(1, whole=True)
         while service.starts == starts or not service.up.is_set():
@@ -284,13 +298,14 @@ class _Federation:
 
 
 @contextlib.contextmanager
-def _captured_log() -> Iterator[list[logging.LogRecord]]:
-    """Everything that is logged meanwhile, and nothing of it shown."""
+def _captured_log(logged: Callable[[logging.LogRecord], None]) -> Iterator[list[logging.LogRecord]]:
+    """Everything that is logged meanwhile, and nothing of it shown; ``logged`` is called with each record."""
     records: list[logging.LogRecord] = []
 
     class _Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
+            logged(record)
 
     handler, loggers = _Keep(), [logging.getLogger(name) for name in ("coordinator", "mobile_sdk", "asyncio")]
     before = [(logger.level, logger.propagate) for logger in loggers]
@@ -312,7 +327,7 @@ def _repeatable(seed: int) -> Iterator[None]:
     """Chance from the seed where the product asks the system for it; and a verification that costs less time."""
     rng = random.Random(f"chance {seed}")
 
-    class _Key(Ed25519PrivateKey):  # type: ignore[misc]
+    class _Key(Ed25519PrivateKey):
         @classmethod
         def generate(cls) -> Ed25519PrivateKey:
             return Ed25519PrivateKey.from_private_bytes(rng.randbytes(32))

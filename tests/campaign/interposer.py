@@ -101,7 +101,7 @@ class Interposer:
         fallocate, by_descriptor = segments._FALLOCATE, shutil._use_fd_functions  # type: ignore[attr-defined]
         for name, function in ours.items():
             setattr(os, name, function)
-        io.open = self._io_open  # type: ignore[assignment]
+        io.open = self._io_open
         sqlite3.connect = self._connect  # type: ignore[assignment]
         segments._FALLOCATE = self._fallocate if self._hole and fallocate is not None else None
         shutil._use_fd_functions = False  # type: ignore[attr-defined]

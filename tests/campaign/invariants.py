@@ -6,7 +6,8 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class State:
     def __init__(self, run: ServedRun) -> None:
         self.run = run
         self.store: Any = run.store
-        rows = self.store._database.rows(
+        rows = cast(Any, self.store)._database.rows(
             "SELECT assignment, device, version, tier, sha256, report, merged_into, staleness, weight, discarded "
             "FROM updates ORDER BY arrival"
         )
@@ -88,7 +89,7 @@ def _fates(state: State, ledger: Ledger) -> None:
     """Nothing is merged twice, and no fate changes."""
     for row in state.rows:
         before = ledger.fates.get(row.assignment, "")
-        if before and row.fate != before and before != "discarded: damaged":
+        if before not in ("", "discarded: damaged", row.fate):
             ledger.fail("nothing is merged twice", f"{row.assignment} was {before}, and is {row.fate or 'waiting'}")
         if row.fate:
             ledger.fates[row.assignment] = row.fate
@@ -165,8 +166,11 @@ def _weights(state: State, ledger: Ledger) -> None:
     config = state.run.config
     merge, packing = config.merge, config.payload
     plain = (
-        merge.rule == "holders" and merge.optimiser.kind == "sgd" and merge.difference == "base" and not merge.defence
-    ) and merge.clip_norm is None and merge.outlier_factor is None and packing.top_k == 1
+        (merge.rule == "holders" and merge.optimiser.kind == "sgd" and merge.difference == "base" and not merge.defence)
+        and merge.clip_norm is None
+        and merge.outlier_factor is None
+        and packing.top_k == 1
+    )
     if not plain:
         return
     vectors: dict[int, Any] = {}
@@ -181,8 +185,8 @@ def _weights(state: State, ledger: Ledger) -> None:
         if record.kind != "merge" or number not in vectors or record.parent not in vectors:
             continue
         rows = by_version.get(number, [])
-        if any(row.assignment not in ledger.deltas for row in rows):
-            continue
+        if any(row.assignment not in ledger.deltas or row.device is None for row in rows):
+            continue  # a stranger's, or of a device that was withdrawn, whose report is blank
         above, below = np.zeros(LAYOUT.size), np.zeros(LAYOUT.size)
         for row in rows:
             at, examples = SUBSETS[row.tier].positions(), _samples(row)
@@ -195,7 +199,6 @@ def _weights(state: State, ledger: Ledger) -> None:
 
 
 def _samples(row: Row) -> float:
-
 
     return float(json.loads(row.report).get("samples", math.nan))
 
@@ -273,9 +276,7 @@ def check_erased(state: State, root: Path, ledger: Ledger) -> None:
     SQLite's free pages and its log are looked through like any other file. Left out are the files of versions, and
     ``merged`` where the run file says that updates are kept.
     """
-    named = {
-        ref.sha256 for record in state.versions.values() for ref in (*record.weights, *record.private.values())
-    }
+    named = {ref.sha256 for record in state.versions.values() for ref in (*record.weights, *record.private.values())}
     gone = [
         (assignment, canary)
         for assignment, canary in ledger.canaries.items()
@@ -301,14 +302,10 @@ def check_numbers(state: State, ledger: Ledger) -> None:
     """The metrics that are scraped, and the list of devices, say what happened."""
     run = state.run
 
-    class _Service:
-        runs = {run.name: run}
-
-    class _Gate:
-        open = unproven = shed = cut = 0
-
+    service = SimpleNamespace(runs={run.name: run})
+    gate = SimpleNamespace(open=0, unproven=0, shed=0, cut=0)
     values: dict[str, float] = {}
-    for family in metric_families(_Service(), _Gate()):  # type: ignore[arg-type]
+    for family in metric_families(service, gate):  # type: ignore[arg-type]
         values[family.name] = sum(sample.value for sample in family.samples)
     merged = sum(row.merged_into is not None for row in state.rows)
     waiting = sum(not row.fate for row in state.rows)
@@ -321,5 +318,3 @@ def check_numbers(state: State, ledger: Ledger) -> None:
     for name, value in expected.items():
         if values[name] != value and not (name == "ftte_accepted_updates" and ledger.rotten):
             ledger.fail("metrics agree with what happened", f"{name} is {values[name]:g}, not {value}")
-
-

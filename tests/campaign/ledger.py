@@ -35,7 +35,8 @@ class Ledger:
 
     ``acknowledged`` has the updates that devices were told are accepted, ``fates`` what was seen to have become of
     updates, ``published`` the versions that were told of, ``merged_into`` what they were said to hold. ``canaries`` are
-    bytes that are in one update's file and nowhere else.
+    bytes that are in one update's file and nowhere else; ``given`` says to whom each assignment was given, and
+    ``highest`` is the highest number of a version that anybody was told of.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,8 @@ class Ledger:
         self.maybe_gone: set[str] = set()
         self.disowned: set[str] = set()
         self.refused: dict[str, str] = {}
+        self.highest = -1
+        self.given: dict[str, str] = {}
         self.phase = ""
         self.key = ""
         self.rotting: set[str] = set()

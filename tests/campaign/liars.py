@@ -16,7 +16,18 @@ from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.net.link import Link
 from mobile_sdk.payload import UpdateFormat, encode_update
 from mobile_sdk.protocol.device_session import DeviceSession
-from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Assign, Finished, Later, Name, Ready, Rejected, Sha256, Welcome
+from mobile_sdk.protocol.messages import (
+    Accepted,
+    ArtifactRef,
+    Assign,
+    Finished,
+    Later,
+    Name,
+    Ready,
+    Rejected,
+    Sha256,
+    Welcome,
+)
 from mobile_sdk.protocol.session import FetchRequested, PeerError
 
 from .ledger import Acknowledged, Ledger

@@ -92,7 +92,9 @@ class _Cable:
         if self.flips and size > 40 and self._rng.random() < 0.3:
             self.flips -= 1
             frame = _flipped(frame, self._rng)
-        due = max(due + 1e-6, self._loop.time() + self._network.latency(self.name))  # timers of one instant have no order
+        due = max(
+            due + 1e-6, self._loop.time() + self._network.latency(self.name)
+        )  # timers of one instant have no order
         self._loop.call_at(due, self._deliver, sender.peer, frame)
         return due
 
@@ -103,7 +105,9 @@ class _Cable:
     def carry_end(self, sender: _End, due: float) -> None:
         """The other end hears that the link was closed."""
         if not self.silent:
-            due = max(due + 1e-6, self._loop.time() + self._network.latency(self.name))  # timers of one instant have no order
+            due = max(
+                due + 1e-6, self._loop.time() + self._network.latency(self.name)
+            )  # timers of one instant have no order
             self._loop.call_at(due, sender.peer.lose, "the peer closed the connection")
 
     def cut(self) -> None:

@@ -82,7 +82,9 @@ class CampaignLoop(VirtualLoop):
             task.add_done_callback(owner.machine.tasks.discard)
         return task
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
         """As in any loop; a timer ends with the process that set it."""
         owner = context.get(_OWNER) if context is not None else _OWNER.get()
         if owner is None:
@@ -239,7 +241,7 @@ class Machine:
     def _end(self, where: str) -> None:
         self.disk.dead = True
         self.cuts += 1
-        self._note(f"{self.name}: ends at {where.split(' ')[0]}")
+        self._note(f"{self.name}: ends at {where.partition(' ')[0]}")
         self._loop.call_soon(self.ended.set)
 
     async def stopped(self) -> None:

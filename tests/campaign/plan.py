@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["SCHEDULE_SECONDS", "DevicePlan", "Fault", "Plan", "draw"]
 
 # Faults come for so long; then everything works again, and the run has to go on.
-SCHEDULE_SECONDS = 90.0
+SCHEDULE_SECONDS = 60.0
 
 HONEST = "honest"
 LIES = ("nan", "huge", "samples", "shape", "stranger")
@@ -24,7 +24,8 @@ class Fault:
     """
     Something that happens at ``at`` seconds.
 
-    ``kind`` says what, ``whom`` to whom (empty: the coordinator), ``amount`` how much of it, ``seed`` draws its details.
+    ``kind`` says what, ``whom`` to whom (empty: the coordinator), ``amount`` how much of it; ``seed`` draws its
+    details.
     """
 
     at: float
@@ -76,7 +77,7 @@ def draw(seed: int) -> Plan:
             persona=persona,
             budget=rng.choice((0, 0, 1_500)),
             samples=rng.randint(5, 60),
-            seconds=rng.uniform(3.0, 15.0),
+            seconds=rng.uniform(3.0, 12.0),
             seed=rng.getrandbits(32),
         )
         for index, persona in enumerate(personas)
@@ -132,7 +133,8 @@ def _sections(rng: random.Random, honest: int) -> dict[str, dict[str, Any]]:
         "retry_seconds": rng.choice((5.0, 20.0)),
         "deadline_seconds": rng.choice((60.0, 300.0)),
         "liveness_seconds": rng.choice((20.0, 60.0)),
-        "repeat": rng.random() < 0.8,
+        # With few devices, one that gave its work back could be the one that a merge needs.
+        "repeat": merge.get("min_contributors", 1) > 1 or rng.random() < 0.8,
     }
     if rng.random() < 0.3:
         scheduling["concurrency"] = rng.choice((1, 2))

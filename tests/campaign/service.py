@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from coordinator.config import Config
 from coordinator.errors import StoreError
@@ -36,6 +35,8 @@ __all__ = ["Service"]
 
 # Whoever keeps the service running starts it again after so long.
 RESTART_SECONDS = 3.0
+# A start that fails so often will not succeed.
+MOST_FAILURES = 5
 
 
 class _Told(Trackers):
@@ -51,6 +52,9 @@ class _Told(Trackers):
         now = asyncio.get_running_loop().time()
         if isinstance(event, TrackedVersion):
             record = self._versions(event.version)
+            if event.version <= self._ledger.highest:
+                self._ledger.fail("no number is used twice", f"there is another version {event.version}")
+            self._ledger.highest = event.version
             hashes = tuple(ref.sha256 for ref in (*record.weights, *record.private.values()))
             self._ledger.published[event.version] = event.parent, event.kind, hashes
             what = "" if event.kind == "merge" else f" ({event.kind} to {event.parent})"
@@ -100,6 +104,7 @@ class Service:
         self.first_key = ""
         self.stopping = False
         self.starts = 0
+        self.failures = 0
         self._network = network
         self._ledger = ledger
         self._check = check
@@ -119,6 +124,9 @@ class Service:
             self.up.clear()
             if serving.done() and not serving.cancelled() and not isinstance(serving.exception(), PowerCut | None):
                 self._ledger.fail("the coordinator starts again after any end", repr(serving.exception()))
+                self.failures += 1
+                if self.failures > MOST_FAILURES:
+                    raise serving.exception() or AssertionError
             self._network.host_gone(silently=self._rng.random() < 0.4)
             await self.machine.stopped()
             if self.between is not None:
@@ -138,7 +146,7 @@ class Service:
         except (StoreError, OSError) as error:
             self._note(f"does not start: {type(error).__name__}")
             if self.machine.troubled == troubled:
-                self._ledger.fail("the coordinator starts again after any end", repr(error))
+                raise
             return
         self.first_key = self.first_key or run.coordinator.state.key.public
         self._check(run)
@@ -191,5 +199,3 @@ def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
     metrics = evaluate(START_WEIGHTS)
     first = VersionRecord(0, -1, put.weights, metrics, START, kind="initial", private=put.private)
     store.create(RunRecord(config.run.name, {}, "", START), records, first)
-
-

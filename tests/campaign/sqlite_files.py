@@ -25,6 +25,7 @@ class SimulatedConnection(sqlite3.Connection):
 
     _disk: Disk
     _path: Path
+    _syncs = True
     _hook: Callable[[str], None] = staticmethod(lambda kind: None)
 
     def place(self, disk: Disk, path: Path, hook: Callable[[str], None]) -> None:
@@ -35,6 +36,8 @@ class SimulatedConnection(sqlite3.Connection):
         if sql == "COMMIT":
             return self._commit()
         self._before("query" if sql.startswith(("SELECT", "PRAGMA")) else "sql")
+        if sql.startswith("PRAGMA synchronous"):
+            self._syncs = sql.endswith("FULL")
         return super().execute(sql, parameters)
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
@@ -61,7 +64,15 @@ class SimulatedConnection(sqlite3.Connection):
             if fate >= 0.4:
                 self._cut_within(fate)
             raise error
+        if not self._syncs and self._disk.unsynced is None:
+            self._disk.unsynced = self._files()
         return super().execute("COMMIT")
+
+    def _files(self) -> dict[str, bytes]:
+        """The database and its log."""
+        with self._disk.untouched():
+            paths = [self._path, self._path.with_name(self._path.name + "-wal")]
+            return {str(path): path.read_bytes() for path in paths if path.exists()}
 
     def _cut_within(self, fate: float) -> None:
         """The machine ends within the commit: the log is whole, or a part of what is new in it."""

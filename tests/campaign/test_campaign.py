@@ -1,0 +1,101 @@
+"""The campaign itself: repeatable, finds what is planted, and finds nothing in the product."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from . import planted
+from .federation import Outcome, run
+from .plan import draw
+from .shrink import shrink
+
+# Of the seeds that every test run goes through; `make campaign` goes on from there.
+SEEDS = 80
+
+# Seeds within which a planted fault has to be found.
+WITHIN = 500
+
+FAULTS = planted.names()
+
+
+@pytest.fixture(autouse=True)
+def numbers_that_are_none() -> Iterator[None]:
+    """Devices that lie pack values that are no numbers, of which numpy warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RuntimeWarning)
+        yield
+
+
+def words(outcome: Outcome) -> str:
+    return "\n".join((*outcome.trace[-40:], *map(str, outcome.problems)))
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 10))
+def test_whole_federations_keep_every_promise_under_faults(first: int) -> None:
+    for seed in range(first, first + 10):
+        outcome = run(draw(seed))
+        assert not outcome.problems, f"python -m tests.campaign --seeds {seed} --trace\n{words(outcome)}"
+        assert outcome.counts["starts checked"] >= 2
+
+
+def test_the_same_seed_gives_the_same_trace_in_every_process() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", PROGRAM],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert run(draw(3)).digest in next(iter(digests))
+
+
+PROGRAM = """
+from tests.campaign.federation import run
+from tests.campaign.plan import draw
+print(run(draw(3)).digest, run(draw(6)).digest)
+"""
+
+
+def test_two_seeds_differ() -> None:
+    assert draw(3) != draw(4)
+    assert run(draw(3)).digest != run(draw(4)).digest
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_fit_the_source(name: str) -> None:
+    with planted.planted(name):
+        pass
+
+
+def found(name: str) -> tuple[int, Outcome]:
+    with planted.planted(name):
+        for seed in range(WITHIN):
+            outcome = run(draw(seed))
+            if outcome.problems:
+                return seed, outcome
+    raise AssertionError(f"the campaign does not find {name} within {WITHIN} seeds")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_faults_are_found(name: str) -> None:
+    found(name)
+
+
+def test_a_failing_schedule_is_shrunk_to_what_it_takes() -> None:
+    name = "acknowledged-before-commit"
+    seed, outcome = found(name)
+    broken = outcome.problems[0].invariant
+    with planted.planted(name):
+        left_out, shorter = shrink(draw(seed), broken, run, most=12)
+    assert any(problem.invariant == broken for problem in shorter.problems)
+    assert len(shorter.plan.faults) + len(left_out) == len(outcome.plan.faults)
