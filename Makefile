@@ -3,6 +3,7 @@
 # make demo-app   the phone app in a window, beside a coordinator
 # make test-full   the same, and what takes minutes
 # make test-android   the app on Android's real framework code, every level from 26 to 36: fetches some 2 GB by Maven
+# make campaign   federations under faults: CAMPAIGN="--seeds 300:2000 --minutes 10" says which
 # make lint   style, types and layers
 # make coverage   which lines and branches of coordinator and SDK the tests reach, in build/coverage
 # make mutants   what share of small changes in the code the unit tests notice: takes about an hour
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: demo demo-app apk test test-full test-android coverage mutants lint docs setup native clean
+.PHONY: demo demo-app apk test test-full test-android campaign coverage mutants lint docs setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
@@ -40,6 +41,11 @@ test-android: export FTTE_ANDROID_LEVELS ?= all
 test-android: setup
 	$(BIN)/python -m tests.android.framework.parts
 	$(BIN)/pytest -q tests/android
+
+# Federations under faults, one a seed; the tests run the first forty.
+CAMPAIGN ?= --seeds 40:2000 --minutes 20
+campaign: setup
+	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 
 # The processes that tests start are measured, too; those that are killed in a test are not.
 coverage: setup

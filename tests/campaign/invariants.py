@@ -282,6 +282,8 @@ def check_erased(state: State, root: Path, ledger: Ledger) -> None:
         for assignment, canary in ledger.canaries.items()
         if (row := state.by_assignment.get(assignment)) is not None and row.fate
     ]
+    waiting = b"".join(_content(state, row.assignment) for row in state.rows if not row.fate)
+    gone = [(assignment, canary) for assignment, canary in gone if canary not in waiting]  # two updates may end alike
     for path in sorted(root.rglob("*")):
         if not path.is_file() or path.name in named:
             continue
@@ -296,6 +298,13 @@ def check_erased(state: State, root: Path, ledger: Ledger) -> None:
             for device in ledger.withdrawn - known:
                 if f'"{device}"'.encode() in content or f"{device}{chr(0)}".encode() in content:
                     ledger.fail("a withdrawn device leaves no name", f"{device} in {path.name}")
+
+
+def _content(state: State, assignment: str) -> bytes:
+    try:
+        return bytes(state.store.updates.content(assignment))
+    except StoreError:
+        return b""
 
 
 def check_numbers(state: State, ledger: Ledger) -> None:

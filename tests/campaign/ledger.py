@@ -77,6 +77,7 @@ class Ledger:
     def fail(self, invariant: str, details: str) -> None:
         """A promise was broken."""
         self.problems.append(Violation(invariant, details))
+        self.lines.append(f"          broken: {invariant}: {details}"[:300])
 
     def snapshot(self) -> dict[str, Any]:
         """What a backup of now must hold."""

@@ -77,7 +77,7 @@ def draw(seed: int) -> Plan:
             persona=persona,
             budget=rng.choice((0, 0, 1_500)),
             samples=rng.randint(5, 60),
-            seconds=rng.uniform(3.0, 12.0),
+            seconds=rng.uniform(5.0, 20.0),
             seed=rng.getrandbits(32),
         )
         for index, persona in enumerate(personas)

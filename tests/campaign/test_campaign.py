@@ -15,7 +15,7 @@ from .plan import draw
 from .shrink import shrink
 
 # Of the seeds that every test run goes through; `make campaign` goes on from there.
-SEEDS = 80
+SEEDS = 40
 
 # Seeds within which a planted fault has to be found.
 WITHIN = 500
