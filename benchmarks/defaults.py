@@ -11,9 +11,9 @@ has a rate tuned on another seed with as many trips; the best one is not at the 
 same trips; accuracies are the mean of the last ten evaluations on held-out data. A second run of ours gives every
 device room for the full model: what is left of the difference then is merging's, the rest is memory's.
 
-    python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits]
+    python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits] [--rules]
 
-Writes ``benchmarks/results/defaults.json``. About ten minutes on two cores.
+``--rules`` runs the three tiers alone, once with each ``merge.rule``. Writes ``benchmarks/results/defaults.json``. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ RATES = [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8]
 Parts = list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]
 
 
-def scenario(name: str, budgets: dict[str, int], seed: int, trips: int) -> dict[str, Any]:
-    """The simulated world, and a run file that sets nothing."""
+def scenario(name: str, budgets: dict[str, int], seed: int, trips: int, **merge: str) -> dict[str, Any]:
+    """The simulated world, and a run file that sets nothing, or ``merge`` alone."""
     task, source, split = TASKS[name]
     return {
         "simulation": {"devices": DEVICES, "seed": seed, "hours": 10_000},
@@ -69,6 +69,7 @@ def scenario(name: str, budgets: dict[str, int], seed: int, trips: int) -> dict[
         "run": {"name": name, "task": task},
         "budgets": budgets,
         "stop": {"updates": trips},
+        "merge": dict(merge),
     }
 
 
@@ -128,11 +129,11 @@ def tuned(task: Task, parts: Callable[[int], Parts], trips: int) -> tuple[float,
     return best, dict(sorted(came.items()))
 
 
-def ftte(name: str, budgets: dict[str, int], seed: int, trips: int) -> float:
-    """What a run comes to that sets nothing; planned programs are kept from seed to seed."""
+def ftte(name: str, budgets: dict[str, int], seed: int, trips: int, **merge: str) -> float:
+    """What a run comes to that sets nothing, or ``merge`` alone; planned programs are kept from seed to seed."""
     key = "-".join(map(str, budgets.values()))
     plans = Path(tempfile.gettempdir()) / f"ftte-defaults-{name}-{key}"
-    result = simulate(parse_scenario(scenario(name, budgets, seed, trips), Path.cwd()), plans=plans)
+    result = simulate(parse_scenario(scenario(name, budgets, seed, trips, **merge), Path.cwd()), plans=plans)
     return final([point["metrics"]["accuracy"] for point in result["curve"] if point["metrics"]])
 
 
@@ -169,15 +170,28 @@ def compare(name: str, seeds: list[int], trips: int) -> dict[str, Any]:
     return {"budgets": budgets, "rate": rate, "trials": {f"{r:g}": a for r, a in trials.items()}, "runs": rows, **mean}
 
 
+def rules(name: str, seeds: list[int], trips: int) -> dict[str, dict[str, float]]:
+    """The three tiers with each rule, seed by seed."""
+    budgets = tiers(load_task(TASKS[name][0]))
+    found: dict[str, dict[str, float]] = {}
+    for seed in seeds:
+        found[str(seed)] = {rule: ftte(name, budgets, seed, trips, rule=rule) for rule in ("holders", "fixed-K")}
+        print(f"{name} seed {seed}: {', '.join(f'{rule} {a:.3f}' for rule, a in found[str(seed)].items())}", flush=True)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--trips", type=int, default=900)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--rules", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     known = json.loads(OUT.read_text()) if OUT.exists() else {"tasks": {}}
-    for name in options.tasks:
+    for name in options.tasks if options.rules else ():
+        known["tasks"][name].setdefault("rules", {}).update(rules(name, options.seeds, options.trips))
+    for name in options.tasks if not options.rules else ():
         known["tasks"][name] = {"trips": options.trips, **compare(name, options.seeds, options.trips)}
     OUT.write_text(json.dumps({"machine": machine(), **known}, indent=1) + "\n")
 
