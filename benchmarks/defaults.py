@@ -13,8 +13,8 @@ device room for the full model: what is left of the difference then is merging's
 
     python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits] [--rules]
 
-``--rules`` runs the three tiers alone, once with each ``merge.rule``. Writes ``benchmarks/results/defaults.json``. About
-ten minutes on two cores.
+``--rules`` runs the three tiers alone, once with each ``merge.rule``. Writes ``benchmarks/results/defaults.json``.
+About ten minutes on two cores.
 """
 
 from __future__ import annotations
