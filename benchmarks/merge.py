@@ -11,6 +11,7 @@ the updates in the buffer, and what the merge allocates beside it.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -25,6 +26,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import saxpy
 
+from coordinator.merge.contribution import Contribution
+from coordinator.merge.defence import Defence
+from coordinator.merge.regions import WeightRegion
+from coordinator.merge.rules import Direction, combine
 from coordinator.merge.sums import BLOCK, Elements, exact_values, largest_magnitude, to_steps
 from mobile_sdk.layout import Vector
 from mobile_sdk.payload import SteppedVector, Steps
@@ -33,7 +38,7 @@ from mobile_sdk.payload.steps import BITS
 RESULTS = Path(__file__).parent / "results" / "merge.json"
 UPDATES = 32
 SIZES = (60_000, 2_500_000)
-ROUNDS = 25
+ROUNDS = 15
 GROUP = 16
 
 
@@ -83,6 +88,21 @@ def _stepped(size: int, dtype: str, rng: np.random.Generator) -> list[SteppedVec
     return [SteppedVector(rng.integers(-most, most + 1, size).astype(kind), steps, BITS[dtype]) for _ in range(UPDATES)]
 
 
+def _contributions(arrays: Sequence[Elements]) -> list[Contribution]:
+    """Updates of as many devices."""
+    region = WeightRegion(np.arange(len(arrays[0])))
+    return [
+        Contribution(f"a{k:02}", region, array, 30.0, device=f"d{k:02}", largest=largest_magnitude(array))
+        for k, array in enumerate(arrays)
+    ]
+
+
+def _defended(updates: Sequence[Contribution]) -> Direction:
+    """The whole merge, with the defence in front of it."""
+    judged = Defence().judge(updates, len(updates)).contributions
+    return combine(len(updates[0].region), judged, [1.0] * len(judged))
+
+
 def _held(arrays: Sequence[Elements]) -> int:
     """Bytes of updates that wait in the buffer."""
     return sum(array.integers.nbytes if isinstance(array, SteppedVector) else array.nbytes for array in arrays)
@@ -111,14 +131,16 @@ def main() -> None:
         bounds = {name: [largest_magnitude(array) for array in arrays] for name, arrays in buffers.items()}
         methods: dict[str, Callable[[], Any]] = {"float": lambda: float_sum(floats, [w / 1024 for w in weights])}
         for name, arrays in buffers.items():
+            if name in ("exact", "int8"):
+                methods[f"{name}, defended"] = functools.partial(_defended, _contributions(arrays))
             methods[name] = lambda arrays=arrays, bound=bounds[name]: exact_values(arrays, weights, bound)
         rows = _measure(methods)
         report["sizes"][str(size)] = rows
         for name, row in rows.items():
-            row["held_bytes"] = _held(buffers.get(name, floats))
+            row["held_bytes"] = _held(buffers.get(name.split(",")[0], floats))
             row["ratio"] = row["seconds"] / rows["float"]["seconds"]
             print(
-                f"{UPDATES} x {size:,} {name:5}: {1e3 * row['seconds']:6.2f} ms ({1e3 * row['fastest_seconds']:.2f}), "
+                f"{UPDATES} x {size:,} {name:15}: {1e3 * row['seconds']:6.2f} ms ({1e3 * row['fastest_seconds']:.2f}), "
                 f"{row['ratio']:.2f} times; {row['held_bytes'] / 1e6:.1f} MB in the buffer, "
                 f"{row['bytes'] / 1e6:.1f} MB beside it"
             )

@@ -25,7 +25,7 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from .contribution import Contribution
 from .shares import Shares
-from .squares import norm, square_sum
+from .squares import PIECE, Squares, norm
 
 __all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
 
@@ -63,6 +63,9 @@ MOST_STRIKES = 5
 
 # Devices whose usual length and examples are remembered, of each tier.
 MOST_DEVICES = 1_000
+
+# Elements of all devices together that are looked at at a time.
+PIECE_OF_ALL = 2**18
 
 Values = npt.NDArray[np.float32]
 
@@ -270,30 +273,85 @@ def _cosines(contributions: Sequence[Contribution], lengths: Mapping[str, float]
     for devices in groups.values():
         if len(devices) <= MIN_DEVICES:
             continue
-        sums = {name: _direction(mine, lengths) for name, mine in devices.items()}
-        moving = {name for name, own in sums.items() if own.any()}
-        total: Values = np.sum([sums[name] for name in sorted(sums)], axis=0)
-        agreed = max(AGREED, CHANCE / math.sqrt(len(sums) - 1)) * (len(sums) - 1)
-        for name, own in sorted(sums.items()):
-            others = total - own
-            length = norm(others)
-            if length > 0 and name in moving:
-                # The product by the law of cosines: squares are exact, so it is the same on every processor.
-                product = (square_sum(own + others) - square_sum(own - others)) / 4
-                found = _Direction(product / length, length >= agreed)
-                if name not in cosines or found.cosine < cosines[name].cosine:
-                    cosines[name] = found
+        agreed = max(AGREED, CHANCE / math.sqrt(len(devices) - 1)) * (len(devices) - 1)
+        directions = _Directions(devices, lengths)
+        for name, cosine, length in directions.cosines():
+            found = _Direction(cosine, length >= agreed)
+            if name not in cosines or found.cosine < cosines[name].cosine:
+                cosines[name] = found
     return cosines
+
+
+class _Directions:
+    """
+    What devices whose updates hold the same parameters point to, each at length 1.
+
+    They are looked at piece by piece, twice: floats of all updates of a buffer would take four times the memory that
+    its updates of int8 take.
+
+    Args:
+        devices: their updates.
+        lengths: of updates as they came, by id.
+
+    """
+
+    def __init__(self, devices: Mapping[str, Sequence[Contribution]], lengths: Mapping[str, float]) -> None:
+        self._devices = sorted(devices.items())
+        self._size = len(self._devices[0][1][0].region)
+        self._lengths = [
+            _length(mine[0], lengths) if len(mine) == 1 else norm(_added(mine, slice(0, self._size)))
+            for _, mine in self._devices
+        ]
+
+    def cosines(self) -> Iterator[tuple[str, float, float]]:
+        """For each device that moves anything: its name, the cosine to all others' sum, and that sum's length."""
+        count = len(self._devices)
+        largest = np.zeros((3, count))  # of all others' sum, and of it plus and minus the device's own
+        for rows in self._pieces():
+            for k, three in enumerate(rows):
+                largest[:, k] = np.maximum(largest[:, k], [np.abs(row).max(initial=0.0) for row in three])
+        squares = [[Squares(float(most)) for most in own] for own in largest.T]
+        for rows in self._pieces():
+            for own, three in zip(squares, rows, strict=True):
+                for sums, row in zip(own, three, strict=True):
+                    sums.add(row)
+        for (name, _), length, own in zip(self._devices, self._lengths, squares, strict=True):
+            others, together, apart = (sums.sum() for sums in own)
+            if length > 0 and others > 0:
+                # The product by the law of cosines: squares are exact, so it is the same on every processor.
+                yield name, (together - apart) / 4 / math.sqrt(others), math.sqrt(others)
+
+    def _pieces(self) -> Iterator[Iterator[tuple[Values, Values, Values]]]:
+        """Piece by piece, for each device: all others' sum, and that plus and minus the device's own."""
+        most = max(min(PIECE, PIECE_OF_ALL // len(self._devices)), 256)
+        for start in range(0, self._size, most):
+            where = slice(start, min(start + most, self._size))
+            rows = [self._row(k, where) for k in range(len(self._devices))]
+            total = np.zeros(len(rows[0]), np.float32)
+            for row in rows:
+                total += row
+
+            def each(rows: list[Values] = rows, total: Values = total) -> Iterator[tuple[Values, Values, Values]]:
+                for row in rows:
+                    others = total - row
+                    yield others, row + others, row - others
+
+            yield each()
+
+    def _row(self, device: int, where: slice) -> Values:
+        length = self._lengths[device]
+        row = _added(self._devices[device][1], where)
+        return row / np.float32(length) if length > 0 else row
+
+
+def _added(contributions: Sequence[Contribution], where: slice) -> Values:
+    """The sum of a device's updates there: float32."""
+    total: Values = np.zeros(where.stop - where.start, np.float32)
+    for c in contributions:
+        total += c.values(where)
+    return total
 
 
 def _length(c: Contribution, lengths: Mapping[str, float]) -> float:
     """An update's length now; ``lengths`` are those of updates as they came."""
     return lengths[c.id] if c.scale == 1.0 else norm(c.values())
-
-
-def _direction(contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> Values:
-    total: Values = np.zeros(len(contributions[0].region), np.float32)
-    for c in contributions:
-        total += c.values()
-    length = _length(contributions[0], lengths) if len(contributions) == 1 else norm(total)
-    return total / np.float32(length) if length > 0 else total

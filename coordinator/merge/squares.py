@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["norm", "square_sum"]
+__all__ = ["PIECE", "Squares", "norm", "square_sum"]
 
 # Bits of an element. The squares of PIECE of them add up to at most 2**53, up to where float64 holds every integer: so
 # BLAS adds them exactly, in whatever order.
@@ -28,17 +28,42 @@ def square_sum(values: npt.NDArray[Any]) -> float:
 
     """
     largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
-    if largest == 0.0:
-        return 0.0
-    exponent = max(math.frexp(largest)[1] - BITS, -1000)  # a step that float64 can divide by
-    scale = math.ldexp(1.0, -exponent)
-    total = 0
+    squares = Squares(largest)
     for start in range(0, len(values), PIECE):
-        integers = values[start : start + PIECE].astype(np.float64)  # a copy
-        integers *= scale
+        squares.add(values[start : start + PIECE])
+    return squares.sum()
+
+
+class Squares:
+    """
+    The sum of squares of values that come in pieces, the same as of the whole.
+
+    Args:
+        largest: the largest magnitude of all of them.
+
+    """
+
+    def __init__(self, largest: float) -> None:
+        self._exponent = max(math.frexp(largest)[1] - BITS, -1000)  # a step that float64 can divide by
+        self._scale = math.ldexp(1.0, -self._exponent)
+        self._total = 0
+
+    def add(self, piece: npt.NDArray[Any]) -> None:
+        """
+        Add values.
+
+        Args:
+            piece: float32 or float64, shape ``(n,)``, n at most ``PIECE``.
+
+        """
+        integers = piece.astype(np.float64)  # a copy
+        integers *= self._scale
         np.rint(integers, out=integers)
-        total += int(np.dot(integers, integers))
-    return math.ldexp(float(total), 2 * exponent)
+        self._total += int(np.dot(integers, integers))
+
+    def sum(self) -> float:
+        """The sum so far."""
+        return math.ldexp(float(self._total), 2 * self._exponent)
 
 
 def norm(values: npt.NDArray[Any]) -> float:

@@ -68,6 +68,7 @@ class Steps:
         self.shapes = tuple(shapes)
         self.exponents = exponents
         self._counts = _channels(self.shapes)
+        self._sizes: tuple[tuple[int, int], Vector] | None = None
         if exponents.shape != (sum(self._counts),):
             raise PayloadError(f"there are {exponents.size} steps for {sum(self._counts)} channels")
         if not (((exponents >= FINEST) & (exponents <= COARSEST)) | (exponents == OPEN)).all():
@@ -100,6 +101,22 @@ class Steps:
         """The exponent of every element: int8, shape ``(n,)``."""
         spread: Exponents = np.repeat(self.exponents, self.lengths)
         return spread
+
+    def sizes(self, where: slice) -> Vector:
+        """
+        The steps themselves of some elements in a row: float32, not to be changed.
+
+        Args:
+            where: a slice of the elements, without a step.
+
+        """
+        start, stop, _ = where.indices(int(self.lengths.sum()))
+        # Whoever looks at updates piece by piece asks for each piece once for every update.
+        known = self._sizes
+        if known is None or known[0] != (start, stop):
+            known = (start, stop), np.ldexp(np.float32(1.0), self.spread[start:stop].astype(np.int32))
+            self._sizes = known
+        return known[1]
 
     def parts(self) -> Iterator[Exponents]:
         """The exponents of each parameter: int8, shape ``(its channels,)``."""
@@ -182,7 +199,7 @@ class SteppedVector:
         if where == slice(None):
             values *= np.repeat(np.ldexp(np.float32(1.0), self.steps.exponents.astype(np.int32)), self.steps.lengths)
         else:
-            values *= np.ldexp(np.float32(1.0), self.steps.spread[where].astype(np.int32))
+            values *= self.steps.sizes(where)
         return values
 
     @cached_property

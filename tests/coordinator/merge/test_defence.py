@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from coordinator.merge.defence import CAP, CLIP, MOST_STRIKES, PULL, SHARE, Defe
 from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.sums import largest_magnitude, to_steps
+from mobile_sdk.payload import SteppedVector, Steps
 
 SIZE = 200
 REGION = WeightRegion(np.arange(SIZE))
@@ -218,3 +220,28 @@ def test_a_bounded_buffer_gives_the_same_version_in_any_order_of_arrival(order: 
     shuffled = [dataclasses.replace(buffer[k], delta=to_steps(buffer[k].values())) for k in order]
     known = [dataclasses.replace(c, largest=largest_magnitude(c.values())) for c in shuffled]
     assert merged(known) == merged(sorted(shuffled, key=lambda c: c.id))
+
+
+def test_a_defended_merge_of_integers_never_has_all_updates_as_floats() -> None:
+    size, count = 200_000, 48
+    rng = np.random.default_rng(0)
+    steps = Steps([(size // 100, 100)], np.full(size // 100, -14, np.int8))
+    region = WeightRegion(np.arange(size))
+    buffer = [
+        Contribution(
+            f"a{k}",
+            region,
+            SteppedVector(rng.integers(-127, 128, size).astype(np.int8), steps, 7),
+            30.0,
+            device=f"d{k}",
+        )
+        for k in range(count)
+    ]
+    weights = np.zeros(size, np.float32)
+    tracemalloc.start()
+    try:
+        Merger()(weights, {}, Defence().judge(buffer, count).contributions, lambda version: weights)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size * count, "a byte for each integer; floats of all would be four times as much"
