@@ -47,6 +47,7 @@ from .process import torch_loaded
 from .protocol.messages import PROTOCOL_VERSION
 from .sizes import format_bytes, parse_bytes
 from .system.memory import peak_rss_bytes
+from .system.os_errors import describe_os_error
 from .system.signals import call_when_told_to_end
 from .version import __version__
 
@@ -62,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
         return asyncio.run(_join(options))
     except (FtteError, ValueError) as error:
         print(f"ftte-device: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"ftte-device: {describe_os_error(error)}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.text import Text
 from exporters.cli.export import add_export_command
 from exporters.cli.plan import add_plan_command
 from mobile_sdk.errors import FtteError
+from mobile_sdk.system.os_errors import describe_os_error
 from mobile_sdk.version import __version__
 
 from .backup import add_backup_commands
@@ -34,6 +36,8 @@ from .top import add_top_command
 from .verify_log import add_verify_command
 
 __all__ = ["main"]
+
+log = logging.getLogger(__name__)
 
 
 # Every command is in one of these.
@@ -72,18 +76,26 @@ def main(arguments: list[str] | None = None) -> int:
         code: int = options.handler(options, console)
         sys.stdout.flush()
     except FtteError as error:
-        if getattr(options, "json", False):
-            print(json.dumps({"error": str(error)}), file=sys.stderr)
-        else:
-            errors = Console(stderr=True)
-            errors.print(f"ftte: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 1
+        return _failed(str(error), options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered must not raise again
         return CLOSED_PIPE
+    except OSError as error:
+        log.debug("the command ends", exc_info=error)
+        return _failed(describe_os_error(error), options)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     return code
+
+
+def _failed(sentence: str, options: argparse.Namespace) -> int:
+    """Say on standard error why a command ends; its exit code."""
+    if getattr(options, "json", False):
+        print(json.dumps({"error": sentence}), file=sys.stderr)
+    else:
+        errors = Console(stderr=True)
+        errors.print(f"ftte: {sentence}", style="red", highlight=False, markup=False, soft_wrap=True)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -355,6 +355,7 @@ def _export(options: argparse.Namespace, console: Console, client: AdminClient) 
         convert = state_dict if options.out.suffix == ".pt" else inference_program
         with console.status(f"making {options.out} ..."):
             content = convert(client.get("runs", run)["task"], content)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_durably(options.out, content)
     words = f"version {number} is in {options.out} ({format_bytes(len(content))})"
     return _say(options, words, version=number, file=str(options.out), bytes=len(content))

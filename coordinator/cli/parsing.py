@@ -15,6 +15,16 @@ __all__ = ["Parser", "add_set_option", "group_commands"]
 class Parser(argparse.ArgumentParser):
     """A parser with sentences of our own: what is wrong, what was meant, where the help is. It exits with status 2."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse has overloads
+        given = sys.argv[1:] if args is None else list(args)
+        options, rest = self.parse_known_args(given, namespace)
+        if rest:
+            command = next((word for word in given if not word.startswith("-")), "")
+            prog = f"{self.prog} {command}".strip()
+            print(f"{prog}: {rest[0]!r} is not among what it takes (see {prog} --help)", file=sys.stderr)
+            raise SystemExit(2)
+        return options
+
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {_reworded(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)

@@ -131,7 +131,8 @@ class Defence:
             if limit is not None and length > limit > 0:
                 if length > limit / CLIP * ABSURD:
                     times = length / (limit / CLIP)
-                    why = f"an update is {times:.3g} times as long as the median device's"
+                    often = f"{times:,.0f}" if times >= 100 else f"{times:.3g}"
+                    why = f"an update is {often} times as long as the median device's"
                     strikes[c.device] = Strike(2, "length", why)
                 scale = np.float32(limit / length)
                 c = dataclasses.replace(c.times(scale), scale=float(scale))

@@ -107,14 +107,14 @@ def test_an_operator_runs_a_run(site: Site, operator: Operator, tmp_path: Path) 
 
     # Exported, in three formats that agree; finished.
     for name in ("model.safetensors", "model.pt", "model.pte"):
-        operator("export-model", "-o", str(tmp_path / name), "--version", "1")
-    arrays, metadata = loads((tmp_path / "model.safetensors").read_bytes())
+        operator("export-model", "-o", str(tmp_path / "made" / name), "--version", "1")
+    arrays, metadata = loads((tmp_path / "made" / "model.safetensors").read_bytes())
     assert metadata == {"run": "digits", "version": "1"}
     import torch
 
-    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    state = torch.load(tmp_path / "made" / "model.pt", weights_only=True)
     assert all(np.array_equal(state[name].numpy(), array) for name, array in arrays.items())
-    assert (tmp_path / "model.pte").stat().st_size > 1000
+    assert (tmp_path / "made" / "model.pte").stat().st_size > 1000
     operator("runs", "finish")
     assert server.wait() == 0
     assert first.wait() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -56,6 +57,10 @@ def test_every_command_describes_itself(run: Run, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["export-model", "run.toml", "-o", "x.pt"],
+            "ftte export-model: 'run.toml' is not among what it takes (see ftte export-model --help)",
+        ),
         (["srve"], "ftte: there is no command 'srve'; did you mean 'serve'? (see ftte --help)"),
         (
             ["invite", "--uses", "many"],
@@ -147,6 +152,23 @@ def test_an_error_is_json_where_that_was_asked_for(run: Run, arguments: list[str
     assert code == 1
     error = json.loads(err.splitlines()[-1]) if err else json.loads(out)[0]
     assert error.keys() & {"error", "level"}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_the_system_refuses_is_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, as_json: bool
+) -> None:
+    """A full disk, for instance: no command lets a traceback through."""
+    (tmp_path / "run.toml").write_text("")
+    monkeypatch.setattr("coordinator.cli.doctor.examine", _full_disk)
+    code, out, err = run("doctor", "run.toml", *(["--json"] if as_json else []))
+    assert (code, out) == (1, "")
+    sentence = json.loads(err)["error"] if as_json else err.removeprefix("ftte: ").removesuffix("\n")
+    assert sentence == "No space left on device; free some space, or choose another folder"
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:
