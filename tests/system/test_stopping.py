@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import BIN, PATIENCE
+from .conftest import BIN, PATIENCE, Site
 
 RUN = """\
 [run]
@@ -51,6 +51,17 @@ def test_a_coordinator_that_is_stopped_while_it_plans_ends_with_all_its_processe
     while _workers(process.pid):
         assert time.monotonic() < deadline, "processes were left behind"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["terminated", "Ctrl-C"]
+)
+def test_a_coordinator_that_serves_ends_as_its_service_manager_expects(site: Site, signum: int, status: int) -> None:
+    """SIGTERM is the proper end of a service: anything but 0 would be a failed unit."""
+    server = site.serve("[stop]\nversions = 1000\n")
+    os.kill(server.pid, signum)
+    assert server.wait() == status
+    assert "The same command goes on from there." in server.output
 
 
 def _workers(session: int) -> int:
