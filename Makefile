@@ -7,6 +7,9 @@
 # make lint   style, types and layers
 # make coverage   which lines and branches of coordinator and SDK the tests reach, in build/coverage
 # make mutants   what share of small changes in the code the unit tests notice: takes about an hour
+# make fuzz   every parser of a peer's bytes under a coverage-guided fuzzer: Linux on x86-64 only
+# make sanitizers   the native runtime under AddressSanitizer and UndefinedBehaviourSanitizer, with damaged programs
+# make chaos   a coordinator and devices as processes under faults, for ten minutes
 # make docs   the documentation as a site, in build/site
 # Each sets up what it needs, in .venv, with the first fit Python of the PATH (3.11 to 3.14) or with PYTHON=/path/to/python3.
 
@@ -14,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --quiet --disable-pip-version-check
 
-.PHONY: demo demo-app apk test test-full test-android campaign coverage mutants lint docs setup native clean
+.PHONY: demo demo-app apk test test-full test-android campaign coverage mutants fuzz sanitizers chaos lint docs setup native clean
 
 demo: setup
 	$(BIN)/ftte demo
@@ -54,6 +57,17 @@ coverage: setup
 # A sample of 25 changes per room: MUTANTS="--sample 40 --seed 7 --room coordinator/store" draws another.
 mutants: setup
 	$(BIN)/python scripts/mutants.py $(MUTANTS)
+
+# Each target in turn: FUZZ="--runs 10000000" for more, FUZZ="--seconds 60" for a limit of time.
+fuzz: setup
+	$(BIN)/pip install $(PIP_OPTIONS) -e ".[fuzz]" --no-build-isolation
+	$(BIN)/python -m tests.fuzz all $(or $(FUZZ),--runs 200000)
+
+sanitizers: setup
+	$(BIN)/python -m tests.sanitizers $(or $(SANITIZERS),--programs 1000)
+
+chaos: setup
+	$(BIN)/python scripts/chaos.py $(or $(CHAOS),--minutes 10)
 
 lint: setup
 	$(BIN)/ruff format --check .

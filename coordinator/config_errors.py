@@ -59,7 +59,9 @@ def read_toml(path: Path, what: str, overrides: Sequence[str] = ()) -> dict[str,
         raise ConfigError(f"{path} is not TOML: it is no text in UTF-8") from error
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path} is not a {what}: its lists or tables are nested too deeply") from error
+    except ValueError as error:  # a TOMLDecodeError, or what a number of thousands of digits gives
         raise ConfigError(f"{path} is not TOML: {error}{_hint(text, str(error))}") from error
     for words in overrides:
         override(data, words)
@@ -85,7 +87,7 @@ def override(data: dict[str, Any], words: str) -> None:
             raise ConfigError(f"--set {words}: {section} is no section")
     try:
         table[name] = tomllib.loads(f"value = {value.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         table[name] = value.strip()
 
 

@@ -122,7 +122,7 @@ class Plan:
             lowering = {str(module): str(choice) for module, choice in data.get("lowering", {}).items()}
             forward = data.get("forward_batch")
             forward = None if forward is None else _whole(forward, "forward batch")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ExportError(f"not a plan: {type(error).__name__}: {error}") from error
         return cls(Subset.from_json(layout, subset), micro_batch, baked, lowering, forward)
 

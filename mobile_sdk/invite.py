@@ -53,9 +53,8 @@ class Invite:
     certificate: str = ""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise InviteError(f"the link's url is {self.url!r}, not an address such as wss://example.org:8765")
+        if not _is_address(self.url):
+            raise InviteError(f"the link's url is {shortened(self.url)}, not an address such as wss://example.org:8765")
         if not is_name(self.run):
             raise InviteError(f"the link names the run {shortened(self.run)}: a name has {NAME_RULE}")
         if _HEX.fullmatch(self.key) is None:
@@ -96,7 +95,10 @@ class Invite:
             InviteError: if it is none, saying what is wrong.
 
         """
-        parts = urlsplit(link.strip())
+        try:
+            parts = urlsplit(link.strip())
+        except ValueError as error:
+            raise InviteError(f"the link is damaged: {error}") from error
         if parts.scheme == "https" and parts.path == PAGE_PATH and parts.fragment:
             query = parts.fragment
         elif parts.scheme == "ftte" and parts.netloc == "join" and parts.path in ("", "/"):
@@ -121,3 +123,13 @@ class Invite:
             if name not in fields:
                 raise InviteError(f"the link lacks {name!r}: ask for a new link")
         return cls(fields["url"], fields["run"], fields["key"], fields.get("token", ""), fields.get("cert", ""))
+
+
+def _is_address(url: str) -> bool:
+    """Whether ``url`` is one of a WebSocket server, with a host and a port that can be."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("ws", "wss") and bool(parts.hostname) and port != 0 and url.isprintable()

@@ -143,7 +143,7 @@ class Layout:
         """
         try:
             return cls(Parameter(str(item["name"]), tuple(int(d) for d in item["shape"])) for item in data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise LayoutError(f"not a parameter layout: {error}") from error
 
 
@@ -273,6 +273,6 @@ class Subset(Mapping[str, Slice | None]):
                 str(name): None if part is None else Slice(int(part["axis"]), tuple(int(i) for i in part["indices"]))
                 for name, part in data.items()
             }
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise LayoutError(f"not a subset: {error}") from error
         return cls(layout, choice)

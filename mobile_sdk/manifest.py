@@ -265,7 +265,7 @@ class Manifest:
 
         """
         try:
-            data = json.loads(content)
+            data = json.loads(content, parse_constant=_no_constant)
             if data["format"] != FORMAT:
                 remedy = "export the program anew" if data["format"] in range(FORMAT) else "update the SDK"
                 raise ProgramError(
@@ -292,7 +292,7 @@ class Manifest:
                 whole=tuple(_text(name) for name in data.get("whole", ())),
                 executorch=_text(data["executorch"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, LayoutError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, LayoutError) as error:
             raise ProgramError(f"not a program manifest: {type(error).__name__}: {error}") from error
         odd = [name for name in manifest.local if name in manifest.subset or name not in {p.name for p in layout}]
         if odd:
@@ -319,6 +319,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")
 
 
 def _text(value: Any) -> str:
@@ -388,7 +392,7 @@ def _contract(data: Any) -> InputContract:
         x_dtype=data["x_dtype"],
         y_shape=tuple(_count(d) for d in data["y_shape"]),
         y_dtype=data["y_dtype"],
-        range=None if span is None else (float(span[0]), float(span[1])),
+        range=None if span is None else (float(_number(span[0])), float(_number(span[1]))),
         normalisation=_text(data["normalisation"]),
         labels=tuple(_text(label) for label in data["labels"]),
         x_parts=tuple(_part(part) for part in data.get("x_parts", ())),

@@ -37,6 +37,9 @@ _DTYPES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in _NAMES.items
 # As in the reference implementation: a header beyond this is an attack or an accident.
 MAX_HEADER_BYTES = 100_000_000
 
+# Numpy's limit. A header of a megabyte could otherwise name a shape whose size takes minutes to multiply out.
+MAX_AXES = 64
+
 
 class Entry(NamedTuple):
     """An array of a file: its name, dtype and shape, and where its bytes begin and end after the header."""
@@ -180,7 +183,9 @@ def parse_header(text: bytes) -> tuple[list[Entry], dict[str, str]]:
 
 def _entry(name: str, item: Any) -> Entry:
     start, stop = item["data_offsets"]
-    numbers = (*item["shape"], start, stop)
-    if any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
-        raise ValueError(f"{name!r} has a negative or fractional number")
-    return Entry(name, _NAMES[item["dtype"]], tuple(item["shape"]), start, stop)
+    shape = item["shape"]
+    if not isinstance(shape, list) or len(shape) > MAX_AXES:
+        raise ValueError(f"{name!r} has no list of at most {MAX_AXES} axes")
+    if any(not isinstance(n, int) or isinstance(n, bool) or not 0 <= n < 2**63 for n in (*shape, start, stop)):
+        raise ValueError(f"{name!r} has a number that is negative, fractional or of more than 63 bits")
+    return Entry(name, _NAMES[item["dtype"]], tuple(shape), start, stop)

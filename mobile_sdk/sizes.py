@@ -23,7 +23,10 @@ def parse_bytes(text: str | int) -> int:
         raise ValueError(f"{text!r} would be bits: write {match[1]} {match[2].upper()} for bytes")
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write it like 400KB, 2MB or 1.5MiB")
-    count = round(float(match[1]) * _UNITS[match[2].upper()])
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    if size >= 2**63:
+        raise ValueError(f"{str(text)[:40]!r} is more than any machine holds; write it like 400KB, 2MB or 1.5MiB")
+    count = round(size)
     if count < 1:
         raise ValueError(f"{text!r} is less than one byte")
     return count

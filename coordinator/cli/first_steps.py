@@ -54,6 +54,6 @@ def _next(here: Path) -> Iterator[tuple[str, str]]:
 def _is_run_file(file: Path) -> bool:
     try:
         data = tomllib.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data.get("run"), dict) and "budgets" in data

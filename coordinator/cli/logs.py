@@ -6,10 +6,11 @@ import datetime
 import json
 import logging
 
+from aiohttp.http_exceptions import HttpProcessingError
 from rich.console import Console
 from rich.logging import RichHandler
 
-__all__ = ["configure_logging"]
+__all__ = ["configure_logging", "is_ours"]
 
 
 class _JsonFormatter(logging.Formatter):
@@ -23,6 +24,11 @@ class _JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
+
+
+def is_ours(record: logging.LogRecord) -> bool:
+    """A logging filter: not the stack trace that a stranger's malformed request would be in the log."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def configure_logging(console: Console, *, verbose: bool, as_json: bool) -> None:
@@ -45,3 +51,4 @@ def configure_logging(console: Console, *, verbose: bool, as_json: bool) -> None
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # every port scan would be a stack trace
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(is_ours)

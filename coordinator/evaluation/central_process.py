@@ -122,7 +122,8 @@ def _serve(pipe: _Pipe, manifest: bytes, program: bytes, samples: bytes) -> None
         signal.signal(signum, signal.SIG_IGN)  # the coordinator decides when it ends
     lower_priority(5)
     evaluator: Any = Evaluator(engine_of(manifest, program), samples)
-    with contextlib.suppress(EOFError):
+    # The coordinator has closed its end, or was killed while it waited for an answer.
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             vector = np.frombuffer(pipe.recv_bytes(), np.float32)
             try:

@@ -81,7 +81,7 @@ def load(folder: Path, layout: Layout, budgets: Sequence[int]) -> list[Plan]:
     try:
         tiers = json.loads((folder / SUMMARY_FILE).read_text())["tiers"]
         files = {int(tier["budget_bytes"]): str(tier["plan"]) for tier in tiers}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ExportError(f"{folder} has no plans: {error}; write them with `ftte plan --out {folder}`") from error
     plans = []
     for budget in budgets:

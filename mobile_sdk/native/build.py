@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["BuildError", "build", "has_compiler", "platform_tag", "target"]
+__all__ = ["SOURCES", "BuildError", "build", "harness_flags", "has_compiler", "platform_tag", "target"]
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "lib"
@@ -162,22 +162,44 @@ def _compile(
         shutil.copy2(package / "lib" / f"{stem}{form.suffix}", output / f"{stem}{form.suffix}")
     shutil.copy2(_licence(package), output / "LICENSE.executorch")
     shutil.copytree(HERE / "licences", output / "licences", dirs_exist_ok=True)
-    include = package / "include"
     # Written aside and moved into place: a process that has the old library mapped keeps it.
     fresh = output / f"{STEM}{form.suffix}.new"
     command = [
         *compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall",
         *map(str, SOURCES), "-o", str(fresh),
-        "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
-        "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
-        *(f"-D{definition}" for definition in definitions),
-        f"-L{output}", *form.before, *(f"-l{stem.removeprefix('lib')}" for stem in EXECUTORCH_STEMS), *form.after,
+        *_headers(package, version), *(f"-D{definition}" for definition in definitions),
+        *_libraries(output, form), *form.after,
     ]  # fmt: skip
     environment = os.environ | {"MACOSX_DEPLOYMENT_TARGET": _MACOS}
     outcome = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     if outcome.returncode != 0:
         raise BuildError(f"{compiler[0]} could not compile the native runtime:\n{outcome.stderr}")
     fresh.replace(output / f"{STEM}{form.suffix}")
+
+
+def harness_flags(libraries: Path = OUTPUT) -> list[str]:
+    """
+    What a compiler needs to build a program from :data:`SOURCES`, with ExecuTorch's ``libraries``.
+
+    Raises:
+        BuildError: if the executorch package is missing or of another version.
+
+    """
+    package, version = _executorch(None)
+    linked = _libraries(libraries, _format(package))
+    return [*_headers(package, version), f"-I{HERE}", *linked, f"-Wl,-rpath,{libraries}"]
+
+
+def _headers(package: Path, version: str) -> list[str]:
+    include = package / "include"
+    return [
+        "-isystem", str(include), "-isystem", str(include / "executorch/runtime/core/portable_type/c10"),
+        "-DC10_USING_CUSTOM_GENERATED_MACROS", f'-DFTTE_EXECUTORCH_VERSION="{version}"',
+    ]  # fmt: skip
+
+
+def _libraries(folder: Path, form: _Format) -> list[str]:
+    return [f"-L{folder}", *form.before, *(f"-l{stem.removeprefix('lib')}" for stem in EXECUTORCH_STEMS)]
 
 
 def platform_tag(folder: Path = OUTPUT) -> str:

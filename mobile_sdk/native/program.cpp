@@ -40,9 +40,11 @@ Error ftte_program::load(const std::string& method) {
 }
 
 bool ftte_program::in_arena(const void* data, size_t size) const {
-  const auto* begin = static_cast<const uint8_t*>(data);
+  // As numbers: a program says any size, and a pointer that is moved beyond its array is no pointer.
+  const auto where = reinterpret_cast<uintptr_t>(data);
   for (const Arena& arena : arenas) {
-    if (begin >= arena.data.get() && begin + size <= arena.data.get() + arena.size) {
+    const auto begin = reinterpret_cast<uintptr_t>(arena.data.get());
+    if (where >= begin && where - begin <= arena.size && size <= arena.size - (where - begin)) {
       return true;
     }
   }

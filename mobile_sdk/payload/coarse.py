@@ -81,7 +81,10 @@ def put_back(content: bytes, words: int) -> tuple[_Words, bytes]:
     if lengths.sum() != count or (ends > words).any() or (starts[1:] < ends[:-1]).any():
         raise PayloadError("the table of its numbers is not one of this file")
     integers = np.frombuffer(content, np.int8, count, end)
-    floats = np.ldexp(integers.astype(np.float64), np.repeat(exponents.astype(np.int32), lengths)).astype(np.float32)
+    exact = np.ldexp(integers.astype(np.float64), np.repeat(exponents.astype(np.int32), lengths))
+    if np.abs(exact).max(initial=0.0) > np.finfo(np.float32).max:
+        raise PayloadError("its numbers are too large for float32")
+    floats = exact.astype(np.float32)
     result = np.zeros(words, np.uint32)
     result[_positions(starts, lengths)] = floats.view(np.uint32)
     return result, content[end + count :]

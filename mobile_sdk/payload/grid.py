@@ -54,7 +54,10 @@ class Grid:
         channels = [_channels(shape) for _, shape in self.shapes]
         if exponents.shape != (sum(channels),):
             raise PayloadError(f"the grid has {exponents.size} steps for {sum(channels)} channels")
-        self._parts = dict(zip((n for n, _ in self.shapes), np.split(exponents, np.cumsum(channels)[:-1]), strict=True))
+        ends = np.cumsum(channels, dtype=np.int64)
+        self._parts = {
+            name: exponents[end - count : end] for (name, _), end, count in zip(shapes, ends, channels, strict=True)
+        }
 
     @classmethod
     def of(cls, arrays: Arrays, bits: int = DEFAULT_BITS) -> Grid:
@@ -129,8 +132,14 @@ class Grid:
         return exact.astype(np.int64)
 
     def weights(self, name: str, integers: npt.NDArray[np.int64]) -> Vector:
-        """The inverse of :meth:`integers`: float32."""
-        return np.ldexp(integers.astype(np.float64), self._spread(name)).astype(np.float32)
+        """
+        The inverse of :meth:`integers`: float32.
+
+        Raises:
+            PayloadError: if a weight is too large for float32.
+
+        """
+        return _float32(name, np.ldexp(integers.astype(np.float64), self._spread(name)))
 
     def weights_within(self, name: str, integers: npt.NDArray[np.int64], start: int) -> Vector:
         """
@@ -144,9 +153,12 @@ class Grid:
         Returns:
             float32, shape ``(n,)``.
 
+        Raises:
+            PayloadError: if a weight is too large for float32.
+
         """
         exponents = self._within(name, start, len(integers))
-        return np.ldexp(integers.astype(np.float64), exponents).astype(np.float32)
+        return _float32(name, np.ldexp(integers.astype(np.float64), exponents))
 
     def to_text(self) -> str:
         """For a file's metadata."""
@@ -195,6 +207,12 @@ class Grid:
         channel = max(math.prod(self._shapes[name]) // max(len(exponents), 1), 1)
         result: npt.NDArray[np.int32] = exponents[np.arange(start, start + count) // channel]
         return result
+
+
+def _float32(name: str, exact: npt.NDArray[np.float64]) -> Vector:
+    if np.abs(exact).max(initial=0.0) > np.finfo(np.float32).max:
+        raise PayloadError(f"{name!r} has weights that are too large for float32")
+    return exact.astype(np.float32)
 
 
 def _channels(shape: tuple[int, ...]) -> int:

@@ -123,7 +123,8 @@ def quantise(values: Vector, scale: Vector, levels: int, rng: np.random.Generato
 
 def dequantise(integers: npt.NDArray[np.int8], scale: Vector) -> Vector:
     """What :func:`quantise` stands for: float32, shape ``(n,)``."""
-    return integers.astype(np.float32) * scale
+    with np.errstate(over="ignore"):  # of a scale that a peer made up: what is infinite then is refused as such
+        return integers.astype(np.float32) * scale
 
 
 def pack_nibbles(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:

@@ -339,7 +339,7 @@ def _planes(array: npt.NDArray[Any]) -> bytes:
     """The bytes of integers; all low ones first, which are alike less than the high ones."""
     if array.dtype != np.int16:
         return array.tobytes()
-    return array.astype("<i2").view(np.uint8).reshape(-1, 2).T.tobytes()
+    return array.reshape(-1).astype("<i2").view(np.uint8).reshape(-1, 2).T.tobytes()
 
 
 def _packed(content: bytes) -> npt.NDArray[np.uint8] | None:

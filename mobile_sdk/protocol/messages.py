@@ -61,6 +61,8 @@ PROTOCOL_VERSION = 1
 # Control messages are small; whatever is large travels as an artifact.
 MAX_TEXT_BYTES = 65_536
 MAX_STRING = 4096
+# No message needs more. Deeper JSON can be read and yet be too deep to be shown in an error, or to be written again.
+MAX_DEPTH = 16
 
 NAME_RULE = "1 to 64 letters, digits, '.', '-' or '_', with a letter or digit first"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -401,6 +403,8 @@ def decode(text: str) -> Message:
         raise ProtocolError(f"a control message is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ProtocolError("a control message is not a JSON object")
+    if _is_deep(text, data):
+        raise ProtocolError(f"a control message is nested more than {MAX_DEPTH} levels deep")
     kind = data.pop("type", None)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise ProtocolError(f"unknown message type {shortened(kind)}")
@@ -414,6 +418,21 @@ def decode(text: str) -> Message:
         )
     message: Message = _build(_TYPES[kind], data, kind)
     return message
+
+
+def _is_deep(text: str, data: Any) -> bool:
+    """Whether there are more than :data:`MAX_DEPTH` objects and lists inside each other."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # of nearly every message
+        return False
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+    return bool(level)
 
 
 def _no_constant(name: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from mobile_sdk.errors import PayloadError
-from mobile_sdk.safetensors import dumps, loads
+from mobile_sdk.safetensors import dumps, loads, parse_header
 
 dtypes = st.sampled_from(["f4", "f2", "f8", "i8", "i4", "i2", "i1", "u1", "bool"])
 some_arrays = st.dictionaries(
@@ -98,3 +98,10 @@ def header(text: object, tail: bytes = b"") -> bytes:
 def test_a_malformed_file_is_refused(content: bytes) -> None:
     with pytest.raises(PayloadError):
         loads(content)
+
+
+def test_a_shape_that_would_take_minutes_to_multiply_out_is_refused_at_once() -> None:
+    shape = ",".join(["9" * 4000] * 2000)
+    header = f'{{"a":{{"dtype":"I8","shape":[{shape}],"data_offsets":[0,0]}}}}'.encode()
+    with pytest.raises(PayloadError, match="no list of at most 64 axes"):
+        parse_header(header)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from coordinator.admin.operations import Operations
 from coordinator.cli.main import main as ftte
+from coordinator.config import MergeSection
+from coordinator.errors import StoreUnavailable
 from coordinator.loop.kept_merges import KeptMerges
 from coordinator.loop.replay import Verdict, replay
 from coordinator.runs.served_run import ServedRun
@@ -136,3 +140,23 @@ def test_the_command_says_which_version_differs_and_ends_with_an_error(
     assert '"version": 2, "word": "differs"' in capsys.readouterr().out
     assert ftte(["verify-log", str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process can grow: what a write meets is an error of the system, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_makes_the_merge_wait_and_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    kept = KeptMerges(tmp_path)
+    with full_disk(), pytest.raises(StoreUnavailable, match="cannot be used just now"):
+        kept.keep(1, MergeSection(), [], [])
+    assert [*(tmp_path / "merged").iterdir()] == []
+    kept.keep(1, MergeSection(), [], [])
+    assert kept.versions() == [1]

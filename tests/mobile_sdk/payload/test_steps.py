@@ -245,3 +245,12 @@ def test_a_packing_says_its_steps_where_it_has_some() -> None:
     how = packing("int4", Steps.open(SHAPES))
     assert UpdateFormat.from_json(how.to_json()) == how
     assert UpdateFormat("int4").to_json() == {"dtype": "int4", "top_k": 1.0}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_parameter_that_is_one_number_travels_too(dtype: str) -> None:
+    subset = Subset.whole(Layout([Parameter("one", ())]))
+    arrays, metadata = encode_update(
+        {"one": np.array(0.5, np.float32)}, packing(dtype, Steps([()], np.array([-3], np.int8))), 0
+    )
+    assert {name: float(value) for name, value in decode_update(arrays, metadata, subset)} == {"one": 0.5}

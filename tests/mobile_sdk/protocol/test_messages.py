@@ -170,3 +170,11 @@ def test_a_chunk_beyond_a_mebibyte_is_refused() -> None:
     assert Chunk.from_bytes(Chunk("ab" * 32, 0, bytes(MAX_CHUNK_BYTES)).to_bytes()).offset == 0
     with pytest.raises(ProtocolError, match="a chunk has"):
         Chunk.from_bytes(Chunk("ab" * 32, 0, bytes(MAX_CHUNK_BYTES + 1)).to_bytes())
+
+
+@pytest.mark.parametrize("before", ['{"type":', '{"type":"ready","budget":', '{"type":"later","reason":"","seconds":'])
+def test_json_of_any_depth_is_refused_as_such(before: str) -> None:
+    for depth in (*range(20, 900, 100), *range(900, 1100)):
+        for opening, middle, closing in (("[", "", "]"), ('{"a":', "1", "}")):
+            with pytest.raises(ProtocolError):
+                decode(before + depth * opening + middle + depth * closing + "}")

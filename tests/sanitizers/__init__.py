@@ -1,0 +1,1 @@
+"""The native runtime under AddressSanitizer and UndefinedBehaviourSanitizer, with damaged programs."""
