@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import platform
 import urllib.request
+from pathlib import Path
 
+import pytest
+
+from exporters.zoo.digits_data import part
+from mobile_sdk import Client
+from mobile_sdk.errors import SelfCheckFailed
+from mobile_sdk.events import Event, UpdateAccepted
 from mobile_sdk.manifest import Manifest
 
 from .conftest import PATIENCE, Operator, Site
@@ -64,3 +72,54 @@ def test_a_device_that_fails_a_self_check_says_so_and_trains_nothing(site: Site,
     again = site.serve(SETTINGS)
     assert {d["id"] for d in operator.json("devices") if d["self_check"]} == {"phone-1"}
     again.stop()
+
+
+def test_a_device_that_fails_in_one_run_goes_on_with_its_other_one(
+    site: Site, tmp_path_factory: pytest.TempPathFactory, planned: Path
+) -> None:
+    """The same process, with a client for each run: the one is told, the other trains."""
+    disagree(site)
+    other = Site(tmp_path_factory.mktemp("other"), planned)
+    budget = site.query("SELECT budget_bytes FROM tiers WHERE name = 'small'")[0][0]
+    accepted: list[Event] = []
+
+    async def take_part() -> None:
+        failed, trained = asyncio.Event(), asyncio.Event()
+
+        def listen(event: Event) -> None:
+            if isinstance(event, UpdateAccepted) and failed.is_set():
+                accepted.append(event)
+                trained.set()
+
+        clients = [
+            Client(
+                each.url,
+                run="digits",
+                key=each.key,
+                name="phone",
+                dataset=part(0, of=4),
+                storage=each.folder / "phone",
+                budget=budget,
+            )
+            for each in (site, other)
+        ]
+        wrong, right = asyncio.create_task(clients[0].run()), asyncio.create_task(clients[1].run(listen))
+        try:
+            with pytest.raises(SelfCheckFailed, match="computes wrong numbers"):
+                await asyncio.wait_for(wrong, PATIENCE)
+            failed.set()
+            await asyncio.wait_for(trained.wait(), PATIENCE)
+        finally:
+            right.cancel()
+            await asyncio.gather(right, return_exceptions=True)
+            for client in clients:
+                client.close()
+
+    try:
+        server = site.serve(SETTINGS)
+        other.serve(SETTINGS.replace("buffer = 2", "buffer = 1"))
+        asyncio.run(take_part())
+        server.wait_for(r"phone gave .* back: .*computes wrong numbers")
+    finally:
+        other.close()
+    assert accepted

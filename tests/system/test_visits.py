@@ -54,9 +54,14 @@ def test_a_visit_trains_once_hands_in_and_leaves(site: Site) -> None:
     assert sum(isinstance(event, Connected) for event in told) == 2
 
 
-def test_an_interrupted_visit_goes_on_from_its_checkpoint_to_the_same_bits(site: Site) -> None:
-    """The one that is cut off in the middle hands in what an undisturbed one would have."""
-    site.serve(SETTINGS.format(versions=100).replace("epochs = 2", "epochs = 40"))
+def test_an_interrupted_visit_goes_on_from_its_checkpoint_to_the_same_bits(
+    site: Site,
+    tmp_path_factory: pytest.TempPathFactory,
+    planned: Path,
+) -> None:
+    """The one that is cut off in the middle hands in what an undisturbed one does, at a coordinator like it."""
+    settings = SETTINGS.format(versions=100).replace("epochs = 2", "epochs = 40")
+    site.serve(settings)
     seen: list[int] = []
 
     async def interrupted() -> None:
@@ -86,6 +91,19 @@ def test_an_interrupted_visit_goes_on_from_its_checkpoint_to_the_same_bits(site:
     steps = [event.step for event in told if isinstance(event, Training)]
     assert steps[0] > 1, "it began anew"
     assert any(isinstance(event, UpdateAccepted) for event in told)
+
+    async def undisturbed(twin: Site) -> None:
+        async with client(twin) as phone:
+            await phone.visit()
+
+    twin = Site(tmp_path_factory.mktemp("twin"), planned)
+    try:
+        twin.serve(settings)
+        asyncio.run(undisturbed(twin))
+        hashes = [each.query("SELECT sha256 FROM updates ORDER BY arrival LIMIT 1") for each in (site, twin)]
+    finally:
+        twin.close()
+    assert hashes[0] == hashes[1] != []
 
 
 @pytest.mark.parametrize(

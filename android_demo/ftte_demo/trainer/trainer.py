@@ -84,7 +84,6 @@ class Trainer:
         self._work: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._why = "stopped"
-        self._paused = False
         self._when = When(folder, self._system.phone)
         self._conditions = provider()
         self._awake_since: float | None = None
@@ -115,8 +114,10 @@ class Trainer:
                 joined = load(self._folder / "joined.json")
                 if joined is not None:
                     self._join(joined)
-                elif self._status.visit:
+                if self._status.visit and joined is None:
                     self.stop("idle")
+                elif self._status.visit and self._when.paused:
+                    self.stop()  # a job that began before the pause was known
                 self._changed()
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -171,13 +172,16 @@ class Trainer:
         self._start()
 
     def _start(self) -> None:
-        if self._client is not None and self._work is None and not self._paused:
+        if self._client is not None and self._work is None and not self._when.paused:
             self._work = asyncio.create_task(self._take_part(self._client))
 
     def _schedule(self) -> None:
-        """Let the system begin a visit by itself when this process is gone."""
+        """Let the system begin a visit by itself when this process is gone, unless the user paused training."""
         on = self._when.on
-        self._system.visit_when(on["charging"], on["wifi"], on["battery"])
+        if self._when.paused:
+            self._system.visit_no_more()
+        else:
+            self._system.visit_when(on["charging"], on["wifi"], on["battery"])
 
     async def _take_part(self, client: Client) -> None:
         status = self._status
@@ -272,8 +276,8 @@ class Trainer:
         status.memory, status.memory_peak = self._gauge.now, self._gauge.peak
         status.process_memory = process_bytes()
         status.samples, status.drawn = len(self._samples), self._samples.drawn
-        status.policies = {**self._when.on, "paused": self._paused}
-        if self._paused and status.joined and status.phase not in (Phase.FINISHED, Phase.FAILED):
+        status.policies = {**self._when.on, "paused": self._when.paused}
+        if self._when.paused and status.joined and status.phase not in (Phase.FINISHED, Phase.FAILED):
             status.phase = Phase.PAUSED
         return status
 
@@ -315,6 +319,7 @@ class Trainer:
                 case "join":
                     await self._halt()
                     joined = _accepted(message)
+                    self._when.pause(False)
                     self._join(joined)
                     save(self._folder / "joined.json", joined)
                 case "leave":
@@ -327,11 +332,11 @@ class Trainer:
                     self._when.switch(str(message["name"]), bool(message["on"]))
                     await self._begin_again()
                 case "pause":
-                    self._paused = True
+                    self._when.pause(True)
                     self._system.visit_no_more()
                     await self._halt()
                 case "resume":
-                    self._paused = False
+                    self._when.pause(False)
                     self._schedule()
                     self._start()
                 case "predict":
@@ -395,7 +400,7 @@ class Trainer:
                 if not self._status.joined:
                     self.stop("idle")
                     return
-                if self._system.phone and self._status.phase == Phase.PAUSED and not self._paused:
+                if self._system.phone and self._status.phase == Phase.PAUSED and not self._when.paused:
                     self.stop("conditions")
                     return
 

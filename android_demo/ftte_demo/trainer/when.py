@@ -1,4 +1,4 @@
-"""When the user lets this phone train: the switches of the screen, kept over restarts, as the SDK's policy."""
+"""When the user lets this phone train: pause and switches of the screen, kept over restarts, as the SDK's policy."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ class When:
         folder: the app's private folder.
         phone: whether this is one, with a battery and a data plan.
 
-    ``on`` maps each switch to whether it is on.
+    ``on`` maps each switch to whether it is on; ``paused`` tells whether the user paused training.
     """
 
     def __init__(self, folder: Path, phone: bool = True) -> None:
         self._folder = folder
         self._path = folder / "when.json"
         self.on = {name: phone and name in _CAREFUL for name in SWITCHES}
+        self.paused = False
         try:
             saved = json.loads(self._path.read_text("utf-8"))
             self.on |= {name: bool(saved.get(name, on)) for name, on in self.on.items()}
+            self.paused = bool(saved.get("paused", False))
         except (OSError, ValueError, AttributeError):
             pass  # nothing was chosen yet
 
@@ -50,8 +52,17 @@ class When:
         if name not in self.on:
             raise ValueError(f"there is no switch {name!r}, only {', '.join(SWITCHES)}")
         self.on[name] = on
+        self._save()
+
+    def pause(self, on: bool) -> None:
+        """Train no more until told otherwise, or again."""
+        if on != self.paused:
+            self.paused = on
+            self._save()
+
+    def _save(self) -> None:
         part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(self.on), "utf-8")
+        part.write_text(json.dumps(self.on | {"paused": self.paused}), "utf-8")
         part.replace(self._path)
 
     def policy(self) -> Policy:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["LEVELS", "Member", "level_of", "members"]
 
-LEVELS = (26, 30, 31, 33, 34, 35, 36)
+LEVELS = (26, 29, 30, 31, 33, 34, 35, 36)
 _LINE = re.compile(r"(all|[\d,]+) (.*)")
 _MODIFIERS = re.compile(r"\b(?:public|protected|final|abstract|static|default) ")
 # As javap's lists leave the package out.

@@ -117,8 +117,14 @@ def test_a_paused_phone_trains_nothing_until_it_goes_on(phone: Any, site: Site) 
     phone.tap_nav("Train")
     assert phone.status()["updates"] == updates
     assert phone.status()["phase"] == "paused"
+    phone.kill_trainer(signal.SIGKILL)  # as the system does, and at the phone's next start
+    phone.wait("The training service is not running.")
+    phone.tap("Start it")
+    phone.wait("The training service is not running.", gone=True)
+    phone.wait("Paused")
+    assert (phone.status()["phase"], phone.status()["updates"]) == ("paused", 0)
     phone.tap("Resume")
-    assert trained(phone, updates=updates + 1)["phase"] != "paused"
+    assert trained(phone, updates=1)["phase"] != "paused"
 
 
 def test_switches_hold_training_back_for_as_long_as_they_are_on(display: Any, tmp_path: Path, site: Site) -> None:

@@ -224,6 +224,18 @@ def test_switches_become_the_policy_of_the_sdk_and_stay(tmp_path: Path) -> None:
         when.switch("moon", True)
 
 
+def test_a_pause_is_kept_beside_the_switches(tmp_path: Path) -> None:
+    when = When(tmp_path)
+    assert not when.paused
+    when.pause(True)
+    when.switch("battery", True)
+    again = When(tmp_path)
+    assert again.paused
+    assert again.on == {"charging": True, "wifi": True, "battery": True}
+    again.pause(False)
+    assert not When(tmp_path).paused
+
+
 def test_why_no_trainer_is_at_work_is_said_in_every_language(tmp_path: Path) -> None:
     rest = Rest(tmp_path)
     assert rest.read() == ""
