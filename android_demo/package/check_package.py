@@ -1,7 +1,7 @@
 """
 Check what was built, or what gradle resolved, before a phone does.
 
-``python android_demo/package/check_package.py apk FILE`` looks into the app: ABIs, libraries, pages of 16 KB.
+``python android_demo/package/check_package.py apk FILE [ABI...]`` looks into the app: ABIs, libraries, pages of 16 KB.
 ``... archive FILE [PROGRAM...]`` looks into ExecuTorch's Android archive: ABIs, pages, the backend, and the kernels
 that these programs (``.pte``) call. Each fault is a sentence; the exit code is 1 if there is one.
 """
@@ -22,6 +22,9 @@ PHONES = ("arm64-v8a", "armeabi-v7a")
 WIDE = ("arm64-v8a", "x86_64")
 _LIBRARY = re.compile(r"(?:lib|jni)/([^/]+)/(lib[^/]+\.so)")
 _OPERATOR = re.compile(rb"(?:aten|dim_order_ops|quantized_decomposed)::[a-z_0-9]+")
+# .note.android.ident: sizes and kind of the note, its owner, the API level, and the NDK that linked the library.
+_NDK = re.compile(rb"\x08\0\0\0[\x44\x84]\0\0\0\x01\0\0\0Android\0.{4}r(\d+)([a-z]?)[^\0]*\0", re.DOTALL)
+_CXX = "libc++_shared.so"
 _LOAD = 1
 
 
@@ -53,10 +56,15 @@ def apk_faults(path: Path, abis: tuple[str, ...] = PHONES) -> list[str]:
     """What is wrong with the app for these ABIs, a sentence each."""
     faults = []
     found: dict[str, set[str]] = {}
+    releases: dict[str, dict[str, tuple[int, str]]] = {}
     with zipfile.ZipFile(path) as archive:
         for abi, name, content in _libraries(archive):
             found.setdefault(abi, set()).add(name)
             faults += _pages(abi, name, content)
+            if match := _NDK.search(content):
+                releases.setdefault(abi, {})[name] = (int(match[1]), match[2].decode())
+    for abi, by_name in releases.items():
+        faults += _old_cxx(abi, by_name)
     for abi in abis:
         if not any(name.startswith("libpython3") for name in found.get(abi, ())):
             faults.append(f"{path.name} has no Python for {abi}: look at android.archs")
@@ -97,6 +105,19 @@ def _libraries(archive: zipfile.ZipFile) -> Iterator[tuple[str, str, bytes]]:
     for name in archive.namelist():
         if match := _LIBRARY.fullmatch(name):
             yield match[1], match[2], archive.read(name)
+
+
+def _old_cxx(abi: str, releases: dict[str, tuple[int, str]]) -> list[str]:
+    """Of the C++ library, which python-for-android and fbjni both bring, one stays: it has to be the newer one."""
+    own = releases.get(_CXX)
+    newest = max(releases, key=lambda name: releases[name])
+    if own is None or own >= releases[newest]:
+        return []
+    say = "r{}{}".format
+    return [
+        f"lib/{abi}/{_CXX} is of NDK {say(*own)}, and {newest} of {say(*releases[newest])}: gradle picked the older "
+        "one; leave out that archive's in android.add_packaging_options"
+    ]
 
 
 def _pages(abi: str, name: str, content: bytes) -> list[str]:

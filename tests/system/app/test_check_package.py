@@ -51,7 +51,14 @@ def package(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
+def made_by(ndk: bytes) -> bytes:
+    """The note that the NDK's linker leaves in a library."""
+    return struct.pack("<III", 8, 132, 1) + b"Android\0" + struct.pack("<I", 26) + ndk.ljust(64, b"\0") + bytes(64)
+
+
 RIGHT = {
+    "lib/arm64-v8a/libc++_shared.so": library(16384, rest=made_by(b"r28c")),
+    "lib/arm64-v8a/libfbjni.so": library(16384, rest=made_by(b"r27b")),
     "lib/arm64-v8a/libpython3.14.so": library(16384),
     "lib/arm64-v8a/libexecutorch.so": library(16384),
     "lib/arm64-v8a/libpybundle.so": b"an archive",
@@ -68,6 +75,13 @@ RIGHT = {
         ({"lib/armeabi-v7a/libpython3.14.so": None}, "no Python for armeabi-v7a"),
         ({"lib/x86/libfbjni.so": library(4096, wide=False)}, "libraries for x86, and no Python"),
         ({"lib/arm64-v8a/libfbjni.so": b"text"}, "libfbjni.so is no library"),
+        (
+            {
+                "lib/arm64-v8a/libc++_shared.so": library(16384, rest=made_by(b"r27b")),
+                "lib/arm64-v8a/libnumpy.so": library(16384, rest=made_by(b"r28c")),
+            },
+            "libc++_shared.so is of NDK r27b, and libnumpy.so of r28c",
+        ),
     ],
 )
 def test_an_app_is_judged_by_its_libraries(tmp_path: Path, change: dict[str, bytes | None], fault: str | None) -> None:
