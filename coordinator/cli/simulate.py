@@ -38,6 +38,7 @@ def add_simulate_command(commands: Any) -> None:
         metavar="DIR",
         help="keep planned programs here for the next simulation",
     )
+    parser.add_argument("--history", type=Path, metavar="DIR", help="write versions.csv and events.jsonl there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(handler=_simulate)
 
@@ -66,6 +67,7 @@ def _simulate(options: argparse.Namespace, console: Console) -> int:
             workers=options.workers,
             ray=options.ray,
             plans=options.programs,
+            history=options.history,
             say=display.say,
             progress=display.progress,
         )

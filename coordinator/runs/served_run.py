@@ -190,7 +190,7 @@ def open_run(config: Config, progress: Progress) -> ServedRun:
         evaluate = load_evaluator(store, tiers[-1])
         if evaluate is not None:
             evaluate.start()
-        trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics))
+        trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
         coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
         return ServedRun(config, store, coordinator, evaluate, trackers)
     except BaseException:

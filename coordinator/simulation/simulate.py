@@ -66,6 +66,7 @@ def simulate(
     workers: int | None = None,
     ray: str | None = None,
     plans: Path | None = None,
+    history: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[Point], None] = lambda point: None,
 ) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def simulate(
         workers: processes that train; by default one for each processor, 0 to train in this one.
         ray: address of a Ray cluster that trains instead.
         plans: folder that keeps the planned programs for later simulations of the same task and budgets.
+        history: folder that gets the files that a served run has in ``history`` of its state directory.
         say: called with a sentence while things are prepared.
         progress: called with the run's state whenever an update was accepted or a version evaluated.
 
@@ -125,7 +127,7 @@ def simulate(
             count = (os.cpu_count() or 1) if workers is None else workers
             with ray_pool(files, ray) if ray else local_pool(files, count) as pool:
                 simulation = _Simulation(
-                    scenario, config, store, key, tiers, samples, files, pool, timing, folder, progress
+                    scenario, config, store, key, tiers, samples, files, pool, timing, folder, history, progress
                 )
                 began = time.monotonic()
                 result = run(simulation.main())
@@ -225,6 +227,7 @@ class _Simulation:
         pool: Pool,
         timing: Timing,
         folder: Path,
+        history: Path | None,
         progress: Callable[[Point], None],
     ) -> None:
         self._scenario = scenario
@@ -237,6 +240,7 @@ class _Simulation:
         self._pool = pool
         self._timing = timing
         self._folder = folder
+        self._history = history
         self._progress = progress
         self._curve: list[Point] = []
         self._labels = None if files.held_out is None else np.load(files.held_out[1], mmap_mode="r")
@@ -246,7 +250,7 @@ class _Simulation:
         loop = asyncio.get_running_loop()
         simulation = self._scenario.simulation
         clock = VirtualClock(loop, START + 3600 * simulation.start)
-        trackers = open_trackers(self._config, ("loss", *self._tiers[0].manifest.metrics), history=False)
+        trackers = open_trackers(self._config, ("loss", *self._tiers[0].manifest.metrics), self._history)
         try:
             return await self._live(clock, trackers)
         finally:

@@ -25,15 +25,15 @@ _LIBRARIES = {
 }
 
 
-def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = True) -> Trackers:
+def open_trackers(config: Config, metrics: Sequence[str], history: Path | None) -> Trackers:
     """
-    Open every tracker of ``[tracking]``, and the history in the state directory. Blocks.
+    Open every tracker of ``[tracking]``, and the history. Blocks.
 
     Args:
         config: the run file.
         metrics: the names of the run's metrics.
-        history: keep files in ``history`` of the state directory. A simulation's directory goes when it ends: it keeps
-            no history, and what a library writes by itself goes to the current folder.
+        history: the folder of the history's files, and of what a library writes by itself; without one there is no
+            history, and the current folder is that of libraries.
 
     Raises:
         ConfigError: if a tracker's library is not installed, or it cannot be opened.
@@ -43,8 +43,8 @@ def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = Tru
     trackers: dict[str, Tracker] = {}
     name = "files"
     try:
-        if history:
-            trackers[name] = FileTracker(state / "history", metrics)
+        if history is not None:
+            trackers[name] = FileTracker(history, metrics)
         if section.tensorboard is not None:
             name = "tensorboard"
             trackers[name] = _module(name).TensorBoardTracker(section.tensorboard / run)
@@ -53,9 +53,7 @@ def open_trackers(config: Config, metrics: Sequence[str], *, history: bool = Tru
             trackers[name] = _module(name).MlflowTracker(section.mlflow, run, state)
         if section.wandb is not None:
             name = "wandb"
-            trackers[name] = _module(name).WandbTracker(
-                section.wandb, run, state, state / "history" if history else Path.cwd()
-            )
+            trackers[name] = _module(name).WandbTracker(section.wandb, run, state, history or Path.cwd())
         if section.opentelemetry is not None:
             name = "opentelemetry"
             trackers[name] = _module(name).OpenTelemetryTracker(run, url=section.opentelemetry)

@@ -237,7 +237,12 @@ def parse_scenario(data: dict[str, Any], folder: Path, name: str = "the scenario
     if stragglers.trace is not None:
         stragglers = stragglers.model_copy(update={"trace": folder / stragglers.trace})
     run = {key: value for key, value in data.items() if key not in sections}
-    plans = parse_config(run, folder, name).planning.plans  # says now what is wrong with it
-    if plans is not None:  # relative to the scenario's file, as in a run file
-        run = {**run, "planning": {**run["planning"], "plans": str(plans.absolute())}}
+    config = parse_config(run, folder, name)  # says now what is wrong with it
+    # Relative to the scenario's file, as in a run file.
+    for section, key, path in (
+        ("planning", "plans", config.planning.plans),
+        ("tracking", "tensorboard", config.tracking.tensorboard),
+    ):
+        if path is not None:
+            run = {**run, section: {**run[section], key: str(path.absolute())}}
     return Scenario(simulation=world.simulation, data=world.data, devices=world.devices, stragglers=stragglers, run=run)

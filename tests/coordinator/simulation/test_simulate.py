@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -44,8 +45,8 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def facts(plans: Path) -> Facts:
     """Simulate: all of a result but what the simulation itself took."""
 
-    def simulated(scenario: Scenario, workers: int = 0) -> dict[str, Any]:
-        result = simulate(scenario, workers=workers, plans=plans)
+    def simulated(scenario: Scenario, workers: int = 0, history: Path | None = None) -> dict[str, Any]:
+        result = simulate(scenario, workers=workers, plans=plans, history=history)
         del result["machine"]
         return result
 
@@ -86,6 +87,12 @@ def test_the_seed_decides(facts: Facts, alone: dict[str, Any]) -> None:
     assert other["seconds"] != alone["seconds"]
 
 
+def test_paths_of_a_scenario_start_at_its_file(tmp_path: Path) -> None:
+    data = tomllib.loads(DIGITS.read_text()) | {"tracking": {"tensorboard": "boards"}}
+    config = parse_scenario(data, tmp_path / "here").config(tmp_path / "elsewhere")
+    assert config.tracking.tensorboard == tmp_path / "here" / "boards"
+
+
 @pytest.mark.full
 def test_every_tracker_has_the_curves_of_a_simulation(
     facts: Facts, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,7 +109,7 @@ def test_every_tracker_has_the_curves_of_a_simulation(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlruns").as_uri()
     tracking = {"tensorboard": str(tmp_path / "boards"), "mlflow": uri, "wandb": "fleet"}
-    assert facts(digits(tracking=tracking)) == alone
+    assert facts(digits(tracking=tracking), history=tmp_path / "history") == alone
     wandb.teardown()
     expected = {point["version"]: point["metrics"]["accuracy"] for point in alone["curve"] if point["version"]}
     board = {step: value for tag, step, value in scalars(tmp_path / "boards") if tag == "metrics/accuracy"}
@@ -113,7 +120,9 @@ def test_every_tracker_has_the_curves_of_a_simulation(
     (begun,) = client.search_runs([experiment.experiment_id])
     logged = {each.step: each.value for each in client.get_metric_history(begun.info.run_id, "accuracy")}
     assert {step: logged[step] for step in expected} == pytest.approx(expected)
-    (kept,) = (tmp_path / "wandb").rglob("run-*.wandb")
+    lines = list(csv.DictReader((tmp_path / "history" / "versions.csv").read_text().splitlines()))
+    assert {int(line["version"]): float(line["accuracy"]) for line in lines} == expected
+    (kept,) = (tmp_path / "history" / "wandb").rglob("run-*.wandb")
     rows = {row["_step"]: row["metrics/accuracy"] for row in wandb_rows(kept)}
     assert {step: rows[step] for step in expected} == pytest.approx(expected)
 

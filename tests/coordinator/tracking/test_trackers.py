@@ -38,7 +38,7 @@ def config(folder: Path, **tracking: str) -> Config:
 
 def told(folder: Path, **tracking: str) -> None:
     """Two versions and three phases, through every tracker that the run file asks for."""
-    opened = open_trackers(config(folder, **tracking), ("loss", "accuracy"))
+    opened = open_trackers(config(folder, **tracking), ("loss", "accuracy"), folder / "state" / "history")
     opened.tell(TrackedPhase("running", "started", 1e9))
     opened.tell(TrackedUpdate(1, "small", 3, 0.5, 40, 0.25, TRIP))
     opened.tell(version(1, 0.5))
@@ -201,13 +201,13 @@ def test_a_tracker_whose_library_is_missing_is_refused_with_the_command(
 
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ConfigError, match=r"tracking.tensorboard needs .* pip install 'ftte\[tensorboard\]'"):
-        open_trackers(config(tmp_path, tensorboard="boards"), ())
+        open_trackers(config(tmp_path, tensorboard="boards"), (), None)
 
 
 def test_a_tracker_that_cannot_be_opened_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "boards").write_text("a file")
     with pytest.raises(ConfigError, match=r"tracking\.tensorboard cannot be opened"):
-        open_trackers(config(tmp_path, tensorboard="boards"), ())
+        open_trackers(config(tmp_path, tensorboard="boards"), (), None)
 
 
 def test_a_tracker_that_fails_says_so_once_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
