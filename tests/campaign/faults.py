@@ -129,6 +129,10 @@ class Faults:
                 await phone.reinstall(seconds)
             case "twin":
                 await phone.twin(seconds)
+            case "gone" if self._operator.spares():
+                phone.out = "it never comes back"
+                self._ledger.maybe_gone.add(phone.plan.name)
+                phone.machine.cut_after(1, whole=True)
 
     def _rot(self, rng: random.Random) -> None:
         """A byte of an update that waits changes on the disk, while the coordinator is down."""

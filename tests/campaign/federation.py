@@ -246,13 +246,16 @@ class _Federation:
         with contextlib.suppress(Exception):
             await run.coordinator.phases.enter("finished", "the schedule is over", by="operator")
         deadline = self._loop.time() + PATIENCE_SECONDS
-        while self._loop.time() < deadline and not all(
-            phone.finished or phone.out or phone.plan.persona != HONEST for phone in self._phones
-        ):
+        aside = set(run.coordinator.state.aside)  # they are away for a day
+        while left := [
+            phone.plan.name
+            for phone in self._phones
+            if not (phone.finished or phone.out) and phone.plan.persona == HONEST and phone.plan.name not in aside
+        ]:
+            if self._loop.time() > deadline:
+                self._ledger.fail("everybody hears of the end", ", ".join(left))
+                break
             await asyncio.sleep(5.0)
-        for phone in self._phones:
-            if not phone.finished and not phone.out and phone.plan.persona == HONEST:
-                self._ledger.fail("everybody hears of the end", phone.plan.name)
 
     async def _end(self, service: Service) -> None:
         """Stop in good order, start once more, and check what is there."""

@@ -54,6 +54,11 @@ class Operator:
             else:
                 self._ledger.fail("no exception but the documented ones", f"{what}: {error!r}")
 
+    def spares(self) -> bool:
+        """Whether there are enough devices for one to leave for good; it is counted."""
+        self._spare -= 1
+        return self._spare >= 0
+
     def _note(self, words: str) -> None:
         self._ledger.note(asyncio.get_running_loop().time(), f"operator: {words}")
 
@@ -72,8 +77,7 @@ class Operator:
             case "rotate key":
                 ledger.key = ""  # between here and the answer nobody knows which one it is
                 ledger.key = await operations.rotate_key()
-            case "revoke" | "withdraw" if self._spare > 0:
-                self._spare -= 1
+            case "revoke" | "withdraw" if self.spares():
                 ledger.maybe_gone.add(device)
                 if what == "revoke":
                     await operations.revoke(device)

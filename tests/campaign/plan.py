@@ -9,7 +9,7 @@ from typing import Any
 __all__ = ["SCHEDULE_SECONDS", "DevicePlan", "Fault", "Plan", "draw"]
 
 # Faults come for so long; then everything works again, and the run has to go on.
-SCHEDULE_SECONDS = 60.0
+SCHEDULE_SECONDS = 45.0
 
 HONEST = "honest"
 LIES = ("nan", "huge", "samples", "shape", "stranger")
@@ -77,7 +77,7 @@ def draw(seed: int) -> Plan:
             persona=persona,
             budget=rng.choice((0, 0, 1_500)),
             samples=rng.randint(5, 60),
-            seconds=rng.uniform(5.0, 20.0),
+            seconds=rng.uniform(4.0, 15.0),
             seed=rng.getrandbits(32),
         )
         for index, persona in enumerate(personas)
@@ -136,7 +136,7 @@ def _sections(rng: random.Random, honest: int) -> dict[str, dict[str, Any]]:
         # With few devices, one that gave its work back could be the one that a merge needs.
         "repeat": merge.get("min_contributors", 1) > 1 or rng.random() < 0.8,
     }
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         scheduling["concurrency"] = rng.choice((1, 2))
     return {
         "merge": merge,
@@ -157,8 +157,8 @@ def _faults(rng: random.Random, devices: list[str]) -> list[Fault]:
         device = rng.choice(devices)
         kind = rng.choices(
             ("cut", "kill", "disk", "link", "operator", "clock", "device cut", "device kill", "device disk", "away",
-             "reinstall", "twin", "rot"),
-            (6, 3, 3, 4, 6, 1, 3, 1, 1, 1, 0.5, 0.7, 0.4),
+             "reinstall", "twin", "rot", "gone"),
+            (6, 3, 3, 4, 6, 1, 3, 1, 1, 1, 0.5, 0.7, 0.4, 1.5),
         )[0]  # fmt: skip
         fault = Fault(at, kind, "", 0.0, rng.getrandbits(32))
         match kind:
@@ -181,7 +181,7 @@ def _faults(rng: random.Random, devices: list[str]) -> list[Fault]:
                 whom = rng.choice(("", device))
                 amount = rng.choice((-1, 1)) * rng.choice((10.0, 3_600.0, 86_400.0))
                 fault = dataclasses.replace(fault, whom=whom, amount=amount)
-            case "away" | "reinstall" | "twin":
+            case "away" | "reinstall" | "twin" | "gone":
                 fault = dataclasses.replace(fault, whom=device, amount=rng.uniform(5.0, 60.0))
         faults.append(fault)
     return sorted(faults, key=lambda fault: fault.at)

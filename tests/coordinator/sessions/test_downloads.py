@@ -13,6 +13,7 @@ from coordinator.sessions.downloads import Downloads
 from coordinator.simulation.virtual_time import run
 from coordinator.status import DeviceStatus
 from coordinator.versions.differences import Downlink
+from coordinator.versions.retention import prune
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.payload import apply_difference
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
@@ -141,5 +142,21 @@ def test_without_differences_files_are_sent_whole(tmp_path: Path) -> None:
         desk = Desk(small)
         desk.downloads.holds = [ref.sha256 for ref in desk.assign.weights]
         assert await desk.downloads.allow(desk.assign) == ()
+
+    run(main())
+
+
+def test_a_version_that_was_pruned_on_its_way_sends_the_device_back_for_a_newer_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, retention={"versions": 1, "held_days": 0})
+        desk = Desk(small)
+        await desk.downloads.allow(desk.assign)
+        old = desk.assign.weights[-1].sha256
+        versions = desk.state.versions
+        versions.commit(versions.vector + 1, {}, {}, [], [], 0.0)
+        assert prune(small.store, small.config.retention, None, 1.0) == [0]
+        with pytest.raises(Refused, match="come again") as refused:
+            await desk.downloads.send(FetchRequested(old, 0))
+        assert refused.value.code == "unavailable"
 
     run(main())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -129,3 +130,27 @@ def test_a_disk_that_stays_full_leaves_no_empty_files(tmp_path: Path, monkeypatc
     assert segments.files() == []
     assert segments.append([b"update"])
     segments.close()
+
+
+def test_a_transaction_that_could_not_even_be_rolled_back_stops_no_later_one(store: SqliteStore) -> None:
+    database = store._database
+    writer = database._writer
+
+    class Failing:
+        """A connection whose disk fails in the middle of a transaction."""
+
+        def execute(self, sql: str, *rest: Any) -> Any:
+            if sql in ("COMMIT", "ROLLBACK"):
+                raise sqlite3.OperationalError("disk I/O error")
+            return writer.execute(sql, *rest)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(writer, name)
+
+    database._writer = cast(sqlite3.Connection, Failing())
+    with pytest.raises(StoreError, match="disk I/O error"):
+        store.set_phase("paused", "", 0.0, by="anna")
+    database._writer = writer
+    store.set_phase("paused", "", 1.0, by="anna")
+    assert store.phase()[0] == "paused"
+    assert [entry.action for entry in store.audit.entries()].count("paused") == 1

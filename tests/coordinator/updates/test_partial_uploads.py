@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.errors import StoreUnavailable
 from coordinator.updates import partial_uploads as uploads
 from coordinator.updates.partial_uploads import Uploads
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
@@ -94,3 +95,31 @@ def test_a_slow_upload_goes_to_its_file_now_and_then(tmp_path: Path) -> None:
     upload.append(b"1" * 1000)
     assert not upload.should_spool(100.0), "it has come whole"
     assert Uploads(tmp_path).begin("phone-1", REF, 7.0).size == 1000, "over a restart"
+
+
+def test_nothing_is_left_of_updates_that_nobody_waits_for(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    for device in ("phone-1", "phone-2"):
+        spooled(parts, device, b"1" * 100)
+    again = Uploads(tmp_path)
+    again.forget_all_but({"phone-2"})
+    assert [path.name.split("@")[0] for path in tmp_path.iterdir()] == ["phone-2"]
+    again.accepted("phone-2", "cd" * 32)  # another update of the device: this one is still to come
+    assert len(list(tmp_path.iterdir())) == 1
+    again.accepted("phone-2", REF.sha256)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_is_said_to_be_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = Uploads(tmp_path)
+    upload = spooled(parts, "phone-1", b"1" * 100)
+    upload.append(b"2" * 100)
+
+    def fails(*args: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", fails)
+    monkeypatch.setattr(Path, "unlink", fails)
+    for step in (lambda: upload.spool(1.0), upload.drop, lambda: parts.forget("phone-1")):
+        with pytest.raises(StoreUnavailable, match="Read-only file system"):
+            step()
