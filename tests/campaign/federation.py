@@ -264,6 +264,7 @@ class _Federation:
             with self._interposer.untouched():
                 state = check_state(run, self._ledger, fresh=False)
                 check_numbers(state, self._ledger)
+            self._bounded(run)
         starts = service.starts
         service.machine.cut_after(1, whole=True)
         while service.starts == starts or not service.up.is_set():
@@ -272,6 +273,18 @@ class _Federation:
                 break
         service.stopping = True
         service.machine.cut_after(1, whole=True)
+
+    def _bounded(self, run: ServedRun) -> None:
+        """However long it went on, a process holds no more than its devices account for."""
+        machine, devices = self._service.machine, len(self._plan.devices)
+        limit = run.config.merge.most(run.coordinator.state.buffer.capacity)
+        for what, count, most in (
+            ("tasks", len(machine.tasks), 20 + 10 * devices),
+            ("open files", self._interposer.opened(machine.disk), 25),
+            ("buffered updates", len(run.coordinator.state.buffer), 2 * limit + devices),
+        ):
+            if count > most:
+                self._ledger.fail("memory and open files are bounded", f"{count} {what}, more than {most}")
 
     def _look_at_log(self, log: list[logging.LogRecord]) -> None:
         """No line of the log has a secret, and no error is one that nobody foresaw."""

@@ -79,6 +79,10 @@ class Interposer:
         finally:
             self._off -= 1
 
+    def opened(self, disk: Disk) -> int:
+        """How many files and database connections the process of a machine has open."""
+        return len(self._opened[disk]) + len(self._files[disk]) + len(self._connections[disk])
+
     def end_process(self, disk: Disk) -> None:
         """Close what the process of a machine had open, as its system would."""
         with self.untouched():

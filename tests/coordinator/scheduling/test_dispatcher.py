@@ -334,3 +334,19 @@ def test_a_run_that_its_devices_cannot_bring_on_says_so_to_those_that_wait_and_o
         assert isinstance(guest.told[-1], Assign), "there is something to train again"
 
     run(main())
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_device_goes_on_with_its_work_as_long_as_the_version_has_its_files(tmp_path: Path, pruned: bool) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        (guest,) = await desk.ask("phone-1")
+        desk.publish()
+        if pruned:
+            desk.state.versions.forget([0])
+        desk.dispatcher.left("phone-1")
+        (again,) = await desk.ask("phone-1")
+        assert (again.told[0].assignment == guest.told[0].assignment) is not pruned
+        assert again.told[0].version == (1 if pruned else 0)
+
+    run(main())
