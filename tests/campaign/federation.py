@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
+import gc
 import logging
 import os
 import random
@@ -68,6 +70,8 @@ def run(plan: Plan) -> Outcome:
     """Run a federation; the same plan gives the same outcome, whatever else the machine does."""
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="ftte-campaign-", dir=memory))
+    collects = gc.isenabled()
+    gc.disable()  # a federation is short, and its garbage little
     try:
         federation = _Federation(plan, root)
         with _captured_log(federation.logged) as log:
@@ -75,6 +79,8 @@ def run(plan: Plan) -> Outcome:
             return federation.outcome()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        if collects:
+            gc.enable()
 
 
 class _Federation:
@@ -348,6 +354,7 @@ def _repeatable(seed: int) -> Iterator[None]:
         def generate(cls) -> Ed25519PrivateKey:
             return Ed25519PrivateKey.from_private_bytes(rng.randbytes(32))
 
+    @functools.cache
     def verify(key: bytes, message: bytes, signature: bytes) -> bool:
         try:
             Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
