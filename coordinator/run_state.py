@@ -359,6 +359,6 @@ class RunState:
         device = self.device(update.record.device)
         device.updates += 1
         device.report = update.record.report
-        self.saturated += max(int(update.record.report.get("saturated", 0)), 0)
+        self.saturated += min(max(int(update.record.report.get("saturated", 0)), 0), len(update.delta))
         device.staleness = self.versions.staleness(update.record.version)
         self.buffer.add(update)

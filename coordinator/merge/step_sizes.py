@@ -29,14 +29,17 @@ __all__ = ["Ranges", "StepSizes", "is_due", "steps_of_ranges", "wanted_ranges"]
 # Exponents of ranges, int8, shape ``(channels,)``; OPEN where nothing is known.
 Ranges = npt.NDArray[np.int8]
 
+# The vote of a channel whose elements are all 0; OPEN is one of which nothing was sent.
+ZERO = -127
+
 # Votes that are remembered, one for each device.
 WINDOW = 64
 # Ranges grow at this quantile of the votes, and shrink at that one.
 GROW, SHRINK = 0.75, 0.9
 # Merges between two looks.
 EVERY = 16
-# Sixteen bits are enough to leave room for updates larger than usual; fewer are worth more as precision.
-HEADROOM = {"int16": 2}
+# So many bits are room for updates larger than usual; the three of int4 are worth more as precision.
+HEADROOM = {"int8": 1, "int16": 2}
 # A channel of which a larger part than this was cut off needs a larger range.
 SATURATED = 1 / 64
 # And one of which more than half was cut off one that is larger by so many powers of two.
@@ -50,7 +53,7 @@ def is_due(merge: int) -> bool:
 
 def wanted_ranges(vector: SteppedVector) -> Ranges:
     """
-    The least range that fits each channel of an update; OPEN where nothing was sent.
+    The least range that fits each channel of an update; ZERO where it is all zeros, OPEN where nothing was sent.
 
     Args:
         vector: the update.
@@ -58,15 +61,13 @@ def wanted_ranges(vector: SteppedVector) -> Ranges:
     """
     exponents = vector.steps.exponents.astype(np.int32)
     wanted = exponents + np.frexp(vector.largest.astype(np.float64))[1]
-    # Of elements that are all rounded to 0, nobody knows how small they are.
-    wanted = np.where(vector.largest == 0, exponents + vector.bits - 1, wanted)
     # Those that were cut off lie somewhere beyond; if most are, far beyond.
     sent = vector.steps.lengths if vector.whole else vector.nonzero
     few = np.maximum(SATURATED * sent, 1 if vector.whole else 0)
     wanted += vector.at_the_end > few
     wanted += np.where(2 * vector.at_the_end > sent, FAR, 0) if vector.whole else 0
     wanted = np.clip(wanted, FINEST, COARSEST + BITS["int16"])
-    return np.where((vector.largest == 0) & (not vector.whole), OPEN, wanted).astype(np.int8)
+    return np.where(vector.largest == 0, ZERO if vector.whole else OPEN, wanted).astype(np.int8)
 
 
 def steps_of_ranges(shapes: Sequence[tuple[int, ...]], ranges: Ranges, dtype: str) -> Steps:
@@ -125,13 +126,23 @@ class StepSizes:
         for tier, votes in self._votes.items():
             ballot = np.sort(np.stack(list(votes.values())), axis=0)
             now = ranges.get(tier, np.full(ballot.shape[1], OPEN, np.int8))
-            grow, shrink = (ballot[_place(len(ballot), share)] for share in (GROW, SHRINK))
-            # An open vote is the lowest, and says nothing.
+            grow, shrink = _quantile(ballot, GROW), _quantile(ballot, SHRINK)
             moved = np.where(now == OPEN, grow, np.maximum(np.minimum(now, shrink), grow))
-            following[tier] = np.where(moved == OPEN, now, moved).astype(np.int8)
+            # Where all rounded to nothing but zeros, nobody knows how small they are: the steps may be too coarse.
+            zeros = (ballot[-1] == ZERO) & (now > FINEST)
+            following[tier] = np.where(grow > ZERO, moved, now - zeros).astype(np.int8)
         return following
 
 
-def _place(votes: int, share: float) -> int:
-    """The index of a quantile among sorted votes: the least one that so large a share does not exceed."""
-    return min(int(np.ceil(share * votes)), votes) - 1
+def _quantile(ballot: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.int8]:
+    """
+    Of each channel the least vote that so large a share of the votes do not exceed, of those that name a range.
+
+    Args:
+        ballot: int8, shape ``(votes, channels)``, sorted; OPEN and ZERO come first.
+        share: above 0, at most 1.
+
+    """
+    named = np.count_nonzero(ballot > ZERO, axis=0)
+    place = len(ballot) - named + np.maximum(np.ceil(share * named).astype(np.int64), 1) - 1
+    return np.take_along_axis(ballot, np.minimum(place, len(ballot) - 1)[None], axis=0)[0]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from coordinator.merge.step_sizes import (
     WINDOW,
+    ZERO,
     StepSizes,
     Vote,
     is_due,
@@ -99,9 +100,6 @@ def test_a_device_has_one_vote_and_old_ones_are_forgotten() -> None:
 
 
 def test_a_channel_that_comes_alive_finds_its_range_in_a_few_looks() -> None:
-    zeros = np.zeros(404, np.int8)
-    steps = Steps(SHAPES, np.full(CHANNELS, -10, np.int8))
-    assert wanted_ranges(SteppedVector(zeros, steps, 7)).tolist() == [-4] * CHANNELS, "one less than they have"
     dead = np.full(CHANNELS, -20, np.int8)
     ranges = follow("int8", [1.0] * 7, dead)
     assert (ranges[-1][:4] >= 1).all()
@@ -113,6 +111,17 @@ def test_what_a_sparse_update_leaves_out_says_nothing_of_its_size() -> None:
     steps = Steps(SHAPES, np.full(CHANNELS, -10, np.int8))
     ranges = wanted_ranges(SteppedVector(integers, steps, 7, whole=False))
     assert ranges.tolist() == [-2, -5, OPEN, OPEN, OPEN], "one was cut off"
+
+
+def test_zeros_count_only_where_there_is_nothing_else() -> None:
+    zeros = wanted_ranges(SteppedVector(np.zeros(404, np.int8), Steps(SHAPES, np.full(CHANNELS, -10, np.int8)), 7))
+    assert zeros.tolist() == [ZERO] * CHANNELS
+    sizes, now = StepSizes(), {"t": np.array([-3] * CHANNELS, np.int8)}
+    sizes.merged(Vote("t", f"d{k}", zeros) for k in range(20))
+    assert sizes.next(now)["t"].tolist() == [-4] * CHANNELS, "they may be small, and the steps too coarse"
+    assert sizes.next({"t": np.full(CHANNELS, OPEN, np.int8)})["t"].tolist() == [OPEN] * CHANNELS
+    sizes.merged([Vote("t", "rare", np.full(CHANNELS, -2, np.int8))])
+    assert sizes.next(now)["t"].tolist() == [-2] * CHANNELS, "few devices have what this channel is for"
 
 
 def test_open_votes_say_nothing() -> None:
@@ -137,7 +146,7 @@ def test_neither_order_nor_processor_is_in_the_ranges(votes: list[int], now: int
 def test_steps_of_a_dtype_follow_from_ranges() -> None:
     ranges = np.array([-4, OPEN, -30, 35, 0], np.int8)
     steps = steps_of_ranges(SHAPES, ranges, "int8")
-    assert steps.exponents.tolist() == [-11, OPEN, FINEST, COARSEST, -7]
+    assert steps.exponents.tolist() == [-10, OPEN, FINEST, COARSEST, -6], "a bit of room"
     assert steps_of_ranges(SHAPES, ranges, "int8") is steps
     assert steps_of_ranges(SHAPES, ranges, "int4").exponents.tolist() == [-7, OPEN, FINEST, COARSEST, -3]
 
