@@ -145,4 +145,5 @@ def _quantile(ballot: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.int8
     """
     named = np.count_nonzero(ballot > ZERO, axis=0)
     place = len(ballot) - named + np.maximum(np.ceil(share * named).astype(np.int64), 1) - 1
-    return np.take_along_axis(ballot, np.minimum(place, len(ballot) - 1)[None], axis=0)[0]
+    found: npt.NDArray[np.int8] = np.take_along_axis(ballot, np.minimum(place, len(ballot) - 1)[None], axis=0)[0]
+    return found
