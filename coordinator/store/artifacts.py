@@ -34,11 +34,11 @@ class Artifacts:
     """
     The :class:`~coordinator.store.interface.ArtifactStore` in a folder; created if missing.
 
-    A file that was put is not collected before a row names it.
+    A file that was put is not collected before a row names it. ``alone``: no other process uses the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._files = ContentFiles(folder)
+    def __init__(self, folder: Path, *, alone: bool = True) -> None:
+        self._files = ContentFiles(folder, alone=alone)
         # By their hash.
         self._unnamed: set[str] = set()
 

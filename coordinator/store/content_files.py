@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +18,11 @@ from .crash_points import step
 
 __all__ = ["ContentFiles"]
 
+_UNFINISHED = ".new"
+
+# An unfinished file that is older was left by a process that ended.
+ABANDONED_SECONDS = 3_600.0
+
 
 class ContentFiles:
     """
@@ -22,14 +30,23 @@ class ContentFiles:
 
     Each file is synced, then renamed to its hash, then the folder is synced; the folder once for many
     files. A file that is there already is complete: it got its name only after it was synced.
+
+    Args:
+        folder: created if missing.
+        alone: no other process uses the folder; else unfinished files of the last hour may be another's.
+
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = True) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        # Two processes may write the same file at once.
+        self._unfinished = _UNFINISHED if alone else f".{secrets.token_hex(4)}{_UNFINISHED}"
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.new"):
-            leftover.unlink()
+        for leftover in folder.glob(f"*{_UNFINISHED}"):
+            with contextlib.suppress(FileNotFoundError):
+                if alone or time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
+                    leftover.unlink()
 
     def put(self, contents: Iterable[bytes]) -> list[FileEntry]:
         """Keep files; they are durable when this returns."""
@@ -42,7 +59,7 @@ class ContentFiles:
             entry = FileEntry.of(content)
             path = self._folder / entry.sha256
             if not path.exists():
-                temporary = path.with_suffix(".new")
+                temporary = path.with_name(path.name + self._unfinished)
                 try:
                     with temporary.open("wb") as file:
                         file.write(content)
@@ -92,7 +109,7 @@ class ContentFiles:
         removed = 0
         with self._lock:
             for path in self._folder.iterdir():
-                if not wanted(path.name):
+                if not path.name.endswith(_UNFINISHED) and not wanted(path.name):
                     path.unlink()
                     removed += 1
                     step("collect: one file")

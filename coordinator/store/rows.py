@@ -21,6 +21,7 @@ __all__ = [
     "assignment_number",
     "audit_hash",
     "device_record",
+    "is_text",
     "tier_record",
     "tier_row",
     "update_record",
@@ -115,6 +116,14 @@ def device_record(row: Sequence[Any]) -> DeviceRecord:
         profile=json.loads(row[12]),
         aside=None if row[13] is None else SetAside(row[13], row[14], row[15]),
     )
+
+
+def is_text(text: str) -> bool:
+    """Whether a database can hold a text in UTF-8, without zero characters: what is none is in no row."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def assignment_number(assignment: str) -> int | None:

@@ -63,8 +63,12 @@ class SharedArtifacts:
         """Rows name these files now: they last as long as the rows do."""
         self._copies.named(hashes)
 
+    def collect_copies(self, wanted: Collection[str]) -> int:
+        """Remove this machine's copies of what is not ``wanted``; how many."""
+        return self._copies.collect(wanted)
+
     def collect(self, wanted: Collection[str]) -> int:
         """Remove every file that is neither ``wanted`` nor waits to be named; how many."""
-        removed = self._copies.collect(wanted)
+        removed = self.collect_copies(wanted)
         kept = {*wanted, *self._copies.unnamed}
         return max(removed, self._objects.collect([_PREFIX + sha256 for sha256 in kept], _PREFIX))

@@ -13,7 +13,7 @@ import asyncpg
 from ..crash_points import step
 from ..interface import DeviceOrder
 from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
-from ..rows import DEVICE_COLUMNS, device_record
+from ..rows import DEVICE_COLUMNS, device_record, is_text
 from .audit import write_audit
 from .connection import Connection
 from .database import Database
@@ -36,6 +36,8 @@ class DeviceTable:
         self._updates = updates
 
     def secret(self, device: str) -> bytes | None:
+        if not is_text(device):
+            return None
         rows = self._database.rows("SELECT secret FROM devices WHERE id = $1", device)
         return bytes(rows[0][0]) if rows else None
 
@@ -49,7 +51,7 @@ class DeviceTable:
         return outcome
 
     def find(self, device: str) -> DeviceRecord | None:
-        return next(iter(self._devices("WHERE id = $1", device)), None)
+        return next(iter(self._devices("WHERE id = $1", device)), None) if is_text(device) else None
 
     def all(self) -> list[DeviceRecord]:
         return self._devices("ORDER BY id")
@@ -64,6 +66,8 @@ class DeviceTable:
         limit: int,
         among: Collection[str] | None = None,
     ) -> tuple[int, list[DeviceRecord]]:
+        if not is_text(search):
+            return 0, []
         which, arguments = "WHERE true", list[Any]()
         if search:
             arguments.append("%" + re.sub(r"([%_\\])", r"\\\1", search) + "%")
@@ -71,7 +75,7 @@ class DeviceTable:
                 f" AND (id ILIKE ${len(arguments)} OR tier ILIKE ${len(arguments)} OR model ILIKE ${len(arguments)})"
             )
         if among is not None:
-            arguments.append(sorted(among))
+            arguments.append(sorted(filter(is_text, among)))
             which += f" AND id = ANY(${len(arguments)}::text[])"
         ((total,),) = self._database.rows(f"SELECT count(*) FROM devices {which}", *arguments)
         # What is not known is the smallest.

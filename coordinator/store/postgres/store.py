@@ -69,7 +69,7 @@ class PostgresStore:
         self._database: Database | None = None
         try:
             with disk_available():
-                files = Artifacts(folder / "artifacts")
+                files = Artifacts(folder / "artifacts", alone=False)
             self._database = database = Database(address, schema_name(run))
             kept = KeptObjects(database, objects or FolderObjects(folder / "objects"), grace_seconds)
             self.artifacts = SharedArtifacts(kept, files) if objects is not None else files
@@ -118,9 +118,11 @@ class PostgresStore:
 
     def collect(self) -> int:
         with backup_runs(self._folder) as reading:
-            if reading or self._is_copied():
-                return 0
-            self.updates.collect()
+            leads = self.database.epoch is not None
+            if reading or self._is_copied() or not (leads or isinstance(self.artifacts, SharedArtifacts)):
+                return 0  # files that no row names yet may be another process's
+            if leads:
+                self.updates.collect()
             wanted: set[str] = set()
             for tier in self.tiers():
                 wanted |= {ref.sha256 for ref in (tier.manifest, tier.program, tier.graph) if ref is not None}
@@ -129,6 +131,8 @@ class PostgresStore:
                 wanted.add(run.evaluation)
             for version in self.versions.with_files():
                 wanted |= version_files(version)
+            if isinstance(self.artifacts, SharedArtifacts) and not leads:
+                return self.artifacts.collect_copies(wanted)
             return self.artifacts.collect(wanted)
 
     def _is_copied(self) -> bool:

@@ -105,7 +105,7 @@ class UpdateTable:
         await rows.copy_records_to_table(
             "contents",
             columns=("assignment", "content"),
-            records=[(name, bytes(content)) for name, (_, content) in new.items() if name not in large],
+            records=[(name, content) for name, (_, content) in new.items() if name not in large],
         )
         await _count(rows, [update for update, _ in new.values()])
         step("accept: rows")

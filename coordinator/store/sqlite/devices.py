@@ -11,7 +11,7 @@ from typing import Any, get_args
 from ..crash_points import step
 from ..interface import DeviceOrder
 from ..records import DeviceRecord, DiscardedUpdate, Enrolment, SetAside
-from ..rows import DEVICE_COLUMNS, device_record
+from ..rows import DEVICE_COLUMNS, device_record, is_text
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
@@ -32,6 +32,8 @@ class DeviceTable:
         self._erasure = erasure
 
     def secret(self, device: str) -> bytes | None:
+        if not is_text(device):
+            return None
         rows = self._database.rows("SELECT secret FROM devices WHERE id = ?", device)
         return bytes(rows[0][0]) if rows else None
 
@@ -58,7 +60,7 @@ class DeviceTable:
         return "enrolled"
 
     def find(self, device: str) -> DeviceRecord | None:
-        return next(iter(self._devices("WHERE id = ?", device)), None)
+        return next(iter(self._devices("WHERE id = ?", device)), None) if is_text(device) else None
 
     def all(self) -> list[DeviceRecord]:
         return self._devices("ORDER BY id")
@@ -73,6 +75,8 @@ class DeviceTable:
         limit: int,
         among: Collection[str] | None = None,
     ) -> tuple[int, list[DeviceRecord]]:
+        if not is_text(search):
+            return 0, []
         which, arguments = "WHERE 1", list[Any]()
         if search:
             pattern = "%" + re.sub(r"([%_\\])", r"\\\1", search) + "%"
@@ -81,7 +85,7 @@ class DeviceTable:
             arguments += [pattern] * len(columns)
         if among is not None:
             which += " AND id IN (SELECT value FROM json_each(?))"
-            arguments.append(json.dumps(sorted(among)))
+            arguments.append(json.dumps(sorted(filter(is_text, among))))
         ((total,),) = self._database.rows(f"SELECT count(*) FROM devices {which}", *arguments)
         sort = f"ORDER BY {_COLUMNS[order]} {'DESC' if descending else 'ASC'}, id LIMIT ? OFFSET ?"
         return int(total), self._devices(f"{which} {sort}", *arguments, limit, offset)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.errors import StoreError
+from coordinator.errors import StoreError, StoreUnavailable, Superseded
 from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.simulation.virtual_time import run
+from coordinator.store.postgres import Address, PostgresStore
 from mobile_sdk import safetensors
 
+from ...postgres_server import PostgresServer
 from ..small_run import START_WEIGHTS, accept_update, make_run
 
 
@@ -102,3 +104,50 @@ def test_a_task_without_held_out_data_has_no_metrics(tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.ERROR):
         run(main())
     assert caplog.messages == []
+
+
+def test_a_run_that_another_process_leads_by_now_stops_at_once_and_writes_nothing(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    address = postgres_server.database()
+
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1}, store={"postgres": address})
+        running.start()
+        await asyncio.sleep(0.1)
+        accept_update(running.coordinator.state, "phone-1")
+        successor = PostgresStore(Address(address), "small", tmp_path / "other", leading=False)
+        take_over(successor)
+        with pytest.raises(Superseded, match="another process leads the run by now"):
+            await running.ended()
+        assert running.failed
+        assert [version.version for version in successor.versions.all()] == [0]
+        assert len(successor.updates.buffered()) == 1, "it waits for the successor"
+        successor.close()
+        await running.close()
+
+    run(main())
+
+
+def take_over(store: PostgresStore) -> None:
+    """Take the lease, as after the time of a holder that was stopped."""
+    store.database.transact(lambda rows: rows.execute("UPDATE lease SET until = '-infinity'"))
+    assert store.lease.take("the successor", 60.0) is not None
+
+
+def test_a_store_that_is_away_at_a_start_costs_no_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = make_run(tmp_path)
+
+    async def main() -> None:
+        accept_update(small.state(), "phone-1")
+
+        def away(assignment: str) -> bytes:
+            raise StoreUnavailable("the bucket is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(small.store.updates, "content", away)
+            with pytest.raises(StoreUnavailable):
+                small.state()
+        assert len(small.state().buffer) == 1
+
+    run(main())

@@ -23,7 +23,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         from coordinator.store.postgres import Address, PostgresStore
 
         address = Address(request.getfixturevalue("postgres_database"))
-        place = Place("postgres", lambda: PostgresStore(address, str(tmp_path.name), tmp_path / "state", leading=False))
+        place = Place("postgres", lambda: PostgresStore(address, str(tmp_path.name), tmp_path / "state"))
     yield place
     place.close()
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.store.interface import Store
+from coordinator.store.interface import DeviceOrder, Store
 from coordinator.store.records import (
     DiscardedUpdate,
     MergedUpdate,
@@ -212,6 +212,7 @@ def test_arrivals_are_counted_and_asked_for_from_the_highest_that_was_seen(store
 
 
 def test_one_holder_at_a_time_has_the_lease(store: Store) -> None:
+    store.lease.release()
     assert store.lease.current() is None
     assert not store.lease.renew(60.0), "nobody has taken it"
     epoch = store.lease.take("one", 60.0)
@@ -224,3 +225,32 @@ def test_one_holder_at_a_time_has_the_lease(store: Store) -> None:
     store.lease.release()
     assert store.lease.current() is None
     assert store.lease.take("two", 60.0) == epoch + 1
+    store.tokens.add(TokenRecord("t", "d" * 64, None, None, 1.0), by="anna")
+
+
+@pytest.mark.parametrize("name", ["phone\0", "\ud800", "", "%", "'"])
+def test_a_name_that_no_device_can_have_is_the_name_of_none(store: Store, name: str) -> None:
+    assert store.devices.find(name) is None
+    assert store.devices.secret(name) is None
+    if name:
+        assert store.devices.page(name, "id", descending=False, offset=0, limit=9) == (0, [])
+    assert store.devices.page("", "id", descending=False, offset=0, limit=9, among=[name]) == (0, [])
+
+
+def test_devices_are_found_and_sorted_alike_in_every_store(store: Store) -> None:
+    for name in ("Zeta", "alpha_1", "alpha-2", "Émile"):
+        store.devices.enrol(name, b"s" * 32, 1.0)
+    store.devices.seen("Zeta", 5.0, {"model": "Pixel 8"})
+    store.devices.seen("alpha-2", 3.0, {"model": "x\0y"})
+
+    def page(search: str, order: DeviceOrder = "id", *, descending: bool = False) -> list[str]:
+        total, records = store.devices.page(search, order, descending=descending, offset=0, limit=9)
+        assert total == len(records)
+        return [record.id for record in records]
+
+    assert page("") == ["Zeta", "alpha-2", "alpha_1", "phone-1", "Émile"], "by their bytes"
+    assert page("ALPHA") == ["alpha-2", "alpha_1"]
+    assert page("alpha_") == ["alpha_1"]
+    assert page("pixel") == ["Zeta"]
+    assert page("", "last_seen") == ["alpha_1", "phone-1", "Émile", "alpha-2", "Zeta"]
+    assert page("", "last_seen", descending=True) == ["Zeta", "alpha-2", "alpha_1", "phone-1", "Émile"]
