@@ -13,6 +13,13 @@ __all__ = ["add_completion_command", "bash_script", "fish_script"]
 SHELLS = ("bash", "zsh", "fish")
 
 
+# Completions of bash work in zsh once its own completion has begun, which a bare zsh has not done.
+ZSH = """\
+(( $+functions[compdef] )) || { autoload -U compinit && compinit -i; }
+autoload -U +X bashcompinit && bashcompinit
+"""
+
+
 def add_completion_command(commands: Any) -> None:
     """Register it; it completes the commands that are registered when it is asked."""
     command = commands.add_parser("completion", help="completion for bash, zsh or fish: eval its output")
@@ -29,8 +36,7 @@ def _completion(options: argparse.Namespace, console: Console, parsers: Mapping[
         print(fish_script(parsers), end="")
     else:
         # zsh understands bash's completions when it is asked to.
-        prelude = "autoload -U +X bashcompinit && bashcompinit\n" if options.shell == "zsh" else ""
-        print(prelude + bash_script(parsers), end="")
+        print((ZSH if options.shell == "zsh" else "") + bash_script(parsers), end="")
     return 0
 
 
