@@ -79,9 +79,11 @@ class TripSpans:
     def _take(self, event: Event) -> None:
         trip = self._trip
         match event:
-            case Assigned() if event.traceparent:
+            case Assigned() if trip is not None and trip.assignment == event.assignment:
+                pass  # the link broke, and it goes on with what it has
+            case Assigned():
                 self._end("given up for other work")
-                self._trip = self._begin(event)
+                self._trip = self._begin(event) if event.traceparent else None
             case Downloading() if trip is not None:
                 trip.since = self._wall()
             case Training() if trip is not None:

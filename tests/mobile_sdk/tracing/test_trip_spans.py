@@ -145,6 +145,7 @@ def test_what_was_given_back_or_given_up_is_an_error() -> None:
         Training(1, 2, 0.5),  # of a trip that began before this process
         Assigned("a00000001", 1, TripTrace.of("ab", "a00000001").parent),
         Downloading(5, 10),
+        Assigned("a00000001", 1, TripTrace.of("ab", "a00000001").parent),  # again, after the link broke
         Declined("a00000001", "the samples are no pictures"),
         Assigned("a00000002", 1, TripTrace.of("ab", "a00000002").parent),
         Assigned("a00000003", 1),  # of a coordinator that says nothing of traces
@@ -157,7 +158,7 @@ def test_what_was_given_back_or_given_up_is_an_error() -> None:
     whole = [span for span in exporter.get_finished_spans() if span.name == "device"]
     assert [(span.status.status_code, span.status.description) for span in whole] == [
         (StatusCode.ERROR, "the samples are no pictures"),
-        (StatusCode.ERROR, "the device's process has ended"),
+        (StatusCode.ERROR, "given up for other work"),
     ]
 
 
