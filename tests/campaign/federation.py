@@ -119,6 +119,10 @@ class _Federation:
                     self._loop.run_until_complete(asyncio.wait_for(self._main(), 10 * PATIENCE_SECONDS))
                 except TimeoutError:
                     self._ledger.fail("the run comes to its end", "it does not, though every fault is over")
+                except RuntimeError:
+                    if not self._loop.stuck:
+                        raise
+                    self._ledger.fail("the run comes to its end", self._loop.stuck)
                 except (StoreError, Violation) as error:
                     self._ledger.fail("the coordinator starts again after any end", str(error))
                 finally:
@@ -131,7 +135,7 @@ class _Federation:
 
     def _close_loop(self) -> None:
         for machine in self._machines.values():
-            machine.disk.dead = True
+            machine.switch_off()
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()

@@ -41,16 +41,27 @@ _TROUBLES = {
 # Of operations under a disk that fails now and then.
 _EIO_SHARE = 0.3
 
+# Iterations of the loop at one instant, and in all, of a federation that gets nowhere.
+MOST_AT_ONCE = 20_000
+MOST_ITERATIONS = 500_000
+
 # A cut that was to come at an operation comes after so many seconds at the latest.
 _PATIENCE = 5.0
 
 
 class CampaignLoop(VirtualLoop):
-    """Virtual time, no threads, and every task belongs to the machine that started it."""
+    """
+    Virtual time, no threads, and every task belongs to the machine that started it.
+
+    ``stuck`` says why the loop has stopped itself, if it has.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.iterations = 0
+        self.stuck = ""
+        self._at_once = 0
+        self._last = 0.0
         self.watched: list[Machine] = []
         self.unexpected: list[str] = []
         self.set_task_factory(self._make_task)
@@ -69,6 +80,11 @@ class CampaignLoop(VirtualLoop):
 
     def _run_once(self) -> None:
         self.iterations += 1
+        self._at_once = self._at_once + 1 if self.time() == self._last else 0
+        self._last = self.time()
+        if not self.stuck and (self._at_once > MOST_AT_ONCE or self.iterations > MOST_ITERATIONS):
+            self.stuck = f"{self._at_once} iterations in one instant, {self.iterations} in all"
+            self.stop()
         for machine in self.watched:
             machine.iterated()
         super()._run_once()  # type: ignore[misc]
@@ -243,6 +259,11 @@ class Machine:
         self.cuts += 1
         self._note(f"{self.name}: ends at {where.partition(' ')[0]}")
         self._loop.call_soon(self.ended.set)
+
+    def switch_off(self) -> None:
+        """Nothing of the process does anything any more; the federation is over."""
+        self.disk.dead = True
+        self._process.alive = False
 
     async def stopped(self) -> None:
         """
