@@ -112,6 +112,14 @@ class Phone:
     def draw(self, strokes: list[list[list[float]]]) -> None:
         self._do("draw", strokes=strokes)
 
+    def open_link(self, link: str) -> None:
+        """Open an invitation while the app runs, as the camera does; told in a thread that is not Kivy's."""
+        self._do("open", link=link)
+
+    def field(self, hint: str) -> str:
+        """The text of a field."""
+        return str(self._do("field", hint=hint))
+
     def shot(self, name: str) -> Path:
         SHOTS.mkdir(parents=True, exist_ok=True)
         return Path(self._do("shot", path=str(SHOTS / f"{name}.png")))

@@ -277,6 +277,23 @@ class Driver:
 
         Clock.schedule_once(take, 0.1)
 
+    def do_open(self, command: Command, answer: Callable[..., None]) -> None:
+        """A link that is opened while the app runs, as Android tells it: in a thread that is not Kivy's."""
+
+        def tell() -> None:
+            try:
+                opened[0](command["link"])
+                answer()
+            except Exception as error:
+                answer({"error": f"{type(error).__name__}: {error}"})
+
+        threading.Thread(target=tell, name="Android's main thread").start()
+
+    def do_field(self, command: Command, answer: Callable[..., None]) -> None:
+        """The text of the field with this hint."""
+        fields = [w for w in shown(app.root) if isinstance(w, TextInput) and w.hint_text == command["hint"]]
+        answer(fields[0].text)
+
     def do_resize(self, command: Command, answer: Callable[..., None]) -> None:
         Window.size = command["size"]
         Clock.schedule_once(lambda _: answer(list(Window.size)), 0.2)
@@ -320,6 +337,18 @@ class Driver:
         answer(json.loads(app.status.to_json()))
 
 
-app = DemoApp(this_host(sys.argv[1:]))
+host = this_host(sys.argv[1:])
+opened: list[Callable[[str], None]] = []
+on_invitation = host.on_invitation
+
+
+def note(callback: Callable[[str], None]) -> None:
+    """What the app wants to be told of links, kept: a desktop tells it at its start only."""
+    opened.append(callback)
+    on_invitation(callback)
+
+
+host.on_invitation = note  # type: ignore[method-assign]
+app = DemoApp(host)
 Clock.schedule_once(lambda _: (Driver(), ANSWERS.write('{"answer": "ready"}\n')), 0.3)
 app.run()

@@ -289,6 +289,17 @@ def test_in_the_demo_it_joins_by_itself(display: Any, tmp_path: Path, site: Site
         phone.close()
 
 
+def test_a_link_that_is_opened_while_the_app_runs_fills_the_form(phone: Any, site: Site) -> None:
+    """Android tells of it in its own thread, where Kivy refuses to change what is drawn."""
+    site.serve(ENDLESS)
+    phone.tap_nav("About")
+    phone.open_link(link(site))
+    phone.wait("Join")
+    assert phone.field("ftte://join?...") == link(site)
+    phone.tap("Join")
+    trained(phone, updates=1)
+
+
 @pytest.mark.full
 def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone: Any, site: Site) -> None:
     """Over 200 versions; the median and the 95th percentile are printed."""
