@@ -337,7 +337,7 @@ class Driver:
         answer(json.loads(app.status.to_json()))
 
 
-host = this_host(sys.argv[1:])
+host: Any = this_host(sys.argv[1:])
 opened: list[Callable[[str], None]] = []
 on_invitation = host.on_invitation
 
@@ -348,7 +348,7 @@ def note(callback: Callable[[str], None]) -> None:
     on_invitation(callback)
 
 
-host.on_invitation = note  # type: ignore[method-assign]
+host.on_invitation = note
 app = DemoApp(host)
 Clock.schedule_once(lambda _: (Driver(), ANSWERS.write('{"answer": "ready"}\n')), 0.3)
 app.run()
