@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from .admin.server import claim_admin_folder, open_admin
+from .conductor.listener import GatewayConnections, listen_for_gateways
 from .config import Config, shared_server
 from .dashboard.server import Dashboard, open_dashboard
 from .net.admission import ConnectionLimits
-from .net.listener import listen
+from .net.listener import device_address, listen
 from .reports.live import live
 from .runs.served_run import ServedRun
 from .runs.service import Service
@@ -63,7 +65,9 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def open_app(configs: Sequence[Config], console: Console, *, admin: bool = True) -> AsyncIterator[App]:
+async def open_app(
+    configs: Sequence[Config], console: Console, *, admin: bool = True, gateways: Path | None = None
+) -> AsyncIterator[App]:
     """
     Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
 
@@ -71,6 +75,7 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
         configs: the run files. Their ``[server]`` and ``[admin]`` must agree where more than one has them.
         console: where progress is shown.
         admin: whether operators can connect.
+        gateways: Unix socket for gateways, which hold the devices' connections; none: this process does.
 
     Raises:
         CoordinatorError: if a run file or a state directory cannot be used.
@@ -79,7 +84,8 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
     """
     section = shared_server(configs)
     service = Service(section)
-    gate = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
+    limits = section.connections, section.handshakes, section.handshakes_per_address
+    gate = ConnectionLimits(*limits) if gateways is None else GatewayConnections()
     async with contextlib.AsyncExitStack() as stack:
         if admin:
             stack.enter_context(claim_admin_folder(configs[0].admin))
@@ -96,7 +102,11 @@ async def open_app(configs: Sequence[Config], console: Console, *, admin: bool =
 
             for config in configs:
                 await service.create(config, progress)
-        service.url = await stack.enter_async_context(listen(service, section, gate))
+        if isinstance(gate, GatewayConnections) and gateways is not None:
+            await stack.enter_async_context(listen_for_gateways(gateways, service.coordinators, gate))
+            service.url = device_address(section)
+        else:
+            service.url = await stack.enter_async_context(listen(service, section, gate))
         # Left in the opposite order: operators start nothing new, then devices are dismissed, then the port closes.
         stack.push_async_callback(service.close)
         folder, dashboard = configs[0].admin.folder if admin else None, None

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.payload import Steps, UpdateFormat
@@ -105,6 +105,7 @@ class RunState:
         self.aside: dict[str, SetAside] = {}
         self.notice = ""
         self.exhausted = False
+        self.followers: list[Callable[[VersionRecord], None]] = []  # told of each version first
         self.self_check_failures = 0  # since the coordinator's start
         self.saturated = 0  # elements that devices had to cut off in their updates, since then
         self._by_name = {tier.name: tier for tier in tiers}
@@ -231,6 +232,8 @@ class RunState:
     def published(self, version: VersionRecord) -> None:
         """There is a new version."""
         self._history.append(version)
+        for follow in self.followers:
+            follow(version)
 
     def recent(self, number: int) -> VersionRecord | None:
         """The record of a version, if it is one of the newest."""
@@ -319,6 +322,10 @@ class RunState:
     def history(self) -> Sequence[VersionRecord]:
         """The last versions, oldest first."""
         return self._history
+
+    def count_self_check_failure(self) -> None:
+        """A device's runtime failed a program's self-check."""
+        self.self_check_failures += 1
 
     def stall(self) -> str:
         """What a new version waits for, where more updates of the devices that contribute would not do; else empty."""

@@ -12,9 +12,9 @@ from ..errors import CoordinatorError
 __all__ = ["LINUX_COMMANDS", "require_linux"]
 
 # They make, run or measure programs. The others ask a running coordinator, or read files.
-LINUX_COMMANDS = ("demo", "doctor", "export", "plan", "serve", "simulate")
+LINUX_COMMANDS = ("conduct", "demo", "doctor", "export", "gateway", "plan", "serve", "simulate")
 # The port of the devices is published for the command that listens.
-_PUBLISH = {"serve": "-p 8765:8765 "}
+_PUBLISH = {"serve": "-p 8765:8765 ", "gateway": "-p 8765:8765 "}
 
 
 def require_linux(arguments: Sequence[str]) -> None:

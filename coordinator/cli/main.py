@@ -23,6 +23,7 @@ from .backup import add_backup_commands
 from .completion import add_completion_command
 from .dashboard import add_dashboard_command
 from .first_steps import first_steps
+from .gateways import add_gateway_commands
 from .linux_commands import require_linux
 from .logs import configure_logging
 from .migrate import add_migrate_command
@@ -44,7 +45,7 @@ log = logging.getLogger(__name__)
 GROUPS = {
     "Start here": ("demo", "new", "doctor", "completion"),
     "Prepare a run": ("export", "plan", "simulate", "certificate"),
-    "Serve runs": ("run", "serve", "runs", "invite", "tokens", "devices"),
+    "Serve runs": ("run", "serve", "conduct", "gateway", "runs", "invite", "tokens", "devices"),
     "Look and decide": ("dashboard", "top", "versions", "rollback", "export-model", "audit", "metrics"),
     "Keep safe": ("backup", "restore", "migrate", "rotate-key", "verify-log"),
 }
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True, metavar="COMMAND", parser_class=Parser, prog="ftte", help=argparse.SUPPRESS
     )
     add_serving_commands(commands)
+    add_gateway_commands(commands)
     add_run_command(commands)
     add_new_command(commands)
     add_operating_commands(commands)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mobile_sdk.system.signals import call_at_signal, call_when_told_to_end
 
+from ..errors import ConfigError
 from .parsing import add_set_option
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
 
-__all__ = ["add_serving_commands", "print_address"]
+__all__ = ["add_serving_commands", "print_address", "serve_runs"]
 
 
 def add_serving_commands(commands: Any) -> None:
@@ -34,6 +35,13 @@ def add_serving_commands(commands: Any) -> None:
     add_set_option(serve)
     serve.add_argument("--stay", action="store_true", help="go on when all runs have ended: they tell devices so")
     serve.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
+    serve.add_argument(
+        "--gateways",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that hold the devices' connections, beside one that decides; default: one process for all",
+    )
     serve.set_defaults(handler=_serve)
 
     certificate = commands.add_parser("certificate", help="make a self-signed certificate, for a pilot")
@@ -46,17 +54,39 @@ def add_serving_commands(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace, console: Console) -> int:
+    if options.gateways < 0:
+        raise ConfigError(f"--gateways is {options.gateways}: give 0 for one process, or how many there shall be")
+    return serve_runs(options, console)
+
+
+def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Path | None = None) -> int:
+    """
+    Coordinate the runs of a command line until they have ended.
+
+    Args:
+        options: files, overrides, and what else `ftte serve` and `ftte conduct` have in common.
+        console: shows how it goes on.
+        gateways: Unix socket for gateways, which hold the devices' connections; none: this process does.
+
+    Returns:
+        The exit code.
+
+    """
     from ..checks.findings import raise_first_error
     from ..checks.serving import check_before_serving
-    from ..config import load_config, run_files
+    from ..config import load_config, run_files, shared_server
     from .event_loop import run
 
     configs = {file: load_config(file, options.set) for file in run_files(options.files)}
-    for warning in raise_first_error(check_before_serving(configs)):
+    for warning in raise_first_error(check_before_serving(configs, port=gateways is None)):
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    if gateways is None and options.gateways:
+        from .supervisor import serve_with_gateways
+
+        return serve_with_gateways(options, shared_server(list(configs.values())))
     ended = Ended()
     try:
-        return run(_until_ended(list(configs.values()), console, ended, stay=options.stay))
+        return run(_until_ended(list(configs.values()), console, ended, stay=options.stay, gateways=gateways))
     except asyncio.CancelledError:
         if ended.by == signal.SIGTERM:  # asked to end by whoever supervises it: that is no failure
             return 0
@@ -70,13 +100,15 @@ class Ended:
     by: int | None = None
 
 
-async def _until_ended(configs: list[Config], console: Console, ended: Ended, *, stay: bool) -> int:
+async def _until_ended(
+    configs: list[Config], console: Console, ended: Ended, *, stay: bool, gateways: Path | None
+) -> int:
     from ..app import open_app
 
     task = asyncio.current_task()
     if task is not None:
         _end_when_told(task, ended)
-    async with open_app(configs, console) as server:
+    async with open_app(configs, console, gateways=gateways) as server:
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public
             run, token = config.run.name, " --token TOKEN" if server.service.section.needs_token else ""

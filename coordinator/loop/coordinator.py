@@ -25,6 +25,7 @@ from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
 from ..run_state import RunState
 from ..scheduling.dispatcher import Dispatcher
+from ..sessions.access import ConnectedDevice
 from ..sessions.device_connection import DeviceConnection
 from ..status import RunStatus
 from ..store.interface import Store
@@ -84,7 +85,7 @@ class Coordinator:
         self.version_maker = VersionMaker(self.state, config, self.dispatcher, self.watch, evaluate, self._published)
         self._config = config
         self._changed = asyncio.Event()
-        self._sessions: dict[str, DeviceConnection] = {}
+        self._sessions: dict[str, ConnectedDevice] = {}
         self._tasks = BackgroundTasks()
         self._left = asyncio.Event()
         self._leaving = 0  # connections that have ended, whose accounts are being settled
@@ -113,20 +114,24 @@ class Coordinator:
         try:
             await session.serve()
         finally:
-            if self._sessions.get(session.device) is session:
-                del self._sessions[session.device]
-                self.dispatcher.left(session.device)
-                self.state.federated.lost(session.device)
-            self._leaving += 1
-            try:
-                await session.leave()
-            except StoreUnavailable as error:
-                log.error("the traffic of %s is not counted: %s", session.device, error)
-            finally:
-                self._leaving -= 1
-                self._left.set()
+            await self.depart(session)
 
-    def greet(self, session: DeviceConnection) -> None:
+    async def depart(self, session: ConnectedDevice) -> None:
+        """A connection has ended, whether or not its device had proved itself."""
+        if self._sessions.get(session.device) is session:
+            del self._sessions[session.device]
+            self.dispatcher.left(session.device)
+            self.state.federated.lost(session.device)
+        self._leaving += 1
+        try:
+            await session.leave()
+        except StoreUnavailable as error:
+            log.error("the traffic of %s is not counted: %s", session.device, error)
+        finally:
+            self._leaving -= 1
+            self._left.set()
+
+    async def greet(self, session: ConnectedDevice) -> None:
         """A device proved itself; an older connection of the same device is closed."""
         older = self._sessions.get(session.device)
         self._sessions[session.device] = session

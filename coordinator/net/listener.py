@@ -23,7 +23,7 @@ from .join_page import answer_page
 from .tls import server_context
 from .traffic import Traffic
 
-__all__ = ["ConnectionHost", "listen"]
+__all__ = ["ConnectionHost", "device_address", "listen"]
 
 # A fifth of the interpreter's own: how long a thread may go on while the event loop has something to do.
 SWITCH_SECONDS = 0.001
@@ -109,7 +109,7 @@ class _Door(ServerConnection):
 
 @contextlib.asynccontextmanager
 async def listen(
-    host: ConnectionHost, section: ServerSection, gate: ConnectionLimits | None = None
+    host: ConnectionHost, section: ServerSection, gate: ConnectionLimits | None = None, *, reuse_port: bool = False
 ) -> AsyncIterator[str]:
     """
     Serve devices for as long as the context lasts; gives the address that they join.
@@ -118,6 +118,7 @@ async def listen(
         host: serves the connections.
         section: address, certificate, limits.
         gate: counts connections; a new one where :obj:`None`.
+        reuse_port: whether other processes may listen on the same port; each connection goes to one of them.
 
     Raises:
         ConfigError: if the address cannot be listened on, or the certificate cannot be used.
@@ -134,6 +135,7 @@ async def listen(
     sys.setswitchinterval(SWITCH_SECONDS)
     tls = server_context(section)
     limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})
+    limits |= {"reuse_port": True} if reuse_port else {}
     try:
         server = await serve(
             handle,
@@ -151,6 +153,10 @@ async def listen(
             f"cannot listen on {section.host}:{section.port}: {error.strerror}; is another coordinator running?"
         ) from error
     async with server:
-        port = server.sockets[0].getsockname()[1]
-        host_name = f"[{section.host}]" if ":" in section.host else section.host
-        yield f"{'wss' if tls else 'ws'}://{host_name}:{port}"
+        yield device_address(section, server.sockets[0].getsockname()[1])
+
+
+def device_address(section: ServerSection, port: int | None = None) -> str:
+    """Where devices connect; on ``port``, if it is another than the section's."""
+    host = f"[{section.host}]" if ":" in section.host else section.host
+    return f"{'ws' if section.certificate is None else 'wss'}://{host}:{section.port if port is None else port}"

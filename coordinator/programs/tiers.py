@@ -14,7 +14,7 @@ from mobile_sdk.payload import unpack, unpack_text
 from mobile_sdk.protocol.messages import ArtifactRef, Ready
 from mobile_sdk.sizes import format_bytes
 
-from ..store.interface import ArtifactStore, Store
+from ..store.interface import ArtifactFiles, Store
 from ..store.records import TierRecord
 
 __all__ = ["Tier", "choose_tier", "load_tiers", "pick_tier", "unpacked_manifest", "unpacked_program"]
@@ -70,7 +70,7 @@ def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
 
 
-def unpacked_manifest(artifacts: ArtifactStore, record: TierRecord) -> bytes:
+def unpacked_manifest(artifacts: ArtifactFiles, record: TierRecord) -> bytes:
     """
     A tier's manifest, as it was signed.
 
@@ -81,7 +81,7 @@ def unpacked_manifest(artifacts: ArtifactStore, record: TierRecord) -> bytes:
     return unpack_text(artifacts.verified(record.manifest.sha256).read_bytes(), record.manifest.encoding)
 
 
-def unpacked_program(artifacts: ArtifactStore, record: TierRecord) -> bytes:
+def unpacked_program(artifacts: ArtifactFiles, record: TierRecord) -> bytes:
     """
     ExecuTorch's program of a tier.
 

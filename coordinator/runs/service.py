@@ -7,21 +7,20 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
-from mobile_sdk.errors import ProtocolError
-from mobile_sdk.net.connection import Connection, ConnectionLost
-from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, decode, encode, printable
+from mobile_sdk.net.connection import Connection
+from mobile_sdk.protocol.messages import Later
 
 from ..config import Config, ServerSection
 from ..errors import ConfigError, ConflictError
-from ..net.peer_log import PeerLog
+from ..loop.coordinator import Coordinator
 from ..net.traffic import Traffic
 from ..programs.export_workers import stop_planning
+from ..sessions.first_message import Serve, serve_by_run
 from .served_run import ServedRun, open_run
 
 __all__ = ["Service"]
 
 log = logging.getLogger(__name__)
-peers = PeerLog(log)
 
 # How long a device that comes while the coordinator shuts down stays away.
 RESTART_SECONDS = 15.0
@@ -50,6 +49,10 @@ class Service:
     def runs(self) -> Mapping[str, ServedRun]:
         """The runs by name."""
         return self._runs
+
+    def coordinators(self) -> Mapping[str, Coordinator]:
+        """The coordinators of the runs, by name."""
+        return {name: running.coordinator for name, running in self._runs.items()}
 
     async def create(self, config: Config, progress: Callable[[str], None]) -> ServedRun:
         """
@@ -92,31 +95,17 @@ class Service:
             proven: called once the device has proved who it is.
 
         """
-        with contextlib.suppress(ConnectionLost):
-            try:
-                async with asyncio.timeout(self.section.handshake_seconds):
-                    first = await connection.receive()
-            except TimeoutError:
-                await _refuse(connection, "unavailable", "nothing was said for too long: try again")
-                return
-            try:
-                message = decode(first) if isinstance(first, str) else None
-            except ProtocolError as error:
-                await _refuse(connection, error.code, str(error))
-                return
-            if not isinstance(message, Hello):
-                await _refuse(connection, "protocol", "the first message must be hello")
-                return
+
+        def find(run: str) -> Serve | Later | None:
             if self._closing:
-                await _say(connection, Later(RESTART_SECONDS, "the coordinator restarts"))
-                return
-            running = self._runs.get(message.run)
+                return Later(RESTART_SECONDS, "the coordinator restarts")
+            running = self._runs.get(run)
             if running is None:
-                await _refuse(
-                    connection, "unknown-run", f"there is no run {message.run!r} here: check name and address"
-                )
-                return
-            await running.coordinator.serve(_Replayed(connection, first), traffic, proven)
+                return None
+            coordinator = running.coordinator
+            return lambda replayed: coordinator.serve(replayed, traffic, proven)
+
+        await serve_by_run(connection, self.section.handshake_seconds, find)
 
     async def close(self) -> None:
         """
@@ -140,33 +129,3 @@ class Service:
         for running in runs:
             await running.close()
         self._runs.clear()
-
-
-class _Replayed:
-    """A connection whose first frame was read already."""
-
-    def __init__(self, connection: Connection, first: str | bytes) -> None:
-        self._connection = connection
-        self._first: str | bytes | None = first
-
-    async def send(self, frame: str | bytes) -> None:
-        await self._connection.send(frame)
-
-    async def receive(self) -> str | bytes:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        return await self._connection.receive()
-
-    async def close(self, reason: str = "") -> None:
-        await self._connection.close(reason)
-
-
-async def _say(connection: Connection, message: Message) -> None:
-    await connection.send(encode(message))
-    await connection.close()
-
-
-async def _refuse(connection: Connection, code: str, words: str) -> None:
-    peers.warning("a stranger", "a connection was refused: %s", words)
-    await _say(connection, Error(Name(code), printable(words)))

@@ -35,12 +35,12 @@ from ..net.admission import Rate
 from ..net.peer_log import PeerLog
 from ..net.traffic import Traffic
 from ..programs.tiers import Tier
-from ..run_state import RunState
-from ..scheduling.dispatcher import Dispatcher
 from ..scheduling.quota import OverQuota
 from ..status import DeviceStatus
+from .access import RunAccess, WorkAccess
 from .downloads import Downloads
 from .enrolment import Enrolment
+from .profile import note_ready
 from .update_upload import UpdateUpload
 
 __all__ = ["DeviceConnection", "Host"]
@@ -52,9 +52,12 @@ peers = PeerLog(log)
 class Host(Protocol):
     """What a connection needs of the coordinator that it belongs to."""
 
-    dispatcher: Dispatcher
+    @property
+    def dispatcher(self) -> WorkAccess:
+        """Gives out the run's work."""
+        ...
 
-    def greet(self, session: DeviceConnection) -> None:
+    async def greet(self, session: DeviceConnection) -> None:
         """The device of this connection has proved who it is."""
         ...
 
@@ -77,7 +80,7 @@ class DeviceConnection:
     """
 
     def __init__(
-        self, run: RunState, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
+        self, run: RunAccess, connection: Connection, traffic: Traffic, host: Host, proven: Callable[[], None]
     ) -> None:
         self.device = ""
         self._run = run
@@ -247,7 +250,7 @@ class DeviceConnection:
             case Enrol():
                 await self._enrolment.enrol(event)
             case Proof():
-                self._open(await self._enrolment.prove(event))
+                await self._open(await self._enrolment.prove(event))
             case Ready():
                 await self._ready(event)
             case FetchRequested() if self._downloads is not None:
@@ -273,7 +276,7 @@ class DeviceConnection:
             case _:
                 raise ProtocolError(f"{type(event).__name__} is not for a coordinator")
 
-    def _open(self, device: str) -> None:
+    async def _open(self, device: str) -> None:
         """The device has proved that it is ``device``."""
         run, session, now = self._run, self._session, self._link.now
         self.device = device
@@ -283,26 +286,12 @@ class DeviceConnection:
         self._downloads = Downloads(run, session, self._status, now, self._host.dispatcher.check_quota)
         self._upload = UpdateUpload(run, session, self._host.dispatcher, device, self._status, now, self._link.flush)
         self._proven()
-        self._host.greet(self)
+        await self._host.greet(self)  # in the coordinator's process nothing is awaited
 
     async def _ready(self, message: Ready) -> None:
-        self._status.samples = message.samples
-        self._status.peak_rss_bytes = message.peak_rss_bytes
-        self._status.torch_loaded = message.torch_loaded
-        self._status.engine = message.engine
-        self._status.model = message.model
-        self._status.self_check = ""  # it says so again if it still is
+        self._profile = note_ready(self._status, message)
         if self._downloads is not None:
             self._downloads.holds = message.holds
-        self._profile = {
-            "engine": message.engine,
-            "executorch": message.executorch,
-            "budget": message.budget,
-            "samples": message.samples,
-            "peak_rss_bytes": message.peak_rss_bytes,
-            "torch_loaded": message.torch_loaded,
-            "model": message.model,
-        }
         if self._run.finished is not None:
             self._session.announce(self._run.finished)
             return
@@ -315,7 +304,7 @@ class DeviceConnection:
         self._status.self_check = why
         if self._profile is not None:
             self._profile["self_check"] = why
-        self._run.self_check_failures += 1
+        self._run.count_self_check_failure()
 
     def _evaluated(self, message: Evaluated) -> None:
         self._status.state = "idle"

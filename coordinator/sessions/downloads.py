@@ -11,9 +11,9 @@ from mobile_sdk.protocol.messages import Assign, Difference, Evaluate
 from mobile_sdk.protocol.session import FetchRequested, SendProgress
 
 from ..errors import StoreError
-from ..run_state import RunState
 from ..status import DeviceStatus
 from ..store.artifacts import disk_available
+from .access import RunAccess
 
 __all__ = ["Downloads"]
 
@@ -34,7 +34,7 @@ class Downloads:
 
     def __init__(
         self,
-        run: RunState,
+        run: RunAccess,
         session: CoordinatorSession,
         status: DeviceStatus,
         now: Callable[[], float],

@@ -10,7 +10,7 @@ from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Enrol, Hello, Proof
 
-from ..run_state import RunState
+from .access import RunAccess
 
 __all__ = ["Enrolment"]
 
@@ -25,7 +25,7 @@ class Enrolment:
 
     """
 
-    def __init__(self, run: RunState, session: CoordinatorSession) -> None:
+    def __init__(self, run: RunAccess, session: CoordinatorSession) -> None:
         self._run = run
         self._session = session
 

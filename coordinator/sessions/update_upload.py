@@ -16,12 +16,11 @@ from ..errors import StoreUnavailable, UpdateRefused
 from ..merge.sums import Elements
 from ..net.peer_log import PeerLog
 from ..programs.tiers import Tier
-from ..run_state import RunState
-from ..scheduling.dispatcher import Dispatcher
 from ..status import DeviceStatus
 from ..store.records import AssignmentRecord, UpdateRecord
 from ..updates.partial_uploads import Upload
 from ..updates.validation import check_offer, parse_update, plain_report
+from .access import RunAccess, WorkAccess
 
 __all__ = ["UpdateUpload"]
 
@@ -55,9 +54,9 @@ class UpdateUpload:
 
     def __init__(
         self,
-        run: RunState,
+        run: RunAccess,
         session: CoordinatorSession,
-        dispatcher: Dispatcher,
+        dispatcher: WorkAccess,
         device: str,
         status: DeviceStatus,
         now: Callable[[], float],
@@ -228,7 +227,13 @@ class UpdateUpload:
             | {"trip": self._status.trip.parts(offer.assignment, self._offered, self._now())},
             received_at=run.clock.wall(),
         )
-        new = await run.intake.accept(record, content, delta)
+        try:
+            new = await run.intake.accept(record, content, delta)
+        except UpdateRefused as error:  # it has become void since it was offered
+            await self._drop(upload)
+            self._offer = self._upload = None
+            await self._reject(offer, error)
+            return
         await self._drop(upload)
         self._offer = self._upload = None
         self._status.state = "idle"

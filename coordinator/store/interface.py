@@ -36,6 +36,7 @@ from .records import (
 )
 
 __all__ = [
+    "ArtifactFiles",
     "ArtifactStore",
     "AssignmentStore",
     "AuditLog",
@@ -53,12 +54,8 @@ __all__ = [
 DeviceOrder = Literal["id", "tier", "updates", "failures", "bytes_up", "bytes_down", "last_seen", "enrolled_at"]
 
 
-class ArtifactStore(Protocol):
+class ArtifactFiles(Protocol):
     """Files, addressed by the SHA-256 of their content."""
-
-    def put(self, *contents: bytes) -> list[FileEntry]:
-        """Keep files. Until a record names them, they are kept for this process only."""
-        ...
 
     def path(self, sha256: str) -> Path:
         """
@@ -78,6 +75,14 @@ class ArtifactStore(Protocol):
             StoreError: if it is not there, or its content has another hash.
 
         """
+        ...
+
+
+class ArtifactStore(ArtifactFiles, Protocol):
+    """Where files are kept, too."""
+
+    def put(self, *contents: bytes) -> list[FileEntry]:
+        """Keep files. Until a record names them, they are kept for this process only."""
         ...
 
 

@@ -84,6 +84,11 @@ class Buffer:
         return bool(self.oldest())
 
     @property
+    def is_open(self) -> bool:
+        """Whether an update of any device may come now."""
+        return self._closed or self._has_place(False)
+
+    @property
     def missing_contributors(self) -> int:
         """How many more devices must send an update before there can be a merge."""
         return max(self._contributors - len(self._devices), 0)

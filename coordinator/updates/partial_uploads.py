@@ -44,10 +44,14 @@ class Upload:
         size: bytes that are in the file already.
         now: a monotonic time in seconds.
         memory: what all uploads take.
+        spool_seconds: what a restart may cost the device, in seconds of sending.
 
     """
 
-    def __init__(self, path: Path, ref: ArtifactRef, size: int, now: float, memory: _Memory) -> None:
+    def __init__(
+        self, path: Path, ref: ArtifactRef, size: int, now: float, memory: _Memory, spool_seconds: float = SPOOL_SECONDS
+    ) -> None:
+        self._spool_seconds = spool_seconds
         self.ref = ref
         self.resumed = size > 0
         self.size = size
@@ -71,7 +75,7 @@ class Upload:
 
     def should_spool(self, now: float) -> bool:
         """Whether it has gone on for so long, or there is so little memory left, that it should go to the file."""
-        slow = now - self._spooled_at > SPOOL_SECONDS and self.size < self.ref.size
+        slow = now - self._spooled_at > self._spool_seconds and self.size < self.ref.size
         return slow or self._memory.bytes > MEMORY_BYTES
 
     def spool(self, now: float) -> None:
@@ -118,12 +122,15 @@ class Uploads:
     At most one partial upload per device.
 
     Args:
-        folder: where parts are kept; created if missing.
+        folder: where parts are kept; created if missing. Several processes may use it: a device is at one at a time.
+        spool_seconds: what a restart may cost a device, in seconds of sending; with 0 every chunk that is acknowledged
+            outlives the process.
 
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spool_seconds: float = SPOOL_SECONDS) -> None:
         self._folder = folder
+        self._spool_seconds = spool_seconds
         self._memory = _Memory()
         folder.mkdir(parents=True, exist_ok=True)
         self._parts = {path.name.split("@")[0]: path for path in folder.iterdir()}
@@ -152,12 +159,14 @@ class Uploads:
             if size > ref.size:
                 wanted.unlink()
                 size = 0
-        self._open[device] = Upload(wanted, ref, size, now, self._memory)
+        self._open[device] = Upload(wanted, ref, size, now, self._memory, self._spool_seconds)
         return self._open[device]
 
     def expire(self, before: float) -> int:
         """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""
         gone = 0
+        for path in list(self._folder.iterdir()):  # gateways leave theirs here as well
+            self._parts.setdefault(path.name.split("@")[0], path)
         for device, path in list(self._parts.items()):
             with disk_available(), contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
@@ -176,6 +185,9 @@ class Uploads:
         if other is not None:
             with disk_available():
                 other.unlink(missing_ok=True)
+        with disk_available():
+            for path in self._folder.glob(f"{device}@*"):  # of another process
+                path.unlink(missing_ok=True)
 
     def forget_all_but(self, devices: Collection[str]) -> None:
         """

@@ -23,7 +23,7 @@ from ..merge.sums import Elements, largest_magnitude, to_steps
 from ..programs.tiers import Tier
 from ..store.records import AssignmentRecord
 
-__all__ = ["check_offer", "most_bytes", "parse_update", "plain_report"]
+__all__ = ["check_offer", "most_bytes", "parse_elements", "parse_update", "plain_report"]
 
 # What a safetensors header takes, whatever the model, and each of up to three arrays of a parameter beside its name.
 HEADER_BYTES = 10_000
@@ -121,6 +121,27 @@ def parse_update(
     """
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UpdateRefused("corrupted", "the update came with another hash than was announced")
+    return parse_elements(content, tier, ranges)
+
+
+def parse_elements(
+    content: bytes | memoryview, tier: Tier, ranges: Mapping[str, Ranges] | None = None
+) -> Elements:
+    """
+    As :func:`parse_update`, of bytes whose hash was checked before.
+
+    Args:
+        content: the update's file.
+        tier: whose subset it must hold.
+        ranges: of the version that it was trained from, by tier.
+
+    Returns:
+        float32, shape ``(len(tier.positions),)``, or as many integers.
+
+    Raises:
+        UpdateRefused: as :func:`parse_update`, except for the hash.
+
+    """
     subset = tier.manifest.subset
     try:
         arrays, metadata = safetensors.loads(content)

@@ -21,7 +21,7 @@ from mobile_sdk.payload import make_difference
 from mobile_sdk.protocol.messages import ArtifactRef, Difference, Hex, Sha256
 
 from ..errors import StoreError
-from ..store.interface import ArtifactStore
+from ..store.interface import ArtifactFiles
 
 __all__ = ["Downlink"]
 
@@ -54,7 +54,7 @@ class Downlink:
 
     """
 
-    def __init__(self, artifacts: ArtifactStore) -> None:
+    def __init__(self, artifacts: ArtifactFiles) -> None:
         self._artifacts = artifacts
         self._known: collections.OrderedDict[tuple[str, str], _Packed | None] = collections.OrderedDict()
         self._bytes = 0

@@ -27,6 +27,7 @@ from ..merge.step_sizes import Ranges
 from ..store.interface import ArtifactStore, VersionStore
 from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
 from .files import MASTER, OPTIMISER, RANGES, put_trained, trained_part
+from .lineage import Lineage
 
 __all__ = ["Versions"]
 
@@ -79,8 +80,7 @@ class Versions:
             StoreError: if the newest version's files are damaged.
 
         """
-        self._parents: dict[int, int] = {}
-        self._depths = {-1: -1}  # merges since version 0; a rollback is none
+        self._lineage = Lineage()
         self._pruned: set[int] = set()
         self.merges = 0
         for record in self._store.all():
@@ -90,7 +90,6 @@ class Versions:
         newest = self._store.latest()
         self.grid = self._grid(newest)
         vector, state = self.load(newest), self.load_state(newest)
-        self._line = self._ancestors(newest.version)
         self.newest, self.vector, self.state = newest, vector, state
         self._cached: dict[int, Vector] = {}
 
@@ -271,26 +270,16 @@ class Versions:
 
         At least 0: one that was rolled back while its update was on its way may lie ahead of the newest.
         """
-        return max(self._depths[self.newest.version] - self._depths.get(version, -1), 0)
+        return self._lineage.staleness(version)
 
     def is_ancestor(self, version: int, of: int | None = None) -> bool:
         """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
-        return version in (self._line if of is None else self._ancestors(of))
+        return self._lineage.is_ancestor(version, of)
 
     def _advance(self, record: VersionRecord, vector: Vector, state: State) -> None:
         self._place(record)
-        self._line = self._ancestors(record.version) if record.kind == "rollback" else self._line
-        self._line.add(record.version)
         self.newest, self.vector, self.state = record, vector, state
 
     def _place(self, record: VersionRecord) -> None:
         self.merges += record.kind == "merge"
-        self._parents[record.version] = record.parent
-        self._depths[record.version] = self._depths[record.parent] + (record.kind != "rollback")
-
-    def _ancestors(self, version: int) -> set[int]:
-        line = set()
-        while version >= 0:
-            line.add(version)
-            version = self._parents.get(version, -1)
-        return line
+        self._lineage.place(record.version, record.parent, is_rollback=record.kind == "rollback")

@@ -44,7 +44,7 @@ class Office:
         self.proven = 0
         self.connection: DeviceConnection | None = None
 
-    def greet(self, session: DeviceConnection) -> None:
+    async def greet(self, session: DeviceConnection) -> None:
         self.greeted.append(session.device)
         self.dispatcher.came(session.device)
 

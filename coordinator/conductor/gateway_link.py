@@ -1,0 +1,354 @@
+"""One gateway, as the conductor sees it: its questions are answered, and what happens in its runs is told to it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from mobile_sdk.errors import FtteError, Refused
+from mobile_sdk.manifest import FileEntry
+from mobile_sdk.metrics import format_metrics
+from mobile_sdk.protocol.messages import Finished, Name, Ready
+
+from ..background import BackgroundTasks
+from ..errors import StoreError, UpdateRefused
+from ..gateway.pipe import Pipe, PipeClosed
+from ..loop.coordinator import Coordinator
+from ..programs.tiers import Tier
+from ..scheduling.quota import OverQuota
+from ..store.records import AssignmentRecord, UpdateRecord, VersionRecord
+from ..updates.validation import parse_elements
+from .session import RemoteDevice
+
+__all__ = ["GatewayLink"]
+
+log = logging.getLogger(__name__)
+
+# How long an update may wait for a place in the buffer; after that its device keeps it and comes again.
+ROOM_SECONDS = 60.0
+
+# Updates up to this size are parsed in the event loop: that takes less than the way to a thread and back.
+SMALL_BYTES = 65_536
+
+
+class _Run:
+    """One run at one gateway."""
+
+    def __init__(self, coordinator: Coordinator, pipe: Pipe) -> None:
+        self.coordinator = coordinator
+        self.state = coordinator.state
+        self.name = self.state.config.run.name
+        self.devices: dict[str, RemoteDevice] = {}
+        self._pipe = pipe
+        self._room = True
+        self._tiers: list[Tier] = []
+        self._finished: Finished | None = None
+        self.known_since = self.state.versions.newest.version
+        self.introduce()
+        self.state.followers.append(self._follow)
+
+    def close(self) -> None:
+        self.state.followers.remove(self._follow)
+
+    def introduce(self) -> None:
+        """Tell the gateway of the run."""
+        state = self.state
+        self._tiers, self._finished = state.tiers, state.finished
+        records = state.store.versions.all()
+        newest = state.versions.newest
+        self._pipe.send(
+            {
+                "m": "run",
+                "r": self.name,
+                "config": state.config.model_dump(mode="json"),
+                "artifacts": str(state.store.artifacts.path(newest.weights[-1].sha256).parent.absolute()),
+                "tiers": [dataclasses.asdict(tier.record) for tier in state.tiers],
+                "versions": [(record.version, record.parent, record.kind == "rollback") for record in records],
+                "newest": self._told(newest),
+                "finished": None if state.finished is None else vars(state.finished),
+            }
+        )
+
+    def _follow(self, record: VersionRecord) -> None:
+        self._pipe.send({"m": "version", "r": self.name, **self._told(record)})
+
+    def _told(self, record: VersionRecord) -> dict[str, Any]:
+        return {
+            "version": record.version,
+            "parent": record.parent,
+            "kind": record.kind,
+            "metrics": record.metrics,
+            "at": record.created_at,
+            "sent": self.state.versions.sent(record),
+        }
+
+    def finish(self, message: Finished) -> None:
+        """Tell the gateway of the end of the run, once."""
+        if self._finished is None:
+            self._finished = message
+            self._pipe.send({"m": "finished", "r": self.name, **vars(message)})
+
+    def look(self) -> None:
+        """Tell the gateway what has changed of the run."""
+        state = self.state
+        if state.tiers is not self._tiers:  # its key was rotated
+            self.introduce()
+        if (room := state.buffer.is_open) != self._room:
+            self._room = room
+            self._pipe.send({"m": "room", "r": self.name, "open": room})
+        if self._finished is not None and state.finished is None:
+            self._finished = None
+            self._pipe.send({"m": "resumed", "r": self.name})
+
+
+class GatewayLink:
+    """
+    The conductor's side of one pipe.
+
+    Args:
+        pipe: to the gateway.
+        runs: gives the runs that are served, by name.
+
+    ``connections`` is what the gateway said last of its connections.
+    """
+
+    def __init__(self, pipe: Pipe, runs: Callable[[], Mapping[str, Coordinator]]) -> None:
+        self.connections = {"open": 0, "unproven": 0, "shed": 0, "cut": 0}
+        self._pipe = pipe
+        self._all = runs
+        self._runs: dict[str, _Run] = {}
+        self._tasks = BackgroundTasks()
+        self._asked: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self) -> None:
+        """Answer until the gateway is gone; its devices' places are free then."""
+        try:
+            self.look()
+            self._pipe.send({"m": "ready"})
+            while True:
+                message, content = await self._pipe.receive()
+                self._hear(message, content)
+        except PipeClosed:
+            log.info("a gateway is gone")
+        finally:
+            await self._pipe.close()
+            for task in self._asked.values():
+                task.cancel()
+            for run in self._runs.values():
+                run.close()
+                for device in list(run.devices.values()):
+                    await self._depart(run, device)
+
+    def look(self) -> None:
+        """Tell the gateway what has changed; to be called now and then."""
+        for name, coordinator in self._all().items():
+            known = self._runs.get(name)
+            if known is None or known.coordinator is not coordinator:
+                self._runs[name] = _Run(coordinator, self._pipe)
+        for run in self._runs.values():
+            run.look()
+
+    def _hear(self, message: dict[str, Any], content: bytes) -> None:
+        kind = message["m"]
+        if kind == "connections":
+            self.connections = {name: int(message[name]) for name in self.connections}
+            return
+        if kind == "cancel":
+            if (task := self._asked.get(message["of"])) is not None:
+                task.cancel()
+            return
+        if kind == "hello":
+            log.info("a gateway has come: process %d", message["process"])
+            return
+        run = self._runs[message["r"]]
+        if "id" in message:
+            task = asyncio.create_task(self._answer(message["id"], self._question(kind, run, message, content)))
+            self._asked[message["id"]] = task
+            return
+        match kind:
+            case "ask":
+                self._tasks.start(self._ask(run, message), f"finding work for {message['device']}")
+            case "ended":
+                run.coordinator.dispatcher.ended(message["device"], returned=False)
+                run.state.device(message["device"]).failures += 1
+            case "left":
+                device = run.devices.get(message["device"])
+                if device is not None and device.number == message["n"]:
+                    device.move(*message["moved"])
+                    self._tasks.start(self._depart(run, device), f"settling the accounts of {device.device}")
+            case "evaluated":
+                self._evaluated(run, message)
+            case "evaluation_lost":
+                run.state.federated.lost(message["device"])
+            case "self_check_failure":
+                run.state.count_self_check_failure()
+            case _:
+                log.error("a gateway of another release says %r: stop it, and start all of one release", kind)
+
+    async def _answer(self, number: int, question: Awaitable[dict[str, Any]]) -> None:
+        try:
+            self._pipe.answer(number, **await question)
+        except FtteError as error:
+            self._pipe.answer_error(number, error)
+        except Exception as error:
+            log.exception("a gateway's question could not be answered")
+            self._pipe.answer_error(number, error)
+        finally:
+            del self._asked[number]
+
+    async def _question(self, kind: str, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
+        state, store = run.state, run.state.store
+        match kind:
+            case "accept":
+                return await self._accept(run, said, content)
+            case "open":
+                return await self._open(run, said)
+            case "room":
+                await state.buffer.room(said["device"])
+                return {}
+            case "secret":
+                secret = await state.offload(store.devices.secret, said["device"])
+                return {"secret": None if secret is None else secret.hex()}
+            case "device":
+                record = await state.offload(store.devices.find, said["device"])
+                return {"device": None if record is None else {**vars(record), "aside": None}}
+            case "enrol":
+                secret = bytes.fromhex(said["secret"])
+                answer = await state.offload(
+                    lambda: store.devices.enrol(said["device"], secret, said["at"], token=said["token"])
+                )
+                if answer == "enrolled":
+                    state.withdrawn.discard(said["device"])
+                return {"enrolment": answer}
+            case "add_failure":
+                await state.offload(store.devices.add_failure, said["device"])
+                return {}
+            case "assignment":
+                found = await state.offload(store.assignments.find, said["assignment"])
+                return {"record": None if found is None else vars(found)}
+            case "close_assignment":
+                await state.offload(store.assignments.close, said["assignment"])
+                return {}
+            case "is_accepted":
+                return {"accepted": await state.offload(store.updates.is_accepted, said["assignment"])}
+            case "artifact":
+                find = store.artifacts.verified if said.get("verify") else store.artifacts.path
+                return {"path": str((await state.offload(find, said["sha256"])).absolute())}
+        raise StoreError(f"a gateway of another release asks for {kind!r}: stop it, and start all of one release")
+
+    async def _open(self, run: _Run, said: dict[str, Any]) -> dict[str, Any]:
+        """A device has proved to its gateway who it is, with ``secret``."""
+        device, state, seen = said["device"], run.state, -1
+        while seen != state.membership:
+            seen = state.membership
+            secret = await state.offload(state.store.devices.secret, device)
+            record = await state.offload(state.store.devices.find, device)
+        if secret is None or record is None or not hmac.compare_digest(secret.hex(), said["secret"]):
+            raise Refused("auth", f"{device} could not prove that it is the device that enrolled: it may enrol again")
+        if record.revoked_at is not None:
+            raise Refused("revoked", "the operator has revoked this device")
+        # Nothing is awaited from here on: an operation on the device that comes later finds its connection.
+        number, known_since = said["n"], run.known_since
+        older = run.devices.get(device)
+        remote = RemoteDevice(device, state, self._pipe, number=number, known_since=known_since, finish=run.finish)
+        run.devices[device] = remote
+        if older is not None:
+            older.gone = True  # the gateway has closed it by itself
+            self._tasks.start(older.leave(), f"settling the accounts of {device}")
+        await run.coordinator.greet(remote)
+        earlier = state.device(device).earlier
+        open_record = run.coordinator.dispatcher.assignment(device)
+        return {
+            "earlier": (earlier.up, earlier.down),
+            "assignment": None if open_record is None else vars(open_record),
+        }
+
+    async def _depart(self, run: _Run, device: RemoteDevice) -> None:
+        device.gone = True
+        if run.devices.get(device.device) is device:
+            del run.devices[device.device]
+        await run.coordinator.depart(device)
+
+    async def _ask(self, run: _Run, said: dict[str, Any]) -> None:
+        device = run.devices.get(said["device"])
+        if device is None:
+            return
+        device.move(*said["moved"])
+        values = said["ready"]
+        ready = Ready(**{**values, "engine": Name(values["engine"]), "holds": tuple(values["holds"])})
+        device.ready(ready)
+        if run.state.finished is not None:
+            run.finish(run.state.finished)
+            return
+        try:
+            await run.coordinator.dispatcher.ask(device, ready)
+        except Refused as error:
+            await device.fail(error.code, error.message)
+        except OverQuota as over:
+            await device.postpone(over.seconds, over.words)
+
+    async def _accept(self, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
+        """Write an update down that a gateway has validated; it is acknowledged with the answer."""
+        state, dispatcher, values = run.state, run.coordinator.dispatcher, said["record"]
+        record = UpdateRecord(**{**values, "artifact": FileEntry(**values["artifact"])})
+        if (device := run.devices.get(record.device)) is not None:
+            device.move(*said["moved"])
+        given = dispatcher.assignment(record.device)
+        if given is None or given.id != record.assignment:
+            # Overdue, handed in before, or void: it is looked up who has it.
+            found, accepted = await state.offload(_look_up, run, record)
+            if accepted:
+                return {"new": False}
+            if found is None or found.device != record.device or not found.open:
+                raise UpdateRefused("unknown-assignment", f"{record.assignment} was given back or replaced")
+        if state.finished is not None:
+            raise UpdateRefused("finished", "the run has ended")
+        tier = state.tier(record.tier)
+        if len(content) <= SMALL_BYTES:
+            delta = parse_elements(content, tier)
+        else:
+            delta = await state.offload(parse_elements, content, tier)
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await state.buffer.room(record.device, reserve=True)
+        except TimeoutError:
+            raise Refused("unavailable", "more updates wait than are merged just now: come again later") from None
+        try:
+            if not state.versions.is_ancestor(record.version):
+                raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
+            new = await state.intake.accept(record, content, delta)
+        finally:
+            state.buffer.release(record.device)
+        state.device(record.device).state = "idle"
+        dispatcher.ended(record.device)
+        run.look()
+        return {"new": new}
+
+    def _evaluated(self, run: _Run, said: dict[str, Any]) -> None:
+        device, status = said["device"], run.state.device(said["device"])
+        status.state = "idle"
+        try:
+            result = run.state.federated.answer(
+                device, said["evaluation"], said["tier"], said["samples"], said["metrics"]
+            )
+        except Refused as error:
+            if (remote := run.devices.get(device)) is not None:
+                self._tasks.start(remote.fail(error.code, error.message), f"refusing the evaluation of {device}")
+            return
+        if result is not None:
+            log.info(
+                "version %d on %d devices' own samples: %s",
+                *(result.version, result.devices, format_metrics(result.metrics)),
+            )
+
+
+def _look_up(run: _Run, record: UpdateRecord) -> tuple[AssignmentRecord | None, bool]:
+    """The assignment of an update, and whether the update is written down already. Blocks."""
+    store = run.state.store
+    found = store.assignments.find(record.assignment)
+    mine = found is not None and found.device == record.device
+    return found, mine and store.updates.is_accepted(record.assignment)

@@ -1,0 +1,1 @@
+"""A process that holds devices' connections, and decides nothing: the conductor does."""

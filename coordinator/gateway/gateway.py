@@ -1,0 +1,311 @@
+"""
+A gateway: devices' connections on one side, the conductor on the other.
+
+It proves, transfers, validates and acknowledges; what is durable and who trains what is the conductor's. A gateway
+keeps nothing that the run needs: if it is killed, its devices go on at another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mobile_sdk.clock import Clock, SystemClock, offload
+from mobile_sdk.net.connection import Connection
+from mobile_sdk.protocol.messages import (
+    Assign,
+    Evaluate,
+    Finished,
+    Hex,
+    Later,
+    MergedMessage,
+    Name,
+)
+
+from ..background import BackgroundTasks
+from ..config import Config, ServerSection
+from ..errors import StoreUnavailable
+from ..loop.announcements import Announcements
+from ..net.admission import ConnectionLimits
+from ..net.traffic import Traffic
+from ..sessions.device_connection import DeviceConnection
+from ..sessions.first_message import Serve, serve_by_run
+from ..store.records import VersionRecord
+from .pipe import Pipe
+from .remote_store import RemoteStore
+from .run import GatewayRun, artifacts, read_tiers
+
+__all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
+
+# How long a device stays away that comes while the conductor is.
+AWAY_SECONDS = 2.0
+
+# How often the conductor is looked for, and how often it is told how many connections there are.
+RETRY_SECONDS = 0.2
+REPORT_SECONDS = 1.0
+
+
+class _Office:
+    """The devices of one run that are connected here."""
+
+    def __init__(self, run: GatewayRun, pipe: Pipe) -> None:
+        self.run = run
+        self.pipe = pipe
+        self.sessions: dict[str, DeviceConnection] = {}
+        self.tasks = BackgroundTasks()
+        self.announcements = Announcements(self.sessions, lambda: run.versions.newest)
+        self._numbers = itertools.count(1)
+        self._numbered: dict[DeviceConnection, int] = {}
+
+    @property
+    def dispatcher(self) -> GatewayRun:
+        """Gives out work, at the conductor."""
+        return self.run
+
+    async def greet(self, session: DeviceConnection) -> None:
+        """The device has proved itself: the conductor is to know, and tells what it is at work on."""
+        device = session.device
+        secret = await self.run.offload(self.run.store.devices.secret, device)
+        older = self.sessions.get(device)
+        self.sessions[device] = session
+        if older is not None:
+            self.tasks.start(older.replace(), f"closing an older connection of {device}")
+        number = self._numbered[session] = next(self._numbers)
+        question = {"m": "open", "r": self.run.name, "device": device, "n": number, "secret": (secret or b"").hex()}
+        self.run.opened(device, await self.pipe.ask(question))
+
+    async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None]) -> None:
+        session = DeviceConnection(self.run, connection, traffic, self, proven)
+        try:
+            await session.serve()
+        finally:
+            device = session.device
+            current = bool(device) and self.sessions.get(device) is session
+            if current:
+                del self.sessions[device]
+            with contextlib.suppress(StoreUnavailable):
+                await session.leave()
+            if (number := self._numbered.pop(session, None)) is not None:
+                moved = traffic.up, traffic.down
+                self.pipe.send({"m": "left", "r": self.run.name, "device": device, "n": number, "moved": moved})
+            if current and device not in self.sessions:
+                self.run.gone(device)
+
+    # What the conductor has for a device.
+
+    async def assign(self, session: DeviceConnection, said: Mapping[str, Any]) -> None:
+        run, device = self.run, session.device
+        tier, weights = run.assigned(device, said)
+        record = run.assignment(device)
+        if record is None:
+            return
+        message = Assign(
+            assignment=Name(record.id),
+            version=said["version"],
+            manifest=tier.record.manifest,
+            signature=Hex(tier.record.signature),
+            program=tier.program,
+            weights=weights,
+            settings=run.settings,
+            seed=record.number,
+            payload=run.packing,
+        )
+        await session.assign(message, tier)
+
+    async def evaluate(self, session: DeviceConnection, said: Mapping[str, Any]) -> None:
+        tier, weights = self.run.assigned(session.device, said)
+        message = Evaluate(
+            evaluation=Name(said["evaluation"]),
+            version=said["version"],
+            manifest=tier.record.manifest,
+            signature=Hex(tier.record.signature),
+            program=tier.program,
+            weights=weights,
+        )
+        await session.evaluate(message, tier)
+
+    def tell_device(self, kind: str, said: Mapping[str, Any]) -> None:
+        """Pass on what the conductor says to one device."""
+        session = self.sessions.get(said["device"])
+        if session is None or self._numbered.get(session) != said["n"]:
+            return  # it has just left, or come anew, and the conductor will hear so
+        match kind:
+            case "assign":
+                work = self.assign(session, said)
+            case "evaluate":
+                work = self.evaluate(session, said)
+            case "later":
+                work = session.postpone(said["seconds"], said["reason"])
+            case "wait":
+                work = session.wait(said["reason"])
+            case "merged":
+                merged = MergedMessage(Name(said["assignment"]), said["version"], said["staleness"], said["weight"])
+                work = session.tell(merged)
+            case "fail":
+                work = session.fail(said["code"], said["text"])
+            case _:
+                raise ValueError(f"a conductor of another release says {kind!r}: stop it, and start all of one release")
+        self.tasks.start(work, f"{kind} of {session.device}")
+
+    async def dismiss(self, code: str, words: str) -> None:
+        await asyncio.gather(*(session.fail(code, words) for session in list(self.sessions.values())))
+
+    def close(self) -> None:
+        """Stop what would go on by itself."""
+        self.announcements.close()
+        self.tasks.close()
+
+    @property
+    def uploading(self) -> bool:
+        return any(self.run.device(device).state == "uploading" for device in self.sessions)
+
+
+class Gateway:
+    """
+    Serves connections for as long as :meth:`follow` has a conductor; without one, devices are told to come again.
+
+    Args:
+        section: how devices connect.
+        limits: counts the connections.
+        clock: where the time comes from.
+
+    """
+
+    def __init__(self, section: ServerSection, limits: ConnectionLimits, clock: Clock | None = None) -> None:
+        self._section = section
+        self._limits = limits
+        self._clock = clock or SystemClock()
+        self._offices: dict[str, _Office] = {}
+        self._closing = False
+        self.connected = asyncio.Event()
+
+    async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None] = lambda: None) -> None:
+        """
+        Serve one connection until it ends.
+
+        Args:
+            connection: a device, or somebody else.
+            traffic: counts its bytes.
+            proven: called once the device has proved who it is.
+
+        """
+
+        def find(run: str) -> Serve | Later | None:
+            if self._closing or not self.connected.is_set():
+                return Later(AWAY_SECONDS, "the coordinator restarts")
+            office = self._offices.get(run)
+            return None if office is None else lambda replayed: office.serve(replayed, traffic, proven)
+
+        await serve_by_run(connection, self._section.handshake_seconds, find)
+
+    async def follow(self, socket: Path) -> None:
+        """Work for the conductor that listens on ``socket``, and for its successors; until cancelled."""
+        said = False
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(str(socket), limit=2**20)
+            except OSError as error:
+                if not said:
+                    log.warning("no conductor listens on %s (%s): looking for one", socket, error.strerror)
+                    said = True
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            said = False
+            try:
+                await self._work(Pipe(reader, writer))
+            except StoreUnavailable as error:
+                log.warning("%s: devices are sent away until there is another", error)
+            except Exception:
+                log.exception("this gateway begins anew")
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def close(self) -> None:
+        """Let uploads arrive that are on their way, and send the devices to other gateways."""
+        self._closing = True
+        offices = list(self._offices.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._section.drain_seconds):
+                while any(office.uploading for office in offices):
+                    await asyncio.sleep(0.05)
+        await asyncio.gather(*(office.dismiss("unavailable", "the gateway restarts: try again") for office in offices))
+
+    async def _work(self, pipe: Pipe) -> None:
+        said: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        # Answers are read meanwhile: beginning a run asks for files.
+        tasks = [asyncio.create_task(_read(pipe, said)), asyncio.create_task(self._report(pipe))]
+        pipe.send({"m": "hello", "process": os.getpid()})
+        try:
+            while True:
+                message = await said.get()
+                if isinstance(message, Exception):
+                    raise message
+                if message["m"] == "run":
+                    await self._begin(pipe, message)
+                elif message["m"] == "ready":
+                    self.connected.set()
+                else:
+                    self._hear(message)
+        finally:
+            for task in tasks:
+                task.cancel()
+            self.connected.clear()
+            offices, self._offices = list(self._offices.values()), {}
+            await pipe.close()
+            for office in offices:
+                await office.dismiss("unavailable", "the coordinator restarts: try again later")
+                office.close()
+
+    async def _begin(self, pipe: Pipe, said: dict[str, Any]) -> None:
+        store = RemoteStore.of(pipe, said["r"], Path(said["artifacts"]))
+        copies = Config.model_validate(said["config"]).training.settings.state_copies
+        tiers = await offload(read_tiers, said, store, copies)
+        if (office := self._offices.get(said["r"])) is not None:
+            office.run.renew(tiers)  # it has a new key, and all that it signs
+            return
+        run = GatewayRun(pipe, said, tiers, store, clock=self._clock, offload=offload)
+        self._offices[said["r"]] = _Office(run, pipe)
+        self._hear({"m": "version", "r": said["r"], "placed": True, **said["newest"]})
+        if said["finished"] is not None:
+            run.finished = Finished(**said["finished"])
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        kind, office = said["m"], self._offices[said["r"]]
+        match kind:
+            case "version":
+                record = VersionRecord(
+                    said["version"], said["parent"], (), said["metrics"], said["at"], kind=said["kind"]
+                )
+                office.run.versions.publish(record, artifacts(said["sent"]), placed=said.get("placed", False))
+                office.announcements.announce()
+            case "room":
+                office.run.buffer.open = said["open"]
+            case "finished":
+                office.run.finished = Finished(said["version"], said["reason"], said["metrics"])
+                office.announcements.finish(office.run.finished)
+            case "resumed":
+                office.run.finished = None
+            case _:
+                office.tell_device(kind, said)
+
+    async def _report(self, pipe: Pipe) -> None:
+        limits = self._limits
+        while True:
+            counts = {"open": limits.open, "unproven": limits.unproven, "shed": limits.shed, "cut": limits.cut}
+            pipe.send({"m": "connections", **counts})
+            await asyncio.sleep(REPORT_SECONDS)
+
+
+async def _read(pipe: Pipe, into: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+    try:
+        while True:
+            into.put_nowait((await pipe.receive())[0])
+    except StoreUnavailable as error:
+        into.put_nowait(error)

@@ -1,0 +1,48 @@
+"""A gateway's life: it finds its conductor, listens, and ends without losing an upload that is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+from ..config import ServerSection
+from ..net.admission import ConnectionLimits
+from ..net.listener import listen
+from .gateway import Gateway
+
+__all__ = ["run_gateway"]
+
+log = logging.getLogger(__name__)
+
+
+async def run_gateway(section: ServerSection, socket: Path) -> None:
+    """
+    Serve devices for the conductor on ``socket``, until cancelled.
+
+    Other gateways of this machine may listen on the same port: the kernel spreads connections over them.
+
+    Args:
+        section: how devices connect.
+        socket: where the conductor listens.
+
+    Raises:
+        ConfigError: if the port cannot be listened on, or the certificate cannot be used.
+
+    """
+    limits = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
+    gateway = Gateway(section, limits)
+    following = asyncio.create_task(gateway.follow(socket))
+    try:
+        await gateway.connected.wait()
+        async with listen(gateway, section, limits, reuse_port=True) as url:
+            log.info("gateway on %s for the conductor on %s", url, socket)
+            try:
+                await following
+            finally:
+                await gateway.close()
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following

@@ -1,0 +1,105 @@
+"""The conductor's store as a gateway sees it: each call is a question; every method blocks, and is for threads."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..store.records import AssignmentRecord, DeviceRecord, Enrolment
+from .pipe import Pipe
+
+__all__ = ["RemoteStore"]
+
+
+class _Questions:
+    """Asks about one run, from any thread."""
+
+    def __init__(self, pipe: Pipe, run: str) -> None:
+        self._pipe = pipe
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self, kind: str, **values: Any) -> dict[str, Any]:
+        question = self._pipe.ask({"m": kind, "r": self._run, **values})
+        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
+
+
+class _Artifacts:
+    """Files of the run, which lie on this machine or are brought here by the conductor."""
+
+    def __init__(self, questions: _Questions, folder: Path) -> None:
+        self._questions = questions
+        self._folder = folder
+
+    def path(self, sha256: str) -> Path:
+        path = self._folder / sha256
+        return path if path.exists() else Path(self._questions.ask("artifact", sha256=sha256)["path"])
+
+    def verified(self, sha256: str) -> Path:
+        return Path(self._questions.ask("artifact", sha256=sha256, verify=True)["path"])
+
+
+class _Devices:
+    def __init__(self, questions: _Questions) -> None:
+        self._questions = questions
+
+    def secret(self, device: str) -> bytes | None:
+        secret = self._questions.ask("secret", device=device)["secret"]
+        return None if secret is None else bytes.fromhex(secret)
+
+    def find(self, device: str) -> DeviceRecord | None:
+        found = self._questions.ask("device", device=device)["device"]
+        return None if found is None else DeviceRecord(**found)
+
+    def enrol(self, device: str, secret: bytes, at: float, *, token: str | None = None) -> Enrolment:
+        answer = self._questions.ask("enrol", device=device, secret=secret.hex(), at=at, token=token)
+        enrolment: Enrolment = answer["enrolment"]
+        return enrolment
+
+    def add_failure(self, device: str) -> None:
+        self._questions.ask("add_failure", device=device)
+
+    def add_traffic(self, device: str, bytes_up: int, bytes_down: int) -> None:
+        """Nothing: the conductor adds it up when the connection ends."""
+
+    def seen(self, device: str, at: float, profile: Mapping[str, Any] | None = None) -> None:
+        """Nothing, as above."""
+
+
+class _Assignments:
+    def __init__(self, questions: _Questions) -> None:
+        self._questions = questions
+
+    def find(self, assignment: str) -> AssignmentRecord | None:
+        found = self._questions.ask("assignment", assignment=assignment)["record"]
+        return None if found is None else AssignmentRecord(**found)
+
+    def close(self, assignment: str) -> None:
+        self._questions.ask("close_assignment", assignment=assignment)
+
+
+class _Updates:
+    def __init__(self, questions: _Questions) -> None:
+        self._questions = questions
+
+    def is_accepted(self, assignment: str) -> bool:
+        return bool(self._questions.ask("is_accepted", assignment=assignment)["accepted"])
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteStore:
+    """What connections need of a :class:`~coordinator.store.interface.Store`."""
+
+    artifacts: _Artifacts
+    devices: _Devices
+    assignments: _Assignments
+    updates: _Updates
+
+    @classmethod
+    def of(cls, pipe: Pipe, run: str, artifacts: Path) -> RemoteStore:
+        """The store of ``run``; to be called in the event loop of ``pipe``."""
+        questions = _Questions(pipe, run)
+        return cls(_Artifacts(questions, artifacts), _Devices(questions), _Assignments(questions), _Updates(questions))

@@ -1,0 +1,262 @@
+"""One run as a gateway knows it: what changes seldom is here, the rest is asked of the conductor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mobile_sdk.clock import Clock, Offload
+from mobile_sdk.layout import Vector
+from mobile_sdk.manifest import Manifest
+from mobile_sdk.protocol.messages import ArtifactRef, Finished, Ready
+
+from ..config import Config
+from ..errors import StoreError
+from ..evaluation.federated import FederatedResult
+from ..programs.run_key import RunKey
+from ..programs.tiers import Tier, unpacked_manifest
+from ..scheduling.dispatcher import Applicant
+from ..scheduling.quota import Quota
+from ..status import DeviceStatus
+from ..store.records import AssignmentRecord, TierRecord, UpdateRecord, VersionRecord
+from ..updates.partial_uploads import Uploads
+from ..versions.differences import Downlink
+from ..versions.lineage import Lineage
+from .pipe import Pipe
+from .remote_store import RemoteStore
+
+__all__ = ["GatewayRun", "artifacts", "read_tiers"]
+
+# Versions whose files are remembered: work of earlier ones names its files itself.
+KNOWN_VERSIONS = 64
+
+
+def artifact(data: Mapping[str, Any]) -> ArtifactRef:
+    """An artifact's name from its JSON."""
+    return ArtifactRef(data["sha256"], data["size"], data["encoding"])
+
+
+def artifacts(data: Sequence[Mapping[str, Any]]) -> tuple[ArtifactRef, ...]:
+    """Several of them."""
+    return tuple(map(artifact, data))
+
+
+class _Versions:
+    """Numbers and files of versions, as the conductor announced them."""
+
+    def __init__(self, known: Sequence[Sequence[Any]]) -> None:
+        self._lineage = Lineage()
+        for version, parent, is_rollback in known:
+            self._lineage.place(version, parent, is_rollback=bool(is_rollback))
+        self.sent: dict[int, tuple[ArtifactRef, ...]] = {}
+        self.newest = VersionRecord(known[-1][0], known[-1][1], (), {}, 0.0)
+
+    def publish(self, record: VersionRecord, sent: Sequence[ArtifactRef], *, placed: bool = False) -> None:
+        if not placed:
+            self._lineage.place(record.version, record.parent, is_rollback=record.kind == "rollback")
+        self.newest = record
+        self.sent[record.version] = tuple(sent)
+        while len(self.sent) > KNOWN_VERSIONS:
+            del self.sent[next(iter(self.sent))]
+
+    def staleness(self, version: int) -> int:
+        return self._lineage.staleness(version)
+
+    def is_ancestor(self, version: int) -> bool:
+        return self._lineage.is_ancestor(version)
+
+
+class _Room:
+    """The buffer: whether it takes more just now, as the conductor said last. A place is taken when an update is."""
+
+    def __init__(self, pipe: Pipe, run: str) -> None:
+        self._pipe = pipe
+        self._run = run
+        self.open = True
+
+    def has_room(self, device: str, *, reserve: bool = False) -> bool:
+        return self.open or reserve
+
+    async def room(self, device: str, *, reserve: bool = False) -> None:
+        if not self.has_room(device, reserve=reserve):
+            await self._pipe.ask({"m": "room", "r": self._run, "device": device})
+
+    def release(self, device: str) -> None:
+        """Nothing is held here."""
+
+
+class _Intake:
+    """Updates, valid as far as this process sees; the conductor writes them down."""
+
+    def __init__(self, pipe: Pipe, run: str, moved: Mapping[str, DeviceStatus]) -> None:
+        self._pipe = pipe
+        self._run = run
+        self._moved = moved
+
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
+        status = self._moved.get(record.device)
+        moved = (0, 0) if status is None else (status.current.up, status.current.down)
+        question = {"m": "accept", "r": self._run, "record": vars(record), "moved": moved}
+        return bool((await self._pipe.ask(question, content))["new"])
+
+
+class _Evaluations:
+    def __init__(self, pipe: Pipe, run: str) -> None:
+        self._pipe = pipe
+        self._run = run
+
+    def lost(self, device: str) -> None:
+        self._pipe.send({"m": "evaluation_lost", "r": self._run, "device": device})
+
+    def answer(
+        self, device: str, evaluation: str, tier: str, samples: int, metrics: Mapping[str, float]
+    ) -> FederatedResult | None:
+        values = {"device": device, "evaluation": evaluation, "tier": tier, "samples": samples, "metrics": metrics}
+        self._pipe.send({"m": "evaluated", "r": self._run, **values})
+        return None
+
+
+class GatewayRun:
+    """
+    The :class:`~coordinator.sessions.access.RunAccess` and :class:`~coordinator.sessions.access.WorkAccess` of a run
+    that another process conducts.
+
+    Args:
+        pipe: to the conductor.
+        said: its message ``run``.
+        tiers: of the run, smallest first.
+        store: the conductor's.
+        clock: where the time comes from.
+        offload: runs what must not block the event loop.
+
+    """
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        said: Mapping[str, Any],
+        tiers: Sequence[Tier],
+        store: RemoteStore,
+        *,
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self.name: str = said["r"]
+        self.config = Config.model_validate(said["config"])
+        self.key = RunKey.load_or_create(self.config.run.state / "run.key")
+        self.clock = clock
+        self.offload = offload
+        self.store = store
+        self.tiers = {tier.name: tier for tier in tiers}
+        self.versions = _Versions(said["versions"])
+        self.membership = 0  # the conductor looks again when a device has proved itself
+        self.withdrawn: set[str] = set()
+        self.finished: Finished | None = None
+        self._pipe = pipe
+        self._devices: dict[str, DeviceStatus] = {}
+        self._open: dict[str, AssignmentRecord] = {}
+        self.buffer = _Room(pipe, self.name)
+        self.intake = _Intake(pipe, self.name, self._devices)
+        self.federated = _Evaluations(pipe, self.name)
+        self.downlink = Downlink(store.artifacts)
+        # Whatever is acknowledged of an upload outlives this process: the device goes on at another gateway.
+        self.uploads = Uploads(self.config.run.state / "incoming", spool_seconds=0.0)
+        self._quota = Quota(self.config.limits.bytes_per_day)
+        self.settings = self.config.training.settings.to_json()
+        self.packing = self.config.payload.packing.to_json()
+
+    def renew(self, tiers: Sequence[Tier]) -> None:
+        """The run has a new key, which has signed its programs again."""
+        self.key = RunKey.load_or_create(self.config.run.state / "run.key")
+        self.tiers = {tier.name: tier for tier in tiers}
+
+    def tier(self, name: str) -> Tier:
+        """
+        A tier by its name.
+
+        Raises:
+            StoreError: if the run has no such tier.
+
+        """
+        if name not in self.tiers:
+            raise StoreError(f"the run has no tier {name!r}")
+        return self.tiers[name]
+
+    def device(self, name: str) -> DeviceStatus:
+        """The status of a device that is connected here."""
+        return self._devices.setdefault(name, DeviceStatus(name))
+
+    def stall(self) -> str:
+        """Nothing that is known here."""
+        return ""
+
+    def count_self_check_failure(self) -> None:
+        """A device's runtime failed a program's self-check."""
+        self._pipe.send({"m": "self_check_failure", "r": self.name})
+
+    # Work.
+
+    async def ask(self, applicant: Applicant, ready: Ready) -> None:
+        """A device wants work; the conductor sends it when it is its turn."""
+        status = self.device(applicant.device)
+        moved = status.current.up, status.current.down
+        self._pipe.send({"m": "ask", "r": self.name, "device": applicant.device, "ready": vars(ready), "moved": moved})
+
+    def ended(self, device: str, *, returned: bool = True) -> None:
+        """Its assignment is over; the conductor knows of an update that it has accepted."""
+        self._open.pop(device, None)
+        if not returned:
+            self._pipe.send({"m": "ended", "r": self.name, "device": device})
+
+    def check_quota(self, device: str) -> None:
+        """
+        To be called where bytes are about to flow.
+
+        Raises:
+            OverQuota: if the device has moved as many bytes as it may in a day, as far as is known here.
+
+        """
+        self._quota.check(device, self.device(device), self.clock.wall())
+
+    def assignment(self, device: str) -> AssignmentRecord | None:
+        """What a device is at work on."""
+        return self._open.get(device)
+
+    # What the conductor says.
+
+    def opened(self, device: str, said: Mapping[str, Any]) -> None:
+        """The conductor knows that the device is here: what it has moved before, and what it is at work on."""
+        status = self.device(device)
+        status.earlier.up, status.earlier.down = said["earlier"]
+        self._open.pop(device, None)
+        if said["assignment"] is not None:
+            self._open[device] = AssignmentRecord(**said["assignment"])
+
+    def gone(self, device: str) -> None:
+        """The device's last connection here has ended."""
+        self._devices.pop(device, None)
+        self._open.pop(device, None)
+
+    def assigned(self, device: str, said: Mapping[str, Any]) -> tuple[Tier, tuple[ArtifactRef, ...]]:
+        """A device gets work, or is to evaluate: its tier, and the files of the version."""
+        tier = self.tier(said["tier"])
+        if said["graph"]:
+            tier = dataclasses.replace(tier, served=tier.record.graph)
+        if "number" in said:
+            record = AssignmentRecord(said["number"], device, said["version"], tier.name, self.clock.wall(), True)
+            self._open[device] = record
+        weights = artifacts(said["weights"]) if "weights" in said else self.versions.sent[said["version"]]
+        return tier, weights
+
+
+def read_tiers(said: Mapping[str, Any], store: RemoteStore, state_copies: int) -> list[Tier]:
+    """The programs of a message ``run``. Blocks."""
+    tiers = []
+    for data in said["tiers"]:
+        names = {"manifest": artifact(data["manifest"]), "program": artifact(data["program"])}
+        graph = None if data["graph"] is None else artifact(data["graph"])
+        record = TierRecord(**{**data, **names, "graph": graph})
+        manifest = Manifest.from_bytes(unpacked_manifest(store.artifacts, record))
+        tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
+    return tiers
