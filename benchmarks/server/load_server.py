@@ -16,7 +16,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from coordinator.cli.event_loop import run
+from coordinator.conductor.listener import GatewayConnections, listen_for_gateways
 from coordinator.config import Config, parse_config
 from coordinator.loop.coordinator import Coordinator
 from coordinator.net.listener import listen
@@ -126,6 +127,17 @@ def say(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 
+@contextlib.asynccontextmanager
+async def _open_port(coordinator: Coordinator, config: Config, socket: Path | None) -> AsyncIterator[str]:
+    """Serve devices, or the gateways that do."""
+    if socket is None:
+        async with listen(coordinator, config.server) as url:
+            yield url
+        return
+    async with listen_for_gateways(socket, lambda: {config.run.name: coordinator}, GatewayConnections()):
+        yield ""
+
+
 async def coordinate(options: argparse.Namespace) -> None:
     """Serve a run until standard input ends."""
     began = time.perf_counter()
@@ -148,7 +160,7 @@ async def coordinate(options: argparse.Namespace) -> None:
     begin(config, store, key, options.update_bytes // 4)
     coordinator = Coordinator(config, store, key, load_tiers(store), evaluate if options.evaluate else None)
     delay = LoopDelay()
-    async with listen(coordinator, config.server) as url:
+    async with _open_port(coordinator, config, options.socket) as url:
         work = [asyncio.create_task(coordinator.run()), asyncio.create_task(delay.watch())]
         say(url=url, key=key.public, seconds=time.perf_counter() - began, buffered=len(coordinator.state.buffer))
         reader = await lines()
@@ -251,6 +263,7 @@ def main() -> None:
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--attacked", action="store_true", help="limits as they are by default")
     parser.add_argument("--bytes-per-day", default="", help="of one device")
+    parser.add_argument("--socket", type=Path, help="serve gateways on this Unix socket, not devices")
     parser.add_argument("--asyncio", action="store_true", help="asyncio's own event loop, not uvloop")
     options = parser.parse_args()
     main = coordinate(options) if options.kind == "coordinator" else only_receive_and_add(options)

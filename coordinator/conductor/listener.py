@@ -73,7 +73,8 @@ async def listen_for_gateways(
         assert task is not None
         serving.add(task)
         try:
-            await link.serve()
+            with contextlib.suppress(asyncio.CancelledError):  # this conductor ends, and a stream's task must not raise
+                await link.serve()
         finally:
             connections.links.discard(link)
             serving.discard(task)
