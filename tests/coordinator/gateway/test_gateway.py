@@ -1,0 +1,275 @@
+"""What a device sees of a gateway is what it sees of a coordinator, and the weights are the same to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.net.traffic import Traffic
+from coordinator.store.records import VersionRecord
+from mobile_sdk.net.connection import ConnectionLost
+from mobile_sdk.protocol.frames import Chunk
+from mobile_sdk.protocol.messages import Accepted, Announce, Finished, Later, MergedMessage, Rejected
+
+from ..small_run import Device, SmallRun, make_run, update_bytes
+from .conducted import conduct, make_coordinator
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "merge": {"buffer": 4, "flush_seconds": 0},
+    "scheduling": {"concurrency": 0},
+    "stop": {"versions": 3},
+}
+PHONES = [f"phone-{number}" for number in range(1, 5)]
+
+Serve = Callable[..., Any]
+
+
+async def three_versions(small: SmallRun, door: Callable[[], Serve]) -> None:
+    """Four devices hand in three updates each; the order of a round is another every time."""
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        rounds = [asyncio.Barrier(len(PHONES)) for _ in range(3)]
+
+        async def work(name: str, number: int) -> None:
+            async with Device(small, name).connected(door()) as device:
+                await device.join()
+                for turn, barrier in enumerate(rounds):
+                    assign = await device.work()
+                    await barrier.wait()
+                    content = update_bytes("large", number / 7 + turn / 3)
+                    assert isinstance(await device.upload(assign, content), Accepted)
+                    merged = await device.expect(MergedMessage)
+                    assert merged.version == turn + 1
+                await device.expect(Finished)
+
+        for number, name in enumerate(PHONES):
+            group.create_task(work(name, number))
+
+
+def hashes(small: SmallRun) -> list[str]:
+    """Of the trained weights of every version."""
+    return [record.weights[-1].sha256 for record in small.store.versions.all()]
+
+
+def test_versions_are_the_same_to_the_byte_with_one_process_and_with_three_gateways(tmp_path: Path) -> None:
+    async def alone() -> list[str]:
+        small = make_run(tmp_path / "alone", **SECTIONS)
+        coordinator = make_coordinator(small)
+        work = asyncio.create_task(coordinator.run())
+        await three_versions(small, lambda: coordinator.serve)
+        await work
+        coordinator.close()
+        return hashes(small)
+
+    async def with_gateways() -> list[str]:
+        small = make_run(tmp_path / "gateways", **SECTIONS)
+        async with conduct(small, 3) as conducted:
+            await three_versions(small, lambda: conducted.next.serve)
+        return hashes(small)
+
+    expected = asyncio.run(alone())
+    assert len(expected) == 4
+    assert asyncio.run(with_gateways()) == expected
+
+
+def test_the_conductor_knows_what_a_device_behind_a_gateway_does(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
+        async with conduct(small, 1) as conducted:
+            status = conducted.coordinator.state.device("phone-1")
+            async with Device(small).connected(conducted.next.serve, Traffic(up=7, down=9)) as device:
+                await device.join()
+                assign = await device.work()
+                assert (status.state, status.tier, status.samples) == ("training", "large", 10)
+                for ref in (assign.manifest, *assign.weights):
+                    assert await device.download(ref) == small.store.artifacts.path(ref.sha256).read_bytes()
+                assert isinstance(await device.upload(assign, update_bytes("large")), Accepted)
+                assert (status.state, status.updates) == ("idle", 1)
+            await conducted.coordinator.drained()
+            assert status.state == "offline"
+            assert (status.bytes_up, status.bytes_down) == (7, 9)
+            record = small.store.devices.find("phone-1")
+            assert record is not None
+            assert (record.bytes_up, record.bytes_down) == (7, 9)
+            assert record.profile["samples"] == 10
+
+    asyncio.run(main())
+
+
+def test_an_upload_that_broke_goes_on_at_another_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mobile_sdk.protocol.transfer.LEAST_CHUNK_BYTES", 1)
+
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
+        content = update_bytes("large")
+        digest = hashlib.sha256(content).hexdigest()
+        async with conduct(small, 2) as conducted:
+            one, other = conducted.gateways
+            async with Device(small).connected(one.serve) as device:
+                await device.join()
+                assign = await device.work()
+                await device.offer(assign, content)
+                await send_part(device, digest, content, 0, 100)
+            async with Device(small, enrolled=True).connected(other.serve) as device:
+                await device.join()
+                again = await device.work()
+                assert again.assignment == assign.assignment
+                assert isinstance(await device.upload(again, content), Accepted)
+                fetches = [said for said in device.heard if said["type"] == "fetch"]
+                assert [fetch["offset"] for fetch in fetches] == [100]
+
+    asyncio.run(main())
+
+
+async def send_part(device: Device, digest: str, content: bytes, start: int, stop: int) -> None:
+    """Send a chunk, and wait until it is acknowledged."""
+    while not any(said["type"] == "fetch" for said in device.heard):
+        await asyncio.sleep(0.01)
+    await device.wire.send(Chunk(digest, start, content[start:stop]).to_bytes())
+    while not any(said["type"] == "ack" and said["offset"] == stop for said in device.heard):
+        await asyncio.sleep(0.01)
+
+
+def test_an_update_handed_in_twice_over_two_gateways_is_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
+        content = update_bytes("large")
+        async with conduct(small, 2) as conducted:
+            async with Device(small).connected(conducted.next.serve) as device:
+                await device.join()
+                assign = await device.work()
+                first = await device.upload(assign, content)
+            async with Device(small, enrolled=True).connected(conducted.next.serve) as device:
+                await device.join()
+                second = await device.upload(assign, content)
+            assert isinstance(first, Accepted)
+            assert not first.duplicate
+            assert isinstance(second, Accepted)
+            assert second.duplicate
+            assert len(conducted.coordinator.state.buffer) == 1
+
+    asyncio.run(main())
+
+
+def test_an_update_that_cannot_be_used_is_refused_by_the_gateway(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
+        async with conduct(small, 1) as conducted, Device(small).connected(conducted.next.serve) as device:
+            await device.join()
+            assign = await device.work()
+            answer = await device.upload(assign, update_bytes("large", float("nan")))
+            assert isinstance(answer, Rejected)
+            assert answer.code == "not-finite"
+            assert (await device.work()).assignment != assign.assignment
+            assert conducted.coordinator.state.device("phone-1").failures == 1
+
+    asyncio.run(main())
+
+
+def test_a_revoked_device_is_sent_away_and_comes_in_at_no_gateway(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 2) as conducted:
+            async with Device(small).connected(conducted.next.serve) as device:
+                await device.join()
+                small.store.devices.revoke("phone-1", 1.0, by="a test")
+                await conducted.coordinator.expel("phone-1")
+                await device.served()
+                assert device.heard[-1]["code"] == "revoked"
+            async with Device(small, enrolled=True).connected(conducted.next.serve) as device:
+                with pytest.raises(AssertionError, match="revoked"):
+                    await device.expect(Finished)
+
+    asyncio.run(main())
+
+
+def test_a_device_that_connects_to_another_gateway_has_one_connection(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 2) as conducted:
+            one, other = conducted.gateways
+            async with Device(small).connected(one.serve) as old:
+                await old.join()
+                async with Device(small, enrolled=True).connected(other.serve) as new:
+                    await new.join()
+                    await old.served()
+                    assert old.heard[-1]["code"] == "replaced"
+                    await new.work()
+
+    asyncio.run(main())
+
+
+def test_versions_are_announced_by_gateways_and_a_late_device_hears_of_the_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1, "flush_seconds": 0}, stop={"versions": 1})
+        async with conduct(small, 2) as conducted:
+            one, other = conducted.gateways
+            async with (
+                Device(small).connected(one.serve) as worker,
+                Device(small, "phone-2").connected(other.serve) as listener,
+            ):
+                await worker.join()
+                await listener.join()
+                await worker.upload(await worker.work(), update_bytes("large"))
+                assert (await listener.expect(Announce)).version == 1
+                assert (await listener.expect(Finished)).version == 1
+            async with Device(small, "phone-3").connected(one.serve) as late:
+                await late.join()
+                await late.ask()
+                assert (await late.expect(Finished)).version == 1
+
+    asyncio.run(main())
+
+
+def test_without_a_conductor_devices_are_told_to_come_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 1) as conducted:
+            gateway = conducted.next
+        async with Device(small).connected(gateway.serve) as device:
+            assert (await device.expect(Later)).seconds > 0
+            await device.served()
+            with pytest.raises(ConnectionLost):
+                await device.wire.send("anything")
+
+    asyncio.run(main())
+
+
+def test_the_places_of_a_gateway_that_dies_are_free(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 1) as conducted:
+            async with Device(small).connected(conducted.next.serve) as device:
+                await device.join()
+                await device.work()
+                assert conducted.coordinator.dispatcher.scheduler.training == 1
+                (link,) = conducted.connections.links
+                await link._pipe.close()  # as the kernel does when a process dies
+                await device.served()
+                await conducted.coordinator.drained()
+                assert conducted.coordinator.dispatcher.scheduler.training == 0
+            assert conducted.coordinator.dispatcher.assignment("phone-1") is not None, "it may come back with it"
+
+    asyncio.run(main())
+
+
+def test_a_rolled_back_version_is_known_to_gateways(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1, "flush_seconds": 0})
+        async with conduct(small, 1) as conducted, Device(small).connected(conducted.next.serve) as device:
+            await device.join()
+            await device.upload(await device.work(), update_bytes("large"))
+            await device.expect(Announce)
+            void = await device.work()
+            assert void.version == 1
+            record: VersionRecord = await conducted.coordinator.version_maker.roll_back(0, "a test", by="a test")
+            assert record.kind == "rollback"
+            answer = await device.upload(void, update_bytes("large"))
+            assert isinstance(answer, Rejected)
+            assert answer.code in ("rolled-back", "unknown-assignment")
+
+    asyncio.run(main())
