@@ -84,6 +84,7 @@ class _Run:
             "metrics": record.metrics,
             "at": record.created_at,
             "sent": self.state.versions.sent(record),
+            "present": len(self.coordinator.connected),
         }
 
     def finish(self, message: Finished) -> None:
@@ -233,6 +234,9 @@ class GatewayLink:
             case "close_assignment":
                 await state.offload(store.assignments.close, said["assignment"])
                 return {}
+            case "version_record":
+                version = await state.offload(store.versions.get, said["version"])
+                return {"parent": version.parent, "at": version.created_at, "pruned": version.pruned}
             case "is_accepted":
                 return {"accepted": await state.offload(store.updates.is_accepted, said["assignment"])}
             case "artifact":
@@ -309,9 +313,9 @@ class GatewayLink:
             raise UpdateRefused("finished", "the run has ended")
         tier = state.tier(record.tier)
         if len(content) <= SMALL_BYTES:
-            delta = parse_elements(content, tier)
+            delta = parse_elements(content, tier, state.ranges(record.version))
         else:
-            delta = await state.offload(parse_elements, content, tier)
+            delta = await state.offload(lambda: parse_elements(content, tier, state.ranges(record.version)))
         try:
             async with asyncio.timeout(ROOM_SECONDS):
                 await state.buffer.room(record.device, reserve=True)

@@ -68,7 +68,7 @@ class RemoteDevice:
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         self._status.state, self._status.tier = "training", tier.name
-        self._say("assign", number=message.seed, **self._work(message, tier))
+        self._say("assign", number=message.seed, payload=message.payload, **self._work(message, tier))
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         self._status.state, self._status.tier = "evaluating", tier.name

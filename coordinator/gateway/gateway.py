@@ -61,7 +61,7 @@ class _Office:
         self.pipe = pipe
         self.sessions: dict[str, DeviceConnection] = {}
         self.tasks = BackgroundTasks()
-        self.announcements = Announcements(self.sessions, lambda: run.versions.newest)
+        self.announcements = Announcements(self.sessions, lambda: run.versions.newest, lambda: run.present)
         self._numbers = itertools.count(1)
         self._numbered: dict[DeviceConnection, int] = {}
 
@@ -116,7 +116,7 @@ class _Office:
             weights=weights,
             settings=run.settings,
             seed=record.number,
-            payload=run.packing,
+            payload=said["payload"],
         )
         await session.assign(message, tier)
 
@@ -284,6 +284,7 @@ class Gateway:
                     said["version"], said["parent"], (), said["metrics"], said["at"], kind=said["kind"]
                 )
                 office.run.versions.publish(record, artifacts(said["sent"]), placed=said.get("placed", False))
+                office.run.present = said["present"]
                 office.announcements.announce()
             case "room":
                 office.run.buffer.open = said["open"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..store.records import AssignmentRecord, DeviceRecord, Enrolment
+from ..store.records import AssignmentRecord, DeviceRecord, Enrolment, VersionRecord
 from .pipe import Pipe
 
 __all__ = ["RemoteStore"]
@@ -81,6 +81,16 @@ class _Assignments:
         self._questions.ask("close_assignment", assignment=assignment)
 
 
+class _Versions:
+    def __init__(self, questions: _Questions) -> None:
+        self._questions = questions
+
+    def get(self, number: int) -> VersionRecord:
+        """A version's record, without its files."""
+        said = self._questions.ask("version_record", version=number)
+        return VersionRecord(number, said["parent"], (), {}, said["at"], pruned=said["pruned"])
+
+
 class _Updates:
     def __init__(self, questions: _Questions) -> None:
         self._questions = questions
@@ -95,6 +105,7 @@ class RemoteStore:
 
     artifacts: _Artifacts
     devices: _Devices
+    versions: _Versions
     assignments: _Assignments
     updates: _Updates
 
@@ -102,4 +113,10 @@ class RemoteStore:
     def of(cls, pipe: Pipe, run: str, artifacts: Path) -> RemoteStore:
         """The store of ``run``; to be called in the event loop of ``pipe``."""
         questions = _Questions(pipe, run)
-        return cls(_Artifacts(questions, artifacts), _Devices(questions), _Assignments(questions), _Updates(questions))
+        return cls(
+            _Artifacts(questions, artifacts),
+            _Devices(questions),
+            _Versions(questions),
+            _Assignments(questions),
+            _Updates(questions),
+        )

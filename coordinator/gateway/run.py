@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload
-from mobile_sdk.layout import Vector
 from mobile_sdk.manifest import Manifest
 from mobile_sdk.protocol.messages import ArtifactRef, Finished, Ready
 
 from ..config import Config
 from ..errors import StoreError
 from ..evaluation.federated import FederatedResult
+from ..merge.step_sizes import Ranges
+from ..merge.sums import Elements
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest
 from ..scheduling.dispatcher import Applicant
@@ -94,7 +95,7 @@ class _Intake:
         self._run = run
         self._moved = moved
 
-    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool:
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Elements) -> bool:
         status = self._moved.get(record.device)
         moved = (0, 0) if status is None else (status.current.up, status.current.down)
         question = {"m": "accept", "r": self._run, "record": vars(record), "moved": moved}
@@ -153,6 +154,7 @@ class GatewayRun:
         self.membership = 0  # the conductor looks again when a device has proved itself
         self.withdrawn: set[str] = set()
         self.finished: Finished | None = None
+        self.present = 0  # devices that are connected, at whatever gateway
         self._pipe = pipe
         self._devices: dict[str, DeviceStatus] = {}
         self._open: dict[str, AssignmentRecord] = {}
@@ -164,7 +166,6 @@ class GatewayRun:
         self.uploads = Uploads(self.config.run.state / "incoming", spool_seconds=0.0)
         self._quota = Quota(self.config.limits.bytes_per_day)
         self.settings = self.config.training.settings.to_json()
-        self.packing = self.config.payload.packing.to_json()
 
     def renew(self, tiers: Sequence[Tier]) -> None:
         """The run has a new key, which has signed its programs again."""
@@ -186,6 +187,10 @@ class GatewayRun:
     def device(self, name: str) -> DeviceStatus:
         """The status of a device that is connected here."""
         return self._devices.setdefault(name, DeviceStatus(name))
+
+    def ranges(self, version: int) -> Mapping[str, Ranges] | None:
+        """The conductor looks at the steps of updates: it knows what they follow from."""
+        return None
 
     def stall(self) -> str:
         """Nothing that is known here."""

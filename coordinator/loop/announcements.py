@@ -37,10 +37,17 @@ class Announcements:
     Args:
         listeners: connected devices by name; read at each announcement.
         newest: gives the newest version.
+        present: how many devices are connected in all; by default the listeners.
 
     """
 
-    def __init__(self, listeners: Mapping[str, Listener], newest: Callable[[], VersionRecord]) -> None:
+    def __init__(
+        self,
+        listeners: Mapping[str, Listener],
+        newest: Callable[[], VersionRecord],
+        present: Callable[[], int] | None = None,
+    ) -> None:
+        self._present = present or (lambda: len(listeners))
         self._listeners = listeners
         self._newest = newest
         self._announced_at = -math.inf
@@ -71,7 +78,7 @@ class Announcements:
     def _announce_now(self) -> None:
         self._announced_at = asyncio.get_running_loop().time()
         newest = self._newest()
-        self._push(Announce(newest.version, newest.metrics, len(self._listeners)))
+        self._push(Announce(newest.version, newest.metrics, self._present()))
 
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload, SystemClock, offload
@@ -93,6 +93,11 @@ class Coordinator:
         self._learning = LearningNotice(self.state, config, store.versions.get(0))
         self.phases = Phases(self.state, config.stop, self.dispatcher, self.watch, self._phase_changed)
         self.announcements = Announcements(self._sessions, lambda: self.state.versions.newest)
+
+    @property
+    def connected(self) -> Collection[str]:
+        """Devices that are connected, here or at a gateway."""
+        return self._sessions.keys()
 
     def status(self) -> RunStatus:
         """One look at the run."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mobile_sdk.clock import Clock, Offload
-from mobile_sdk.layout import Vector
 from mobile_sdk.protocol.messages import Announce, ArtifactRef, Difference, Finished, MergedMessage, Ready
 
 from ..config import Config
 from ..evaluation.federated import FederatedResult
+from ..merge.step_sizes import Ranges
+from ..merge.sums import Elements
 from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
 from ..scheduling.dispatcher import Applicant
@@ -71,7 +72,7 @@ class _Room(Protocol):
 
 
 class _Intake(Protocol):
-    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Vector) -> bool: ...
+    async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Elements) -> bool: ...
 
 
 class _Evaluations(Protocol):
@@ -116,6 +117,10 @@ class _Updates(Protocol):
     def is_accepted(self, assignment: str) -> bool: ...
 
 
+class _Records(Protocol):
+    def get(self, number: int) -> VersionRecord: ...
+
+
 class _Store(Protocol):
     """Every method blocks."""
 
@@ -124,6 +129,9 @@ class _Store(Protocol):
 
     @property
     def devices(self) -> _Devices: ...
+
+    @property
+    def versions(self) -> _Records: ...
 
     @property
     def assignments(self) -> _Assignments: ...
@@ -183,6 +191,10 @@ class RunAccess(Protocol):
 
     def device(self, name: str) -> DeviceStatus:
         """The status of a device."""
+        ...
+
+    def ranges(self, version: int) -> Mapping[str, Ranges] | None:
+        """What the steps of updates of a version follow from; none where others look at them."""
         ...
 
     def stall(self) -> str:

@@ -266,7 +266,7 @@ class UpdateUpload:
 
 
 def check_upload(
-    run: RunState, upload: Upload, assignment: AssignmentRecord, tier: Tier
+    run: RunAccess, upload: Upload, assignment: AssignmentRecord, tier: Tier
 ) -> tuple[bytes | memoryview, Elements]:
     """An upload's bytes and elements. Raises :exc:`UpdateRefused` as :func:`parse_update` does."""
     content = upload.content()

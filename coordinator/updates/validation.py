@@ -124,9 +124,7 @@ def parse_update(
     return parse_elements(content, tier, ranges)
 
 
-def parse_elements(
-    content: bytes | memoryview, tier: Tier, ranges: Mapping[str, Ranges] | None = None
-) -> Elements:
+def parse_elements(content: bytes | memoryview, tier: Tier, ranges: Mapping[str, Ranges] | None = None) -> Elements:
     """
     As :func:`parse_update`, of bytes whose hash was checked before.
 
