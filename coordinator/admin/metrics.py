@@ -38,6 +38,7 @@ class _Numbers(Collector):
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("ftte_connections", "Open device connections.", self._gate.open)
         yield GaugeMetricFamily("ftte_handshakes", "Connections whose peer has not proved itself.", self._gate.unproven)
+        yield GaugeMetricFamily("ftte_gateways", "Gateways that hold the connections.", self._gate.gateways)
         yield CounterMetricFamily("ftte_connections_shed", "Connections refused for lack of room.", self._gate.shed)
         yield CounterMetricFamily("ftte_connections_cut", "Connections that broke a limit.", self._gate.cut)
         phase = GaugeMetricFamily("ftte_run_phase", "1 for the phase that a run is in.", labels=("run", "phase"))

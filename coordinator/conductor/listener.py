@@ -40,6 +40,7 @@ class GatewayConnections(ConnectionLimits):
 
     def refresh(self) -> None:
         """Take over what the gateways said last."""
+        self.gateways = len(self.links)
         self.open, self.shed, self.cut = self._sum("open"), self._sum("shed"), self._sum("cut")
 
 

@@ -22,7 +22,8 @@ class ConnectionLimits:
         handshakes: how many of them may be unproven.
         per_address: how many of those may come from one address.
 
-    ``shed`` counts connections for which there was no room, ``cut`` those that broke a limit of bytes or frames.
+    ``shed`` counts connections for which there was no room, ``cut`` those that broke a limit of bytes or frames;
+    ``gateways`` the processes that hold them, where it is not this one.
 
     """
 
@@ -31,6 +32,7 @@ class ConnectionLimits:
         self._handshakes = handshakes
         self._per_address = per_address
         self._unproven: collections.Counter[str] = collections.Counter()
+        self.gateways = 0
         self.open = 0
         self.shed = 0
         self.cut = 0
