@@ -75,6 +75,7 @@ def test_an_upload_goes_on_at_another_gateway_at_the_last_acknowledged_byte(site
     content = payload({name: np.zeros(shape, np.float32) for name, shape in shapes(site).items()})
     digest = hashlib.sha256(content).hexdigest()
     server = site.serve(SETTINGS, options=("--gateways", "2"))
+    server.wait_for("gateway on")
 
     async def main() -> None:
         async with connect(site.url, compression=None, max_size=2**22) as socket:
