@@ -117,7 +117,7 @@ def test_a_kernel_left_out_is_found(folder: Path, tmp_path_factory: pytest.TempP
     output = tmp_path_factory.mktemp("runtime")
     script = (
         "import sys; from pathlib import Path; from mobile_sdk.native import build, library\n"
-        "build.EXECUTORCH_LIBRARIES = tuple(n for n in build.EXECUTORCH_LIBRARIES if 'kernels' not in n)\n"
+        "build.EXECUTORCH_STEMS = tuple(n for n in build.EXECUTORCH_STEMS if 'kernels' not in n)\n"
         "build.build(Path(sys.argv[2])); library.LIBRARY = Path(sys.argv[2]) / library.LIBRARY.name\n"
         "from mobile_sdk import load_engine; from mobile_sdk.participation.self_check import check_once\n"
         "folder = Path(sys.argv[1])\n"
