@@ -29,6 +29,10 @@ __all__ = ["Downlink"]
 MOST_BYTES = 64_000_000
 ENTRY_BYTES = 512
 
+# A device holds one version, of a few files, the trained one last. One that claims to hold every version there is must
+# not make the coordinator work out a difference from each: all others would wait meanwhile.
+MOST_BASES = 8
+
 # Answers that are remembered whole: devices that ask mostly hold one of the newest versions, or none.
 MOST_ANSWERS = 256
 
@@ -141,12 +145,12 @@ def _size(ways: _Ways) -> int:
 def _shortest(
     holds: Sequence[str], weights: Sequence[ArtifactRef], between: Callable[[str, str], _Packed | None]
 ) -> dict[Difference, bytes]:
-    """The shortest ways to ``weights``, of those that ``between`` gives from a file to another, or from nothing."""
+    """The shortest ways to ``weights``, of those that ``between`` gives from the last files, or from nothing."""
     found = {}
     for ref in weights:
         if ref.sha256 in holds:
             continue
-        ways = [(base, way) for base in holds if (way := between(base, ref.sha256))]
+        ways = [(base, way) for base in holds[-MOST_BASES:] if (way := between(base, ref.sha256))]
         if not ways:
             ways = [("", way) for way in (between("", ref.sha256),) if way]
         if ways:

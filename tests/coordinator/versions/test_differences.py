@@ -92,6 +92,16 @@ def test_a_file_that_is_pruned_unknown_or_no_version_is_no_base(files: Artifacts
     assert way.base == ""
 
 
+def test_a_device_that_claims_every_version_makes_the_coordinator_work_no_more_than_an_honest_one(
+    files: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *old, newest = versions(files, 20)
+    made: list[str] = []
+    monkeypatch.setattr(Downlink, "_make", lambda self, base, target: made.append(base))
+    Downlink(files).differences([ref.sha256 for ref in old], [newest])
+    assert made == [*(ref.sha256 for ref in old[-downlink.MOST_BASES :]), ""]
+
+
 def test_weights_on_no_grid_are_fetched_as_they_are(files: Artifacts) -> None:
     frozen = put(files, safetensors.dumps({"w": np.ones((40, 50), np.float32)}))
     assert Downlink(files).differences([], [frozen]) == {}
