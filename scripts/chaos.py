@@ -36,6 +36,9 @@ from scripts.chaos_parts.proxy import Proxy  # noqa: E402
 BIN = Path(sys.executable).parent
 DEVICES = 4
 MEGABYTES = 48
+# What the coordinator may take at the most, however long it goes on: resident memory, and open files and sockets.
+MOST_MEGABYTES = 600
+MOST_OPEN = 100
 START_SECONDS = 300.0  # planning is part of the first start
 CALM_SECONDS = 30.0
 
@@ -84,6 +87,7 @@ class Chaos:
         self.folder = folder
         self.kills = {"coordinator": 0, "devices": 0, "full disks": 0}
         self._rng = random.Random(seed)
+        self._most = {"megabytes": 0, "open": 0}
         self._disk = SmallDisk(folder / "disk", MEGABYTES)
         self._state = self._disk.folder / "state"
         if planned is not None:
@@ -118,7 +122,12 @@ class Chaos:
                 process.wait()
         print(f"{self.kills}, connections {dict(self._proxy.faults)}", flush=True)
         logs = {name: self._log(name).read_text(errors="replace") for name in (*self._names(), "serve")}
-        return check(self._state, {name: logs[name] for name in self._names()}, logs["serve"])
+        report = check(self._state, {name: logs[name] for name in self._names()}, logs["serve"])
+        megabytes, files = self._most["megabytes"], self._most["open"]
+        report.counts |= {"MB that the coordinator took at the most": megabytes, "files that it had open": files}
+        report.expect(megabytes <= MOST_MEGABYTES, f"the coordinator took {megabytes} MB")
+        report.expect(files <= MOST_OPEN, f"the coordinator had {files} files open")
+        return report
 
     def close(self) -> None:
         """Unmount the disk; what it held stays in the folder ``state``."""
@@ -138,8 +147,18 @@ class Chaos:
         for name in self._names():
             self._join(name)
 
+    def _measure(self) -> None:
+        """Look at the coordinator's memory and open files."""
+        process = Path("/proc") / str(self._processes["serve"].pid)
+        with contextlib.suppress(OSError):  # it has ended: that is looked at by itself
+            resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
+            if resident is not None:
+                self._most["megabytes"] = max(self._most["megabytes"], int(resident[1]) // 1000)
+            self._most["open"] = max(self._most["open"], len([*(process / "fd").iterdir()]))
+
     async def _harm(self) -> None:
         """One fault."""
+        self._measure()
         kind = self._rng.choices(["device", "coordinator", "disk", "nothing"], [5, 2, 1, 3])[0]
         if kind == "device":
             name = self._rng.choice(self._names())
