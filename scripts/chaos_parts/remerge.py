@@ -139,7 +139,9 @@ def remerge(state: Path) -> tuple[int, list[str]]:
         content = (artifacts / ref["sha256"]).read_bytes()
         manifest = json.loads(zlib.decompress(content) if ref["encoding"] == "zlib" else content)
         shapes = {item["name"]: tuple(item["shape"]) for item in manifest["layout"]}
-        tiers[name] = (manifest["subset"], shapes)
+        # The manifest's keys are sorted; parameters, and so the steps of their channels, are in the layout's order.
+        subset = {parameter: manifest["subset"][parameter] for parameter in shapes if parameter in manifest["subset"]}
+        tiers[name] = (subset, shapes)
     versions = database.execute(
         "SELECT version, parent, weights, private, kind FROM versions ORDER BY version"
     ).fetchall()

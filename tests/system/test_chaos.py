@@ -10,8 +10,9 @@ from scripts.chaos import main
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("seed", ["3", "11"], ids=["float32", "int8"])
 def test_nothing_is_lost_or_merged_twice_whatever_processes_links_and_disk_do(
-    tmp_path: Path, planned: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, planned: Path, capsys: pytest.CaptureFixture[str], seed: str
 ) -> None:
-    code = main(["--minutes", "1", "--seed", "3", "--planned", str(planned), "--keep", str(tmp_path / "chaos")])
+    code = main(["--minutes", "1", "--seed", seed, "--planned", str(planned), "--keep", str(tmp_path / "chaos")])
     assert code == 0, capsys.readouterr().out

@@ -21,6 +21,7 @@ from coordinator.loop.replay import Verdict, replay
 from coordinator.runs.served_run import ServedRun
 from coordinator.simulation.virtual_time import run
 from mobile_sdk import safetensors
+from scripts.chaos_parts.remerge import remerge
 
 from ..small_run import SmallRun, accept_update, make_run
 
@@ -66,6 +67,10 @@ def verdicts(small: SmallRun) -> list[Verdict]:
 def test_every_version_comes_out_equal_though_most_were_pruned(tmp_path: Path, merge: dict[str, Any]) -> None:
     small = serve(tmp_path, **merge)
     assert [verdict.word for verdict in verdicts(small)] == ["equal"] * 5
+
+
+def test_a_program_that_shares_no_code_makes_the_same_weights(tmp_path: Path) -> None:
+    assert remerge(serve(tmp_path).config.run.state) == (5, [])
 
 
 def test_after_a_rollback_merges_go_on_from_the_version_that_was_repeated(tmp_path: Path) -> None:
