@@ -51,3 +51,32 @@ def test_other_shells_take_the_script(shell: str, tmp_path: Path, capsys: pytest
     file = tmp_path / "ftte"
     file.write_text(text)
     subprocess.run([shell, "-c", f"source {file}"], check=True, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs the shell itself: apt-get install zsh")
+def test_zsh_completes_where_its_own_completions_are_not_on_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "ftte"
+    file.write_text(script("zsh", capsys))
+    ask = f"source {file}; COMP_WORDS=(ftte devices ''); COMP_CWORD=2; compgen -F _ftte -- ''"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    shown = subprocess.run(["zsh", "-f", "-c", ask], capture_output=True, text=True, check=True, env=environment)
+    assert set(shown.stdout.split()) >= {"classes", "revoke", "withdraw", "--run", "--json"}
+    assert shown.stderr == ""
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs the shell itself: apt-get install fish")
+def test_fish_completes_commands_actions_and_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ftte.fish"
+    file.write_text(script("fish", capsys))
+
+    def complete(line: str) -> set[str]:
+        command = ["fish", "--no-config", "-c", f'source {file}; complete -C "{line}"']
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+        return {row.partition("\t")[0] for row in shown.stdout.splitlines()}
+
+    assert complete("ftte dev") == {"devices"}
+    assert complete("ftte devices ") >= {"classes", "revoke", "withdraw"}
+    assert complete("ftte serve --st") == {"--stay"}
