@@ -68,7 +68,6 @@ class Status:
     bytes_up: int = 0
     bytes_down: int = 0
     bytes_dense: int = 0
-    memory: int = 0
     memory_peak: int = 0
     budget: int = 0
     plan_budget: int = 0

@@ -56,13 +56,11 @@ class TrainPage(Page):
         return any(layer.trained < layer.size for layer in status.layers)
 
     def memory(self, status: Status, words: Words) -> str:
-        """Memory of training now, its peak, and the budget: the user's, or else the plan's."""
+        """The peak of training's memory, and the budget: the user's, or else the plan's."""
         if not status.memory_peak:
             return words["train_memory_none"]
         key = "train_memory_of" if status.budget else "train_memory_free"
-        return words[key].format(
-            now=megabytes(status.memory), peak=megabytes(status.memory_peak), budget=megabytes(_allowed(status))
-        )
+        return words[key].format(peak=megabytes(status.memory_peak), budget=megabytes(_allowed(status)))
 
     def memory_share(self, status: Status) -> float:
         """The peak as a part of the budget."""

@@ -30,10 +30,11 @@ def _anonymous() -> int:
 
 class Gauge:
     """
-    Anonymous memory of the loaded program, and of its steps: bytes.
+    Anonymous memory of the loaded program and its steps at their peak: bytes.
 
     What connecting, downloading and Python's own objects take between two trainings is no part of a budget, so the
-    process's whole growth would be too much. ``now`` and ``peak`` are 0 before a program is loaded.
+    process's whole growth would be too much. Other threads of the process only add to a training's peak: of several
+    trainings the least is nearest to what the program takes.
 
     Args:
         read: gives the anonymous memory of the process, in bytes.
@@ -45,18 +46,26 @@ class Gauge:
         self._before: int | None = None  # when a program began to load
         self._held = 0
         self._base: int | None = None  # with the program, before its steps
-        self.now = 0
-        self.peak = 0
+        self._highest = 0  # of the training that runs
+        self._least = 0  # of those that ended
+
+    @property
+    def peak(self) -> int:
+        """Of the program that is loaded; 0 before it has trained."""
+        return self._least or self._highest
 
     def load(self, folder: Path, load: Callable[[Path], Engine]) -> Engine:
         """The engine that ``load`` makes of a program's folder; what it takes counts from here."""
         gc.collect()
         self._before = self._read()
-        self.peak = 0
+        self._highest = self._least = 0
         return load(folder)
 
     def ready(self) -> None:
         """Training is about to begin: what a program that was loaded holds is known now."""
+        if self._highest:
+            self._least = min(self._least or self._highest, self._highest)
+            self._highest = 0
         self._base = self._read()
         if self._before is not None:
             self._held = max(0, self._base - self._before)
@@ -65,8 +74,7 @@ class Gauge:
     def look(self) -> None:
         """Take a reading, during training."""
         if self._base is not None:
-            self.now = self._held + max(0, self._read() - self._base)
-            self.peak = max(self.peak, self.now)
+            self._highest = max(self._highest, self._held + max(0, self._read() - self._base))
 
 
 class GaugedProcess(ThisProcess):

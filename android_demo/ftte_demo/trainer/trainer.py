@@ -273,7 +273,7 @@ class Trainer:
 
     def _snapshot(self) -> Status:
         status = self._status
-        status.memory, status.memory_peak = self._gauge.now, self._gauge.peak
+        status.memory_peak = self._gauge.peak
         status.process_memory = process_bytes()
         status.samples, status.drawn = len(self._samples), self._samples.drawn
         status.policies = {**self._when.on, "paused": self._when.paused}
