@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from socket import gaierror
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -258,6 +260,12 @@ def _explain(error: BaseException, proxy: str | None) -> str:
         return "what listens there does not speak the protocol of the address, TLS for wss://: check address and port"
     if isinstance(error, websockets.InvalidMessage) and not proxy:
         return f"what listens there does not answer as a WebSocket ({error}): if it uses TLS, write wss://"
+    if isinstance(error, gaierror):
+        return f"its name is not known here ({error.strerror}): check the address, and that there is a network"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there: the coordinator does not run, or has another address"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)  # asyncio's own words begin with the number
     return str(error) or type(error).__name__
 
 

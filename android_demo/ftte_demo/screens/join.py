@@ -42,6 +42,8 @@ class JoinPage(Page):
 
     def fleet(self, status: Status, words: dict[str, str]) -> str:
         """How many take part, and what they have made."""
+        if status.newest < 0:  # not let in, or not yet
+            return words["join_lead"]
         if not status.devices:
             return words["fleet_unknown"]
         words_of = words["fleet_alone" if status.devices == 1 else "fleet_many"]

@@ -39,7 +39,7 @@ class TrainPage(Page):
     def detail(self, status: Status, words: Words) -> str:
         """Why it does not train now; and who keeps it going: the app's service, or a job of the system's."""
         lines = [without_code(status.reason)] if status.reason else []
-        if status.joined:
+        if status.joined and status.phase not in (Phase.PAUSED, Phase.FINISHED, Phase.FAILED):
             lines.append(words["mode_visit" if status.visit else "mode_service"])
         return "\n".join(lines)
 

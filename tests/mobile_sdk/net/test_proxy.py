@@ -141,4 +141,8 @@ def test_a_port_where_nobody_listens_is_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert f"cannot reach ws://127.0.0.1:{port}: " in reason(f"ws://127.0.0.1:{port}")
+    assert f"cannot reach ws://127.0.0.1:{port}: nobody listens there" in reason(f"ws://127.0.0.1:{port}")
+
+
+def test_a_name_that_is_not_known_is_told_so() -> None:
+    assert "its name is not known here" in reason("ws://nowhere.invalid:1", insecure=True, proxy="")
