@@ -39,6 +39,7 @@ from .quantise import (
     scales,
     unpack_nibbles,
 )
+from .sparse import choose_largest, fill, place_arrays, read_places
 from .steps import BITS, OPEN, SteppedVector, Steps, largest_integer
 
 __all__ = ["check_packing", "decode_update", "decode_vector", "encode_update", "most_bytes", "steps_of"]
@@ -92,7 +93,7 @@ def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[Any
 
     """
     rng = np.random.default_rng([seed, 1])  # not the stream that shuffles samples
-    kept = _largest(update, packing.top_k) if packing.top_k < 1 else None
+    kept = choose_largest(update, packing.top_k) if packing.top_k < 1 else None
     arrays: AnyArrays = {}
     given = _given(update, packing)
     exponents: list[npt.NDArray[np.int8]] = []
@@ -103,7 +104,7 @@ def encode_update(update: Arrays, packing: UpdateFormat, seed: int) -> tuple[Any
         if kept is not None:
             positions = kept[name]
             values = values[positions]
-            arrays |= _where(name, positions, array.size)
+            arrays |= place_arrays(name, positions, array.size)
         if packing.dtype in _FLOATS:
             sent = np.clip(values, -_HALF_MAX, _HALF_MAX) if packing.dtype == "float16" else values
             arrays[name] = sent.astype(_FLOATS[packing.dtype], copy=False)
@@ -175,7 +176,7 @@ def decode_update(
         elif dtype in LEVELS:
             scale = _scale(name, arrays, shape)
             values = dequantise(values, scale[_channels(shape, positions, len(scale))[0]])
-        yield name, _spread(values, positions, shape)
+        yield name, fill(values, positions, shape)
 
 
 def decode_vector(
@@ -202,7 +203,7 @@ def decode_vector(
     for name in subset:
         values, positions = _sent(name, arrays, dtype, subset.shape(name))
         whole = whole and positions is None
-        parts.append(_spread(values, positions, subset.shape(name)).reshape(-1))
+        parts.append(fill(values, positions, subset.shape(name)).reshape(-1))
     joined = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, _integers(dtype)), *parts])
     return SteppedVector(joined, steps, BITS[dtype], whole)
 
@@ -251,20 +252,9 @@ def _sent(
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp] | None]:
     """The values of a parameter as they were sent, shape ``(count,)``, and their positions if they are not all."""
     size = math.prod(shape)
-    positions = _positions(name, arrays, size)
+    positions = read_places(name, arrays, size)
     count = size if positions is None else len(positions)
     return _values(name, arrays, dtype, shape if positions is None else (count,), count), positions
-
-
-def _spread(
-    values: npt.NDArray[Any], positions: npt.NDArray[np.intp] | None, shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
-    """Values in their parameter, in its compact ``shape``; what was not sent is 0."""
-    if positions is None:
-        return values.reshape(shape)
-    full = np.zeros(math.prod(shape), values.dtype)
-    full[positions] = values
-    return full.reshape(shape)
 
 
 def _of_channel(size: int, positions: npt.NDArray[np.intp] | None, channels: int) -> npt.NDArray[np.intp]:
@@ -272,44 +262,6 @@ def _of_channel(size: int, positions: npt.NDArray[np.intp] | None, channels: int
     if positions is None:
         return np.repeat(np.arange(channels), size // max(channels, 1))
     return positions // max(size // max(channels, 1), 1)
-
-
-def _largest(update: Arrays, share: float) -> dict[str, npt.NDArray[np.intp]]:
-    """Of the whole update's elements, the ``share`` of the largest magnitude: their ascending positions by name."""
-    flat = np.concatenate([np.abs(array).reshape(-1) for array in update.values()])
-    count = max(1, math.ceil(share * len(flat)))
-    chosen = np.sort(np.argpartition(flat, len(flat) - count)[len(flat) - count :])
-    result = {}
-    start = 0
-    for name, array in update.items():
-        low, high = np.searchsorted(chosen, (start, start + array.size))
-        result[name] = chosen[low:high] - start
-        start += array.size
-    return result
-
-
-def _where(name: str, positions: npt.NDArray[np.intp], size: int) -> AnyArrays:
-    if size / 8 < 4 * len(positions):
-        mask = np.zeros(size, np.uint8)
-        mask[positions] = 1
-        return {f"{name}:mask": np.packbits(mask)}
-    return {f"{name}:index": positions.astype(np.int32)}
-
-
-def _positions(name: str, arrays: Mapping[str, npt.NDArray[Any]], size: int) -> npt.NDArray[np.intp] | None:
-    mask, index = arrays.get(f"{name}:mask"), arrays.get(f"{name}:index")
-    if mask is not None and index is not None:
-        raise PayloadError(f"{name!r} has both a mask and an index")
-    if mask is not None:
-        if mask.dtype != np.uint8 or mask.shape != ((size + 7) // 8,):
-            raise PayloadError(f"the mask of {name!r} is {mask.dtype} of shape {mask.shape}, for {size} elements")
-        return np.flatnonzero(np.unpackbits(mask)[:size])
-    if index is not None:
-        good = index.dtype == np.int32 and index.ndim == 1 and bool((np.diff(index) > 0).all())
-        if not good or (len(index) and not 0 <= index[0] <= index[-1] < size):
-            raise PayloadError(f"the index of {name!r} must be ascending int32 within its {size} elements")
-        return index.astype(np.intp)
-    return None
 
 
 def _values(
