@@ -228,3 +228,25 @@ def test_without_the_defence_every_version_is_published(tmp_path: Path) -> None:
         coordinator.close()
 
     run(main())
+
+
+def test_a_version_that_nobody_evaluates_is_published(tmp_path: Path) -> None:
+    """A simulation evaluates some of the versions only; no number at all is no collapse, unlike a loss that is none."""
+
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 3, "defence": True})
+        evaluated = [True, False, False, True]
+        coordinator = small.coordinator(lambda vector: loss(vector) if evaluated.pop(0) else {})
+        state = coordinator.state
+        running = ServedRun(small.config, small.store, coordinator, None)
+        running.start()
+        await asyncio.sleep(0.1)
+        for number in range(1, 5):
+            for device in range(3):
+                accept_update(state, f"honest-{device}", tier="large")
+            await asyncio.sleep(1)
+            assert state.versions.newest.version == number
+        assert state.updates_merged == 12
+        await running.close()
+
+    run(main())
