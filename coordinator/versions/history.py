@@ -92,6 +92,7 @@ class Versions:
         vector, state = self.load(newest), self.load_state(newest)
         self.newest, self.vector, self.state = newest, vector, state
         self._cached: dict[int, Vector] = {}
+        self._ranges.clear()
 
     def load(self, record: VersionRecord) -> Vector:
         """

@@ -127,6 +127,33 @@ def test_a_late_update_is_held_against_the_steps_of_its_own_version(tmp_path: Pa
     run(main())
 
 
+def test_an_update_of_a_version_whose_steps_are_not_kept_any_more_is_refused_in_words(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(
+            tmp_path,
+            payload={"update": "int8"},
+            merge={"buffer": 1},
+            retention={"versions": 1, "held_days": 0},
+        )
+        async with serving(small) as coordinator:
+            late, fast = Device(small, "late"), Device(small, "fast")
+            async with late.connected(coordinator.serve), fast.connected(coordinator.serve):
+                await late.join()
+                await fast.join()
+                await trip(fast, [0.4, -0.2])
+                old = await late.work(budget=1_000)
+                for _ in range(8):
+                    await trip(fast, [30.0, 60.0])
+                    await asyncio.sleep(2)
+                coordinator.state.versions.reload()  # as after a restart: nothing of then is in memory
+                answer = await late.upload(old, packed(old, [0.4, 0.1]))
+                assert isinstance(answer, Rejected)
+                assert answer.code == "stale"
+                assert "steps of its updates are not kept any more" in answer.message
+
+    run(main())
+
+
 def test_what_is_cut_off_is_counted_and_makes_the_steps_larger(tmp_path: Path) -> None:
     async def main() -> None:
         small = small_run(tmp_path)
