@@ -17,15 +17,17 @@ export async function open({ main, name, operator, linked }) {
     ["version", "time"].map((each, index) => h("label", {}, h("input", { type: "radio", name: "axis", value: each, checked: index === 0, onchange: redraw }), each)));
   const curve = h("div", { class: "chart" }), merges = h("div", { class: "chart" });
   show(main, places.head, places.tiles,
-    h("div", { class: "grid wide" },
-      part("Metrics", axes, curve),
-      part("Merges: staleness and weight", merges),
-      part("Buffer", places.buffer),
-      part("Where a trip's time goes", places.times),
-      part("Layers that each tier trains", h("p", { class: "quiet" }, "From the input to the output. Coverage: the share of updates that trained the layer."), places.layers),
-      part("Who takes part", places.classes),
-      part("Staleness of merged updates", places.staleness),
-      part("Weights given", places.weights),
+    h("div", { class: "columns" },
+      h("div", { class: "column" },
+        part("Metrics", axes, curve),
+        part("Buffer", places.buffer),
+        part("Layers that each tier trains", h("p", { class: "quiet" }, "From the input to the output. Coverage: the share of updates that trained the layer."), places.layers),
+        part("Staleness of merged updates", places.staleness),
+        part("Weights given", places.weights)),
+      h("div", { class: "column" },
+        part("Merges: staleness and weight", merges),
+        part("Where a trip's time goes", places.times),
+        part("Who takes part", places.classes)),
       h("section", { class: "card full" }, h("h2", {}, "Events"), places.lines)));
 
   const points = [];
