@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mobile_sdk.signing import ed25519, signed_bytes
 
+from ..errors import StoreError
 from ..store.interface import Store
 from .run_key import RunKey
 from .tiers import unpacked_manifest
 
-__all__ = ["sign_tiers"]
+__all__ = ["check_key", "sign_tiers"]
+
+
+SIGNATURE_BYTES = 64
+
+
+def check_key(store: Store, folder: Path) -> None:
+    """
+    Whether ``folder`` has the key that the run's programs are signed with, or one that follows it.
+
+    Raises:
+        StoreError: if it has another, or none: a new key would be one that no device trusts.
+
+    """
+    tiers = store.tiers()
+    path = folder / "run.key"
+    remedy = f"copy run.key and succession.json into {folder} from the machine that has led the run"
+    if tiers and not path.exists():
+        raise StoreError(f"the run has begun, but its key is not in {folder}: {remedy}")
+    if not tiers:
+        return
+    key = RunKey.load_or_create(path)
+    for record in tiers:
+        signature = bytes.fromhex(record.signature)
+        manifest = signed_bytes(unpacked_manifest(store.artifacts, record))
+        known = [key.public, *key.predecessors]
+        signed = any(ed25519.verify(bytes.fromhex(each), manifest, signature) for each in known)
+        if len(signature) == SIGNATURE_BYTES and not signed:
+            raise StoreError(f"{path} is not the key that the run's programs are signed with: {remedy}")
 
 
 def sign_tiers(store: Store, key: RunKey) -> None:

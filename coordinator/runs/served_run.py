@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from typing import Any
 
 from mobile_sdk import safetensors
@@ -20,6 +21,7 @@ from ..loop.coordinator import Coordinator
 from ..programs.begin import begin_or_resume, with_found
 from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
+from ..programs.signing import check_key
 from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
@@ -168,21 +170,24 @@ def _sentence(error: Exception) -> str:
     return words if isinstance(error, FtteError) and words else f"of {type(error).__name__}: {words}"
 
 
-def open_run(config: Config, progress: Progress) -> ServedRun:
+def open_run(config: Config, progress: Progress, giving_up: threading.Event | None = None) -> ServedRun:
     """
     Open a state directory, and plan the run's programs if that was not done yet. Blocks, for a minute if it plans.
 
     Args:
         config: the run file.
         progress: called with a sentence as planning goes on.
+        giving_up: where another process leads the run in a database, wait to take over, until this is set; without it,
+            do not wait.
 
     Raises:
         CoordinatorError: if the run file or the state directory cannot be used.
         ExportError: if a program cannot be made.
 
     """
-    store = open_store(config)
+    store = open_store(config, standby=giving_up)
     try:
+        check_key(store, config.run.state)
         key = RunKey.load_or_create(config.run.state / "run.key")
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
         config = with_found(config, store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 
 from mobile_sdk.net.connection import Connection
@@ -70,12 +71,15 @@ class Service:
         if config.server != self.section and config.server != ServerSection():
             raise ConfigError(f"the run {name!r} has another [server] than the one that is served: leave it out")
         self._opening.add(name)
+        giving_up = threading.Event()
         try:
             # The coordinator binds to the event loop, so the slow part alone is done in a thread.
-            running = await asyncio.to_thread(open_run, config.model_copy(update={"server": self.section}), progress)
+            config = config.model_copy(update={"server": self.section})
+            running = await asyncio.to_thread(open_run, config, progress, giving_up)
         except asyncio.CancelledError:
             # Planning goes on from where it was, next time; its thread would keep this process for minutes.
             stop_planning()
+            giving_up.set()
             raise
         finally:
             self._opening.discard(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ __all__ = ["MOVED", "in_postgres", "mark_moved", "open_postgres", "open_store"]
 MOVED = "moved.json"
 
 
-def open_store(config: Config, *, leading: bool = True) -> Store:
+def open_store(config: Config, *, leading: bool = True, standby: threading.Event | None = None) -> Store:
     """
     Open a run's store.
 
@@ -32,6 +33,7 @@ def open_store(config: Config, *, leading: bool = True) -> Store:
         config: the run file.
         leading: this process alone leads the run, until it closes the store. A state directory is always for one
             process alone.
+        standby: where another process leads a run in a database, wait to take over, until this is set.
 
     Raises:
         ConfigError: if ``[store]`` cannot be used, or what it needs is not installed.
@@ -39,7 +41,7 @@ def open_store(config: Config, *, leading: bool = True) -> Store:
 
     """
     if in_postgres(config):
-        return open_postgres(config, leading=leading)
+        return open_postgres(config, leading=leading, standby=standby)
     moved = config.run.state / MOVED
     if moved.exists():
         where = json.loads(moved.read_text()).get("to", "a database")
@@ -55,7 +57,7 @@ def in_postgres(config: Config) -> bool:
     return config.store.postgres is not None
 
 
-def open_postgres(config: Config, *, leading: bool = True) -> PostgresStore:
+def open_postgres(config: Config, *, leading: bool = True, standby: threading.Event | None = None) -> PostgresStore:
     """
     Open the store of a run whose run file names a database; arguments and errors as of :func:`open_store`.
 
@@ -72,7 +74,7 @@ def open_postgres(config: Config, *, leading: bool = True) -> PostgresStore:
     address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
     place = config.store.objects
     objects = None if place is None else open_objects(_from_environment("objects", place))
-    return PostgresStore(address, config.run.name, config.run.state, objects, leading=leading)
+    return PostgresStore(address, config.run.name, config.run.state, objects, leading=leading, standby=standby)
 
 
 def mark_moved(state: Path, where: str) -> None:

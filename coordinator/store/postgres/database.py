@@ -81,6 +81,11 @@ class Database:
             self.close()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closing.is_set()
+
     def close(self) -> None:
         """Close every connection."""
         if self._closing.is_set():

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import platform
+import threading
 import time
 
 from ...errors import StoreError, StoreUnavailable
@@ -26,9 +27,15 @@ PATIENCE_SECONDS = LEASE_SECONDS + 2.0
 POLL_SECONDS = 0.2
 
 
-def lead(database: Database, lease: LeaseRow, run: str) -> None:
+def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event | None) -> None:
     """
     Take the lease of ``run``, and renew it from now on. Waits for one that is about to run out.
+
+    Args:
+        database: of the run.
+        lease: in it.
+        run: the run's name.
+        standby: wait for the lead, however long another has it, until this is set; none: wait for seconds alone.
 
     Raises:
         StoreError: if another process leads the run.
@@ -36,13 +43,43 @@ def lead(database: Database, lease: LeaseRow, run: str) -> None:
     """
     holder = f"{platform.node()}, process {os.getpid()}"
     until = time.monotonic() + PATIENCE_SECONDS
-    while lease.take(holder, LEASE_SECONDS) is None:
-        if time.monotonic() > until:
-            other = lease.current()
-            who = f" ({other.holder})" if other is not None else ""
-            raise StoreError(f"another coordinator{who} uses the run {run} in {database.address}: stop it first")
+    said = False
+    while not _take(lease, holder, waits=standby is not None):
+        if standby is not None and not said and time.monotonic() > until:
+            log.warning(
+                "another coordinator%s leads the run %s in %s: waiting to take over",
+                _leader(lease),
+                run,
+                database.address,
+            )
+            said = True
+        ended = time.monotonic() > until if standby is None else standby.is_set()
+        if ended:
+            raise StoreError(
+                f"another coordinator{_leader(lease)} uses the run {run} in {database.address}: stop it first"
+            )
         time.sleep(POLL_SECONDS)
+    if said:
+        log.warning("this process leads the run %s now", run)
     database.start(_renew(database, lease))
+
+
+def _take(lease: LeaseRow, holder: str, *, waits: bool) -> bool:
+    try:
+        return lease.take(holder, LEASE_SECONDS) is not None
+    except StoreUnavailable:
+        if not waits:
+            raise
+        return False  # the database restarts, say: the lead is still another's
+
+
+def _leader(lease: LeaseRow) -> str:
+    """Who leads, in brackets; empty where that is not known."""
+    try:
+        other = lease.current()
+    except StoreUnavailable:
+        other = None
+    return f" ({other.holder})" if other is not None else ""
 
 
 def stop_leading(lease: LeaseRow) -> None:

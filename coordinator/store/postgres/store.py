@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -46,6 +47,7 @@ class PostgresStore:
         objects: hold artifacts and large updates; by default, files in ``folder``, which only this machine has.
         leading: this process alone leads the run, from now until it closes the store; or it takes no lead unless
             it asks :attr:`lease` for it.
+        standby: wait for the lead, however long another process has it, until this is set.
         grace_seconds: for how long objects are kept that no row names.
 
     Raises:
@@ -61,6 +63,7 @@ class PostgresStore:
         objects: Objects | None = None,
         *,
         leading: bool = True,
+        standby: threading.Event | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._folder = folder
@@ -82,7 +85,7 @@ class PostgresStore:
             self.audit = AuditTable(database)
             self.lease = LeaseRow(database)
             if leading:
-                lead(database, self.lease, run)
+                lead(database, self.lease, run, standby)
                 self._forget_receipts()
                 self.collect()
         except BaseException:
@@ -90,7 +93,7 @@ class PostgresStore:
             raise
 
     def close(self) -> None:
-        if self._database is not None:
+        if self._database is not None and not self._database.closed:
             if self._database.epoch is not None:
                 stop_leading(self.lease)
             self._database.close()

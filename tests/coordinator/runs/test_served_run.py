@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.errors import StoreError, StoreUnavailable, Superseded
+from coordinator.programs.run_key import RunKey
 from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.simulation.virtual_time import run
 from coordinator.store.postgres import Address, PostgresStore
@@ -125,6 +128,56 @@ def test_a_run_that_another_process_leads_by_now_stops_at_once_and_writes_nothin
         assert len(successor.updates.buffered()) == 1, "it waits for the successor"
         successor.close()
         await running.close()
+
+    run(main())
+
+
+def test_a_standby_takes_over_when_the_leader_has_gone(
+    tmp_path: Path, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = make_run(tmp_path, store={"postgres": postgres_server.database(), "objects": "shared"})
+    config = small.config.model_copy(update={"run": small.config.run.model_copy(update={"state": tmp_path / "two"})})
+    with pytest.raises(StoreError, match=r"another coordinator \(.*\) uses the run small"):
+        open_run(config, lambda text: None)
+    assert not (config.run.state / "run.key").exists()
+    shutil.copy(tmp_path / "state" / "run.key", config.run.state / "run.key")
+
+    async def main() -> None:
+        standby = asyncio.create_task(asyncio.to_thread(open_run, config, lambda text: None, threading.Event()))
+        while "waiting to take over" not in caplog.text:
+            await asyncio.sleep(0.05)  # another thread's log
+        assert not standby.done()
+        small.store.close()
+        await (await standby).close()
+
+    asyncio.run(main())
+
+
+def test_a_standby_that_gives_up_ends(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    small = make_run(tmp_path, store={"postgres": postgres_server.database()})
+    config = small.config.model_copy(update={"run": small.config.run.model_copy(update={"state": tmp_path / "two"})})
+    giving_up = threading.Event()
+    giving_up.set()
+    with pytest.raises(StoreError, match="another coordinator"):
+        open_run(config, lambda text: None, giving_up)
+
+
+def test_a_machine_without_the_runs_key_is_refused_and_gets_none(tmp_path: Path) -> None:
+    small = make_run(tmp_path)
+    small.store.close()
+    key = tmp_path / "state" / "run.key"
+    own = key.read_bytes()
+    key.unlink()
+    with pytest.raises(StoreError, match=r"its key is not in .*: copy run\.key"):
+        open_run(small.config, lambda text: None)
+    assert not key.exists()
+    RunKey.load_or_create(key)
+    with pytest.raises(StoreError, match="is not the key that the run's programs are signed with"):
+        open_run(small.config, lambda text: None)
+    key.write_bytes(own)
+
+    async def main() -> None:
+        await open_run(small.config, lambda text: None).close()
 
     run(main())
 
