@@ -46,6 +46,9 @@ __all__ = ["Outcome", "run"]
 # After the last fault, every device that can go on is to have trained again within so much time.
 PATIENCE_SECONDS = 7_200.0
 
+# Looks, some seconds apart, at which a buffer may be full although no disk has trouble: merges follow each other.
+MOST_FULL_LOOKS = 5
+
 RUN = "campaign"
 TASK = "a.b:c"
 
@@ -211,9 +214,14 @@ class _Federation:
 
     async def _goes_on(self, service: Service, phones: list[SimulatedPhone]) -> None:
         """Every device that can go on trains again, within a bound of time."""
-        healed = self._loop.time()
+        healed, full = self._loop.time(), 0
         while True:
             run = service.run
+            idle = run is None or run.coordinator.state.phase != "running" or not run.coordinator.state.buffer.is_full
+            full = 0 if idle else full + 1
+            if full > MOST_FULL_LOOKS:
+                self._ledger.fail("a full buffer is merged at once", f"it is full for {full} looks")
+                break
             waiting = [
                 phone
                 for phone in phones

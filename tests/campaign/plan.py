@@ -119,7 +119,7 @@ def _sections(rng: random.Random, honest: int) -> dict[str, dict[str, Any]]:
     policy = rng.choice(("polynomial", "polynomial", "constant", "hinge", "exponential", "age_variance", "distance"))
     merge["staleness"] = {"policy": policy}
     if rng.random() < 0.25:
-        merge["staleness"]["maximum"] = rng.choice((2, 5))
+        merge["staleness"]["maximum"] = rng.choice((8, 12))  # a slow device is to have a chance
     payload: dict[str, Any] = {
         "update": rng.choice(("float32", "float32", "float16", "int8", "int4")),
         "differences": rng.random() < 0.7,
