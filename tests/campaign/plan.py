@@ -177,6 +177,8 @@ def _faults(rng: random.Random, devices: list[str]) -> list[Fault]:
                 fault = dataclasses.replace(fault, kind=f"link {what}", whom=device, amount=rng.uniform(1.0, 20.0))
             case "operator":
                 fault = dataclasses.replace(fault, kind=rng.choice(OPERATIONS), whom=device)
+                if fault.kind == "restore":
+                    faults.append(Fault(rng.uniform(0.4, at), "backup"))
             case "clock":
                 whom = rng.choice(("", device))
                 amount = rng.choice((-1, 1)) * rng.choice((10.0, 3_600.0, 86_400.0))
@@ -184,4 +186,7 @@ def _faults(rng: random.Random, devices: list[str]) -> list[Fault]:
             case "away" | "reinstall" | "twin" | "gone":
                 fault = dataclasses.replace(fault, whom=device, amount=rng.uniform(5.0, 60.0))
         faults.append(fault)
+    if any(fault.kind == "restore" for fault in faults):
+        # By a clock that goes back nobody can say how long ago the backup was taken.
+        faults = [fault for fault in faults if fault.kind != "clock" or fault.whom]
     return sorted(faults, key=lambda fault: fault.at)

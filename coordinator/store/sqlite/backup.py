@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -41,6 +42,11 @@ KEYS = ("run.key", "succession.json")
 # A restored run does not know the assignments and versions made after the backup: it skips far beyond their numbers.
 ASSIGNMENT_GAP = 1_000_000
 VERSION_GAP = 1_000
+
+# And for each second that has passed since, by more than a run uses in one: the same backup may be restored again,
+# after what was restored first has gone on for a while.
+ASSIGNMENTS_PER_SECOND = 10_000
+VERSIONS_PER_SECOND = 10
 
 _COPY = ".backup-"
 
@@ -257,15 +263,18 @@ def _take_up(folder: Path, updates: dict[str, bytes], at: float, by: str, archiv
                 "UPDATE updates SET segment = ?, start = ? WHERE assignment = ? AND size = ?",
                 (location.segment, location.start, assignment, len(content)),
             )
-        database.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'assignments'", (ASSIGNMENT_GAP,))
+        (last,) = database.execute("SELECT max(at) FROM audit").fetchone()
+        seconds = math.ceil(max(at - (last or 0.0), 0.0))
+        skipped = ASSIGNMENT_GAP + ASSIGNMENTS_PER_SECOND * seconds
+        database.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'assignments'", (skipped,))
         (newest,) = database.execute("SELECT max(version) FROM versions").fetchone()
         if not isinstance(newest, int) or newest < 0:
             raise StoreError(f"{archive} holds no versions: it is not a backup of a run")
         for sha256 in _named_artifacts(database):
             if not (folder / "artifacts" / sha256).is_file():
                 raise StoreError(f"{archive} lacks the artifact {sha256} that its database names; use another backup")
-        gap = (newest // VERSION_GAP + 1) * VERSION_GAP
-        database.execute("UPDATE run SET first_number = max(first_number, ?)", (gap,))
+        first = (newest // VERSION_GAP + 1) * VERSION_GAP + VERSIONS_PER_SECOND * seconds
+        database.execute("UPDATE run SET first_number = max(first_number, ?)", (first,))
         write_audit(database, at, by, "restored", "run", {"backup": archive, "version": newest})
         database.execute("COMMIT")
     segments.close()

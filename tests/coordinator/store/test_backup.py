@@ -72,6 +72,20 @@ def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: P
     again.close()
 
 
+def test_a_backup_that_is_restored_twice_uses_no_number_of_the_first_time_again(tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 4).close()
+    backup(tmp_path / "state", tmp_path / "backup.tar")
+    used = []
+    for at, name in ((1000.0, "first"), (1060.0, "second")):
+        restore(tmp_path / "backup.tar", tmp_path / name, at, by="anna")
+        store = SqliteStore(tmp_path / name)
+        work = [assign(store, "phone-0", 0, "small", at).number for _ in range(20)]
+        number = store.versions.next_number()
+        used.append({*work, *range(number, number + 500)})  # what it may have come to in a minute
+        store.close()
+    assert not used[0] & used[1]
+
+
 def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
     state = tmp_path / "state"
     command = [sys.executable, "-m", "tests.coordinator.store.crash_worker", str(state), "150"]
