@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from coordinator.config import Config, load_config, parse_config
 from coordinator.errors import ConfigError
+from coordinator.store.open import open_store
 
 GOOD: dict[str, Any] = {
     "run": {"name": "digits", "task": "a.b:task"},
@@ -91,3 +92,22 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[run\n")
     with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
         load_config(tmp_path / "bad.toml")
+
+
+def test_objects_belong_to_a_database_and_no_message_has_its_password(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'store: objects is for runs in a database: give postgres = "postgresql'):
+        parse_config(GOOD | {"store": {"objects": "s3://bucket"}}, Path())
+    config = parse_config(GOOD | {"store": {"postgres": "postgresql://ftte:hidden@db/ftte", "objects": "o"}}, Path("x"))
+    assert config.store.objects == "x/o"
+    assert "hidden" not in repr(config) + str(config.model_dump())
+    (tmp_path / "run.toml").write_text("[store]\npostgres = postgresql://ftte:hidden@db/ftte\n")
+    with pytest.raises(ConfigError, match="a text needs quotes") as raised:
+        load_config(tmp_path / "run.toml")
+    assert "hidden" not in str(raised.value)
+
+
+def test_a_variable_that_the_environment_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FTTE_NO_SUCH", raising=False)
+    config = parse_config(GOOD | {"store": {"postgres": "$FTTE_NO_SUCH"}}, tmp_path)
+    with pytest.raises(ConfigError, match=r"store\.postgres = '\$FTTE_NO_SUCH': the environment has no variable"):
+        open_store(config)
