@@ -166,12 +166,3 @@ def test_an_address_that_is_no_collectors_is_refused() -> None:
     for url in ("localhost:4318", "ftp://localhost", "http://", ""):
         with pytest.raises(ValueError, match="no collector's address"):
             open_provider("phone-1", url=url)
-
-
-def test_a_traceparent_is_read_as_it_is_written() -> None:
-    trace = TripTrace.of("ab", "a00000001")
-    assert TripTrace.parse(trace.parent) == trace
-    assert trace != TripTrace.of("ac", "a00000001")
-    for wrong in ("", "00-12-34-01", "00-" + "z" * 32 + "-" + "0" * 16 + "-01"):
-        with pytest.raises(ValueError, match=r"traceparent|invalid literal"):
-            TripTrace.parse(wrong)
