@@ -13,6 +13,7 @@ import numpy as np
 
 from coordinator.admin.metrics import metric_families
 from coordinator.errors import StoreError
+from coordinator.net.admission import ConnectionLimits
 from coordinator.runs.served_run import ServedRun
 
 from .ledger import Ledger
@@ -312,7 +313,7 @@ def check_numbers(state: State, ledger: Ledger) -> None:
     run = state.run
 
     service = SimpleNamespace(runs={run.name: run})
-    gate = SimpleNamespace(open=0, unproven=0, shed=0, cut=0)
+    gate = ConnectionLimits(1, 1, 1)
     values: dict[str, float] = {}
     for family in metric_families(service, gate):  # type: ignore[arg-type]
         values[family.name] = sum(sample.value for sample in family.samples)
