@@ -3,10 +3,12 @@ What can go wrong on the coordinator.
 
     CoordinatorError
     ├── ConfigError     a run file that cannot be used
+    │   └── FolderInUse       another coordinator uses its admin folder
     ├── NotFoundError   a run, device or token that there is not
     ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
     │   ├── StoreUnavailable  it cannot be written just now: a full disk, say
+    │   ├── LedElsewhere      another process leads the run
     │   ├── Superseded        another process leads the run by now
     │   └── Expelled          the device was revoked or withdrawn meanwhile
     └── UpdateRefused   an update that will never be merged
@@ -22,6 +24,8 @@ __all__ = [
     "ConflictError",
     "CoordinatorError",
     "Expelled",
+    "FolderInUse",
+    "LedElsewhere",
     "NotFoundError",
     "StoreError",
     "StoreUnavailable",
@@ -38,6 +42,10 @@ class ConfigError(CoordinatorError):
     """A run file cannot be used."""
 
 
+class FolderInUse(ConfigError):
+    """Another coordinator uses the admin folder."""
+
+
 class NotFoundError(CoordinatorError):
     """There is no such run, device or token."""
 
@@ -52,6 +60,10 @@ class StoreError(CoordinatorError):
 
 class StoreUnavailable(StoreError):
     """A state directory cannot be read or written just now; nothing has changed, and trying again may help."""
+
+
+class LedElsewhere(StoreError):
+    """Another process leads the run: it has to be stopped first, or waited for."""
 
 
 class Superseded(StoreError):

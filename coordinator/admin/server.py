@@ -17,7 +17,7 @@ from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.secret_files import replace_secret
 
 from ..config import AdminSection
-from ..errors import ConfigError
+from ..errors import ConfigError, FolderInUse
 from ..net.admission import ConnectionLimits
 from ..runs.service import Service
 from .answers import answer_errors
@@ -40,7 +40,8 @@ def claim_admin_folder(section: AdminSection) -> IO[bytes]:
     Take the admin folder for this process until the file that is returned is closed; made if it is missing.
 
     Raises:
-        ConfigError: if another coordinator has it, it cannot be used, or its path is too long for a socket.
+        FolderInUse: if another coordinator has it.
+        ConfigError: if it cannot be used, or its path is too long for a socket.
 
     """
     folder = section.folder
@@ -53,7 +54,7 @@ def claim_admin_folder(section: AdminSection) -> IO[bytes]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return take_lock(folder / LOCK_FILE)
     except Locked:
-        raise ConfigError(
+        raise FolderInUse(
             f"another coordinator uses the admin folder {folder}: set admin.folder in the run file to another one, "
             "or serve both runs with one `ftte serve`"
         ) from None

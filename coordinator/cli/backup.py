@@ -6,7 +6,7 @@ import argparse
 import getpass
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,7 +14,8 @@ from exporters.cli.progress import StageProgress
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.sizes import format_bytes
 
-from ..config import Config
+if TYPE_CHECKING:
+    from ..config import Config
 
 __all__ = ["add_backup_commands", "state_folder"]
 

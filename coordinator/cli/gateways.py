@@ -40,6 +40,7 @@ def add_gateway_commands(commands: Any) -> None:
     _add_socket_option(conduct)
     add_set_option(conduct)
     conduct.add_argument("--stay", action="store_true", help="go on when all runs have ended: they tell devices so")
+    conduct.add_argument("--standby", action="store_true", help="wait for as long as another process leads the runs")
     conduct.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
     conduct.set_defaults(handler=_conduct)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 # What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
 
 __all__ = ["add_serving_commands", "print_address", "serve_runs"]
+
+
+# How often a process that stands by looks whether it may lead.
+STANDBY_SECONDS = 0.2
 
 
 def add_serving_commands(commands: Any) -> None:
@@ -86,7 +92,11 @@ def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Path 
         return serve_with_gateways(options, shared_server(list(configs.values())))
     ended = Ended()
     try:
-        return run(_until_ended(list(configs.values()), console, ended, stay=options.stay, gateways=gateways))
+        standby = getattr(options, "standby", False)
+        work = _until_ended(
+            list(configs.values()), console, ended, stay=options.stay, gateways=gateways, standby=standby
+        )
+        return run(work)
     except asyncio.CancelledError:
         if ended.by == signal.SIGTERM:  # asked to end by whoever supervises it: that is no failure
             return 0
@@ -100,15 +110,35 @@ class Ended:
     by: int | None = None
 
 
-async def _until_ended(
-    configs: list[Config], console: Console, ended: Ended, *, stay: bool, gateways: Path | None
-) -> int:
+@contextlib.asynccontextmanager
+async def _opened(configs: list[Config], console: Console, gateways: Path | None, standby: bool) -> AsyncIterator[App]:
+    """The runs; on ``standby``, as soon as no other process leads them."""
     from ..app import open_app
+    from ..errors import FolderInUse, LedElsewhere
 
+    async with contextlib.AsyncExitStack() as stack:
+        said = False
+        while True:
+            try:
+                server = await stack.enter_async_context(open_app(configs, console, gateways=gateways))
+                break
+            except (FolderInUse, LedElsewhere) as error:
+                if not standby:
+                    raise
+                if not said:
+                    console.print(f"Standing by: {error}", highlight=False, soft_wrap=True)
+                    said = True
+                await asyncio.sleep(STANDBY_SECONDS)
+        yield server
+
+
+async def _until_ended(
+    configs: list[Config], console: Console, ended: Ended, *, stay: bool, gateways: Path | None, standby: bool
+) -> int:
     task = asyncio.current_task()
     if task is not None:
         _end_when_told(task, ended)
-    async with open_app(configs, console, gateways=gateways) as server:
+    async with _opened(configs, console, gateways, standby) as server:
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public
             run, token = config.run.name, " --token TOKEN" if server.service.section.needs_token else ""

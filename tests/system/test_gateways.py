@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from coordinator.programs.tiers import load_tiers
 from coordinator.store.sqlite import SqliteStore
@@ -18,7 +19,7 @@ from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Sha256, Welcome
 from mobile_sdk.protocol.session import FetchRequested
 
-from .conftest import Peer, Process, Site, payload
+from .conftest import BIN, Peer, Process, Site, payload
 from .test_kills_under_load import DEVICES, Load, check, leave
 
 SETTINGS = "[admin]\n[merge]\nbuffer = 3\ndefence = false\n"
@@ -108,8 +109,43 @@ def test_an_upload_goes_on_at_another_gateway_at_the_last_acknowledged_byte(site
                     peer.session.send_artifact(asked.sha256, memoryview(content), asked.offset, 0.0)
                     assert (await peer.next(Accepted)).assignment == assign.assignment
                     return
-            except OSError:
+            except (OSError, WebSocketException):
                 await asyncio.sleep(0.1)
 
     asyncio.run(main())
     leave(server)
+
+
+def test_a_conductor_that_stands_by_takes_over_from_one_that_is_killed(site: Site) -> None:
+    load = Load(site, shapes(site))
+    leave(site.serve(SETTINGS))  # which writes the run file
+    with tempfile.TemporaryDirectory() as folder:
+        common = site.folder / "run.toml", "--socket", Path(folder) / "conductor.sock"
+        leader = start(site, "leader", "conduct", *common)
+        leader.wait_for("waits for devices")
+        second = start(site, "second", "conduct", *common, "--standby")
+        second.wait_for("Standing by")
+        gateway = start(site, "gateway", "gateway", *common)
+        gateway.wait_for("gateway on")
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(load.device(f"phone-{number}")) for number in range(DEVICES)]
+            try:
+                async with asyncio.timeout(240):
+                    await load.more(6)
+                    leader.kill()
+                    await load.more(6)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run(main())
+        leave(gateway)
+        leave(second)
+    check(site, load, replay=True)
+
+
+def start(site: Site, name: str, *command: str | Path) -> Process:
+    """A further command of ``ftte``, with a log of its own."""
+    return site.keep(Process(BIN / "ftte", "--verbose", *command, log=site.folder / f"{name}.log"))

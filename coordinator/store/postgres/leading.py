@@ -9,7 +9,7 @@ import platform
 import threading
 import time
 
-from ...errors import StoreError, StoreUnavailable
+from ...errors import LedElsewhere, StoreUnavailable
 from .database import Database
 from .failures import is_lost, translate
 from .lease import LeaseRow
@@ -38,7 +38,7 @@ def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event
         standby: wait for the lead, however long another has it, until this is set; none: wait for seconds alone.
 
     Raises:
-        StoreError: if another process leads the run.
+        LedElsewhere: if another process leads the run.
 
     """
     holder = f"{platform.node()}, process {os.getpid()}"
@@ -55,7 +55,7 @@ def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event
             said = True
         ended = time.monotonic() > until if standby is None else standby.is_set()
         if ended:
-            raise StoreError(
+            raise LedElsewhere(
                 f"another coordinator{_leader(lease)} uses the run {run} in {database.address}: stop it first"
             )
         time.sleep(POLL_SECONDS)

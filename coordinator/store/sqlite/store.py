@@ -11,7 +11,7 @@ from typing import IO, Any
 from mobile_sdk.system.locks import Locked, take_lock
 from mobile_sdk.system.syncs import make_folder, sync_folder
 
-from ...errors import StoreError
+from ...errors import LedElsewhere, StoreError
 from ..artifacts import Artifacts
 from ..crash_points import step
 from ..records import Phase, RunRecord, TierRecord, VersionRecord
@@ -189,7 +189,7 @@ def lock_folder(folder: Path) -> IO[bytes]:
         folder.chmod(0o700)  # it holds the run's key and the devices' secrets
         return take_lock(folder / "lock")
     except Locked:
-        raise StoreError(f"another coordinator uses the state directory {folder}: stop it first") from None
+        raise LedElsewhere(f"another coordinator uses the state directory {folder}: stop it first") from None
     except OSError as error:
         raise StoreError(f"cannot use the state directory {folder}: {error.strerror}") from error
 
