@@ -168,6 +168,7 @@ def figure(result: dict[str, Any], path: Path) -> None:
     right.bar(names, conductor, 0.5, color="#2a6f97", label="conductor (or all of it)")
     held = [row["gateways_ms"] for row in result["sides"]]
     right.bar(names, held, 0.5, bottom=conductor, color="#9fb3c4", label="gateways together")
+    right.set_ylim(0, 1.4 * max(a + b for a, b in zip(conductor, held, strict=True)))  # room for the legend
     right.set_xlabel("gateways")
     right.set_ylabel("processor time per update (ms)")
     right.legend(frameon=False)
