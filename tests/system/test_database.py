@@ -77,6 +77,30 @@ def test_a_run_in_a_database_outlives_its_coordinator_and_its_server(
         assert back.versions.all() == versions
 
 
+@pytest.mark.full
+def test_gateways_serve_a_run_whose_state_is_in_a_database(
+    site: Site, server: PostgresServer, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = server.database()
+    monkeypatch.setenv("FTTE_TEST_DATABASE", address)
+    run_file = site.folder / "run.toml"
+    run_file.write_text(
+        '[run]\nname = "digits"\ntask = "exporters.zoo.digits:task"\n'
+        f'[budgets]\nsmall = "1MB"\nlarge = "5MB"\n{SETTINGS}'
+    )
+    operator("migrate", str(run_file))
+    coordinator = site.serve(SETTINGS, options=["--gateways", "2"])
+    devices = [site.device(f"phone-{number}", number) for number in range(2)]
+    assert coordinator.wait() == 0
+    for device in devices:
+        device.stop()
+    with contextlib.closing(PostgresStore(Address(address), "digits", site.folder / "look", leading=False)) as look:
+        assert [version.version for version in look.versions.all()] == list(range(9))
+        merged = [update.assignment for update in look.updates.merged()]
+        assert len(merged) == len(set(merged)) == 16
+        assert look.phase()[0] == "finished"
+
+
 def test_a_coordinator_that_waits_for_a_database_says_so_and_tells_no_password(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,12 +19,12 @@ __all__ = ["LEASE_SECONDS", "lead", "stop_leading"]
 log = logging.getLogger(__name__)
 
 # For how long a lease lasts that is not renewed: so long a successor waits for a process that was killed.
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 2.5
 
 # A lease may be renewed just before its holder dies.
 PATIENCE_SECONDS = LEASE_SECONDS + 2.0
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 
 
 def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event | None) -> None:
