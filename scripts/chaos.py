@@ -80,15 +80,16 @@ class Chaos:
         folder: for everything.
         seed: of the faults; what processes make of them depends on the machine.
         planned: the state directory of a run that has begun, to save planning it.
+        mount: whether to mount a tmpfs, if that can be done.
 
     """
 
-    def __init__(self, folder: Path, seed: int, planned: Path | None) -> None:
+    def __init__(self, folder: Path, seed: int, planned: Path | None, *, mount: bool = True) -> None:
         self.folder = folder
         self.kills = {"coordinator": 0, "devices": 0, "full disks": 0}
         self._rng = random.Random(seed)
         self._most = {"megabytes": 0, "open": 0}
-        self._disk = SmallDisk(folder / "disk", MEGABYTES)
+        self._disk = SmallDisk(folder / "disk", MEGABYTES, mount=mount)
         self._state = self._disk.folder / "state"
         if planned is not None:
             shutil.copytree(planned, self._state)
@@ -272,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the faults (default: a new one)")
     parser.add_argument("--planned", type=Path, help="state directory of a run that has begun, to start from a copy")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs and storages (default: a temporary one)")
+    parser.add_argument("--no-mount", action="store_true", help="mount no tmpfs: RLIMIT_FSIZE stands for a full disk")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     with contextlib.ExitStack() as stack:
@@ -280,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             folder = options.keep.absolute()
             folder.mkdir(parents=True, exist_ok=True)
-        chaos = Chaos(folder, seed, options.planned)
+        chaos = Chaos(folder, seed, options.planned, mount=not options.no_mount)
         stack.callback(chaos.close)
         try:
             report = asyncio.run(chaos.run(60 * options.minutes))
