@@ -41,6 +41,7 @@ class Target:
         length: the longest input that the fuzzer makes, in bytes.
         words: what inputs are likely to hold; the fuzzer puts them in.
         seeds: name -> a small valid input, or one of a kind that the fuzzer is unlikely to find alone.
+        prepare: called once before the first execution, whose time and memory it is not to be part of.
 
     """
 
@@ -51,6 +52,7 @@ class Target:
     length: int
     words: tuple[bytes, ...]
     seeds: Callable[[], dict[str, bytes]]
+    prepare: Callable[[], object] = lambda: None
 
     @property
     def corpus(self) -> Path:
