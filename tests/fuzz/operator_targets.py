@@ -206,5 +206,6 @@ TARGETS = (
         8192,
         (b"POST /runs/small/", b"GET ", b"DELETE ", b'{"file": "', b"\\u0000"),
         _admin,
+        _requests,
     ),
 )

@@ -15,7 +15,9 @@ INPUTS = [path for path in sorted(CORPUS.glob("*/*")) if path.is_file()]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _closed() -> Iterator[None]:
+def _prepared() -> Iterator[None]:
+    for target in TARGETS.values():
+        target.prepare()
     yield
     close()
 
@@ -26,7 +28,8 @@ def test_a_kept_input_is_parsed_or_refused_as_documented(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_seed_is_kept_for_every_target(name: str) -> None:
+def test_every_seed_of_a_target_is_kept(name: str) -> None:
     target = TARGETS[name]
-    kept = {path.read_bytes() for path in target.corpus.glob("*")}
-    assert kept.issuperset(target.seeds().values())
+    # By name: zlib's bytes are not the same everywhere, and formats grow.
+    kept = {path.name for path in target.corpus.glob("seed-*")}
+    assert kept == {f"seed-{name}" for name in target.seeds()}
