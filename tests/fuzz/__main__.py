@@ -69,6 +69,7 @@ def main() -> int:
         "-len_control=20",
         *([f"-max_total_time={options.seconds}"] if options.seconds else []),
     ]
+    target.prepare()
     atheris.Setup(
         [sys.argv[0], *flags, str(folder), str(target.corpus)],
         lambda data: execute(target, data),
