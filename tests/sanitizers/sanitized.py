@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 # A damaged size may ask for any amount of memory: that is refused as it is on a device.
 ENVIRONMENT = {
     "ASAN_OPTIONS": "exitcode=99:allocator_may_return_null=1:max_allocation_size_mb=1024:detect_leaks=0:"
-    "handle_abort=0:abort_on_error=0",
+    "handle_abort=0:abort_on_error=0:handle_sigill=1",
     "UBSAN_OPTIONS": "exitcode=99:halt_on_error=1:print_stacktrace=1",
 }
 _OURS = tuple(str(path) for folder in (SOURCES[0].parent, HERE) for path in folder.glob("*.*"))
