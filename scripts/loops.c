@@ -1,6 +1,7 @@
 // What numpy does where it was built without a BLAS library (-Dblas=none, numpy/_core/src/umath/matmul.c.src and
 // multiarray/arraytypes.c.src): plain loops over strided elements that add into the result. In the place of a BLAS for a
-// numpy that has one, so that scripts/arm.py can time both with the same numpy. Row-major float32 alone is called there.
+// numpy that has one, so that scripts/arm.py can time both with the same numpy. Row-major float32 alone is called there;
+// other types only have to be found.
 #include <stddef.h>
 
 enum { TRANSPOSED = 112 };
@@ -59,3 +60,23 @@ void cblas_saxpy(int n, float alpha, const float *x, int incx, float *y, int inc
     y[i * incy] += alpha * x[i * incx];
   }
 }
+
+#define NOT_CALLED(name) \
+  void name(void) { __builtin_trap(); }
+NOT_CALLED(cblas_caxpy)
+NOT_CALLED(cblas_cdotc_sub)
+NOT_CALLED(cblas_cdotu_sub)
+NOT_CALLED(cblas_cgemm)
+NOT_CALLED(cblas_cgemv)
+NOT_CALLED(cblas_csyrk)
+NOT_CALLED(cblas_daxpy)
+NOT_CALLED(cblas_ddot)
+NOT_CALLED(cblas_dgemm)
+NOT_CALLED(cblas_dgemv)
+NOT_CALLED(cblas_dsyrk)
+NOT_CALLED(cblas_zaxpy)
+NOT_CALLED(cblas_zdotc_sub)
+NOT_CALLED(cblas_zdotu_sub)
+NOT_CALLED(cblas_zgemm)
+NOT_CALLED(cblas_zgemv)
+NOT_CALLED(cblas_zsyrk)

@@ -446,6 +446,7 @@ def a_visit_that_may_not_train_ends_at_once(level: int) -> None:
     job, parameters = job_for(service)
     assert kit().startJob(job, parameters)
     wait(lambda: kit().jobFinished(job), "jobFinished")
+    wait(_ended.is_set, "the end of the visit's Python, which would be taken for that of the next scenario")
     assert json.loads((path / "rest.json").read_text())["why"] == "visited"
     kit().destroyService(service)
 
