@@ -174,7 +174,14 @@ class Segments:
         self._number += 1
         self._descriptor = os.open(self._path(self._number), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._end = 0
-        sync_folder(self._folder)
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            # A power cut could take its name: nothing may come into it.
+            self.close()
+            with contextlib.suppress(OSError):
+                self._path(self._number).unlink()
+            raise
 
     def _remove(self, segment: int) -> bool:
         if segment == self._number:

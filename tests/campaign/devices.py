@@ -216,7 +216,8 @@ class SimulatedPhone:
         with contextlib.closing(client):
             self._ledger.secrets.add(client._storage.identity.secret.hex())
             try:
-                await client.run(self._heard)
+                name = client._storage.identity.device  # a copy of the folder keeps it
+                await client.run(lambda event: self._heard(name, event))
             except Refused as error:
                 self._refused(error)
             except FtteError as error:
@@ -239,7 +240,7 @@ class SimulatedPhone:
     def _note(self, words: str) -> None:
         self._ledger.note(asyncio.get_running_loop().time(), f"{self.plan.name} {words}")
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, name: str, event: Event) -> None:
         now = asyncio.get_running_loop().time()
         match event:
             case UpdateAccepted():
@@ -247,11 +248,9 @@ class SimulatedPhone:
                 self._ledger.acknowledged.setdefault(event.assignment, Acknowledged(self.plan.name, now))
                 self._note(f"was told that {event.assignment} is accepted")
             case Assigned():
-                owner = self._ledger.given.setdefault(event.assignment, self._name())
-                if owner != self._name():
-                    self._ledger.fail(
-                        "no number is used twice", f"{event.assignment} was given to {owner} and {self._name()}"
-                    )
+                owner = self._ledger.given.setdefault(event.assignment, name)
+                if owner != name:
+                    self._ledger.fail("no number is used twice", f"{event.assignment} was given to {owner} and {name}")
             case UpdateRejected():
                 self._note(f"was told that {event.assignment} is not: {event.code}")
             case Postponed() | Disconnected() | Declined():

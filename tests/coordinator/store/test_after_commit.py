@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from coordinator.errors import StoreError
+from coordinator.store import segments
 from coordinator.store.interface import Store
 from coordinator.store.records import DiscardedUpdate, MergedUpdate, UpdateRecord, VersionRecord
 from coordinator.store.segments import Segments
@@ -154,3 +155,23 @@ def test_a_transaction_that_could_not_even_be_rolled_back_stops_no_later_one(sto
     store.set_phase("paused", "", 1.0, by="anna")
     assert store.phase()[0] == "paused"
     assert [entry.action for entry in store.audit.entries()].count("paused") == 1
+
+
+def test_a_segment_whose_name_may_not_be_on_the_disk_takes_no_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    files = Segments(tmp_path)
+
+    def fails(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(segments, "sync_folder", fails)
+    with pytest.raises(OSError, match="Input/output"):
+        files.append([CANARY])
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(segments, "sync_folder", synced.append)
+    (location,) = files.append([CANARY])
+    assert synced == [tmp_path], "the name of the file is synced before the update is acknowledged"
+    assert files.read(location) == CANARY
+    files.close()
