@@ -6,7 +6,7 @@ import logging
 
 from ..background import BackgroundTasks
 from ..config import Config
-from ..reports.learning import PAGE, does_not_learn, likely_causes
+from ..reports.learning import PAGE, does_not_learn, likely_causes, stands_still
 from ..run_state import RunState
 from ..store.records import VersionRecord
 
@@ -37,7 +37,8 @@ class LearningNotice:
         run = self._run
         notice = does_not_learn(run.history, self._first, self._config)
         if notice:
-            causes = likely_causes(self._config, run.tiers, run.mean_staleness)
+            still = stands_still(run.history, self._first, self._config)
+            causes = likely_causes(self._config, run.tiers, run.mean_staleness, still=still)
             notice = f"{notice}. Likely: {'; '.join(causes)}. See {PAGE}"
             if not run.notice:
                 log.warning("%s", notice)

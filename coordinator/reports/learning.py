@@ -13,12 +13,14 @@ from ..config import Config
 from ..programs.tiers import Tier
 from ..store.records import VersionRecord
 
-__all__ = ["PAGE", "does_not_learn", "likely_causes"]
+__all__ = ["PAGE", "does_not_learn", "likely_causes", "stands_still"]
 
 # Updates that are older than this many versions on average pull the model back to where it was.
 OLD = 4.0
 # Below this share of the exchanged parameters, what is frozen decides what can be learned.
 LITTLE = 0.10
+# A loss that stays within this share of version 0's has not moved: training changes next to nothing.
+STILL = 0.01
 PAGE = "docs/how-to/not-learning.md"
 
 
@@ -51,7 +53,15 @@ def does_not_learn(versions: Sequence[VersionRecord], first: VersionRecord, conf
     return ""
 
 
-def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) -> list[str]:
+def stands_still(versions: Sequence[VersionRecord], first: VersionRecord, config: Config) -> bool:
+    """Whether no loss of the merges that :func:`does_not_learn` looks at is more than 1 % from version 0's."""
+    merges = [version for version in versions if version.kind == "merge"][-config.evaluation.learns_within :]
+    before = first.metrics.get("loss")
+    losses = [version.metrics["loss"] for version in merges if "loss" in version.metrics]
+    return before is not None and bool(losses) and all(abs(loss - before) <= STILL * abs(before) for loss in losses)
+
+
+def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float, *, still: bool = False) -> list[str]:
     """
     What may be why, each with the setting to change; the likeliest first.
 
@@ -59,9 +69,16 @@ def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) 
         config: the run file.
         tiers: of the run.
         mean_staleness: of merged updates, in versions.
+        still: whether the loss has not moved at all: then the rate is the first to look at, and too small.
 
     """
+    rate = config.training.settings.learning_rate
     causes = []
+    if still:
+        causes.append(
+            f"training.learning_rate is {rate:g}, and the loss does not move: leave it out, and one is found, or try "
+            f"{rate * 10:.2g}"
+        )
     trained = max(len(tier.positions) for tier in tiers)
     if mean_staleness > OLD:
         causes.append(
@@ -76,6 +93,6 @@ def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float) 
         causes.append(f"only {trained} of {tiers[0].manifest.layout.size} parameters are trained: raise [budgets]")
     if tiers[0].manifest.local:
         causes.append("devices keep a part of the model, which the coordinator evaluates untrained: see their metrics")
-    rate = config.training.settings.learning_rate
-    causes.append(f"training.learning_rate is {rate:g}: try {rate / 3:.2g}")
+    if not still:
+        causes.append(f"training.learning_rate is {rate:g}: try {rate / 3:.2g}")
     return causes

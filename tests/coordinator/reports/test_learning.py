@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coordinator.config import Config
-from coordinator.reports.learning import does_not_learn, likely_causes
+from coordinator.reports.learning import does_not_learn, likely_causes, stands_still
 from coordinator.store.records import VersionRecord
 
 
@@ -81,3 +81,16 @@ def test_each_cause_names_the_setting_to_change() -> None:
     ):
         assert words in causes
     assert likely_causes(config(), [tier(900)], 1.0) == ["training.learning_rate is 0.05: try 0.017"]
+
+
+def test_a_loss_that_does_not_move_is_told_from_one_that_grows() -> None:
+    still = versions(*[0.2] * 6, losses=[2.3, 2.3, 2.31, 2.29, 2.3, 2.3])
+    assert stands_still(still, still[0], config())
+    grows = versions(*[0.2] * 6, losses=[2.3, 2.3, 2.4, 2.5, 2.6, 2.7])
+    assert not stands_still(grows, grows[0], config())
+    nothing = [VersionRecord(n, n - 1, (), {}, 0.0, kind="merge") for n in range(9)]
+    assert not stands_still(nothing, nothing[0], config())
+    tiny = config(training={"learning_rate": 1e-7})
+    (cause,) = likely_causes(tiny, [tier(900)], 1.0, still=True)
+    assert cause.startswith("training.learning_rate is 1e-07, and the loss does not move: leave it out")
+    assert cause.endswith("or try 1e-06")
