@@ -7,9 +7,10 @@ A coordinator that starts again compares them, and needs no torch where nothing 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["changed_files", "file_hashes", "module_file"]
@@ -39,13 +40,29 @@ def changed_files(recorded: Mapping[str, str]) -> list[str]:
 
 def module_file(name: str) -> Path | None:
     """The source file that ``import name`` would find in the folders of ``sys.path``; none if there is none."""
-    relative = Path(*name.split("."))
-    for folder in sys.path:
+    found = _in_folders(sys.path, name.split("."))
+    if found is not None:
+        return found
+    top, *rest = name.split(".")
+    try:  # of an editable installation, whose folder is known to a finder of its own
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is not None and rest and (inside := _in_folders(spec.submodule_search_locations or (), rest)) is not None:
+        return inside
+    if spec is not None and not rest and spec.origin and Path(spec.origin).is_file():
+        return Path(spec.origin)
+    found = getattr(sys.modules.get(name), "__file__", None)  # one that was loaded by its path
+    return Path(found) if found and Path(found).is_file() else None
+
+
+def _in_folders(folders: Iterable[str], parts: Sequence[str]) -> Path | None:
+    relative = Path(*parts)
+    for folder in folders:
         for file in (Path(folder or ".") / relative / "__init__.py", Path(folder or ".") / relative.with_suffix(".py")):
             if file.is_file():
                 return file
-    found = getattr(sys.modules.get(name), "__file__", None)  # of an editable installation
-    return Path(found) if found and Path(found).is_file() else None
+    return None
 
 
 def _hashed(names: Iterable[str]) -> dict[str, str]:

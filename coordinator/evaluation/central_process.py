@@ -76,7 +76,10 @@ class EvaluationProcess:
         """Let the process load meanwhile, so that the first call does not wait for it."""
         with self._lock:
             if self._running is None:
-                self._running = self._start()
+                try:
+                    self._running = self._start()
+                except OSError as error:
+                    log.error("the evaluation process ended as it began: %r", error)
 
     def close(self) -> None:
         """End the process."""
@@ -97,9 +100,18 @@ class EvaluationProcess:
     def _start(self) -> tuple[BaseProcess, _Pipe]:
         context = multiprocessing.get_context("spawn")  # threads do not survive a fork
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *self._arguments), name="ftte-evaluation", daemon=True)
+        process = context.Process(target=_serve, args=(theirs,), name="ftte-evaluation", daemon=True)
         process.start()
         theirs.close()
+        # Not as arguments: those go through a pipe whose reading end is open here, too. If Ctrl-C ends the process
+        # before it has read them, whoever writes more than a pipe holds would wait for ever.
+        try:
+            for part in self._arguments:
+                ours.send_bytes(part)
+        except OSError:
+            ours.close()
+            process.join()
+            raise
         return process, ours
 
     def _end(self) -> None:
@@ -114,16 +126,17 @@ class EvaluationProcess:
             process.join()
 
 
-def _serve(pipe: _Pipe, manifest: bytes, program: bytes, samples: bytes) -> None:
-    """In the process: answer until the pipe closes."""
-    from .central import Evaluator, engine_of
-
+def _serve(pipe: _Pipe) -> None:
+    """In the process: take manifest, program and samples, then answer until the pipe closes."""
     for signum in ENDING:
         signal.signal(signum, signal.SIG_IGN)  # the coordinator decides when it ends
     lower_priority(5)
-    evaluator: Any = Evaluator(engine_of(manifest, program), samples)
     # The coordinator has closed its end, or was killed while it waited for an answer.
     with contextlib.suppress(EOFError, ConnectionError):
+        manifest, program, samples = (pipe.recv_bytes() for _ in range(3))
+        from .central import Evaluator, engine_of
+
+        evaluator: Any = Evaluator(engine_of(manifest, program), samples)
         while True:
             vector = np.frombuffer(pipe.recv_bytes(), np.float32)
             try:

@@ -1,0 +1,45 @@
+"""Evaluation in a process of its own: whatever becomes of that process, nobody waits for it for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from coordinator.evaluation.central_process import EvaluationProcess
+
+PATIENCE = 60.0
+# More than a pipe holds.
+LARGE = b"x" * 1_000_000
+
+
+def spawned() -> list[int]:
+    """Processes that this one has spawned."""
+    found = []
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            try:
+                if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                    found.append(int(child))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_process_that_is_killed_before_it_has_read_its_data_holds_nobody_up() -> None:
+    """As by Ctrl-C, which the terminal sends to all processes at once."""
+    before = set(spawned())
+    evaluation = EvaluationProcess(LARGE, LARGE, LARGE)
+    starting = threading.Thread(target=evaluation.start, daemon=True)
+    starting.start()
+    deadline = time.monotonic() + PATIENCE
+    while not (new := set(spawned()) - before):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # another process's birth: there is nothing to await
+    for pid in new:
+        os.kill(pid, signal.SIGKILL)
+    starting.join(PATIENCE)
+    assert not starting.is_alive(), "it waits for a process that is gone"
+    evaluation.close()
