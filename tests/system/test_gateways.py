@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
@@ -116,6 +117,7 @@ def test_an_upload_goes_on_at_another_gateway_at_the_last_acknowledged_byte(site
     leave(server)
 
 
+@pytest.mark.full
 def test_a_conductor_that_stands_by_takes_over_from_one_that_is_killed(site: Site) -> None:
     load = Load(site, shapes(site))
     leave(site.serve(SETTINGS))  # which writes the run file
