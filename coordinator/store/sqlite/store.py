@@ -181,7 +181,8 @@ def lock_folder(folder: Path) -> IO[bytes]:
     Take a state directory for this process until the file that is returned is closed; created if missing.
 
     Raises:
-        StoreError: if another process has it, or it cannot be used.
+        LedElsewhere: if another process has it.
+        StoreError: if it cannot be used.
 
     """
     try:
