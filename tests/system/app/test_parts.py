@@ -398,3 +398,17 @@ def test_the_memory_bar_is_red_only_where_a_budget_is_exceeded() -> None:
     assert ask(page, Status(memory_peak=2_000_001 + MEASURED_WITHIN, budget=2_000_000, plan_budget=4_000_000))
     assert page.memory_share(page, Status(memory_peak=1_000_000, plan_budget=4_000_000)) == 0.25
     assert page.memory_share(page, Status(memory_peak=1_000_000)) == 0.0
+
+
+@needs_kivy
+def test_who_is_not_in_is_not_told_to_be() -> None:
+    from ftte_demo.screens.join import JoinPage
+
+    page: Any = JoinPage
+    spoken = words("en")
+    refused = Status(joined=True, phase=Phase.FAILED, reason="the token is wrong [enrolment]")
+    assert page.fleet(page, refused, spoken) == spoken["join_lead"]
+    assert page.problem(page, refused, "") == "the token is wrong"
+    assert page.fleet(page, Status(joined=True, newest=3), spoken) == spoken["fleet_unknown"]
+    assert "No other device" in page.fleet(page, Status(joined=True, newest=3, devices=1), spoken)
+    assert "4 devices take part now" in page.fleet(page, Status(joined=True, newest=3, devices=4), spoken)
