@@ -233,6 +233,8 @@ class _Federation:
             if not waiting or (run is not None and run.coordinator.state.phase == "finished"):
                 break
             if self._loop.time() > healed + PATIENCE_SECONDS:
+                if run is not None and run.coordinator.state.stall():
+                    break  # too few devices are left for what the run file asks of a merge, and the run says so
                 names = ", ".join(phone.plan.name for phone in waiting)
                 phase = "down" if run is None else run.coordinator.status().phase
                 self._ledger.fail("every device that can go on trains again", f"{names} do not; the run is {phase}")
