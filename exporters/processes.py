@@ -12,8 +12,10 @@ import multiprocessing
 import os
 import pickle
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = ["Workers", "stop_all"]
@@ -60,15 +62,20 @@ class Workers:
             yield from _here(function, context, items)
             return
         spawn = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
-        pool = concurrent.futures.ProcessPoolExecutor(count, spawn, _prepare, (packed, list(sys.path)))
-        _pools.add(pool)
-        try:
-            waiting = {pool.submit(_work, item): key for key, item in items.items()}
-            for future in concurrent.futures.as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:
-            _pools.discard(pool)
-            pool.shutdown(cancel_futures=True)
+        # In a file: arguments go through a pipe whose reading end is open here, too. If Ctrl-C ends a process before it
+        # has read them, whoever writes more than a pipe holds would wait for ever.
+        with tempfile.TemporaryDirectory(prefix="ftte-") as folder:
+            file = Path(folder) / "context.pickle"
+            file.write_bytes(packed)
+            pool = concurrent.futures.ProcessPoolExecutor(count, spawn, _prepare, (str(file), list(sys.path)))
+            _pools.add(pool)
+            try:
+                waiting = {pool.submit(_work, item): key for key, item in items.items()}
+                for future in concurrent.futures.as_completed(waiting):
+                    yield waiting[future], future.result()
+            finally:
+                _pools.discard(pool)
+                pool.shutdown(cancel_futures=True)
 
 
 def stop_all() -> None:
@@ -97,7 +104,7 @@ def _pickled(value: Any) -> bytes | None:
         return None
 
 
-def _prepare(packed: bytes, path: list[str]) -> None:
+def _prepare(file: str, path: list[str]) -> None:
     import torch
 
     global _context  # noqa: PLW0603 a process of a pool has no other place for what it got once
@@ -106,7 +113,7 @@ def _prepare(packed: bytes, path: list[str]) -> None:
     # What the functions import has much to say about itself, once per process.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    _context = pickle.loads(packed)
+    _context = pickle.loads(Path(file).read_bytes())
 
 
 def _work(item: Any) -> Any:

@@ -1,0 +1,62 @@
+"""Work in processes of their own: whatever becomes of them, nobody waits for them for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from exporters.processes import Workers
+
+PATIENCE = 60.0
+
+
+def length(context: bytes, item: int) -> int:
+    """What a worker does here; importable, as workers need it."""
+    return len(context) + item
+
+
+def spawned() -> set[int]:
+    """Workers that this process has spawned."""
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in children.read_text().split():
+            with contextlib.suppress(OSError):
+                if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+                    found.add(int(child))
+    return found
+
+
+def test_every_item_is_worked_through_with_the_same_context() -> None:
+    results = dict(Workers(2).map(length, b"x" * 1_000_000, {number: number for number in range(6)}))
+    assert results == {number: 1_000_000 + number for number in range(6)}
+
+
+def test_workers_that_are_killed_before_they_have_read_their_data_hold_nobody_up() -> None:
+    """As by Ctrl-C, which the terminal sends to all processes at once."""
+    before, ended = spawned(), list[Any]()
+
+    def work() -> None:
+        try:
+            list(Workers(2).map(length, b"x" * 1_000_000, {number: number for number in range(6)}))
+        except BrokenProcessPool as error:
+            ended.append(error)
+
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    deadline = time.monotonic() + PATIENCE
+    killed = set[int]()
+    while working.is_alive():
+        assert time.monotonic() < deadline, "it waits for a process that is gone"
+        for pid in spawned() - before - killed:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.001)  # another process's birth: there is nothing to await
+    assert killed
+    assert len(ended) == 1
