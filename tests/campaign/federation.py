@@ -98,9 +98,10 @@ class _Federation:
         self._starts = 0
 
     def logged(self, record: logging.LogRecord) -> None:
-        """A line of the log is a line of the trace."""
+        """A line of the log stands in the trace."""
         text = record.getMessage().replace(str(self._root), "")
-        self._ledger.note(self._loop.time(), f"  log: {text[:200]}")
+        # Not of its hash: what peers cause is logged less and less, over all federations of a process.
+        self._ledger.lines.append(f"{self._loop.time():9.3f}   log: {text[:200]}")
 
     def _operation(self, disk: Disk, kind: str, path: str) -> None:
         self._machines[disk].before(kind, path)
