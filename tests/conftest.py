@@ -17,7 +17,9 @@ settings.load_profile("repeatable")
 
 # Tests of what only Linux has: /proc, libraries that are preloaded, limits on a process's memory.
 LINUX_ONLY = (
+    "coordinator/evaluation/test_central_process.py",
     "coordinator/store/test_sync_order.py",
+    "exporters/test_processes.py",
     "mobile_sdk/engines/test_small_memory.py",
     "mobile_sdk/test_wheel.py",
     "repository/test_install_torch.py",
