@@ -96,6 +96,9 @@ class RunState:
         self.downlink = Downlink(store.artifacts)
         self.uploads = Uploads(config.run.state / "incoming")
         self.uploads.forget_all_but({record.device for record in store.assignments.open()})
+        # A power cut may bring back the name of a part whose update was taken in.
+        for device, sha256 in store.updates.taken_in(self.uploads.kept) if self.uploads.kept else ():
+            self.uploads.accepted(device, sha256)
         self.federated = FederatedEvaluation(config.evaluation, config.run.name, tiers[0].manifest.metrics)
         self.phase, self.reason = store.phase()
         self.finished: Finished | None = None

@@ -8,6 +8,7 @@ from mobile_sdk.signing import ed25519, signed_bytes
 
 from ..errors import StoreError
 from ..store.interface import Store
+from ..store.records import TierRecord
 from .run_key import RunKey
 from .tiers import unpacked_manifest
 
@@ -21,6 +22,8 @@ def check_key(store: Store, folder: Path) -> None:
     """
     Whether ``folder`` has the key that the run's programs are signed with, or one that follows it.
 
+    One program that it signed is enough: that others were altered is what devices find out.
+
     Raises:
         StoreError: if it has another, or none: a new key would be one that no device trusts.
 
@@ -33,13 +36,15 @@ def check_key(store: Store, folder: Path) -> None:
     if not tiers:
         return
     key = RunKey.load_or_create(path)
-    for record in tiers:
-        signature = bytes.fromhex(record.signature)
-        manifest = signed_bytes(unpacked_manifest(store.artifacts, record))
-        known = [key.public, *key.predecessors]
-        signed = any(ed25519.verify(bytes.fromhex(each), manifest, signature) for each in known)
-        if len(signature) == SIGNATURE_BYTES and not signed:
-            raise StoreError(f"{path} is not the key that the run's programs are signed with: {remedy}")
+    signed = [record for record in tiers if len(bytes.fromhex(record.signature)) == SIGNATURE_BYTES]
+    if signed and not any(_is_by(key, store, record) for record in signed):
+        raise StoreError(f"{path} is not the key that the run's programs are signed with: {remedy}")
+
+
+def _is_by(key: RunKey, store: Store, record: TierRecord) -> bool:
+    manifest = signed_bytes(unpacked_manifest(store.artifacts, record))
+    signature = bytes.fromhex(record.signature)
+    return any(ed25519.verify(bytes.fromhex(each), manifest, signature) for each in [key.public, *key.predecessors])
 
 
 def sign_tiers(store: Store, key: RunKey) -> None:

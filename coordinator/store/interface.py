@@ -308,6 +308,16 @@ class UpdateStore(Protocol):
         """Whether the update of an assignment was written down, unless the disk has lost it since."""
         ...
 
+    def taken_in(self, artifacts: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """
+        Which artifacts are updates that were written down, unless the disk has lost them since.
+
+        Args:
+            artifacts: device and SHA-256 of each.
+
+        """
+        ...
+
     def buffered(self) -> list[UpdateRecord]:
         """Accepted updates that are not merged yet, in the order they came."""
         ...

@@ -198,6 +198,11 @@ class Uploads:
         for device in set(self._parts).difference(devices):
             self.forget(device)
 
+    @property
+    def kept(self) -> set[tuple[str, str]]:
+        """Device and SHA-256 of every part that may be in a file."""
+        return {(device, path.name.partition("@")[2]) for device, path in self._parts.items()}
+
     def accepted(self, device: str, sha256: str) -> None:
         """An update of this hash was taken in before: nothing is to be left of it here. Blocks."""
         path = self._folder / f"{device}@{sha256}"

@@ -16,8 +16,9 @@ __all__ = ["MOST_DISTURBED", "MOST_UNPROVEN", "Refusals"]
 # A new device has nothing to lose: after so many words of strangers in a row, address or key are probably wrong.
 MOST_UNPROVEN = 3
 
-# Words that may be due to a link that garbles, or to a coordinator that has forgotten; final so many times in a row.
-DISTURBANCES = ("protocol", "rate", "report", "unknown-artifact", "unknown-run")
+# What a proven coordinator says with these words is meant. Any other may be due to a link that garbles, so that nobody
+# knows the word, or to a coordinator that has forgotten; it is final so many times in a row.
+FINAL = ("auth", "budget", "engine", "enrolment", "revoked", "runtime", "version")
 MOST_DISTURBED = 10
 
 
@@ -62,9 +63,9 @@ class Refusals:
             # so it may be told the secret once more.
             self._enrols_again = True
             self._identity.forget_enrolment()
-        elif error.code in DISTURBANCES:
+        elif error.code in FINAL:
+            raise error
+        else:
             self._disturbed += 1
             if self._disturbed >= MOST_DISTURBED:
                 raise error
-        else:
-            raise error

@@ -6,7 +6,7 @@ import collections
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ...errors import Expelled, StoreError, StoreUnavailable
@@ -122,6 +122,13 @@ class UpdateTable:
 
     def is_accepted(self, assignment: str) -> bool:
         return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = $1 AND {INTACT}", assignment))
+
+    def taken_in(self, artifacts: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        rows = self._database.rows(
+            f"SELECT device, sha256 FROM updates WHERE sha256 = ANY($1::text[]) AND {INTACT}",
+            sorted({sha256 for _, sha256 in artifacts}),
+        )
+        return set(artifacts).intersection(tuple(row) for row in rows)
 
     def buffered(self) -> list[UpdateRecord]:
         return [record for _, record in self.arrived(0)]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...errors import Expelled, StoreError
 from ..crash_points import step
@@ -78,6 +78,13 @@ class UpdateTable:
 
     def is_accepted(self, assignment: str) -> bool:
         return bool(self._database.rows(f"SELECT 1 FROM updates WHERE assignment = ? AND {INTACT}", assignment))
+
+    def taken_in(self, artifacts: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        hashes = json.dumps(sorted({sha256 for _, sha256 in artifacts}))
+        rows = self._database.rows(
+            f"SELECT device, sha256 FROM updates WHERE sha256 IN (SELECT value FROM json_each(?)) AND {INTACT}", hashes
+        )
+        return set(artifacts).intersection(rows)
 
     def buffered(self) -> list[UpdateRecord]:
         return [record for _, record in self.arrived(0)]

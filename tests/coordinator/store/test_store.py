@@ -44,6 +44,17 @@ def test_an_update_is_accepted_once(store: Store) -> None:
     assert store.devices.all()[0].updates == 1
 
 
+def test_updates_that_were_taken_in_are_known_by_device_and_hash_merged_or_not(store: Store) -> None:
+    accepted = update(store)[0], b"content"
+    store.updates.accept([accepted])
+    known = ("phone-1", accepted[0].artifact.sha256)
+    asked = {known, ("phone-2", known[1]), ("phone-1", "0" * 64)}
+    assert store.updates.taken_in(asked) == {known}
+    store.versions.commit(version(1), [MergedUpdate(accepted[0].assignment, 0, 1.0)])
+    assert store.updates.taken_in(asked) == {known}
+    assert store.updates.taken_in(set()) == set()
+
+
 def test_an_update_is_merged_once(store: Store) -> None:
     accepted = update(store)[0], b"content"
     store.updates.accept([accepted])

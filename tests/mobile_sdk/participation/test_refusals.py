@@ -133,13 +133,16 @@ def test_a_proven_coordinator_that_does_not_want_the_device_is_believed(served: 
     assert isinstance(told[-1], Connected)
 
 
-def test_a_link_that_garbles_is_tried_again_a_bounded_number_of_times(served: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["protocol", "rewoked"])
+def test_a_link_that_garbles_is_tried_again_a_bounded_number_of_times(
+    served: Served, tmp_path: Path, code: str
+) -> None:
     async def garbled(talk: Talk) -> None:
         await talk.ready()
-        await say(talk, "protocol")
+        await say(talk, code)
 
     script, made = in_turn(garbled)
     refused, _ = expect_refusal(served, script, tmp_path)
-    assert (refused.code, len(made)) == ("protocol", MOST_DISTURBED)
+    assert (refused.code, len(made)) == (code, MOST_DISTURBED)
     script, made = in_turn(garbled, garbled, garbled, finish)
     assert isinstance(take_part(client(served, script, tmp_path / "other"))[-1], RunFinished)
