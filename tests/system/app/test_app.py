@@ -322,7 +322,9 @@ def test_frames_stay_smooth_while_it_trains_and_memory_stays_level(phone: Any, s
 SIZES = [(320, 480), (480, 320), (360, 640), (640, 360), (800, 1280), (1280, 800), (360, 640), (320, 480)]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, id="light"), pytest.param(True, id="dark", marks=pytest.mark.full)]
+)
 def test_every_rotation_and_size_looks_as_if_the_app_had_started_so(display: Any, tmp_path: Path, dark: Any) -> None:
     """From the smallest window to a tablet's and back, with every text size: the navigation keeps its place."""
     phone = Phone(display, tmp_path / "phone", window="320x480")
