@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from exporters.processes import Workers
 
 PATIENCE = 60.0
@@ -37,6 +39,8 @@ def test_every_item_is_worked_through_with_the_same_context() -> None:
     assert results == {number: 1_000_000 + number for number in range(6)}
 
 
+# Python's own pool counts its processes while another thread adds one: the error is in a thread that has done its work.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_workers_that_are_killed_before_they_have_read_their_data_hold_nobody_up() -> None:
     """As by Ctrl-C, which the terminal sends to all processes at once."""
     before, ended = spawned(), list[Any]()
@@ -50,13 +54,13 @@ def test_workers_that_are_killed_before_they_have_read_their_data_hold_nobody_up
     working = threading.Thread(target=work, daemon=True)
     working.start()
     deadline = time.monotonic() + PATIENCE
-    killed = set[int]()
-    while working.is_alive():
-        assert time.monotonic() < deadline, "it waits for a process that is gone"
-        for pid in spawned() - before - killed:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            killed.add(pid)
+    while len(workers := spawned() - before) < 2:
+        assert time.monotonic() < deadline
         time.sleep(0.001)  # another process's birth: there is nothing to await
-    assert killed
+    time.sleep(0.003)  # the pool has noted it, and it is far from reading
+    for pid in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    working.join(PATIENCE)
+    assert not working.is_alive(), "it waits for a process that is gone"
     assert len(ended) == 1
