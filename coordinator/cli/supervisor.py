@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mobile_sdk.system.signals import call_at_signal, call_when_told_to_end
+from mobile_sdk.system.sockets import share_port
 
 from ..config import ServerSection
 from ..errors import ConfigError
@@ -58,7 +59,7 @@ def _reserved_port(section: ServerSection) -> Iterator[int]:
     """A port that gateways may listen on together; nobody else gets it meanwhile. No connection comes here."""
     family = sockets.AF_INET6 if ":" in section.host else sockets.AF_INET
     with sockets.socket(family, sockets.SOCK_STREAM) as held:
-        held.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEPORT, 1)
+        share_port(held)
         try:
             held.bind((section.host, section.port))
         except OSError as error:

@@ -8,6 +8,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from mobile_sdk.system.sockets import listen_locally
+
 from ..errors import ConfigError
 from ..gateway.pipe import Pipe
 from ..loop.coordinator import Coordinator
@@ -90,7 +92,7 @@ async def listen_for_gateways(
     socket.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
-        server = await asyncio.start_unix_server(serve, str(socket), limit=2**20)
+        server = await listen_locally(serve, socket)
     except OSError as error:
         raise ConfigError(f"cannot listen on {socket}: {error.strerror}") from error
     finally:

@@ -27,6 +27,7 @@ from mobile_sdk.protocol.messages import (
     MergedMessage,
     Name,
 )
+from mobile_sdk.system.sockets import connect_locally
 
 from ..background import BackgroundTasks
 from ..config import Config, ServerSection
@@ -211,7 +212,7 @@ class Gateway:
         said = False
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(socket), limit=2**20)
+                reader, writer = await connect_locally(socket)
             except OSError as error:
                 if not said:
                     log.warning("no conductor listens on %s (%s): looking for one", socket, error.strerror)
