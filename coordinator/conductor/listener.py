@@ -97,6 +97,7 @@ async def listen_for_gateways(
         raise ConfigError(f"cannot listen on {socket}: {error.strerror}") from error
     finally:
         os.umask(mask)
+    own = socket.stat().st_ino
     looking = asyncio.create_task(look())
     try:
         yield
@@ -106,4 +107,7 @@ async def listen_for_gateways(
         for task in list(serving):
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # A conductor that was stopped for a while has a successor, which listens here by now.
+            if socket.stat().st_ino == own:
+                socket.unlink()

@@ -33,6 +33,20 @@ def test_the_socket_is_its_owners_alone_and_replaces_one_that_a_kill_left(path: 
     asyncio.run(main())
 
 
+def test_a_conductor_that_was_stopped_for_a_while_leaves_its_successors_socket(path: Path) -> None:
+    async def main() -> None:
+        async with listen_for_gateways(path, dict, GatewayConnections()):
+            successor = listen_for_gateways(path, dict, GatewayConnections())
+            await successor.__aenter__()
+        _, writer = await asyncio.open_unix_connection(str(path))
+        writer.close()
+        await writer.wait_closed()
+        await successor.__aexit__(None, None, None)
+        assert not path.exists()
+
+    asyncio.run(main())
+
+
 def test_a_path_too_long_for_a_socket_is_named_with_a_remedy(tmp_path: Path) -> None:
     async def main() -> None:
         async with listen_for_gateways(tmp_path / ("x" * 120), dict, GatewayConnections()):
