@@ -25,7 +25,7 @@ from .data.check import check
 from .data.convert import as_dataset
 from .engines import default_engine, load_engine
 from .engines.android import bridge_class
-from .errors import ProtocolError, Refused, Unproven, VersionMismatch
+from .errors import PayloadError, ProgramRejected, ProtocolError, Refused, Unproven, VersionMismatch
 from .events import Disconnected, Event, Paused, Postponed, RunFinished
 from .invite import Invite
 from .manifest import InputContract, Manifest
@@ -237,9 +237,11 @@ class Client:
             listener: called with every event, in the event loop; must not block.
 
         Raises:
-            Refused: if the coordinator will not have this device, and why. What somebody says who has not proved to be
-                the coordinator is final for a new device only, the third time in a row.
-            ProgramRejected: if it sent a program that is not the run's own.
+            Refused: if the coordinator will not have this device, and why. What a broken link may have changed is final
+                the third or the tenth time in a row; what somebody says who has not proved to be the coordinator, the
+                third time, and for a new device only.
+            ProgramRejected: if it sent, ten times in a row, a program that is not the run's own. None of them was run.
+            PayloadError: if it sent weights that do not go with the program, ten times in a row.
             ProgramError: if a program cannot run on this device.
             DataError: if no sample of the dataset keeps the task's input contract, and the dataset cannot grow. Of
                 samples that break it among others, :class:`~mobile_sdk.events.SamplesSkipped` tells.
@@ -267,7 +269,7 @@ class Client:
                 seconds = later.seconds * self._rng.uniform(1.0, 1.25)
                 listener(Postponed(later.reason, seconds))
                 await asyncio.sleep(seconds)
-            except (Refused, VersionMismatch) as error:
+            except (Refused, VersionMismatch, ProgramRejected, PayloadError) as error:
                 seconds = self._weigh(error) * next(waits)
                 listener(Disconnected(str(error), seconds))
                 await asyncio.sleep(seconds)
@@ -291,7 +293,7 @@ class Client:
             The end of the run if it has ended, else none.
 
         Raises:
-            Refused, ProgramRejected, ProgramError, DataError: as :meth:`run`.
+            Refused, ProgramRejected, PayloadError, ProgramError, DataError: as :meth:`run`.
 
         """
         waits, trained = delays(self._rng), False
@@ -317,7 +319,7 @@ class Client:
             except ComeBack as later:
                 listener(Postponed(later.reason, later.seconds))
                 return None
-            except (Refused, VersionMismatch) as error:
+            except (Refused, VersionMismatch, ProgramRejected, PayloadError) as error:
                 seconds = self._weigh(error) * next(waits)
                 listener(Disconnected(str(error), seconds))
                 await asyncio.sleep(seconds)
@@ -349,10 +351,10 @@ class Client:
         if visit.progressed:
             self._refusals.progressed()
 
-    def _weigh(self, error: Refused | VersionMismatch) -> float:
-        """How many times the usual wait the device stays away; raises :class:`Refused` if the refusal is final."""
+    def _weigh(self, error: Refused | VersionMismatch | ProgramRejected | PayloadError) -> float:
+        """How many times the usual wait the device stays away; raises ``error`` if it is final."""
         # The version comes before any proof.
-        refused = error if isinstance(error, Refused) else Unproven("version", str(error))
+        refused = Unproven("version", str(error)) if isinstance(error, VersionMismatch) else error
         self._refusals.weigh(refused)
         return UNPROVEN_WAITS if isinstance(refused, Unproven) and self._storage.identity.enrolled else 1.0
 

@@ -336,6 +336,8 @@ class Visit:
         self._device.failed += 1
         if isinstance(error, DataError) and self._device.data_may_change:
             raise ComeBack(Later(DATA_SECONDS, f"{error}; the samples are looked at again then"))
+        if isinstance(error, ProgramRejected | PayloadError):
+            self.progressed = False  # what was fetched is of no use
         if not isinstance(error, Diverged):
             raise error
         self._leave_if_of_no_help(str(error))

@@ -18,8 +18,8 @@ from .shrink import shrink
 SEEDS = 40
 
 # Beyond those: a backup that was restored twice, a segment whose folder's sync failed, a part that a power cut brought
-# back, words of a refusal that a link had garbled.
-FOUND = (292, 3026, 6019, 6511, 10068)
+# back, words of a refusal and a program's signature that a link had garbled.
+FOUND = (292, 3026, 6019, 6511, 10068, 31218)
 
 # Seeds within which a planted fault has to be found.
 WITHIN = 500
