@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -31,9 +29,9 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.chaos_parts.checks import Report, check  # noqa: E402
 from scripts.chaos_parts.disk import SmallDisk  # noqa: E402
+from scripts.chaos_parts.processes import BIN, Processes, count_accepted, join_command  # noqa: E402
 from scripts.chaos_parts.proxy import Proxy  # noqa: E402
 
-BIN = Path(sys.executable).parent
 DEVICES = 4
 MEGABYTES = 48
 # What the coordinator may take at the most, however long it goes on: resident memory, and open files and sockets.
@@ -103,7 +101,7 @@ class Chaos:
         )
         self._proxy = Proxy(self._port, self._rng)
         self._address = ""
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes = Processes(folder)
         self._key = ""
         print(f"seed {seed}: updates in {update}, a buffer of {buffer}, the state on {self._disk.kind}", flush=True)
 
@@ -118,11 +116,9 @@ class Chaos:
             await self._settle()
         finally:
             await self._proxy.close()
-            for process in self._processes.values():
-                process.kill()
-                process.wait()
+            self._processes.kill_all()
         print(f"{self.kills}, connections {dict(self._proxy.faults)}", flush=True)
-        logs = {name: self._log(name).read_text(errors="replace") for name in (*self._names(), "serve")}
+        logs = {name: self._processes.printed(name) for name in (*self._names(), "serve")}
         report = check(self._state, {name: logs[name] for name in self._names()}, logs["serve"])
         megabytes, files = self._most["megabytes"], self._most["open"]
         report.counts |= {"MB that the coordinator took at the most": megabytes, "files that it had open": files}
@@ -150,7 +146,7 @@ class Chaos:
 
     def _measure(self) -> None:
         """Look at the coordinator's memory and open files."""
-        process = Path("/proc") / str(self._processes["serve"].pid)
+        process = Path("/proc") / str(self._processes.pid("serve"))
         with contextlib.suppress(OSError):  # it has ended: that is looked at by itself
             resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
             if resident is not None:
@@ -163,72 +159,53 @@ class Chaos:
         kind = self._rng.choices(["device", "coordinator", "disk", "nothing"], [5, 2, 1, 3])[0]
         if kind == "device":
             name = self._rng.choice(self._names())
-            self._kill(name)
+            self._processes.kill(name)
             self.kills["devices"] += 1
             self._join(name)
         elif kind == "coordinator":
-            self._kill("serve")
+            self._processes.kill("serve")
             self.kills["coordinator"] += 1
             await asyncio.sleep(self._rng.uniform(0, 1))
             await self._serve()
         elif kind == "disk":
-            serve = self._processes["serve"]
+            serve = self._processes.pid("serve")
             self.kills["full disks"] += 1
-            self._disk.fill(serve.pid)
+            self._disk.fill(serve)
             await asyncio.sleep(self._rng.uniform(0.5, 3))
-            self._disk.free(serve.pid)
+            self._disk.free(serve)
         # Who ended without being told to is a finding, except a coordinator that could not start on a full disk.
         for name in self._names():
-            code = self._processes[name].poll()
+            code = self._processes.code(name)
             if code is not None:
-                raise AssertionError(f"{name} ended by itself with {code}: see {self._log(name)}")
-        if self._processes["serve"].poll() is not None:
-            raise AssertionError(f"the coordinator ended by itself: see {self._log('serve')}")
+                raise AssertionError(f"{name} ended by itself with {code}: see {self._processes.log(name)}")
+        if self._processes.code("serve") is not None:
+            raise AssertionError(f"the coordinator ended by itself: see {self._processes.log('serve')}")
 
     async def _settle(self) -> None:
         """No more faults: every device's work goes on, and is then ended in good order."""
         await self._proxy.heal()
-        logs = {name: self._log(name) for name in self._names()}
-        before = {name: _accepted(path) for name, path in logs.items()}
+        logs = {name: self._processes.log(name) for name in self._names()}
+        before = {name: count_accepted(path) for name, path in logs.items()}
         deadline = time.monotonic() + 4 * CALM_SECONDS
-        while any(_accepted(path) == before[name] for name, path in logs.items()):
+        while any(count_accepted(path) == before[name] for name, path in logs.items()):
             if time.monotonic() > deadline:
-                late = [name for name, path in logs.items() if _accepted(path) == before[name]]
+                late = [name for name, path in logs.items() if count_accepted(path) == before[name]]
                 raise AssertionError(f"{late} did not go on training after the faults: see {self.folder}")
             await asyncio.sleep(0.5)
         for name in (*self._names(), "serve"):
-            process = self._processes[name]
-            process.send_signal(signal.SIGTERM)
-            try:
-                code = await asyncio.to_thread(process.wait, 60)
-            except subprocess.TimeoutExpired:
-                raise AssertionError(f"{name} does not end when it is told to") from None
-            if code not in (0, 130, -signal.SIGTERM):
-                raise AssertionError(f"{name} ended with {code}: see {self._log(name)}")
+            await asyncio.to_thread(self._processes.end, name, 60)
 
     def _names(self) -> list[str]:
         return [f"device-{number}" for number in range(DEVICES)]
 
-    def _log(self, name: str) -> Path:
-        return self.folder / f"{name}.log"
-
-    def _start(self, name: str, command: Sequence[str | Path]) -> None:
-        with self._log(name).open("ab") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-
-    def _kill(self, name: str) -> None:
-        self._processes[name].kill()
-        self._processes[name].wait()
-
     async def _serve(self) -> None:
         """Start the coordinator, and wait until it listens."""
-        log = self._log("serve")
+        log = self._processes.log("serve")
         began = log.stat().st_size if log.exists() else 0
-        self._start("serve", [BIN / "ftte", "--verbose", "serve", self._run_file])
+        self._processes.start("serve", [BIN / "ftte", "--verbose", "serve", self._run_file])
         deadline = time.monotonic() + START_SECONDS
         while not (found := re.search(rb"waits for devices", log.read_bytes()[began:])):
-            if self._processes["serve"].poll() is not None or time.monotonic() > deadline:
+            if self._processes.code("serve") is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the coordinator did not start: see {log}")
             await asyncio.sleep(0.1)
         assert found
@@ -248,22 +225,11 @@ class Chaos:
             self._key = match[1]
 
     def _join(self, name: str) -> None:
-        number = int(name.rpartition("-")[2])
-        command: list[str | Path] = [
-            *(BIN / "ftte-device", "join", self._address, "--run", "digits", "--key", self._key, "--name", name),
-            *("--data", f"exporters.zoo.digits_data:part({number}, of=8)", "--storage", self.folder / name),
-            *("--engine", "interpreted", "--step-time", "0.02"),
-            *("--budget", "1.5MB" if number % 2 else "6MB"),
-        ]
-        self._start(name, command)
+        self._processes.start(name, join_command(self._address, self._key, name, self.folder / name))
 
 
 def _output(command: Sequence[str | Path]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def _accepted(log: Path) -> int:
-    return log.read_bytes().count(b": accepted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -289,12 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except AssertionError as error:
             print(f"FAILED: {error}", flush=True)
             return 1
-        for what, count in report.counts.items():
-            print(f"{count:8,} {what}")
-        for sentence in report.broken:
-            print(f"BROKEN: {sentence}")
-        print(f"{len(report.broken)} sentences are broken" if report.broken else "everything holds")
-    return 1 if report.broken else 0
+        return report.show()
 
 
 if __name__ == "__main__":

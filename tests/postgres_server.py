@@ -77,6 +77,13 @@ class PostgresServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(60)
 
+    @property
+    def processes(self) -> list[int]:
+        """The server's processes, the first of which has started the others."""
+        assert self._process is not None
+        first = self._process.pid
+        return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
+
     def database(self) -> str:
         """The address of a new, empty database, with the password in it."""
         name = f"test_{next(self._numbers)}"

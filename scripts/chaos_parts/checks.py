@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .remerge import read_safetensors, remerge
@@ -31,8 +31,17 @@ class Report:
         if not holds:
             self.broken.append(sentence)
 
+    def show(self) -> int:
+        """Print it; returns 1 if a sentence is broken, else 0."""
+        for what, count in self.counts.items():
+            print(f"{count:8,} {what}")
+        for sentence in self.broken:
+            print(f"BROKEN: {sentence}")
+        print(f"{len(self.broken)} sentences are broken" if self.broken else "everything holds", flush=True)
+        return 1 if self.broken else 0
 
-def check(state: Path, devices: Mapping[str, str], coordinator: str) -> Report:
+
+def check(state: Path, devices: Mapping[str, str], coordinator: str, folders: Sequence[Path] = ()) -> Report:
     """
     Check everything.
 
@@ -40,6 +49,7 @@ def check(state: Path, devices: Mapping[str, str], coordinator: str) -> Report:
         state: the state directory; nobody serves it any more.
         devices: name -> all that a device printed, over all its restarts.
         coordinator: all that the coordinator printed.
+        folders: where no bytes of a merged update may be left; none: the state directory alone.
 
     """
     report = Report()
@@ -52,7 +62,7 @@ def check(state: Path, devices: Mapping[str, str], coordinator: str) -> Report:
     _check_acknowledged(report, devices, updates)
     kept = _check_merges(report, state, updates)
     _check_versions(report, state, versions)
-    _check_erased(report, state, kept)
+    _check_erased(report, folders or [state], kept)
     for name, text in {"the coordinator": coordinator, **devices}.items():
         report.expect("Traceback" not in text, f"{name} printed a stack trace")
     good, wrong = remerge(state)
@@ -113,9 +123,11 @@ def _check_versions(report: Report, state: Path, versions: list[tuple]) -> None:
     report.counts["versions"] = len(versions) - 1
 
 
-def _check_erased(report: Report, state: Path, kept: Mapping[str, bytes]) -> None:
+def _check_erased(report: Report, folders: Sequence[Path], kept: Mapping[str, bytes]) -> None:
     """No byte of a merged update is anywhere in the state directory but where the operator wanted it kept."""
-    files = [path for path in state.rglob("*") if path.is_file() and path.parent.name != "merged"]
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.is_file() and path.parent.name != "merged"
+    ]
     contents = {path: path.read_bytes() for path in files}
     looked = 0
     for assignment, content in kept.items():
@@ -125,5 +137,5 @@ def _check_erased(report: Report, state: Path, kept: Mapping[str, bytes]) -> Non
             continue
         looked += 1
         for path, text in contents.items():
-            report.expect(canary not in text, f"{path.relative_to(state)} has bytes of the merged {assignment}")
+            report.expect(canary not in text, f"{path} has bytes of the merged {assignment}")
     report.counts["merged updates looked for in the state"] = looked

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["remerge"]
+__all__ = ["read_kept_merge", "remerge"]
 
 
 def read_safetensors(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
@@ -35,6 +35,12 @@ def read_safetensors(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
         begin, end = (8 + length + offset for offset in item["data_offsets"])
         arrays[name] = np.frombuffer(content[begin:end], dtypes[item["dtype"]]).reshape(item["shape"])
     return arrays, metadata
+
+
+def read_kept_merge(path: Path) -> list[str]:
+    """The assignments whose updates a file of kept updates holds."""
+    _, metadata = read_safetensors(path.read_bytes())
+    return [update["assignment"] for update in json.loads(metadata["merge"])["updates"]]
 
 
 def elements(content: bytes, subset: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -1,0 +1,409 @@
+"""A whole service under kills and stops: PostgreSQL, two conductors, gateways and devices as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+import asyncpg
+
+from .checks import Report, check
+from .processes import BIN, Processes, count_accepted, join_command
+from .remerge import read_kept_merge
+
+__all__ = ["Database", "Storm"]
+
+CONDUCTORS = ("conductor-1", "conductor-2")
+GATEWAYS = ("gateway-1", "gateway-2", "gateway-3")
+DEVICES = ("device-0", "device-1", "device-2", "device-3")
+
+# What is hit how often. Leader and database are waited for after each hit, so they take most of the time.
+KILLS = {"leader": 4, "standby": 2, "gateway": 4, "device": 4, "database": 3, "database session": 1}
+STOPS = {"leader": 3, "standby": 1, "gateway": 3, "device": 3, "database": 1}
+STOP_SHARE = 0.35
+# A lease lasts 2.5 s: most stops are longer than it, some much longer, and some shorter.
+STOP_SECONDS = (((0.2, 2.0), 30), ((3.0, 6.0), 64), ((30.0, 30.0), 6))
+MOST_STOPPED = 2
+# Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
+PATIENCE_SECONDS = 180.0
+
+RUN_FILE = """\
+[run]
+name = "digits"
+task = "exporters.zoo.digits:task"
+state = "{state}"
+[server]
+port = {port}
+handshakes = 1000
+handshakes_per_address = 1000
+[admin]
+folder = "{admin}"
+[dashboard]
+enabled = false
+[budgets]
+small = "1MB"
+large = "5MB"
+[training]
+steps = 4
+learning_rate = 0.05
+[payload]
+update = "{update}"
+[merge]
+buffer = {buffer}
+flush_seconds = 5
+min_contributors = 1
+keep_updates = true
+[retention]
+versions = 5
+held_days = 0
+[scheduling]
+deadline_seconds = 60
+[store]
+postgres = "$FTTE_CHAOS_DATABASE"
+objects = "{objects}"
+"""
+
+
+class Database(Protocol):
+    """A PostgreSQL server that can be ended as by a power cut."""
+
+    def database(self) -> str: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    @property
+    def processes(self) -> list[int]: ...
+
+
+class Storm:
+    """
+    One trial.
+
+    Args:
+        folder: for everything but the database.
+        seed: of the faults; what processes make of them depends on the machine.
+        planned: the state directory of a run that has begun.
+        server: of the database.
+
+    An odd seed gives each conductor a state directory of its own, as on two machines; an even one gives both the same.
+    """
+
+    def __init__(self, folder: Path, seed: int, planned: Path, server: Database) -> None:
+        self.folder = folder
+        self.faults: collections.Counter[str] = collections.Counter()
+        self._rng = random.Random(seed)
+        self._server = server
+        self._address = server.database()
+        self._processes = Processes(folder, {"FTTE_CHAOS_DATABASE": self._address})
+        self._busy: set[str] = set()
+        self._stopped: set[str] = set()
+        self._excused: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._states = [folder / "state-1", folder / ("state-1" if seed % 2 == 0 else "state-2")]
+        shutil.copytree(planned, self._states[0])
+        if self._states[1] != self._states[0]:
+            self._states[1].mkdir()
+            for name in ("run.key", "succession.json"):
+                if (planned / name).exists():
+                    shutil.copy(planned / name, self._states[1] / name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        update, buffer = self._rng.choice(["float32", "int8"]), self._rng.choice([2, 3, 4])
+        self._files = [folder / "run-1.toml", folder / "run-2.toml"]
+        for number, (file, state) in enumerate(zip(self._files, self._states, strict=True), 1):
+            file.write_text(
+                RUN_FILE.format(
+                    state=state,
+                    admin=folder / f"admin-{number}",
+                    objects=folder / "objects",
+                    port=self._port,
+                    update=update,
+                    buffer=buffer,
+                )
+            )
+        where = "one state directory" if self._states[0] == self._states[1] else "a state directory each"
+        print(f"seed {seed}: updates in {update}, a buffer of {buffer}, conductors with {where}", flush=True)
+
+    async def run(self, faults: int, seconds: float) -> Report:
+        """So many faults, or as many as there is time for; then calm, then the checks."""
+        try:
+            await self._begin()
+            until = time.monotonic() + seconds
+            while self.faults.total() < faults and time.monotonic() < until:
+                await asyncio.sleep(self._rng.uniform(0.3, 1.5))
+                self._look_after_ended()
+                await self._harm()
+                if self.faults.total() % 25 == 0:
+                    print(f"{self.faults.total()} faults, {self._accepted()} updates", flush=True)
+            await self._settle()
+            print(f"{dict(sorted(self.faults.items()))}", flush=True)
+            return await self._check()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._processes.kill_all()
+
+    async def takeovers(self, count: int) -> list[tuple[float, float]]:
+        """
+        Kill the leader so often, with a standby ready.
+
+        Returns:
+            Seconds from each SIGKILL to the next acknowledged update, and to the next merged version.
+
+        """
+        found = []
+        try:
+            await self._begin()
+            for _ in range(count):
+                leader = await self._wait_for_standby()
+                await self._progress()
+                await asyncio.sleep(self._rng.uniform(0, 2))  # at any time of the lease
+                accepted, version = self._accepted(), await self._version()
+                self._processes.kill(leader)
+                killed = time.monotonic()
+                times: list[float | None] = [None, None]
+                while None in times:
+                    await asyncio.sleep(0.01)
+                    if times[0] is None and self._accepted() > accepted:
+                        times[0] = time.monotonic() - killed
+                    if times[1] is None and await self._version() > version:
+                        times[1] = time.monotonic() - killed
+                found.append((float(times[0] or 0), float(times[1] or 0)))
+                print(f"{leader}: {found[-1][0]:.2f} s to an update, {found[-1][1]:.2f} s to a version", flush=True)
+                self._start(leader)
+        finally:
+            self._processes.kill_all()
+        return found
+
+    # Processes.
+
+    async def _begin(self) -> None:
+        command = [BIN / "ftte", "migrate", self._files[0]]
+        await asyncio.to_thread(self._call, *command)
+        from coordinator.programs.run_key import RunKey
+
+        self._key = RunKey.load_or_create(self._states[0] / "run.key").public
+        for name in (*CONDUCTORS, *GATEWAYS, *DEVICES):
+            self._start(name)
+        await self._progress()
+
+    def _call(self, *command: str | Path) -> None:
+        environment = {**os.environ, "FTTE_CHAOS_DATABASE": self._address}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode:
+            raise AssertionError(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")
+
+    def _start(self, name: str) -> None:
+        kind, _, number = name.partition("-")
+        self._excused.discard(name)
+        if kind == "device":
+            address = f"ws://127.0.0.1:{self._port}"
+            self._processes.start(name, join_command(address, self._key, name, self.folder / name))
+            return
+        file = self._files[int(number) - 1 if kind == "conductor" else 0]
+        command = [BIN / "ftte", "--verbose", "conduct" if kind == "conductor" else "gateway", file]
+        self._processes.start(name, [*command, "--socket", self.folder / "conductor.sock"])
+
+    def _look_after_ended(self) -> None:
+        """Who ended without being told to is a finding, except a conductor that lost its lead, or its database."""
+        for name in (*CONDUCTORS, *GATEWAYS, *DEVICES):
+            code = None if name in self._busy else self._processes.code(name)
+            if code is None:
+                continue
+            if name not in self._excused:
+                raise AssertionError(f"{name} ended by itself with {code}: see {self._processes.log(name)}")
+            self.faults[f"({name.partition('-')[0]} that ended after a stop or without a database)"] += 1
+            self._start(name)
+
+    # Faults.
+
+    async def _harm(self) -> None:
+        """One fault."""
+        stop = self._rng.random() < STOP_SHARE and len(self._stopped) < MOST_STOPPED
+        kinds = STOPS if stop else KILLS
+        kind = self._rng.choices(list(kinds), list(kinds.values()))[0]
+        if kind in ("leader", "database", "database session"):
+            await self._progress()
+        name = await self._target(kind)
+        if name is None or name in self._busy:
+            return
+        if stop:
+            ranges, weights = zip(*STOP_SECONDS, strict=True)
+            seconds = self._rng.uniform(*self._rng.choices(ranges, weights)[0])
+            self.faults[f"{kind} stopped for {'30 s' if seconds >= 30 else 'up to 6 s' if seconds > 2 else '2 s'}"] += 1
+            self._later(name, self._stop(name, seconds))
+        elif kind == "database":
+            self.faults["pg_ctl -m immediate"] += 1
+            self._excuse()
+            self._server.stop()
+            await asyncio.sleep(self._rng.choice([0.0, 0.0, self._rng.uniform(0, 5)]))
+            self._server.start()
+        elif kind == "database session":
+            self.faults["database session killed"] += 1
+            self._excuse()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._rng.choice(self._server.processes[1:]), signal.SIGKILL)
+        else:
+            self.faults[f"{kind} killed"] += 1
+            self._processes.kill(name)
+            self._later(name, self._restart(name))
+
+    def _excuse(self) -> None:
+        self._excused.update(CONDUCTORS)
+
+    async def _target(self, kind: str) -> str | None:
+        if kind.startswith("database"):
+            return "database"
+        if kind in ("gateway", "device"):
+            return self._rng.choice(GATEWAYS if kind == "gateway" else DEVICES)
+        leader = await self._leader()
+        if kind == "leader" or leader is None:
+            return leader
+        return next(name for name in CONDUCTORS if name != leader)
+
+    def _later(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._busy.add(name)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._busy.discard(name)
+            self._tasks.discard(task)
+
+        task.add_done_callback(done)
+
+    async def _restart(self, name: str) -> None:
+        await asyncio.sleep(self._rng.uniform(0, 1.5))
+        self._start(name)
+
+    async def _stop(self, name: str, seconds: float) -> None:
+        processes = self._server.processes if name == "database" else [self._processes.pid(name)]
+        if name == "database":
+            self._excuse()
+        self._excused.add(name)
+        self._stopped.add(name)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+            self._stopped.discard(name)
+
+    # What can be seen of the service.
+
+    def _accepted(self) -> int:
+        return sum(count_accepted(self._processes.log(name)) for name in DEVICES)
+
+    async def _progress(self) -> None:
+        """Wait until one more update is acknowledged."""
+        before, deadline = self._accepted(), time.monotonic() + PATIENCE_SECONDS
+        while self._accepted() == before:
+            self._look_after_ended()
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing was acknowledged for {PATIENCE_SECONDS:.0f} s: see {self.folder}")
+            await asyncio.sleep(0.1)
+
+    async def _ask(self, question: str) -> Any:
+        """One value of the database; none while it is away."""
+        try:
+            connection = await asyncpg.connect(self._address, timeout=5)
+            try:
+                return await connection.fetchval(question, timeout=5)
+            finally:
+                connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            return None
+
+    async def _leader(self) -> str | None:
+        holder = await self._ask("SELECT holder FROM ftte_digits.lease WHERE until > clock_timestamp()")
+        pids = {f"process {self._processes.pid(name)}": name for name in CONDUCTORS}
+        return pids.get(str(holder).rpartition(", ")[2])
+
+    async def _version(self) -> int:
+        return int(await self._ask("SELECT max(version) FROM ftte_digits.versions") or 0)
+
+    async def _wait_for_standby(self) -> str:
+        """Until one conductor leads and the other waits; the first one's name."""
+        while True:
+            leader = await self._leader()
+            other = next((name for name in CONDUCTORS if name != leader), "")
+            last = self._processes.printed(other).rstrip().rpartition("\n")[2]
+            if leader is not None and "waiting to take over" in last:
+                return leader
+            await asyncio.sleep(0.1)
+
+    # The end.
+
+    async def _settle(self) -> None:
+        """No more faults: every device's work goes on, and is then ended in good order."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._look_after_ended()
+        before = {name: count_accepted(self._processes.log(name)) for name in DEVICES}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while late := [name for name in DEVICES if count_accepted(self._processes.log(name)) == before[name]]:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{late} did not go on training after the faults: see {self.folder}")
+            self._look_after_ended()
+            await asyncio.sleep(0.5)
+        leader = await self._leader()
+        others = [name for name in CONDUCTORS if name != leader]
+        for name in (*DEVICES, *GATEWAYS, *others, *([leader] if leader else [])):
+            await asyncio.to_thread(self._processes.end, name, 60)
+
+    async def _check(self) -> Report:
+        """The database as a state directory again, every row compared, and then as any other."""
+        back = self.folder / "back"
+        await asyncio.to_thread(self._call, BIN / "ftte", "migrate", self._files[0], "--back", back)
+        left = await self._ask(
+            "SELECT count(*) FROM ftte_digits.contents JOIN ftte_digits.updates USING (assignment) "
+            "WHERE merged_into IS NOT NULL OR discarded IS NOT NULL"
+        )
+        rows = await self._ask(
+            "SELECT json_object_agg(assignment, merged_into) FROM ftte_digits.updates WHERE merged_into IS NOT NULL"
+        )
+        self._gather_merged(back, rows)
+        devices = {name: self._processes.printed(name) for name in DEVICES}
+        service = {name: self._processes.printed(name) for name in (*CONDUCTORS, *GATEWAYS)}
+        states = {back, *self._states, self.folder / "objects"}
+        report = await asyncio.to_thread(check, back, devices, "".join(service.values()), sorted(states))
+        report.expect(left == 0, f"{left} updates were merged or discarded, and their bytes are in the database")
+        for name, text in {**service, **devices}.items():
+            report.expect(self._address not in text, f"{name} printed the database's password")
+        report.counts["faults"] = self.faults.total()
+        return report
+
+    def _gather_merged(self, back: Path, rows: Any) -> None:
+        """
+        Each version's kept updates, into one folder.
+
+        With a state directory each, a conductor that lost its lead while it merged has kept what nobody published. The
+        one whose updates are those of the list is meant; where there is none, the checks find so.
+        """
+        merged: dict[str, int] = {} if rows is None else json.loads(rows)
+        into = back / "merged"
+        into.mkdir(exist_ok=True)
+        names = sorted({path.name for state in self._states for path in (state / "merged").glob("*.safetensors")})
+        for name in names:
+            version = int(Path(name).stem)
+            expected = {assignment for assignment, number in merged.items() if number == version}
+            found = [state / "merged" / name for state in set(self._states) if (state / "merged" / name).exists()]
+            fit = [path for path in found if set(read_kept_merge(path)) == expected]
+            if expected or len(set(self._states)) == 1:
+                shutil.copy((fit or found)[0], into / name)
