@@ -53,6 +53,7 @@ class EvaluationProcess:
         self._arguments = (manifest, program, samples)
         self._lock = threading.Lock()
         self._running: tuple[BaseProcess, _Pipe] | None = None
+        self._closed = False
 
     def __call__(self, vector: Vector) -> dict[str, float]:
         """
@@ -73,9 +74,12 @@ class EvaluationProcess:
         return {}
 
     def start(self) -> None:
-        """Let the process load meanwhile, so that the first call does not wait for it."""
+        """Let the process load meanwhile, so that the first call waits less. Returns at once."""
+        threading.Thread(target=self._prepare, name="ftte-evaluation", daemon=True).start()
+
+    def _prepare(self) -> None:
         with self._lock:
-            if self._running is None:
+            if self._running is None and not self._closed:
                 try:
                     self._running = self._start()
                 except OSError as error:
@@ -84,6 +88,7 @@ class EvaluationProcess:
     def close(self) -> None:
         """End the process."""
         with self._lock:
+            self._closed = True
             self._end()
 
     def _ask(self, vector: Vector) -> dict[str, float]:

@@ -96,7 +96,7 @@ class Storm:
         planned: the state directory of a run that has begun.
         server: of the database.
 
-    An odd seed gives each conductor a state directory of its own, as on two machines; an even one gives both the same.
+    Each conductor has a state directory of its own, as on two machines; objects are in a folder that both see.
     """
 
     def __init__(self, folder: Path, seed: int, planned: Path, server: Database) -> None:
@@ -110,13 +110,10 @@ class Storm:
         self._stopped: set[str] = set()
         self._excused: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._states = [folder / "state-1", folder / ("state-1" if seed % 2 == 0 else "state-2")]
+        self._states = [folder / "state-1", folder / "state-2"]
         shutil.copytree(planned, self._states[0])
-        if self._states[1] != self._states[0]:
-            self._states[1].mkdir()
-            for name in ("run.key", "succession.json"):
-                if (planned / name).exists():
-                    shutil.copy(planned / name, self._states[1] / name)
+        self._states[1].mkdir()
+        shutil.copy(planned / "run.key", self._states[1] / "run.key")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
@@ -133,8 +130,7 @@ class Storm:
                     buffer=buffer,
                 )
             )
-        where = "one state directory" if self._states[0] == self._states[1] else "a state directory each"
-        print(f"seed {seed}: updates in {update}, a buffer of {buffer}, conductors with {where}", flush=True)
+        print(f"seed {seed}: updates in {update}, a buffer of {buffer}", flush=True)
 
     async def run(self, faults: int, seconds: float) -> Report:
         """So many faults, or as many as there is time for; then calm, then the checks."""
@@ -381,8 +377,8 @@ class Storm:
         self._gather_merged(back, rows)
         devices = {name: self._processes.printed(name) for name in DEVICES}
         service = {name: self._processes.printed(name) for name in (*CONDUCTORS, *GATEWAYS)}
-        states = {back, *self._states, self.folder / "objects"}
-        report = await asyncio.to_thread(check, back, devices, "".join(service.values()), sorted(states))
+        states = [back, *self._states, self.folder / "objects"]
+        report = await asyncio.to_thread(check, back, devices, "".join(service.values()), states)
         report.expect(left == 0, f"{left} updates were merged or discarded, and their bytes are in the database")
         for name, text in {**service, **devices}.items():
             report.expect(self._address not in text, f"{name} printed the database's password")
@@ -393,7 +389,7 @@ class Storm:
         """
         Each version's kept updates, into one folder.
 
-        With a state directory each, a conductor that lost its lead while it merged has kept what nobody published. The
+        A conductor that lost its lead while it merged has kept what nobody published. The
         one whose updates are those of the list is meant; where there is none, the checks find so.
         """
         merged: dict[str, int] = {} if rows is None else json.loads(rows)
@@ -403,7 +399,7 @@ class Storm:
         for name in names:
             version = int(Path(name).stem)
             expected = {assignment for assignment, number in merged.items() if number == version}
-            found = [state / "merged" / name for state in set(self._states) if (state / "merged" / name).exists()]
+            found = [state / "merged" / name for state in self._states if (state / "merged" / name).exists()]
             fit = [path for path in found if set(read_kept_merge(path)) == expected]
-            if expected or len(set(self._states)) == 1:
+            if expected:
                 shutil.copy((fit or found)[0], into / name)

@@ -7,9 +7,13 @@ import contextlib
 import asyncpg
 
 from ..records import LeaseRecord
+from .connection import Connection
 from .database import Database
 
 __all__ = ["LeaseRow"]
+
+# So many looks in turn must miss the leader's connections: it may open another one at this moment.
+MISSED = 3
 
 _END = "clock_timestamp() + make_interval(secs => $1)"
 
@@ -24,6 +28,9 @@ class LeaseRow:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # The process that leads, as seen over a connection of ours that has lasted since, and how often it was missed.
+        self._seen = ("", 0)
+        self._missed = 0
 
     def take(self, holder: str, seconds: float) -> int | None:
         return self._database.run(self.take_async(holder, seconds))
@@ -36,11 +43,12 @@ class LeaseRow:
                 "SELECT epoch, sessions, holder, until <= clock_timestamp() AS over FROM lease"
             )
             if not row["over"]:
-                if (row["sessions"], row["holder"]) != (own, holder):
+                if (row["sessions"], row["holder"]) == (own, holder):
+                    # The answer of an earlier call was lost.
+                    self._database.epoch = row["epoch"]
+                    return self._database.epoch
+                if row["sessions"] == own or not await self._has_died(connection, row["sessions"]):
                     return None
-                # The answer of an earlier call was lost.
-                self._database.epoch = row["epoch"]
-                return self._database.epoch
             if row["sessions"] not in ("", own):
                 # Who has the right to write the run has that to end its connections, unless they are a superuser's.
                 with contextlib.suppress(asyncpg.exceptions.InsufficientPrivilegeError):
@@ -50,15 +58,34 @@ class LeaseRow:
                     )
             taken: int | None = await connection.fetchval(
                 f"UPDATE lease SET holder = $2, epoch = epoch + 1, sessions = $3, until = {_END} "
-                "WHERE epoch = $4 AND until <= clock_timestamp() RETURNING epoch",
+                "WHERE epoch = $4 AND (until <= clock_timestamp() OR sessions = $5) RETURNING epoch",
                 seconds,
                 holder,
                 own,
                 row["epoch"],
+                "" if row["over"] else row["sessions"],
             )
         if taken is not None:
             self._database.epoch = taken
         return taken
+
+    async def _has_died(self, connection: Connection, sessions: str) -> bool:
+        """
+        Whether the leader's connections are gone, while this one of ours has lasted: its process was killed.
+
+        A server that restarts ends our connection as well, and a network that breaks leaves the leader's connections at
+        the server; then the lease runs out. Should the leader live after all, the epoch keeps it from writing.
+        """
+        row = await connection.fetchrow(
+            "SELECT pg_backend_pid() AS own, count(*) AS open FROM pg_stat_activity WHERE application_name = $1",
+            sessions,
+        )
+        seen = (sessions, row["own"])
+        if row["open"] or self._seen != seen:
+            self._seen, self._missed = (seen if row["open"] else ("", 0)), 0
+            return False
+        self._missed += 1
+        return self._missed >= MISSED
 
     def renew(self, seconds: float) -> bool:
         return self._database.run(self.renew_async(seconds))

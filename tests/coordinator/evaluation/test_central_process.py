@@ -32,14 +32,23 @@ def test_a_process_that_is_killed_before_it_has_read_its_data_holds_nobody_up() 
     """As by Ctrl-C, which the terminal sends to all processes at once."""
     before = set(spawned())
     evaluation = EvaluationProcess(LARGE, LARGE, LARGE)
-    starting = threading.Thread(target=evaluation.start, daemon=True)
-    starting.start()
+    evaluation.start()
     deadline = time.monotonic() + PATIENCE
     while not (new := set(spawned()) - before):
         assert time.monotonic() < deadline
         time.sleep(0.001)  # another process's birth: there is nothing to await
     for pid in new:
         os.kill(pid, signal.SIGKILL)
-    starting.join(PATIENCE)
-    assert not starting.is_alive(), "it waits for a process that is gone"
+    closing = threading.Thread(target=evaluation.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
+    assert not closing.is_alive(), "it waits for a process that is gone"
+
+
+def test_nobody_waits_until_the_process_has_loaded_and_whoever_is_closed_starts_none() -> None:
+    evaluation = EvaluationProcess(LARGE, LARGE, LARGE)
+    with evaluation._lock:  # as while it loads
+        evaluation.start()
     evaluation.close()
+    evaluation._prepare()
+    assert evaluation._running is None

@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.errors import ConfigError, StoreError, Superseded
 from coordinator.store.postgres import Address, PostgresStore, schema_name
+from coordinator.store.postgres.lease import MISSED
 from coordinator.store.postgres.updates import LARGE_BYTES
 from coordinator.store.records import AssignmentRequest, DiscardedUpdate, MergedUpdate
 
@@ -94,6 +95,26 @@ def test_a_lease_that_has_run_out_is_renewed_where_nobody_took_it(open_one: Call
     holder = store.lease.current()
     assert holder is not None
     assert 50 < holder.seconds_left <= 60
+
+
+def test_whoever_waits_leads_at_once_where_the_leader_was_killed(open_one: Callable[..., PostgresStore]) -> None:
+    leader, waiting = open_one(leading=False), open_one(leading=False)
+    first = leader.lease.take("the first", 600.0)
+    assert [waiting.lease.take("the second", 60.0) for _ in range(MISSED + 1)] == [None] * (MISSED + 1)
+    leader.database.epoch = None  # it gives nothing back
+    leader.close()
+    assert [waiting.lease.take("the second", 60.0) for _ in range(MISSED - 1)] == [None] * (MISSED - 1)
+    assert first is not None
+    assert waiting.lease.take("the second", 60.0) == first + 1
+
+
+def test_a_leader_that_was_never_seen_is_waited_for(open_one: Callable[..., PostgresStore]) -> None:
+    """The server has restarted, say, and its connections are to come back."""
+    leader, waiting = open_one(leading=False), open_one(leading=False)
+    leader.lease.take("the first", 600.0)
+    leader.database.epoch = None
+    leader.close()
+    assert [waiting.lease.take("the second", 60.0) for _ in range(2 * MISSED)] == [None] * (2 * MISSED)
 
 
 def test_two_coordinators_cannot_lead_one_run(open_one: Callable[..., PostgresStore]) -> None:

@@ -101,6 +101,13 @@ def test_names_cannot_leave_a_folder() -> None:
             decode(json.dumps(hello | {"device": name}))
 
 
+def test_numbers_inside_a_message_are_finite_wherever_they_stand() -> None:
+    offer = encode(next(message for message in MESSAGES if isinstance(message, Offer)))
+    for number in ("1e999", "-1e999", "NaN"):
+        with pytest.raises(ProtocolError, match="not JSON"):
+            decode(offer.replace('"report":{', '"report":{"loss":' + number + ","))
+
+
 def test_metrics_are_finite_numbers() -> None:
     for number in ("NaN", "Infinity", '"x"', "true"):
         with pytest.raises(ProtocolError):
