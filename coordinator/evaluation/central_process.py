@@ -138,14 +138,22 @@ def _serve(pipe: _Pipe) -> None:
     lower_priority(5)
     # The coordinator has closed its end, or was killed while it waited for an answer.
     with contextlib.suppress(EOFError, ConnectionError):
-        manifest, program, samples = (pipe.recv_bytes() for _ in range(3))
+        manifest, program, samples = (_receive(pipe) for _ in range(3))
         from .central import Evaluator, engine_of
 
         evaluator: Any = Evaluator(engine_of(manifest, program), samples)
         while True:
-            vector = np.frombuffer(pipe.recv_bytes(), np.float32)
+            vector = np.frombuffer(_receive(pipe), np.float32)
             try:
                 answer: dict[str, float] | str = evaluator(vector)
             except Exception as error:
                 answer = f"{type(error).__name__}: {error}"
             pipe.send(answer)
+
+
+def _receive(pipe: _Pipe) -> bytes:
+    """What the coordinator sends next; :exc:`EOFError` if it is gone, also where it was killed in the middle."""
+    try:
+        return pipe.recv_bytes()
+    except OSError as error:
+        raise EOFError from error

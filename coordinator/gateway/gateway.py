@@ -46,6 +46,9 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
+# How long a device waits here for a conductor, before it is sent away: a standby takes over in less.
+HOLD_SECONDS = 2.0
+
 # How long a device stays away that comes while the conductor is.
 AWAY_SECONDS = 2.0
 
@@ -198,6 +201,10 @@ class Gateway:
             proven: called once the device has proved who it is.
 
         """
+        if not self.connected.is_set() and not self._closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HOLD_SECONDS):
+                    await self.connected.wait()
 
         def find(run: str) -> Serve | Later | None:
             if self._closing or not self.connected.is_set():

@@ -36,6 +36,8 @@ STOP_SHARE = 0.35
 # A lease lasts 2.5 s: most stops are longer than it, some much longer, and some shorter.
 STOP_SECONDS = (((0.2, 2.0), 30), ((3.0, 6.0), 64), ((30.0, 30.0), 6))
 MOST_STOPPED = 2
+# What the killed leader has still committed is known by then, and nobody leads yet.
+IN_FLIGHT_SECONDS = 0.25
 # Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
 PATIENCE_SECONDS = 180.0
 
@@ -166,9 +168,10 @@ class Storm:
                 leader = await self._wait_for_standby()
                 await self._progress()
                 await asyncio.sleep(self._rng.uniform(0, 2))  # at any time of the lease
-                accepted, version = self._accepted(), await self._version()
                 self._processes.kill(leader)
                 killed = time.monotonic()
+                await asyncio.sleep(IN_FLIGHT_SECONDS)
+                accepted, version = self._accepted(), await self._version()
                 times: list[float | None] = [None, None]
                 while None in times:
                     await asyncio.sleep(0.01)

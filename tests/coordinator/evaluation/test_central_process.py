@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
 
-from coordinator.evaluation.central_process import EvaluationProcess
+import pytest
+
+from coordinator.evaluation.central_process import EvaluationProcess, _receive
 
 PATIENCE = 60.0
 # More than a pipe holds.
@@ -52,3 +56,12 @@ def test_nobody_waits_until_the_process_has_loaded_and_whoever_is_closed_starts_
     evaluation.close()
     evaluation._prepare()
     assert evaluation._running is None
+
+
+def test_the_process_ends_quietly_where_the_coordinator_was_killed_while_it_sent() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    os.write(ours.fileno(), struct.pack("!i", 1000) + b"the first part")
+    ours.close()
+    with pytest.raises(EOFError):
+        _receive(theirs)
+    theirs.close()

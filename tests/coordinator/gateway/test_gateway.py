@@ -239,6 +239,22 @@ def test_without_a_conductor_devices_are_told_to_come_again(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+def test_a_device_that_comes_between_two_conductors_waits_for_the_next_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 1) as conducted:
+            gateway = conducted.next
+            gateway.connected.clear()
+            async with Device(small).connected(gateway.serve) as device:
+                joining = asyncio.create_task(device.join())
+                await asyncio.sleep(0)
+                gateway.connected.set()
+                await joining
+                assert (await device.work()).version == 0
+
+    asyncio.run(main())
+
+
 def test_the_places_of_a_gateway_that_dies_are_free(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path)
