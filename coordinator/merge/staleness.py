@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import decimal
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -89,7 +90,7 @@ class Polynomial:
         return self.by_age(_ages(buffer))
 
     def by_age(self, staleness: Ages) -> Weights:
-        return _each(staleness, lambda tau: (1 + tau) ** -decimal.Decimal(self.exponent))
+        return _each(staleness, lambda tau: _power(1 + tau, -self.exponent))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Exponential:
         return self.by_age(_ages(buffer))
 
     def by_age(self, staleness: Ages) -> Weights:
-        return _each(staleness, lambda tau: (-decimal.Decimal(self.rate) * tau).exp())
+        return _each(staleness, lambda tau: _exponential(tau, -self.rate))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +168,26 @@ class Distance:
         return np.ones(len(staleness))  # what counts is how far the weights moved, which ages do not say
 
 
-def _each(staleness: Ages, function: Callable[[decimal.Decimal], decimal.Decimal]) -> Weights:
-    """A function of every age, computed in decimals: powers and exponentials of processors differ in their last bit."""
-    with decimal.localcontext(decimal.Context(prec=28)):
-        known = {tau: float(function(decimal.Decimal(tau))) for tau in np.unique(staleness).tolist()}
+# Powers and exponentials of processors differ in their last bit, so these are computed in decimals. Ages are small
+# whole numbers, and the same ones come at every start and with every merge.
+_DECIMALS = decimal.Context(prec=28)
+
+
+@functools.lru_cache(maxsize=4096)
+def _power(base: int, exponent: float) -> float:
+    with decimal.localcontext(_DECIMALS):
+        return float(decimal.Decimal(base) ** decimal.Decimal(exponent))
+
+
+@functools.lru_cache(maxsize=4096)
+def _exponential(tau: int, rate: float) -> float:
+    with decimal.localcontext(_DECIMALS):
+        return float((decimal.Decimal(rate) * tau).exp())
+
+
+def _each(staleness: Ages, function: Callable[[int], float]) -> Weights:
+    """A function of every age."""
+    known = {tau: function(tau) for tau in set(staleness.tolist())}
     return np.array([known[tau] for tau in staleness.tolist()], np.float64)
 
 

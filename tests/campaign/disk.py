@@ -100,6 +100,7 @@ class Disk:
         self, root: Path, rng: random.Random, untouched: Callable[[], contextlib.AbstractContextManager[None]]
     ) -> None:
         self.root = root
+        self.top = str(root)
         self.prefix = f"{root}/"
         self.dead = False
         self.rng = rng
@@ -153,7 +154,7 @@ class Disk:
     def sync_folder(self, path: str) -> None:
         """The names in a folder are on the disk now."""
         node: File | Folder | None = self._top
-        if path.rstrip("/") != str(self.root):
+        if path.rstrip("/") != self.top:
             node = self.find(path.rstrip("/"))
         if not isinstance(node, Folder):
             return

@@ -258,6 +258,11 @@ class _Federation:
 
     async def _finish(self, service: Service) -> None:
         """The operator ends the run; everybody hears of it."""
+        while service.machine.counts:  # an end that is still to come
+            await asyncio.sleep(1.0)
+        if service.run is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.up.wait(), PATIENCE_SECONDS)
         run = service.run
         if run is None:
             self._ledger.fail("the coordinator starts again after any end", "it is down long after the last fault")

@@ -125,7 +125,7 @@ class Interposer:
         text = os.fspath(path)
         if isinstance(text, str):
             for disk in self._disks:
-                if text.startswith(disk.prefix) or text == str(disk.root):
+                if text.startswith(disk.prefix) or text == disk.top:
                     return disk, text
         return None, ""
 
@@ -162,7 +162,7 @@ class Interposer:
         if disk is None:
             _REAL[name](descriptor)
             return
-        node = disk.find(text) if text != str(disk.root) else None
+        node = disk.find(text) if text != disk.top else None
         if isinstance(node, File):
             self._hook(disk, "sync", text)
             node.sync()

@@ -86,7 +86,8 @@ class CampaignLoop(VirtualLoop):
             self.stuck = f"{self._at_once} iterations in one instant, {self.iterations} in all"
             self.stop()
         for machine in self.watched:
-            machine.iterated()
+            if machine.counts:
+                machine.iterated()
         super()._run_once()  # type: ignore[misc]
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
@@ -207,6 +208,11 @@ class Machine:
         return result
 
     # Faults.
+
+    @property
+    def counts(self) -> bool:
+        """Whether the process is to end after some operations more."""
+        return self._left > 0
 
     def cut_after(self, operations: int, *, whole: bool) -> None:
         """End the process at the so-many-th operation from now on; ``whole``: nothing that was written is lost."""
