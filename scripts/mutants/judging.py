@@ -1,0 +1,273 @@
+"""
+Which changes the tests notice.
+
+Everything happens in a copy of the repository. Each change runs in a process forked from one that has imported the
+other packages already: most of a short test run is imports. It first meets the tests that reach its line, the shortest
+first, and stops at the first that fails; only a survivor meets the other tests of its room.
+"""
+
+from __future__ import annotations
+
+import ast
+import compileall
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import json
+import os
+import py_compile
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cosmic_ray.mutating import mutate_code
+
+from scripts.mutants.changes import ROOT, Mutant, operators
+
+# Each room, and those of its tests that start many processes or take minutes: they are not run here.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "coordinator/merge": ("test_processors.py",),
+    "coordinator/updates": (),
+    "coordinator/scheduling": (),
+    "coordinator/sessions": (),
+    "coordinator/store": ("test_kills.py", "test_backup.py::test_a_backup_under_load_is_whole"),
+    "mobile_sdk/protocol": (),
+    "mobile_sdk/payload": (),
+}
+COPIED = ("coordinator", "exporters", "mobile_sdk", "tests", "examples", "scenarios", "docs", "pyproject.toml")
+_OURS = ("coordinator", "exporters", "mobile_sdk", "scripts", "tests", "conftest", "__main__", "__mp_main__")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What came of a change: ``passed``, ``failed`` or ``timeout``, and the test that failed."""
+
+    mutant: Mutant
+    outcome: str
+    noticed_by: str
+    cpu_seconds: float
+    difference: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """Which tests run which lines of a room, and how long each takes."""
+
+    tests: dict[str, dict[int, list[str]]]  # by path and line
+    seconds: dict[str, float]
+    cpu_seconds: float  # of the whole room
+
+    def of(self, path: str, lines: Sequence[int]) -> list[str]:
+        """The tests that run any of these lines, the shortest first."""
+        by_line = self.tests.get(path, {})
+        found = {test for line in lines for test in by_line.get(line, ()) if test}
+        return sorted(found, key=lambda test: (self.seconds[test], test))
+
+
+def copy_tree(target: Path) -> None:
+    """What the tests need, with bytecode that is checked by the source's hash, not by its time."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+        elif source.exists():
+            shutil.copy(source, target / name)
+    for name in ("coordinator", "exporters", "mobile_sdk", "tests"):
+        mode = py_compile.PycInvalidationMode.CHECKED_HASH
+        compileall.compile_dir(target / name, quiet=2, invalidation_mode=mode)
+
+
+class Watch:
+    """A pytest plugin: settings of hypothesis that fit, what each test reaches, and which one failed."""
+
+    def __init__(self, coverage: Any = None) -> None:
+        self._coverage = coverage
+        self.seconds: dict[str, float] = {}
+        self.failed = ""
+
+    def pytest_sessionstart(self) -> None:
+        # After the profile of tests/conftest.py, before any test is imported. A busy machine is no change that was
+        # noticed, a second run finds what the first did, and nobody reads the smallest example.
+        from hypothesis import HealthCheck, Phase, settings
+
+        settings.register_profile(
+            "mutants",
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+            database=None,
+            phases=(Phase.explicit, Phase.generate),
+        )
+        settings.load_profile("mutants")
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        if self._coverage is not None:
+            self._coverage.switch_context(item.nodeid)
+        yield
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed = self.failed or report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failed = self.failed or report.nodeid
+
+
+class Runner:
+    """Runs the tests of one room in forked processes."""
+
+    def __init__(self, folder: Path, room: str) -> None:
+        self._folder = folder
+        self._room = room
+        self._said = folder / "said.json"
+        self._log = folder / "log.txt"
+
+    def reach(self) -> Reach:
+        """Run all tests without any change, and see what each reaches."""
+        outcome, _, cpu = self._fork(self._measure, wall=1800.0, cpu=900.0)
+        if outcome != "passed":
+            sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
+        said = json.loads(self._said.read_text())
+        for name in said["modules"]:  # once, for all that are forked from here
+            if not name.startswith(("_pytest.", "pluggy", "importlib")) and name not in sys.modules:
+                with contextlib.suppress(BaseException):
+                    importlib.import_module(name)
+        tests = {path: {int(line): names for line, names in lines.items()} for path, lines in said["tests"].items()}
+        return Reach(tests, said["seconds"], cpu)
+
+    def judge(self, first: list[str], reach: Reach) -> tuple[str, str, float]:
+        """Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU."""
+        # A change may make a loop endless, or wait for what never comes: the usual times, and a lot more.
+        wall = 30.0 + 10 * sum(reach.seconds.values())
+        return self._fork(lambda: self._run([first, self._all()]), wall=wall, cpu=10.0 + 3 * reach.cpu_seconds)
+
+    def _fork(self, work: Callable[[], int], wall: float, cpu: float) -> tuple[str, str, float]:
+        self._said.unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            self._child(work, cpu)
+        deadline = time.monotonic() + wall
+        outcome = "timeout"
+        while time.monotonic() < deadline:
+            done, status, used = os.wait4(child, os.WNOHANG)
+            if done:
+                code = os.waitstatus_to_exitcode(status)
+                outcome = "passed" if code == 0 else "timeout" if code == -signal.SIGXCPU else "failed"
+                break
+            time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)  # and what it left behind
+        if not done:
+            _, _, used = os.wait4(child, 0)
+        failed = json.loads(self._said.read_text())["failed"] if self._said.exists() else ""
+        return outcome, failed, used.ru_utime + used.ru_stime
+
+    def _child(self, work: Callable[[], int], cpu: float) -> None:
+        code = 1
+        try:
+            with self._log.open("wb") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 1, int(cpu) + 5))
+            os.chdir(self._folder)
+            # Started with ``-m``, this module came from the repository that was copied.
+            sys.path[:] = [str(self._folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+            sys.dont_write_bytecode = True
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            code = work()
+        finally:
+            os._exit(code)
+
+    def _all(self) -> list[str]:
+        return [f"tests/{self._room}"]
+
+    def _run(self, parts: list[list[str]], watch: Watch | None = None) -> int:
+        watch = watch or Watch()
+        ran: set[str] = set()
+        code = 0
+        for part in filter(None, parts):
+            if code == 0:
+                code = int(pytest.main([*self._options(ran), *part], plugins=[watch]))
+                ran |= set(part)
+        self._said.write_text(json.dumps({"failed": watch.failed}))
+        return code
+
+    def _options(self, ran: set[str]) -> list[str]:
+        tests = f"tests/{self._room}"
+        left = [*(f"{tests}/{name}" for name in ROOMS[self._room]), *sorted(ran)]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--tb=short"]
+        return [*options, "--show-capture=no", "-W", "ignore", *(f"--deselect={name}" for name in left)]
+
+    def _measure(self) -> int:
+        from coverage import Coverage
+
+        coverage = Coverage(data_file=None, config_file=False, include=[f"{self._folder}/{self._room}/*"])
+        watch = Watch(coverage)
+        coverage.start()
+        code = self._run([self._all()], watch)
+        coverage.stop()
+        data = coverage.get_data()
+        tests = {
+            str(Path(path).relative_to(self._folder)): data.contexts_by_lineno(path) for path in data.measured_files()
+        }
+        modules = sorted(name for name in sys.modules if name.partition(".")[0] not in _OURS)
+        said = {"failed": watch.failed, "seconds": watch.seconds, "tests": tests, "modules": modules}
+        self._said.write_text(json.dumps(said))
+        return code
+
+
+def statement_lines(source: str, line: int) -> list[int]:
+    """Every line of the innermost statement at ``line``, without the body of a compound one."""
+    best = range(line, line + 1)
+    size = None
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            end = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno or node.lineno
+            decorators = getattr(node, "decorator_list", [])
+            lines = range(min([node.lineno, *(one.lineno for one in decorators)]), max(end, node.lineno) + 1)
+            if line in lines and (size is None or len(lines) < size):
+                best, size = lines, len(lines)
+    return list(best)
+
+
+def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict]:
+    """Each change with what came of it."""
+    known = operators()
+    verdicts = []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
+        folder = Path(name)
+        copy_tree(folder)
+        for room in dict.fromkeys(mutant.room for mutant in mutants):
+            runner = Runner(folder, room)
+            reach = runner.reach()
+            say(f"{room}: {len(reach.seconds)} tests, {reach.cpu_seconds:.0f} s of CPU with what each reaches")
+            for mutant in (m for m in mutants if m.room == room):
+                path = folder / mutant.path
+                source = path.read_text()
+                changed = mutate_code(source, known[mutant.operator], mutant.occurrence)
+                if changed is None or changed == source:
+                    continue
+                path.write_text(changed)
+                first = reach.of(mutant.path, statement_lines(source, mutant.line))
+                outcome, failed, cpu = runner.judge(first, reach)
+                path.write_text(source)
+                lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
+                difference = "\n".join(line for line in list(lines)[3:])
+                verdicts.append(Verdict(mutant, outcome, failed, cpu, difference))
+                if outcome == "passed":
+                    tests = f"{len(first)} tests reach it" if first else "no test of its own reaches it"
+                    say(f"NOT NOTICED {mutant.path}:{mutant.line} {mutant.operator}, {tests}\n{difference}")
+    return verdicts
