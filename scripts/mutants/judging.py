@@ -43,6 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "mobile_sdk/payload": (),
 }
 COPIED = ("coordinator", "exporters", "mobile_sdk", "tests", "examples", "scenarios", "docs", "pyproject.toml")
+MOST_BYTES = 6 * 2**30  # of a process, whose loop may have no end
 _OURS = ("coordinator", "exporters", "mobile_sdk", "scripts", "tests", "conftest", "__main__", "__mp_main__")
 
 
@@ -63,7 +64,7 @@ class Reach:
 
     tests: dict[str, dict[int, list[str]]]  # by path and line
     seconds: dict[str, float]
-    cpu_seconds: float  # of the whole room
+    cpu_seconds: float  # of the whole room, with what it takes to see what is reached
 
     def of(self, path: str, lines: Sequence[int]) -> list[str]:
         """The tests that run any of these lines, the shortest first."""
@@ -135,7 +136,7 @@ class Runner:
 
     def reach(self) -> Reach:
         """Run all tests without any change, and see what each reaches."""
-        outcome, _, cpu = self._fork(self._measure, wall=1800.0, cpu=900.0)
+        outcome, _, cpu = self._fork(self._measure, wall=1800.0)
         if outcome != "passed":
             sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
         said = json.loads(self._said.read_text())
@@ -150,14 +151,16 @@ class Runner:
         """Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU."""
         # A change may make a loop endless, or wait for what never comes: the usual times, and a lot more.
         wall = 30.0 + 10 * sum(reach.seconds.values())
-        return self._fork(lambda: self._run([first, self._all()]), wall=wall, cpu=10.0 + 3 * reach.cpu_seconds)
+        of_first = 5.0 + 10 * sum(reach.seconds[test] for test in first)
+        limits = [min(of_first, 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
+        return self._fork(lambda: self._run([first, self._all()], limits), wall=wall)
 
-    def _fork(self, work: Callable[[], int], wall: float, cpu: float) -> tuple[str, str, float]:
+    def _fork(self, work: Callable[[], int], wall: float) -> tuple[str, str, float]:
         self._said.unlink(missing_ok=True)
         child = os.fork()
         if child == 0:
             os.setsid()
-            self._child(work, cpu)
+            self._child(work)
         deadline = time.monotonic() + wall
         outcome = "timeout"
         while time.monotonic() < deadline:
@@ -174,13 +177,13 @@ class Runner:
         failed = json.loads(self._said.read_text())["failed"] if self._said.exists() else ""
         return outcome, failed, used.ru_utime + used.ru_stime
 
-    def _child(self, work: Callable[[], int], cpu: float) -> None:
+    def _child(self, work: Callable[[], int]) -> None:
         code = 1
         try:
             with self._log.open("wb") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 1, int(cpu) + 5))
+            resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
             os.chdir(self._folder)
             # Started with ``-m``, this module came from the repository that was copied.
             sys.path[:] = [str(self._folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
@@ -193,12 +196,14 @@ class Runner:
     def _all(self) -> list[str]:
         return [f"tests/{self._room}"]
 
-    def _run(self, parts: list[list[str]], watch: Watch | None = None) -> int:
+    def _run(self, parts: list[list[str]], limits: Sequence[float], watch: Watch | None = None) -> int:
+        """Run each part whose predecessors passed, within ``limits`` in seconds of CPU since the process began."""
         watch = watch or Watch()
         ran: set[str] = set()
         code = 0
-        for part in filter(None, parts):
-            if code == 0:
+        for part, limit in zip(parts, limits, strict=True):
+            if code == 0 and part:
+                resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, resource.RLIM_INFINITY))
                 code = int(pytest.main([*self._options(ran), *part], plugins=[watch]))
                 ran |= set(part)
         self._said.write_text(json.dumps({"failed": watch.failed}))
@@ -216,7 +221,7 @@ class Runner:
         coverage = Coverage(data_file=None, config_file=False, include=[f"{self._folder}/{self._room}/*"])
         watch = Watch(coverage)
         coverage.start()
-        code = self._run([self._all()], watch)
+        code = self._run([self._all()], [900.0], watch)
         coverage.stop()
         data = coverage.get_data()
         tests = {

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from coordinator.errors import StoreUnavailable
+from coordinator.errors import Expelled, StoreError, StoreUnavailable
 from coordinator.programs.tiers import Tier
 from coordinator.run_state import RunState
 from coordinator.scheduling.dispatcher import Dispatcher
 from coordinator.scheduling.stall_notices import StallNotices
 from coordinator.simulation.virtual_time import offload, run
+from coordinator.store.records import SetAside
 from mobile_sdk.clock import Offload
 from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import EXECUTORCH_VERSION
-from mobile_sdk.protocol.messages import Assign, Evaluate, Name, Ready
+from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
 from ..small_run import SmallRun, make_run, open_work
 
@@ -348,5 +349,156 @@ def test_a_device_goes_on_with_its_work_as_long_as_the_version_has_its_files(tmp
         (again,) = await desk.ask("phone-1")
         assert (again.told[0].assignment == guest.told[0].assignment) is not pruned
         assert again.told[0].version == (1 if pruned else 0)
+
+    run(main())
+
+
+def test_a_device_whose_metrics_are_wanted_gives_them_before_it_gets_work(tmp_path: Path) -> None:
+    async def main() -> None:
+        section = {"federated_devices": 1, "federated_every": 1}
+        desk = Desk(make_run(tmp_path, evaluation=section))
+        newest = desk.state.versions.newest
+        desk.state.federated.begin(newest, ["phone-1"])
+        first, other = await desk.ask("phone-1", "phone-2")
+        (evaluate,) = first.told
+        tier = desk.small.tiers[-1]
+        assert evaluate == Evaluate(
+            Name("e00000000"), 0, tier.record.manifest, Hex(tier.record.signature), tier.program, newest.weights
+        )
+        assert isinstance(other.told[0], Assign)
+        assert desk.dispatcher.scheduler.working.keys() == {"phone-2"}
+        (again,) = await desk.ask("phone-1")
+        assert isinstance(again.told[0], Assign)
+
+    run(main())
+
+
+def test_nobody_is_told_anything_once_the_run_is_finished(tmp_path: Path) -> None:
+    """The end is announced to everybody in a moment."""
+
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        desk.state.phase = "finished"
+        (guest,) = await desk.ask("phone-1")
+        assert guest.told == []
+
+    run(main())
+
+
+def test_who_is_released_stays_connected_without_work_and_hears_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0}))
+        _, waiting = await desk.ask("d0", "d1")
+        desk.dispatcher.release()
+        assert desk.dispatcher.scheduler.waiting == {}
+        desk.dispatcher.ended("d0")
+        await asyncio.sleep(0.001)
+        assert waiting.told == []
+        (again,) = await desk.ask("d1")
+        assert isinstance(again.told[0], Assign)
+
+    run(main())
+
+
+def test_the_place_of_work_that_became_void_is_another_devices_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1, "coverage": 0}))
+        _, waiting = await desk.ask("d0", "d1")
+        desk.dispatcher.void(["d0"])
+        assert desk.dispatcher.assignment("d0") is None
+        await asyncio.sleep(0.001)
+        assert isinstance(waiting.told[0], Assign)
+
+    run(main())
+
+
+def test_who_leaves_while_others_wait_hears_the_reason_again_when_it_comes_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, merge={"buffer": 5}, scheduling={"repeat": False}))
+        await desk.ask("d0", "d1")
+        for device in ("d0", "d1"):
+            desk.dispatcher.ended(device)
+        first, second = await desk.ask("d0", "d1")
+        desk.dispatcher.left("d0")
+        (again,) = await desk.ask("d0")
+        assert [len(guest.told) for guest in (first, second, again)] == [1, 1, 1]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (Expelled("d1 was revoked"), ("revoked", "the operator has revoked this device")),
+        (StoreError("odd"), ("unavailable", "the coordinator has a problem of its own: try again later")),
+    ],
+)
+def test_a_device_whose_assignment_cannot_be_written_down_does_not_keep_the_others_from_theirs(
+    tmp_path: Path, error: Exception, answer: tuple[str, str]
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+
+        async def picky(function: Callable[..., Any], *args: Any) -> Any:
+            if function == small.store.assignments.assign and any(request.device == "d1" for request in args[0]):
+                raise error
+            return await offload(function, *args)
+
+        desk = Desk(small, picky)
+        first, faulty, last = await desk.ask("d0", "d1", "d2")
+        assert faulty.told == [answer]
+        assert [guest.told[0].assignment for guest in (first, last)] == ["a00000001", "a00000002"]
+        assert desk.dispatcher.scheduler.working.keys() == {"d0", "d2"}
+
+    run(main())
+
+
+@pytest.mark.parametrize(("maximum", "lag"), [(None, 20), (100, 20), (3, 3)])
+def test_work_is_gone_on_with_while_it_is_not_too_stale(tmp_path: Path, maximum: int | None, lag: int) -> None:
+    async def main() -> None:
+        staleness = {"staleness": {} if maximum is None else {"maximum": maximum}}
+        desk = Desk(make_run(tmp_path, merge=staleness))
+        await desk.ask("phone-1")
+        for _ in range(lag):
+            desk.publish()
+        (again,) = await desk.ask("phone-1")
+        assert again.told[0].version == 0
+        desk.publish()
+        (fresh,) = await desk.ask("phone-1")
+        assert fresh.told[0].version == lag + 1
+
+    run(main())
+
+
+def test_a_task_that_is_due_sooner_than_the_others_is_looked_at_in_time(tmp_path: Path) -> None:
+    """The first of two devices has shown that it returns and has half an hour; a newcomer has less."""
+
+    async def main() -> None:
+        section = {"coverage": 0, "deadline_seconds": 1800, "retry_seconds": 1}
+        desk = Desk(make_run(tmp_path, scheduling=section))
+        for _ in range(11):
+            await desk.ask("known")
+            desk.dispatcher.ended("known")
+        await desk.ask("known")
+        await asyncio.sleep(10)
+        await desk.ask("newcomer")
+        assert desk.dispatcher.scheduler.working.keys() == {"known", "newcomer"}
+        await asyncio.sleep(25)
+        assert desk.dispatcher.scheduler.working.keys() == {"known"}
+
+    run(main())
+
+
+def test_a_device_that_is_set_aside_is_sent_away_until_that_is_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        desk.state.aside["phone-1"] = SetAside(desk.state.clock.wall() + 100.0, "odd", "its updates were odd")
+        (guest,) = await desk.ask("phone-1")
+        ((seconds, reason),) = guest.told
+        assert seconds == pytest.approx(100.0)
+        assert reason == "the device's updates were out of line: the operator sees why"
+        await asyncio.sleep(100)
+        (again,) = await desk.ask("phone-1")
+        assert isinstance(again.told[0], Assign)
 
     run(main())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from coordinator.net.traffic import Traffic
-from coordinator.scheduling.quota import Quota
+from coordinator.scheduling.quota import OverQuota, Quota
 from coordinator.status import DeviceStatus
 
 DAY_SECONDS = 24 * 60 * 60
@@ -26,3 +28,12 @@ def test_a_device_beyond_its_bytes_stays_away_until_its_day_is_over() -> None:
 
 def test_without_a_limit_nobody_stays_away() -> None:
     assert Quota(None).seconds("d", DeviceStatus("d", earlier=Traffic(10**15, 0)), 0.0) == 0
+
+
+def test_whoever_is_over_the_limit_is_told_for_how_long_and_why() -> None:
+    quota, status = Quota(100), DeviceStatus("d")
+    quota.check("d", status, 50.0)
+    status.current = Traffic(100, 0)
+    with pytest.raises(OverQuota, match="the device has moved as many bytes as it may in a day") as over:
+        quota.check("d", status, 60.0)
+    assert over.value.seconds == DAY_SECONDS - 10

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,9 @@ from mobile_sdk.errors import ProtocolError
 from mobile_sdk.protocol import messages
 from mobile_sdk.protocol.frames import MAX_CHUNK_BYTES, Chunk
 from mobile_sdk.protocol.messages import (
+    ENCODINGS,
+    MAX_DEPTH,
+    MAX_TEXT_BYTES,
     Ack,
     Announce,
     ArtifactRef,
@@ -28,11 +33,13 @@ from mobile_sdk.protocol.messages import (
     Message,
     Name,
     Offer,
+    Ready,
     Sha256,
     Succession,
     decode,
     encode,
     printable,
+    shortened,
 )
 
 REF = ArtifactRef(Sha256("ab" * 32), 12, "zlib")
@@ -47,7 +54,10 @@ MESSAGES: list[Message] = [
     Later(2.5, "busy"),
     Evaluate(Name("e00000001"), 3, REF, "aa", REF, (REF,)),  # type: ignore[arg-type]
     Evaluated(Name("e00000001"), 7, {"accuracy": 0.5}),
+    Ready(5, 6, Name("native"), "1.5.1", 7, 8, True),
 ]
+WIRE = {"sha256": "ab" * 32, "size": 12, "encoding": "zlib"}
+DIFFERENCE = {"target": "ab" * 32, "base": "", "artifact": WIRE}
 
 
 def test_no_message_can_be_changed() -> None:
@@ -80,6 +90,60 @@ def test_a_message_survives_the_wire(message: Message) -> None:
 def test_a_wrong_field_is_named(change: dict[str, object], words: str) -> None:
     data = json.loads(encode(Fetch(Sha256("cd" * 32), 5))) | change
     with pytest.raises(ProtocolError, match=words):
+        decode(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "good", "bad"),
+    [
+        ("fetch", lambda value: {"offset": value}, [0, 2**63 - 1], [-1, 2**63]),
+        ("later", lambda value: {"seconds": value}, [0, 2**31 - 1], [-1, 2**31, True, "1"]),
+        ("later", lambda value: {"reason": "x" * value}, [0, 4096], [4097]),
+        ("hello", lambda value: {"device": "x" * value}, [1, 64], [0, 65]),
+        ("hello", lambda value: {"nonce": "0" * value}, [2, 4096], [4097]),
+        ("announce", lambda value: {"metrics": {"loss": value}}, [-(2**999), 2**999], [2**1000, -(2**1000)]),
+        ("offer", lambda value: {"artifact": WIRE | {"size": value}}, [1], [0]),
+        ("offer", lambda value: {"artifact": WIRE | {"encoding": value}}, list(ENCODINGS), ["gzip", ""]),
+        ("assign", lambda value: {"weights": [WIRE] * value}, [0, 64], [65]),
+        ("challenge", lambda value: {"succession": [{"key": "dd", "signature": "ee"}] * value}, [0, 64], [65]),
+        ("ready", lambda value: {"holds": ["ab" * 32] * value}, [0, 64], [65]),
+        ("assign", lambda value: {"differences": [DIFFERENCE] * value}, [0, 64], [65]),
+    ],
+)
+def test_the_last_value_that_a_field_may_have_is_taken_and_the_next_is_not(
+    kind: str, change: Callable[[Any], dict[str, object]], good: list[object], bad: list[object]
+) -> None:
+    whole = next(data for data in (json.loads(encode(message)) for message in MESSAGES) if data["type"] == kind)
+    for value in good:
+        decode(json.dumps(whole | change(value)))
+    for value in bad:
+        with pytest.raises(ProtocolError, match=rf"{kind}\.{next(iter(change(value)))}"):
+            decode(json.dumps(whole | change(value)))
+
+
+def test_a_message_may_be_as_long_and_as_deep_as_the_limits_say() -> None:
+    whole = json.loads(encode(MESSAGES[2]))
+    empty = len(json.dumps(whole | {"report": {"a": ""}}))
+    decode(json.dumps(whole | {"report": {"a": "x" * (MAX_TEXT_BYTES - empty)}}))
+    with pytest.raises(ProtocolError, match=f"has {MAX_TEXT_BYTES + 1} characters"):
+        decode(json.dumps(whole | {"report": {"a": "x" * (MAX_TEXT_BYTES - empty + 1)}}))
+    levels = MAX_DEPTH - 2  # the message and its report are two
+    for opening, closing in (("[", "]"), ('{"b":', "}")):
+        deep = json.dumps(whole | {"report": {"a": "HERE"}})
+        decode(deep.replace('"HERE"', opening * levels + "1" + closing * levels))
+        with pytest.raises(ProtocolError, match=f"more than {MAX_DEPTH} levels"):
+            decode(deep.replace('"HERE"', opening * (levels + 1) + "1" + closing * (levels + 1)))
+
+
+def test_a_long_value_is_shown_by_its_first_eighty_characters() -> None:
+    assert shortened("x" * 78) == repr("x" * 78)
+    assert shortened("x" * 79) == "'" + "x" * 76 + "..."
+    assert shortened("x" * 10**6) == shortened("x" * 79)
+
+
+def test_of_several_unknown_fields_the_first_in_the_alphabet_is_named() -> None:
+    data = json.loads(encode(Fetch(Sha256("cd" * 32), 5))) | {"more": 1, "extra": 2}
+    with pytest.raises(ProtocolError, match="unknown field 'extra'"):
         decode(json.dumps(data))
 
 

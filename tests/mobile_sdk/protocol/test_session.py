@@ -121,6 +121,12 @@ def test_nobody_is_proven_who_has_not_signed_the_devices_nonce() -> None:
     assert not device.proven
 
 
+def test_whoever_knows_the_devices_secret_is_proven_without_a_signature() -> None:
+    device, coordinator = make(signer=1, enrolled=True)
+    assert isinstance(handshake(device, coordinator, SECRET)[-1], Welcome)
+    assert device.proven
+
+
 def test_a_coordinator_that_does_not_know_the_secret_is_left() -> None:
     device, coordinator = make()
     device.receive(_challenge(coordinator, device), 0.0)
@@ -276,11 +282,12 @@ def test_an_update_does_not_follow_while_another_is_on_its_way_nor_if_it_is_long
     long = encode(Offer(Name("a1"), ArtifactRef(Sha256("ab" * 32), 2**20 + 1), {}, True))
     with pytest.raises(ProtocolError, match="1048577 bytes follows its offer; no more than 1048576 may"):
         coordinator.receive(long, 0.0)
-    device.offer("a1", SHORT_REF, {}, memoryview(SHORT), 0.0)
-    offer, _ = device.frames_to_send()
+    device.offer("a1", ArtifactRef(SHORT_REF.sha256, 1), {}, memoryview(b"x"), 0.0)
+    offer, byte = device.frames_to_send()
     coordinator.receive(offer, 0.0)
     with pytest.raises(ProtocolError, match="another is on its way"):
         coordinator.receive(offer, 0.0)
+    assert coordinator.receive(byte, 0.0) == [Received(Chunk(SHORT_REF.sha256, 0, b"x"), last=True)]
 
 
 def test_a_chunk_that_nobody_asked_for_is_refused() -> None:
