@@ -188,3 +188,97 @@ def test_who_gives_up_waiting_for_a_place_gives_none_back() -> None:
         assert not buffer.has_room("phone-3", reserve=True), "both places are still those of phone-1 and phone-2"
 
     asyncio.run(scenario())
+
+
+def test_of_those_who_wait_to_send_as_many_begin_as_there_is_room_for() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(2, limit=3)
+        for number in range(3):
+            buffer.add(update(number, "phone-1"))
+        waiting = [asyncio.create_task(buffer.room(f"phone-{number}")) for number in range(2, 5)]
+        await asyncio.sleep(0)
+        buffer.remove(buffer.oldest())
+        await asyncio.gather(*waiting[:2])
+        await asyncio.sleep(0)
+        assert not waiting[2].done()
+        buffer.remove([])
+        await waiting[2]
+
+    asyncio.run(scenario())
+
+
+def test_its_devices_are_those_of_waiting_updates_and_of_the_last_merge() -> None:
+    buffer = Buffer(2)
+    for number, device in enumerate(["phone-1", "phone-2", "phone-2"]):
+        buffer.add(update(number, device))
+    assert buffer.devices == {"phone-1", "phone-2"}
+    first = buffer.oldest()
+    assert buffer.holds(first)
+    buffer.remove(first)
+    assert not buffer.holds(first)
+    assert buffer.devices == {"phone-1", "phone-2"}
+    rest = buffer.all()
+    assert buffer.holds(rest)
+    assert not buffer.holds([*first[:1], *rest])
+    buffer.remove(rest)
+    assert buffer.devices == {"phone-2"}
+    assert buffer.all() == []
+
+
+def test_it_is_open_while_there_is_room_or_nothing_is_merged_any_more() -> None:
+    buffer = Buffer(2, limit=1)
+    assert buffer.is_open
+    buffer.add(update(0, "phone-1"))
+    assert not buffer.is_open
+    assert not buffer.has_room("phone-1")
+    assert buffer.has_room("phone-1", reserve=True), "what is on its way finds a place among twice as many"
+    buffer.close()
+    assert buffer.is_open
+    buffer.open()
+    assert not buffer.is_open
+    assert Buffer(1, limit=None).is_open
+
+
+def test_a_place_that_was_taken_while_it_was_closed_is_a_place() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(1, limit=1)
+        buffer.close()
+        for number in range(3):
+            await buffer.room(f"phone-{number}", reserve=True)
+        buffer.open()
+        for number in range(3):
+            assert not buffer.has_room("phone-3", reserve=True), "there are two"
+            buffer.release(f"phone-{number}")
+            if number == 1:
+                break
+        assert buffer.has_room("phone-3", reserve=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_gave_its_place_back_is_awaited_again() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(2, contributors=2, limit=1)
+        buffer.add(update(0, "phone-1"))
+        await buffer.room("phone-2", reserve=True)
+        assert not buffer.has_room("phone-2"), "its update is on its way"
+        buffer.release("phone-2")
+        assert buffer.has_room("phone-2")
+
+    asyncio.run(scenario())
+
+
+def test_who_is_not_let_in_by_a_size_that_stays_goes_on_waiting() -> None:
+    async def scenario() -> None:
+        buffer = Buffer(1, limit=1)
+        buffer.add(update(0, "phone-1"))
+        waiting = asyncio.create_task(buffer.room("phone-2"))
+        await asyncio.sleep(0)
+        buffer.resize(1, 1)
+        buffer.resize(2, 1)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        buffer.resize(2, 2)
+        await waiting
+
+    asyncio.run(scenario())

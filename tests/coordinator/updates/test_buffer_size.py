@@ -8,8 +8,9 @@ import pytest
 
 from coordinator.config import MergeSection
 from coordinator.merge.from_config import safe_gain
+from coordinator.merge.stability import critical_gain
 from coordinator.merge.staleness import Polynomial
-from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize
+from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize, _grid
 
 
 def adaptive(gain: float = 1.0, least: int = 10) -> AdaptiveSize:
@@ -126,3 +127,33 @@ def test_pulling_towards_where_devices_ended_needs_no_larger_buffer() -> None:
     size = adaptive(gain=0.0)
     fleet(size, np.full(100, 1.0), 1000)
     assert (size.size, size.margin) == (10, None)
+
+
+def test_a_run_begins_with_the_least_and_with_twice_as_many_devices() -> None:
+    size = adaptive(least=7)
+    assert (size.size, size.margin, size.concurrency, size.mean_staleness) == (7, None, 14, None)
+
+
+def test_sizes_are_tried_five_percent_apart_and_never_less_than_one() -> None:
+    assert _grid(3, 3) == [3]
+    assert _grid(18, 23) == [18, 19, 20, 21, 22, 23]
+    assert _grid(100, 120) == [100, 105, 110, 115, 120]
+    assert _grid(100, 112) == [100, 105, 110, 112]
+
+
+def test_the_last_256_updates_are_looked_back_on() -> None:
+    size = adaptive()
+    size.merged([7] * 32)
+    for _ in range(8):
+        assert size.mean_staleness != 0.0
+        size.merged([0] * 32)
+    assert size.mean_staleness == 0.0
+    assert len(size._ages) == 256
+
+
+def test_an_age_between_two_merges_counts_for_both_in_proportion() -> None:
+    """Ages of 15 updates are one and a half merges of ten: the critical gain of half of each."""
+    size = adaptive()
+    weights = Polynomial().by_age(np.arange(3))
+    expected = critical_gain(np.array([0.0, 0.5, 0.5]) * weights)
+    assert size._critical(np.full(4, 15.0), 10) == pytest.approx(expected)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.errors import StoreUnavailable
+from coordinator.errors import Expelled, StoreUnavailable
 from coordinator.run_state import RunState
 from coordinator.simulation.virtual_time import offload, run
 from coordinator.store.records import UpdateRecord
@@ -118,5 +118,40 @@ def test_a_device_that_leaves_while_its_update_is_written_takes_nobody_along(tmp
             await leaving
         assert await writer.accept(second) == [True]
         assert writer.delivered == [first.assignment, second.assignment], "it is durable, acknowledged or not"
+
+    run(main())
+
+
+def test_a_device_that_was_expelled_meanwhile_takes_nobody_of_its_group_along(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        records = assigned(state, 4)
+
+        async def picky(function: Callable[..., Any], *args: Any) -> Any:
+            if any(record.device == "d2" for record, _ in args[0]):
+                raise Expelled("d2 was revoked")
+            return await offload(function, *args)
+
+        writer = Writer(state, picky)
+        first, second, expelled, last = await writer.accept(*records)
+        assert (first, second, str(expelled), last) == (True, True, "d2 was revoked", True)
+        assert writer.groups == [1, 3, 1, 1, 1]
+        assert writer.delivered == [record.assignment for record in records if record.device != "d2"]
+
+    run(main())
+
+
+def test_what_is_delivered_has_its_elements_and_their_bound(tmp_path: Path) -> None:
+    async def main() -> None:
+        state = make_run(tmp_path).state()
+        (record,) = assigned(state, 1)
+        came: list[BufferedUpdate] = []
+        commit = GroupCommit(state.store.updates, came.append, offload)
+        elements = np.array([0.5, -2.0], np.float32)
+        assert await commit.accept(record, CONTENT, elements)
+        (update,) = came
+        assert update.record == record
+        assert update.delta is elements
+        assert update.largest == 2.0
 
     run(main())

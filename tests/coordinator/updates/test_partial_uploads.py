@@ -123,3 +123,66 @@ def test_a_disk_that_fails_is_said_to_be_unavailable(tmp_path: Path, monkeypatch
     for step in (lambda: upload.spool(1.0), upload.drop, lambda: parts.forget("phone-1")):
         with pytest.raises(StoreUnavailable, match="Read-only file system"):
             step()
+
+
+def test_all_uploads_together_have_256_megabytes_of_memory(tmp_path: Path) -> None:
+    class Long(bytes):
+        def __len__(self) -> int:
+            return 128_000_000
+
+    parts = Uploads(tmp_path)
+    ref = ArtifactRef(REF.sha256, 10**9)
+    for device in ("phone-1", "phone-2"):
+        upload = parts.begin(device, ref, 0.0)
+        upload.append(Long())
+        assert not upload.should_spool(0.0)
+    upload.append(b"1")
+    assert upload.should_spool(0.0)
+
+
+def test_a_part_is_on_the_disk_once_it_was_written_and_known_by_device_and_hash(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "parts"
+    parts = Uploads(folder)
+    upload = parts.begin("phone-1", REF, 0.0)
+    assert not upload.on_disk
+    assert not upload.resumed
+    upload.append(b"1")
+    upload.spool(0.0)
+    assert upload.on_disk
+    again = Uploads(folder)
+    assert again.kept == {("phone-1", REF.sha256)}
+    resumed = again.begin("phone-1", REF, 0.0)
+    assert (resumed.on_disk, resumed.resumed, resumed.size) == (True, True, 1)
+    resumed.drop()
+    assert (resumed.on_disk, resumed.resumed, resumed.size) == (False, False, 0)
+
+
+def test_what_a_crash_left_behind_what_was_written_is_not_sent_on(tmp_path: Path) -> None:
+    """A longer file than was written down: its end is of a write that nobody counted."""
+    parts = Uploads(tmp_path)
+    upload = spooled(parts, "phone-1", b"1" * 100)
+    with (tmp_path / f"phone-1@{REF.sha256}").open("ab") as file:
+        file.write(b"torn")
+    upload.append(b"2" * 50)
+    assert upload.content() == b"1" * 100 + b"2" * 50
+    upload.spool(1.0)
+    assert upload.content() == b"1" * 100 + b"2" * 50
+
+
+def test_parts_that_another_process_left_go_too(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    for number, device in enumerate(("phone-1", "phone-2", "phone-3")):
+        path = tmp_path / f"{device}@{REF.sha256}"
+        path.write_bytes(b"1")
+        os.utime(path, (50.0 + number, 50.0 + number))
+    assert parts.expire(51.0) == 1, "since the moment itself it is not old"
+    assert {device for device, _ in parts.kept} == {"phone-2", "phone-3"}
+    parts.forget("phone-2")
+    assert [path.name.split("@")[0] for path in tmp_path.iterdir()] == ["phone-3"]
+    assert parts.kept == {("phone-3", REF.sha256)}
+
+
+def test_with_no_seconds_to_lose_every_chunk_is_written(tmp_path: Path) -> None:
+    upload = Uploads(tmp_path, spool_seconds=0.0).begin("phone-1", REF, 1.0)
+    upload.append(b"1")
+    assert upload.should_spool(1.001)
