@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from .admin.server import claim_admin_folder, open_admin
-from .conductor.listener import GatewayConnections, listen_for_gateways
+from .conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
 from .config import Config, shared_server
 from .dashboard.server import Dashboard, open_dashboard
 from .net.admission import ConnectionLimits
@@ -66,7 +66,7 @@ class App:
 
 @contextlib.asynccontextmanager
 async def open_app(
-    configs: Sequence[Config], console: Console, *, admin: bool = True, gateways: Path | None = None
+    configs: Sequence[Config], console: Console, *, admin: bool = True, gateways: Sequence[Path | RemoteGateways] = ()
 ) -> AsyncIterator[App]:
     """
     Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
@@ -75,7 +75,7 @@ async def open_app(
         configs: the run files. Their ``[server]`` and ``[admin]`` must agree where more than one has them.
         console: where progress is shown.
         admin: whether operators can connect.
-        gateways: Unix socket for gateways, which hold the devices' connections; none: this process does.
+        gateways: where to wait for gateways, which hold the devices' connections; nowhere: this process does.
 
     Raises:
         CoordinatorError: if a run file or a state directory cannot be used.
@@ -85,7 +85,7 @@ async def open_app(
     section = shared_server(configs)
     service = Service(section)
     limits = section.connections, section.handshakes, section.handshakes_per_address
-    gate = ConnectionLimits(*limits) if gateways is None else GatewayConnections()
+    gate = GatewayConnections() if gateways else ConnectionLimits(*limits)
     async with contextlib.AsyncExitStack() as stack:
         if admin:
             stack.enter_context(claim_admin_folder(configs[0].admin))
@@ -102,8 +102,11 @@ async def open_app(
 
             for config in configs:
                 await service.create(config, progress)
-        if isinstance(gate, GatewayConnections) and gateways is not None:
-            await stack.enter_async_context(listen_for_gateways(gateways, service.coordinators, gate))
+        if isinstance(gate, GatewayConnections):
+            for place in gateways:
+                address = await stack.enter_async_context(listen_for_gateways(place, service.coordinators, gate))
+                if isinstance(place, RemoteGateways):
+                    await service.announce(address)
             service.url = device_address(section)
         else:
             service.url = await stack.enter_async_context(listen(service, section, gate))

@@ -16,9 +16,12 @@ from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, Training
 from .config_errors import explain, read_toml
 from .errors import ConfigError
 
-__all__ = ["Config", "load_config", "parse_config", "run_files", "shared_server"]
+__all__ = ["Config", "load_config", "parse_config", "run_files", "shared_gateways", "shared_server", "split_address"]
 
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+# HOST:PORT, an IPv6 address in brackets.
+HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
 
 
 class _Section(BaseModel):
@@ -94,6 +97,33 @@ class ServerSection(_Section):
                 )
             if self.open_enrolment:
                 raise ValueError(f"host {self.host} is not this machine: open_enrolment would let anybody in")
+        return self
+
+
+class GatewaysSection(_Section):
+    """
+    How gateways of other machines and their conductor find and know each other; see docs/how-to/scaling.md.
+
+    ``listen``: where the conductor waits for gateways, ``HOST:PORT``, by TLS. ``address``: what they call instead,
+    where ``listen`` is no address that they can; with the run in a database they find it there. ``conductor``: the
+    address, for gateways of a run that is in none. ``secret``: a file that conductors and gateways have, which lets
+    them in. ``folder``: where a gateway keeps copies of files and what has come of uploads; by default a temporary one.
+    """
+
+    listen: HostPort | None = None
+    address: HostPort | None = None
+    conductor: HostPort | None = None
+    secret: Path | None = None
+    folder: Path | None = None
+
+    @model_validator(mode="after")
+    def _proved(self) -> GatewaysSection:
+        if self.secret is None and (self.listen or self.conductor):
+            raise ValueError(
+                "listen and conductor need a secret that both sides have: give secret = FILE with 32 random bytes"
+            )
+        if self.address is not None and self.listen is None:
+            raise ValueError("address is where gateways reach what listens: give listen as well")
         return self
 
 
@@ -229,6 +259,7 @@ class PlanningSection(_Section):
 
 
 P = TypeVar("P", ServerSection, DashboardSection)
+S = TypeVar("S", ServerSection, GatewaysSection)
 
 
 def _training_field(name: str) -> Any:
@@ -463,6 +494,7 @@ class Config(_Section):
     run: RunSection
     store: StoreSection = StoreSection()
     server: ServerSection = ServerSection()
+    gateways: GatewaysSection = GatewaysSection()
     budgets: Annotated[dict[str, Size], Field(min_length=1)]
     planning: PlanningSection = PlanningSection()
     training: TrainingSection = TrainingSection()
@@ -534,6 +566,9 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
     if planning.plans is not None:
         planning = planning.model_copy(update={"plans": folder / planning.plans})
     admin = config.admin.model_copy(update={"folder": folder / config.admin.folder})
+    gateways = config.gateways
+    given = {"secret": gateways.secret, "folder": gateways.folder}
+    gateways = gateways.model_copy(update={key: folder / path for key, path in given.items() if path is not None})
     tracking = config.tracking
     if tracking.tensorboard is not None:
         tracking = tracking.model_copy(update={"tensorboard": folder / tracking.tensorboard})
@@ -542,6 +577,7 @@ def parse_config(data: dict[str, Any], folder: Path, name: str = "the run file")
             "run": run,
             "store": store,
             "server": server,
+            "gateways": gateways,
             "planning": planning,
             "admin": admin,
             "dashboard": dashboard,
@@ -564,9 +600,30 @@ def shared_server(configs: Sequence[Config]) -> ServerSection:
         ConfigError: if they have different ones.
 
     """
-    given = [config.server for config in configs if config.server != ServerSection()]
+    return _shared("server", [config.server for config in configs], ServerSection())
+
+
+def shared_gateways(configs: Sequence[Config]) -> GatewaysSection:
+    """
+    The one ``[gateways]`` of run files that are served together.
+
+    Raises:
+        ConfigError: if they have different ones.
+
+    """
+    return _shared("gateways", [config.gateways for config in configs], GatewaysSection())
+
+
+def _shared(name: str, sections: Sequence[S], default: S) -> S:
+    given = [section for section in sections if section != default]
     if any(section != given[0] for section in given):
         raise ConfigError(
-            "the run files have different [server] tables: write it into one of them, or the same into all"
+            f"the run files have different [{name}] tables: write it into one of them, or the same into all"
         )
-    return given[0] if given else ServerSection()
+    return given[0] if given else default
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; brackets around an IPv6 address are taken off."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)

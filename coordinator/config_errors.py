@@ -21,6 +21,9 @@ _PATTERNS = {
     "source": "write package.module:function",
     "name": "use at most 64 letters, digits, '.', '_' and '-', and a letter or digit first",
     "public_url": "write wss://host:port",
+    "listen": "write host:port",
+    "address": "write host:port",
+    "conductor": "write host:port",
 }
 _TYPES = {
     "int": "a whole number",

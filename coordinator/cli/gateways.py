@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mobile_sdk.system.signals import call_at_signal, call_when_told_to_end
 
+from ..errors import ConfigError
 from .parsing import add_set_option
+
+if TYPE_CHECKING:
+    from ..conductor.listener import RemoteGateways
+    from ..config import Config, GatewaysSection
+    from ..gateway.conductors import Conductors
 
 __all__ = ["add_gateway_commands"]
 
@@ -49,31 +58,74 @@ def _add_socket_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         type=Path,
-        required=True,
         metavar="PATH",
-        help="Unix socket on which the conductor listens for gateways",
+        help="Unix socket on which the conductor listens for gateways of this machine; for others see [gateways]",
     )
 
 
 def _gateway(options: argparse.Namespace, console: Console) -> int:
-    from ..config import load_config, run_files, shared_server
+    from ..config import load_config, run_files, shared_gateways, shared_server
     from ..gateway.process import run_gateway
     from .event_loop import run
 
     configs = [load_config(file, options.set) for file in run_files(options.files)]
-    ended = _Ended()
-    try:
-        run(_cancelled_by_signals(run_gateway(shared_server(configs), options.socket), ended))
-    except asyncio.CancelledError:
-        if ended.by != signal.SIGTERM:
-            raise
+    section, server, ended = shared_gateways(configs), shared_server(configs), _Ended()
+    conductors = _conductors(options, configs, section)
+    with contextlib.ExitStack() as stack:
+        folder = section.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftte-gateway-")))
+        try:
+            run(_cancelled_by_signals(run_gateway(server, conductors, folder), ended))
+        except asyncio.CancelledError:
+            if ended.by != signal.SIGTERM:
+                raise
     return 0
 
 
+def _conductors(options: argparse.Namespace, configs: Sequence[Config], section: GatewaysSection) -> Conductors:
+    """Where the conductor is, of the places that command line and run files name."""
+    from ..gateway.conductors import LocalConductor, RemoteConductors
+    from ..gateway.handshake import load_secret
+    from ..store.open import find_leader, in_postgres
+
+    if options.socket is not None:
+        return LocalConductor(options.socket)
+    if section.secret is None:
+        raise ConfigError(_NOWHERE)
+    secret = load_secret(section.secret)
+    if section.conductor is not None:
+        address = section.conductor
+
+        async def given() -> str:
+            return address
+
+        return RemoteConductors(given, secret)
+    if not in_postgres(configs[0]):
+        raise ConfigError(_NOWHERE)
+    return RemoteConductors(find_leader(configs[0]), secret)
+
+
+_NOWHERE = (
+    "it is not known where the conductor is: give --socket PATH if it is on this machine; else secret below "
+    '[gateways], and conductor = "HOST:PORT" there or the run in a database'
+)
+
+
 def _conduct(options: argparse.Namespace, console: Console) -> int:
+    from ..conductor.listener import RemoteGateways
+    from ..config import load_config, run_files, shared_gateways
+    from ..gateway.handshake import load_secret
     from .serve import serve_runs
 
-    return serve_runs(options, console, gateways=options.socket)
+    section = shared_gateways([load_config(file, options.set) for file in run_files(options.files)])
+    places: list[Path | RemoteGateways] = [] if options.socket is None else [options.socket]
+    if section.listen is not None and section.secret is not None:
+        places.append(RemoteGateways(section.listen, load_secret(section.secret), section.address))
+    if not places:
+        raise ConfigError(
+            "there is nowhere to wait for gateways: give --socket PATH for those of this machine, or listen and secret "
+            "below [gateways]"
+        )
+    return serve_runs(options, console, gateways=places)
 
 
 class _Ended:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .parsing import add_set_option
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..conductor.listener import RemoteGateways
     from ..config import Config
 
 # What a command needs is imported by the command: `ftte runs` is not to wait for the machinery of `ftte serve`.
@@ -65,14 +66,14 @@ def _serve(options: argparse.Namespace, console: Console) -> int:
     return serve_runs(options, console)
 
 
-def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Path | None = None) -> int:
+def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Sequence[Path | RemoteGateways] = ()) -> int:
     """
     Coordinate the runs of a command line until they have ended.
 
     Args:
         options: files, overrides, and what else `ftte serve` and `ftte conduct` have in common.
         console: shows how it goes on.
-        gateways: Unix socket for gateways, which hold the devices' connections; none: this process does.
+        gateways: where to wait for gateways, which hold the devices' connections; nowhere: this process does.
 
     Returns:
         The exit code.
@@ -84,9 +85,9 @@ def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Path 
     from .event_loop import run
 
     configs = {file: load_config(file, options.set) for file in run_files(options.files)}
-    for warning in raise_first_error(check_before_serving(configs, port=gateways is None)):
+    for warning in raise_first_error(check_before_serving(configs, port=not gateways)):
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
-    if gateways is None and options.gateways:
+    if not gateways and options.gateways:
         from .supervisor import serve_with_gateways
 
         return serve_with_gateways(options, shared_server(list(configs.values())))
@@ -111,7 +112,9 @@ class Ended:
 
 
 @contextlib.asynccontextmanager
-async def _opened(configs: list[Config], console: Console, gateways: Path | None, standby: bool) -> AsyncIterator[App]:
+async def _opened(
+    configs: list[Config], console: Console, gateways: Sequence[Path | RemoteGateways], standby: bool
+) -> AsyncIterator[App]:
     """The runs; on ``standby``, as soon as no other process leads them."""
     from ..app import open_app
     from ..errors import FolderInUse, LedElsewhere
@@ -133,7 +136,13 @@ async def _opened(configs: list[Config], console: Console, gateways: Path | None
 
 
 async def _until_ended(
-    configs: list[Config], console: Console, ended: Ended, *, stay: bool, gateways: Path | None, standby: bool
+    configs: list[Config],
+    console: Console,
+    ended: Ended,
+    *,
+    stay: bool,
+    gateways: Sequence[Path | RemoteGateways],
+    standby: bool,
 ) -> int:
     task = asyncio.current_task()
     if task is not None:

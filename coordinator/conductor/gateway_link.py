@@ -6,22 +6,27 @@ import asyncio
 import dataclasses
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mobile_sdk.errors import FtteError, Refused
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.metrics import format_metrics
 from mobile_sdk.protocol.messages import Finished, Name, Ready
+from mobile_sdk.protocol.trust import is_challenge
 
 from ..background import BackgroundTasks
-from ..errors import StoreError, UpdateRefused
-from ..gateway.pipe import Pipe, PipeClosed
+from ..errors import StoreError, StoreUnavailable, UpdateRefused
+from ..gateway.messages import PIECE_BYTES, RELEASE
+from ..gateway.pipe import IN_FLIGHT_BYTES, Pipe, PipeClosed
 from ..loop.coordinator import Coordinator
+from ..net.peer_log import shown
 from ..programs.tiers import Tier
 from ..scheduling.quota import OverQuota
+from ..store.artifacts import disk_available
 from ..store.records import AssignmentRecord, UpdateRecord, VersionRecord
-from ..updates.validation import parse_elements
+from ..updates.validation import most_bytes, parse_elements
 from .session import RemoteDevice
 
 __all__ = ["GatewayLink"]
@@ -30,6 +35,13 @@ log = logging.getLogger(__name__)
 
 # How long an update may wait for a place in the buffer; after that its device keeps it and comes again.
 ROOM_SECONDS = 60.0
+
+# A gateway that says nothing for so many looks, which are 20 seconds, is gone with its machine or its network. (Looks
+# are counted, not seconds: a conductor that was stopped for a while has missed nothing when it wakes.)
+SILENT_LOOKS = 400
+
+# Questions of one gateway that wait for their answers; it has no more devices than that.
+MOST_QUESTIONS = 200_000
 
 # Updates up to this size are parsed in the event loop: that takes less than the way to a thread and back.
 SMALL_BYTES = 65_536
@@ -65,6 +77,10 @@ class _Run:
                 "m": "run",
                 "r": self.name,
                 "config": state.config.model_dump(mode="json"),
+                "key": {
+                    "public": state.key.public,
+                    "succession": [dataclasses.asdict(step) for step in state.key.succession],
+                },
                 "artifacts": str(state.store.artifacts.path(newest.weights[-1].sha256).parent.absolute()),
                 "tiers": [dataclasses.asdict(tier.record) for tier in state.tiers],
                 "versions": [(record.version, record.parent, record.kind == "rollback") for record in records],
@@ -72,6 +88,11 @@ class _Run:
                 "finished": None if state.finished is None else vars(state.finished),
             }
         )
+
+    @property
+    def content_bytes(self) -> int:
+        """The largest update that the run takes."""
+        return max(map(most_bytes, self._tiers))
 
     def _follow(self, record: VersionRecord) -> None:
         self._pipe.send({"m": "version", "r": self.name, **self._told(record)})
@@ -124,6 +145,10 @@ class GatewayLink:
         self._runs: dict[str, _Run] = {}
         self._tasks = BackgroundTasks()
         self._asked: dict[int, asyncio.Task[None]] = {}
+        self._in_flight = 0
+        self._silent = 0
+        self._greeted = False
+        pipe.content_bytes = 0
 
     async def serve(self) -> None:
         """Answer until the gateway is gone; its devices' places are free then."""
@@ -133,8 +158,8 @@ class GatewayLink:
             while True:
                 message, content = await self._pipe.receive()
                 self._hear(message, content)
-        except PipeClosed:
-            log.info("a gateway is gone")
+        except PipeClosed as error:
+            log.info("a gateway is gone: %s", error)
         finally:
             await self._pipe.close()
             for task in self._asked.values():
@@ -150,26 +175,51 @@ class GatewayLink:
             known = self._runs.get(name)
             if known is None or known.coordinator is not coordinator:
                 self._runs[name] = _Run(coordinator, self._pipe)
+                self._pipe.content_bytes = max(self._pipe.content_bytes, self._runs[name].content_bytes)
         for run in self._runs.values():
             run.look()
+        self._silent += 1
+        if self._silent == SILENT_LOOKS:
+            log.warning("a gateway says nothing any more: its connection is closed")
+            self._tasks.start(self._pipe.close(), "closing the connection of a gateway")
 
     def _hear(self, message: dict[str, Any], content: bytes) -> None:
+        """
+        Do what a message asks for.
+
+        Raises:
+            PipeClosed: if it is none of this release, or asks for too much.
+
+        """
         kind = message["m"]
+        self._silent = 0
+        if kind == "hello":
+            if message["release"] != RELEASE:
+                raise PipeClosed(f"it speaks release {message['release']}, this conductor {RELEASE}")
+            log.info("a gateway has come: process %d on %s", message["process"], shown(message["machine"]))
+            self._greeted = True
+            return
+        if not self._greeted:
+            raise PipeClosed("it did not say which release it is of")
         if kind == "connections":
-            self.connections = {name: int(message[name]) for name in self.connections}
+            self.connections = {name: message[name] for name in self.connections}
+            self._pipe.answer(message, {})
             return
         if kind == "cancel":
             if (task := self._asked.get(message["of"])) is not None:
                 task.cancel()
             return
-        if kind == "hello":
-            log.info("a gateway has come: process %d", message["process"])
-            return
-        run = self._runs[message["r"]]
+        run = self._runs.get(message["r"])
+        if run is None:
+            raise PipeClosed(f"it speaks of a run {message['r']} that it was not told of")
         if "id" in message:
-            task = asyncio.create_task(self._answer(message["id"], self._question(kind, run, message, content)))
-            self._asked[message["id"]] = task
+            self._in_flight += len(content)
+            if len(self._asked) >= MOST_QUESTIONS or self._in_flight > 2 * IN_FLIGHT_BYTES + self._pipe.content_bytes:
+                raise PipeClosed("it asks for more at once than gateways do")
+            self._asked[message["id"]] = asyncio.create_task(self._answer(run, message, content))
             return
+        if "device" in message and message["device"] not in run.devices:
+            return  # its connection has ended, or it has come to another gateway meanwhile
         match kind:
             case "ask":
                 self._tasks.start(self._ask(run, message), f"finding work for {message['device']}")
@@ -177,8 +227,8 @@ class GatewayLink:
                 run.coordinator.dispatcher.ended(message["device"], returned=False)
                 run.state.device(message["device"]).failures += 1
             case "left":
-                device = run.devices.get(message["device"])
-                if device is not None and device.number == message["n"]:
+                device = run.devices[message["device"]]
+                if device.number == message["n"]:
                     device.move(*message["moved"])
                     self._tasks.start(self._depart(run, device), f"settling the accounts of {device.device}")
             case "evaluated":
@@ -187,23 +237,25 @@ class GatewayLink:
                 run.state.federated.lost(message["device"])
             case "self_check_failure":
                 run.state.count_self_check_failure()
-            case _:
-                log.error("a gateway of another release says %r: stop it, and start all of one release", kind)
 
-    async def _answer(self, number: int, question: Awaitable[dict[str, Any]]) -> None:
+    async def _answer(self, run: _Run, question: dict[str, Any], content: bytes) -> None:
         try:
-            self._pipe.answer(number, **await question)
+            if question["m"] == "piece":
+                self._pipe.answer(question, *await run.state.offload(_piece, run, question))
+            else:
+                self._pipe.answer(question, await self._question(run, question, content))
         except FtteError as error:
-            self._pipe.answer_error(number, error)
+            self._pipe.answer_error(question, error)
         except Exception as error:
             log.exception("a gateway's question could not be answered")
-            self._pipe.answer_error(number, error)
+            self._pipe.answer_error(question, error)
         finally:
-            del self._asked[number]
+            self._in_flight -= len(content)
+            del self._asked[question["id"]]
 
-    async def _question(self, kind: str, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
+    async def _question(self, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
         state, store = run.state, run.state.store
-        match kind:
+        match said["m"]:
             case "accept":
                 return await self._accept(run, said, content)
             case "open":
@@ -216,11 +268,11 @@ class GatewayLink:
                 return {"secret": None if secret is None else secret.hex()}
             case "device":
                 record = await state.offload(store.devices.find, said["device"])
-                return {"device": None if record is None else {**vars(record), "aside": None}}
+                return {"device": None if record is None else {"id": record.id, "revoked_at": record.revoked_at}}
             case "enrol":
                 secret = bytes.fromhex(said["secret"])
                 answer = await state.offload(
-                    lambda: store.devices.enrol(said["device"], secret, said["at"], token=said["token"])
+                    lambda: store.devices.enrol(said["device"], secret, state.clock.wall(), token=said["token"])
                 )
                 if answer == "enrolled":
                     state.withdrawn.discard(said["device"])
@@ -240,9 +292,14 @@ class GatewayLink:
             case "is_accepted":
                 return {"accepted": await state.offload(store.updates.is_accepted, said["assignment"])}
             case "artifact":
-                find = store.artifacts.verified if said.get("verify") else store.artifacts.path
+                find = store.artifacts.verified if said["verify"] else store.artifacts.path
                 return {"path": str((await state.offload(find, said["sha256"])).absolute())}
-        raise StoreError(f"a gateway of another release asks for {kind!r}: stop it, and start all of one release")
+            case "sign":
+                key, challenge = state.key, bytes.fromhex(said["challenge"])
+                if not is_challenge(run.name, challenge):
+                    raise StoreError("the run's key signs challenges alone for a gateway")
+                return {"key": key.public, "signature": await key.sign_challenge(challenge)}
+        raise AssertionError(f"nothing answers {said['m']}")
 
     async def _open(self, run: _Run, said: dict[str, Any]) -> dict[str, Any]:
         """A device has proved to its gateway who it is, with ``secret``."""
@@ -297,18 +354,28 @@ class GatewayLink:
 
     async def _accept(self, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
         """Write an update down that a gateway has validated; it is acknowledged with the answer."""
-        state, dispatcher, values = run.state, run.coordinator.dispatcher, said["record"]
-        record = UpdateRecord(**{**values, "artifact": FileEntry(**values["artifact"])})
-        if (device := run.devices.get(record.device)) is not None:
-            device.move(*said["moved"])
-        given = dispatcher.assignment(record.device)
-        if given is None or given.id != record.assignment:
+        state, dispatcher, offer = run.state, run.coordinator.dispatcher, said["record"]
+        name, assignment = offer["device"], offer["assignment"]
+        if (device := run.devices.get(name)) is None:
+            raise StoreUnavailable(f"{name} is not connected to the gateway that has its update")
+        device.move(*said["moved"])
+        given = dispatcher.assignment(name)
+        if given is None or given.id != assignment:
             # Overdue, handed in before, or void: it is looked up who has it.
-            found, accepted = await state.offload(_look_up, run, record)
+            given, accepted = await state.offload(_look_up, run, name, assignment)
             if accepted:
                 return {"new": False}
-            if found is None or found.device != record.device or not found.open:
-                raise UpdateRefused("unknown-assignment", f"{record.assignment} was given back or replaced")
+            if given is None or given.device != name or not given.open:
+                raise UpdateRefused("unknown-assignment", f"{assignment} was given back or replaced")
+        record = UpdateRecord(
+            assignment=assignment,
+            device=name,
+            version=given.version,
+            tier=given.tier,
+            artifact=FileEntry(offer["sha256"], len(content)),
+            report=offer["report"],
+            received_at=state.clock.wall(),
+        )
         if state.finished is not None:
             raise UpdateRefused("finished", "the run has ended")
         tier = state.tier(record.tier)
@@ -350,9 +417,17 @@ class GatewayLink:
             )
 
 
-def _look_up(run: _Run, record: UpdateRecord) -> tuple[AssignmentRecord | None, bool]:
-    """The assignment of an update, and whether the update is written down already. Blocks."""
+def _look_up(run: _Run, device: str, assignment: str) -> tuple[AssignmentRecord | None, bool]:
+    """An assignment, and whether it is the device's and its update is written down already. Blocks."""
     store = run.state.store
-    found = store.assignments.find(record.assignment)
-    mine = found is not None and found.device == record.device
-    return found, mine and store.updates.is_accepted(record.assignment)
+    found = store.assignments.find(assignment)
+    mine = found is not None and found.device == device
+    return found, mine and store.updates.is_accepted(assignment)
+
+
+def _piece(run: _Run, said: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """A part of a file, and how long the file is. Blocks."""
+    with disk_available(), run.state.store.artifacts.path(said["sha256"]).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(min(said["offset"], size))
+        return {"size": size}, file.read(PIECE_BYTES)

@@ -1,28 +1,42 @@
-"""Where gateways find their conductor: a Unix socket that its user alone may open."""
+"""Where gateways find their conductor: a Unix socket that its user alone may open, or a port for other machines."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import logging
 import os
+import platform
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from mobile_sdk.system.sockets import listen_locally
+from mobile_sdk.system.sockets import LIMIT, Serve, listen_locally
 
+from ..config import split_address
 from ..errors import ConfigError
+from ..gateway.handshake import PROOF_SECONDS, NotProved, answer_gateway
+from ..gateway.messages import GATEWAY
 from ..gateway.pipe import Pipe
 from ..loop.coordinator import Coordinator
 from ..net.admission import ConnectionLimits
+from ..net.peer_log import PeerLog
+from ..net.tls import temporary_context
 from .gateway_link import GatewayLink
 
-__all__ = ["GatewayConnections", "listen_for_gateways"]
+__all__ = ["GatewayConnections", "RemoteGateways", "listen_for_gateways"]
+
+log = logging.getLogger(__name__)
+peers = PeerLog(log)
 
 # How often gateways are told what has changed of their runs, beside new versions, which they hear of at once.
 LOOK_SECONDS = 0.05
 
 # Linux takes no longer path of a Unix socket.
 MAX_SOCKET_PATH = 107
+
+# Connections that have not proved that they have the secret; further ones are closed.
+MOST_UNPROVEN = 64
 
 
 class GatewayConnections(ConnectionLimits):
@@ -46,40 +60,62 @@ class GatewayConnections(ConnectionLimits):
         self.open, self.shed, self.cut = self._sum("open"), self._sum("shed"), self._sum("cut")
 
 
+@dataclasses.dataclass(frozen=True)
+class RemoteGateways:
+    """
+    How gateways of other machines are let in.
+
+    ``listen`` is ``HOST:PORT``; with port 0, any that is free. Gateways have the same ``secret``. ``address`` is what
+    they call; by default the host of ``listen``, or this machine's name where that stands for all its addresses.
+    """
+
+    listen: str
+    secret: bytes = dataclasses.field(repr=False)
+    address: str | None = None
+
+    def reached_at(self, port: int) -> str:
+        """What gateways call, where ``port`` is listened on."""
+        if self.address is not None:
+            return self.address
+        host, _ = split_address(self.listen)
+        host = platform.node() if host in ("0.0.0.0", "::") else host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @contextlib.asynccontextmanager
 async def listen_for_gateways(
-    socket: Path, runs: Callable[[], Mapping[str, Coordinator]], connections: GatewayConnections
-) -> AsyncIterator[None]:
+    place: Path | RemoteGateways, runs: Callable[[], Mapping[str, Coordinator]], connections: GatewayConnections
+) -> AsyncIterator[str]:
     """
-    Serve gateways for as long as the context lasts.
+    Serve gateways for as long as the context lasts; gives the address that they call.
 
     Args:
-        socket: the path to listen on; replaced if it is there, of a conductor that was killed.
+        place: where to listen. A path is replaced if it is there, of a conductor that was killed.
         runs: gives the runs that are served, by name.
         connections: counts the gateways' connections.
 
     Raises:
-        ConfigError: if the path cannot be listened on.
+        ConfigError: if that cannot be listened on.
 
     """
-    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
-        raise ConfigError(
-            f"the path {socket} has {len(os.fsencode(socket))} bytes, and a Unix socket's has at most "
-            f"{MAX_SOCKET_PATH}: give a shorter one"
-        )
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = GatewayLink(Pipe(reader, writer), runs)
+        link = GatewayLink(Pipe(reader, writer, GATEWAY), runs)
         connections.links.add(link)
+        try:
+            await link.serve()
+        finally:
+            connections.links.discard(link)
+
+    async def serve_quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         serving.add(task)
         try:
             with contextlib.suppress(asyncio.CancelledError):  # this conductor ends, and a stream's task must not raise
-                await link.serve()
+                await serve(reader, writer)
         finally:
-            connections.links.discard(link)
             serving.discard(task)
 
     async def look() -> None:
@@ -89,6 +125,25 @@ async def listen_for_gateways(
             connections.refresh()
             await asyncio.sleep(LOOK_SECONDS)
 
+    opened = _on_socket(serve_quietly, place) if isinstance(place, Path) else _on_port(serve, serving, place)
+    async with opened as address:
+        looking = asyncio.create_task(look())
+        try:
+            yield address
+        finally:
+            looking.cancel()
+            for task in list(serving):
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _on_socket(serve: Serve, socket: Path) -> AsyncIterator[str]:
+    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"the path {socket} has {len(os.fsencode(socket))} bytes, and a Unix socket's has at most "
+            f"{MAX_SOCKET_PATH}: give a shorter one"
+        )
     socket.unlink(missing_ok=True)
     mask = os.umask(0o177)
     try:
@@ -98,16 +153,56 @@ async def listen_for_gateways(
     finally:
         os.umask(mask)
     own = socket.stat().st_ino
-    looking = asyncio.create_task(look())
     try:
-        yield
+        yield str(socket)
     finally:
-        looking.cancel()
         server.close()
-        for task in list(serving):
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
         with contextlib.suppress(OSError):
             # A conductor that was stopped for a while has a successor, which listens here by now.
             if socket.stat().st_ino == own:
                 socket.unlink()
+
+
+@contextlib.asynccontextmanager
+async def _on_port(serve: Serve, serving: set[asyncio.Task[None]], place: RemoteGateways) -> AsyncIterator[str]:
+    """Listen by TLS; ``serve`` gets the connections of those who have proved that they have the secret."""
+    tls, fingerprint = temporary_context()
+    unproven = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal unproven
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        task = asyncio.current_task()
+        assert task is not None
+        if unproven >= MOST_UNPROVEN:
+            writer.transport.abort()
+            return
+        serving.add(task)
+        unproven += 1
+        try:
+            try:
+                await answer_gateway(reader, writer, place.secret, fingerprint)
+            finally:
+                unproven -= 1
+            await serve(reader, writer)
+        except (NotProved, TimeoutError) as error:
+            peers.warning(peer, "%s is no gateway of this conductor: %s", peer, error or "it took too long")
+        except asyncio.CancelledError:
+            pass  # this conductor ends, and a stream's task must not raise
+        finally:
+            serving.discard(task)
+            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+
+    host, port = split_address(place.listen)
+    try:
+        server = await asyncio.start_server(
+            answer, host, port, ssl=tls, ssl_handshake_timeout=PROOF_SECONDS, limit=LIMIT
+        )
+    except OSError as error:
+        raise ConfigError(f"gateways.listen: cannot listen on {place.listen}: {error.strerror or error}") from error
+    address = place.reached_at(server.sockets[0].getsockname()[1])
+    log.info("gateways of other machines find this conductor at %s", address)
+    try:
+        yield address
+    finally:
+        server.close()

@@ -12,7 +12,8 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from mobile_sdk.protocol.messages import (
     MergedMessage,
     Name,
 )
-from mobile_sdk.system.sockets import connect_locally
 
 from ..background import BackgroundTasks
 from ..config import Config, ServerSection
@@ -38,7 +38,10 @@ from ..net.traffic import Traffic
 from ..sessions.device_connection import DeviceConnection
 from ..sessions.first_message import Serve, serve_by_run
 from ..store.records import VersionRecord
-from .pipe import Pipe
+from .conductors import Conductors
+from .copies import Copies
+from .messages import RELEASE
+from .pipe import Pipe, PipeClosed
 from .remote_store import RemoteStore
 from .run import GatewayRun, artifacts, read_tiers
 
@@ -55,6 +58,9 @@ AWAY_SECONDS = 2.0
 # How often the conductor is looked for, and how often it is told how many connections there are.
 RETRY_SECONDS = 0.2
 REPORT_SECONDS = 1.0
+
+# A conductor that does not answer for so long is gone, and its machine as well, or the network in between.
+SILENT_SECONDS = 20.0
 
 
 class _Office:
@@ -179,12 +185,17 @@ class Gateway:
     Args:
         section: how devices connect.
         limits: counts the connections.
+        folder: for copies of files and what has come of uploads, where the conductor's files are not on this machine.
         clock: where the time comes from.
 
     """
 
-    def __init__(self, section: ServerSection, limits: ConnectionLimits, clock: Clock | None = None) -> None:
+    def __init__(
+        self, section: ServerSection, limits: ConnectionLimits, folder: Path | None = None, clock: Clock | None = None
+    ) -> None:
         self._section = section
+        self._folder = folder
+        self._copies: dict[str, Copies] = {}
         self._limits = limits
         self._clock = clock or SystemClock()
         self._offices: dict[str, _Office] = {}
@@ -214,21 +225,21 @@ class Gateway:
 
         await serve_by_run(connection, self._section.handshake_seconds, find)
 
-    async def follow(self, socket: Path) -> None:
-        """Work for the conductor that listens on ``socket``, and for its successors; until cancelled."""
-        said = False
+    async def follow(self, conductors: Conductors) -> None:
+        """Work for the conductor that leads, and for its successors; until cancelled."""
+        said = ""
         while True:
             try:
-                reader, writer = await connect_locally(socket)
-            except OSError as error:
-                if not said:
-                    log.warning("no conductor listens on %s (%s): looking for one", socket, error.strerror)
-                    said = True
+                pipe = await conductors.connect()
+            except StoreUnavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s: looking for one", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            said = False
+            said = ""
             try:
-                await self._work(Pipe(reader, writer))
+                await self._work(pipe, conductors)
             except StoreUnavailable as error:
                 log.warning("%s: devices are sent away until there is another", error)
             except Exception:
@@ -245,18 +256,22 @@ class Gateway:
                     await asyncio.sleep(0.05)
         await asyncio.gather(*(office.dismiss("unavailable", "the gateway restarts: try again") for office in offices))
 
-    async def _work(self, pipe: Pipe) -> None:
+    async def _work(self, pipe: Pipe, conductors: Conductors) -> None:
         said: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        pipe.send({"m": "hello", "release": RELEASE, "process": os.getpid(), "machine": platform.node()})
         # Answers are read meanwhile: beginning a run asks for files.
-        tasks = [asyncio.create_task(_read(pipe, said)), asyncio.create_task(self._report(pipe))]
-        pipe.send({"m": "hello", "process": os.getpid()})
+        tasks = [
+            asyncio.create_task(_pass_on(_read(pipe, said), said)),
+            asyncio.create_task(_pass_on(self._report(pipe), said)),
+            asyncio.create_task(_pass_on(_look_for_successor(conductors), said)),
+        ]
         try:
             while True:
                 message = await said.get()
                 if isinstance(message, Exception):
                     raise message
                 if message["m"] == "run":
-                    await self._begin(pipe, message)
+                    await self._begin(pipe, message, conductors)
                 elif message["m"] == "ready":
                     self.connected.set()
                 else:
@@ -271,16 +286,24 @@ class Gateway:
                 await office.dismiss("unavailable", "the coordinator restarts: try again later")
                 office.close()
 
-    async def _begin(self, pipe: Pipe, said: dict[str, Any]) -> None:
-        store = RemoteStore.of(pipe, said["r"], Path(said["artifacts"]))
-        copies = Config.model_validate(said["config"]).training.settings.state_copies
-        tiers = await offload(read_tiers, said, store, copies)
-        if (office := self._offices.get(said["r"])) is not None:
-            office.run.renew(tiers)  # it has a new key, and all that it signs
+    async def _begin(self, pipe: Pipe, said: dict[str, Any], conductors: Conductors) -> None:
+        name = said["r"]
+        config = Config.model_validate(said["config"])
+        artifacts: Path | Copies = Path(said["artifacts"])
+        folder = config.run.state
+        if conductors.elsewhere:
+            if self._folder is None:
+                raise StoreUnavailable("a gateway of another machine than its conductor's needs a folder")
+            folder = self._folder / name
+            artifacts = self._copies.setdefault(name, Copies(folder / "artifacts"))
+        store = RemoteStore.of(pipe, name, artifacts)
+        tiers = await offload(read_tiers, said, store, config.training.settings.state_copies)
+        if (office := self._offices.get(name)) is not None:
+            office.run.renew(said, tiers)  # it has a new key, and all that it signs
             return
-        run = GatewayRun(pipe, said, tiers, store, clock=self._clock, offload=offload)
-        self._offices[said["r"]] = _Office(run, pipe)
-        self._hear({"m": "version", "r": said["r"], "placed": True, **said["newest"]})
+        run = GatewayRun(pipe, said, tiers, store, folder, clock=self._clock, offload=offload)
+        self._offices[name] = _Office(run, pipe)
+        self._hear({"m": "version", "r": name, "placed": True, **said["newest"]})
         if said["finished"] is not None:
             run.finished = Finished(**said["finished"])
 
@@ -308,13 +331,30 @@ class Gateway:
         limits = self._limits
         while True:
             counts = {"open": limits.open, "unproven": limits.unproven, "shed": limits.shed, "cut": limits.cut}
-            pipe.send({"m": "connections", **counts})
+            try:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    await pipe.ask({"m": "connections", **counts})
+            except TimeoutError:
+                raise PipeClosed(f"the conductor has not answered for {SILENT_SECONDS:g} s") from None
             await asyncio.sleep(REPORT_SECONDS)
 
 
 async def _read(pipe: Pipe, into: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+    while True:
+        into.put_nowait((await pipe.receive())[0])
+
+
+async def _look_for_successor(conductors: Conductors) -> None:
+    """End with an error when another conductor leads than the one that this gateway works for."""
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        if await conductors.has_successor():
+            raise PipeClosed("another conductor leads by now")
+
+
+async def _pass_on(work: Coroutine[Any, Any, None], errors: asyncio.Queue[dict[str, Any] | Exception]) -> None:
+    """What ends ``work`` is heard where messages are."""
     try:
-        while True:
-            into.put_nowait((await pipe.receive())[0])
-    except StoreUnavailable as error:
-        into.put_nowait(error)
+        await work
+    except Exception as error:
+        errors.put_nowait(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config import ServerSection
 from ..net.admission import ConnectionLimits
 from ..net.listener import listen
+from .conductors import Conductors
 from .gateway import Gateway
 
 __all__ = ["run_gateway"]
@@ -17,27 +18,28 @@ __all__ = ["run_gateway"]
 log = logging.getLogger(__name__)
 
 
-async def run_gateway(section: ServerSection, socket: Path) -> None:
+async def run_gateway(section: ServerSection, conductors: Conductors, folder: Path | None = None) -> None:
     """
-    Serve devices for the conductor on ``socket``, until cancelled.
+    Serve devices for the conductor that leads, until cancelled.
 
     Other gateways of this machine may listen on the same port: the kernel spreads connections over them.
 
     Args:
         section: how devices connect.
-        socket: where the conductor listens.
+        conductors: where the conductor is.
+        folder: for copies of its files, where they are not on this machine.
 
     Raises:
         ConfigError: if the port cannot be listened on, or the certificate cannot be used.
 
     """
     limits = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
-    gateway = Gateway(section, limits)
-    following = asyncio.create_task(gateway.follow(socket))
+    gateway = Gateway(section, limits, folder)
+    following = asyncio.create_task(gateway.follow(conductors))
     try:
         await gateway.connected.wait()
         async with listen(gateway, section, limits, reuse_port=True) as url:
-            log.info("gateway on %s for the conductor on %s", url, socket)
+            log.info("gateway on %s for the conductor on %s", url, conductors)
             try:
                 await following
             finally:

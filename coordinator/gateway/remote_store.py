@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from ..errors import StoreUnavailable
 from ..store.records import AssignmentRecord, DeviceRecord, Enrolment, VersionRecord
+from .copies import Copies
 from .pipe import Pipe
 
 __all__ = ["RemoteStore"]
@@ -27,7 +29,19 @@ class _Questions:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
 
-class _Artifacts:
+class Artifacts(Protocol):
+    """Files of the run. Methods block."""
+
+    def path(self, sha256: str) -> Path:
+        """Where a file is on this machine. Raises :exc:`StoreError` if there is none of this hash."""
+        ...
+
+    def verified(self, sha256: str) -> Path:
+        """Where a file is, after its hash was checked."""
+        ...
+
+
+class _LocalArtifacts:
     """Files of the run, which lie on this machine or are brought here by the conductor."""
 
     def __init__(self, questions: _Questions, folder: Path) -> None:
@@ -36,10 +50,33 @@ class _Artifacts:
 
     def path(self, sha256: str) -> Path:
         path = self._folder / sha256
-        return path if path.exists() else Path(self._questions.ask("artifact", sha256=sha256)["path"])
+        return path if path.exists() else Path(self._questions.ask("artifact", sha256=sha256, verify=False)["path"])
 
     def verified(self, sha256: str) -> Path:
         return Path(self._questions.ask("artifact", sha256=sha256, verify=True)["path"])
+
+
+class _CopiedArtifacts:
+    """Files of the run, which are copied from the conductor's machine to this one."""
+
+    def __init__(self, questions: _Questions, copies: Copies) -> None:
+        self._questions = questions
+        self._copies = copies
+
+    def path(self, sha256: str) -> Path:
+        return self._copies.path(sha256, self._pieces)
+
+    verified = path  # nothing is kept whose hash was not checked
+
+    def _pieces(self, sha256: str) -> Iterator[bytes]:
+        offset, size = 0, 1
+        while offset < size:
+            piece = self._questions.ask("piece", sha256=sha256, offset=offset)
+            size, content = piece["size"], piece["content"]
+            if not content and offset < size:
+                raise StoreUnavailable(f"the conductor's copy of {sha256} ends at byte {offset} of {size}")
+            offset += len(content)
+            yield content
 
 
 class _Devices:
@@ -52,10 +89,10 @@ class _Devices:
 
     def find(self, device: str) -> DeviceRecord | None:
         found = self._questions.ask("device", device=device)["device"]
-        return None if found is None else DeviceRecord(**found)
+        return None if found is None else DeviceRecord(device, "", 0, 0, 0, {}, revoked_at=found["revoked_at"])
 
     def enrol(self, device: str, secret: bytes, at: float, *, token: str | None = None) -> Enrolment:
-        answer = self._questions.ask("enrol", device=device, secret=secret.hex(), at=at, token=token)
+        answer = self._questions.ask("enrol", device=device, secret=secret.hex(), token=token)
         enrolment: Enrolment = answer["enrolment"]
         return enrolment
 
@@ -103,18 +140,31 @@ class _Updates:
 class RemoteStore:
     """What connections need of a :class:`~coordinator.store.interface.Store`."""
 
-    artifacts: _Artifacts
+    artifacts: Artifacts
     devices: _Devices
     versions: _Versions
     assignments: _Assignments
     updates: _Updates
 
     @classmethod
-    def of(cls, pipe: Pipe, run: str, artifacts: Path) -> RemoteStore:
-        """The store of ``run``; to be called in the event loop of ``pipe``."""
+    def of(cls, pipe: Pipe, run: str, artifacts: Path | Copies) -> RemoteStore:
+        """
+        The store of a run; to be called in the event loop of ``pipe``.
+
+        Args:
+            pipe: to the conductor.
+            run: the run's name.
+            artifacts: the folder where the run's files are; or where copies of them are kept.
+
+        """
         questions = _Questions(pipe, run)
+        files: Artifacts = (
+            _LocalArtifacts(questions, artifacts)
+            if isinstance(artifacts, Path)
+            else _CopiedArtifacts(questions, artifacts)
+        )
         return cls(
-            _Artifacts(questions, artifacts),
+            files,
             _Devices(questions),
             _Versions(questions),
             _Assignments(questions),

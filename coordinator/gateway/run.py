@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.manifest import Manifest
-from mobile_sdk.protocol.messages import ArtifactRef, Finished, Ready
+from mobile_sdk.protocol.messages import ArtifactRef, Finished, Hex, Ready, Succession
 
 from ..config import Config
-from ..errors import StoreError
+from ..errors import StoreError, StoreUnavailable
 from ..evaluation.federated import FederatedResult
 from ..merge.step_sizes import Ranges
 from ..merge.sums import Elements
-from ..programs.run_key import RunKey
 from ..programs.tiers import Tier, unpacked_manifest
 from ..scheduling.dispatcher import Applicant
 from ..scheduling.quota import Quota
@@ -98,7 +98,14 @@ class _Intake:
     async def accept(self, record: UpdateRecord, content: bytes | memoryview, delta: Elements) -> bool:
         status = self._moved.get(record.device)
         moved = (0, 0) if status is None else (status.current.up, status.current.down)
-        question = {"m": "accept", "r": self._run, "record": vars(record), "moved": moved}
+        # What else is in the record the conductor knows, and from nobody else.
+        said = {
+            "assignment": record.assignment,
+            "device": record.device,
+            "sha256": record.artifact.sha256,
+            "report": record.report,
+        }
+        question = {"m": "accept", "r": self._run, "record": said, "moved": moved}
         return bool((await self._pipe.ask(question, content))["new"])
 
 
@@ -118,6 +125,23 @@ class _Evaluations:
         return None
 
 
+class _Key:
+    """The run's key, which the conductor keeps: it signs nothing but challenges for a gateway."""
+
+    def __init__(self, pipe: Pipe, run: str, said: Mapping[str, Any]) -> None:
+        self._pipe = pipe
+        self._run = run
+        self.public: str = said["public"]
+        self.succession = tuple(Succession(Hex(step["key"]), Hex(step["signature"])) for step in said["succession"])
+
+    async def sign_challenge(self, content: bytes) -> str:
+        answer = await self._pipe.ask({"m": "sign", "r": self._run, "challenge": content.hex()})
+        if answer["key"] != self.public:
+            raise StoreUnavailable("the run has a new key since this moment")
+        signature: str = answer["signature"]
+        return signature
+
+
 class GatewayRun:
     """
     The :class:`~coordinator.sessions.access.RunAccess` and :class:`~coordinator.sessions.access.WorkAccess` of a run
@@ -128,6 +152,7 @@ class GatewayRun:
         said: its message ``run``.
         tiers: of the run, smallest first.
         store: the conductor's.
+        folder: for what has come of uploads.
         clock: where the time comes from.
         offload: runs what must not block the event loop.
 
@@ -139,13 +164,14 @@ class GatewayRun:
         said: Mapping[str, Any],
         tiers: Sequence[Tier],
         store: RemoteStore,
+        folder: Path,
         *,
         clock: Clock,
         offload: Offload,
     ) -> None:
         self.name: str = said["r"]
         self.config = Config.model_validate(said["config"])
-        self.key = RunKey.load_or_create(self.config.run.state / "run.key")
+        self.key = _Key(pipe, self.name, said["key"])
         self.clock = clock
         self.offload = offload
         self.store = store
@@ -162,14 +188,14 @@ class GatewayRun:
         self.intake = _Intake(pipe, self.name, self._devices)
         self.federated = _Evaluations(pipe, self.name)
         self.downlink = Downlink(store.artifacts)
-        # Whatever is acknowledged of an upload outlives this process: the device goes on at another gateway.
-        self.uploads = Uploads(self.config.run.state / "incoming", spool_seconds=0.0)
+        # Whatever is acknowledged of an upload outlives this process: the device goes on at another gateway here.
+        self.uploads = Uploads(folder / "incoming", spool_seconds=0.0)
         self._quota = Quota(self.config.limits.bytes_per_day)
         self.settings = self.config.training.settings.to_json()
 
-    def renew(self, tiers: Sequence[Tier]) -> None:
+    def renew(self, said: Mapping[str, Any], tiers: Sequence[Tier]) -> None:
         """The run has a new key, which has signed its programs again."""
-        self.key = RunKey.load_or_create(self.config.run.state / "run.key")
+        self.key = _Key(self._pipe, self.name, said["key"])
         self.tiers = {tier.name: tier for tier in tiers}
 
     def tier(self, name: str) -> Tier:

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import ipaddress
 import ssl
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mobile_sdk.system.secret_files import create_secret
 from ..config import DashboardSection, ServerSection
 from ..errors import ConfigError
 
-__all__ = ["certificate_fingerprint", "make_certificate", "server_context"]
+__all__ = ["certificate_fingerprint", "make_certificate", "server_context", "temporary_context"]
 
 # Long enough for a pilot; short enough that nobody keeps it for years.
 DAYS = 397
@@ -78,6 +79,32 @@ def make_certificate(names: Sequence[str], certificate: Path, private_key: Path)
     """
     if not names:
         raise ConfigError("a certificate needs a name: give the host name or address that devices connect to")
+    pem, made = _self_signed(names)
+    _create(private_key, pem)
+    _create(certificate, made.public_bytes(serialization.Encoding.PEM))
+    certificate.chmod(0o644)  # it is for everybody
+    return hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def temporary_context() -> tuple[ssl.SSLContext, bytes]:
+    """
+    TLS for this process alone, with a key that nobody else ever has, and the SHA-256 of its certificate.
+
+    No authority vouches for it: peers have to know each other by other means, which the SHA-256 is part of.
+    """
+    pem, made = _self_signed(["ftte"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with tempfile.TemporaryDirectory(prefix="ftte-") as folder:  # the library takes files only
+        private_key, certificate = Path(folder) / "key.pem", Path(folder) / "certificate.pem"
+        create_secret(private_key, pem)
+        certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        context.load_cert_chain(certificate, private_key)
+    return context, hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).digest()
+
+
+def _self_signed(names: Sequence[str]) -> tuple[bytes, x509.Certificate]:
+    """A private key in PEM, and a certificate that it has signed for itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     now = datetime.datetime.now(datetime.UTC)
@@ -94,10 +121,7 @@ def make_certificate(names: Sequence[str], certificate: Path, private_key: Path)
         .sign(key, hashes.SHA256())
     )
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    _create(private_key, pem)
-    _create(certificate, made.public_bytes(serialization.Encoding.PEM))
-    certificate.chmod(0o644)  # it is for everybody
-    return hashlib.sha256(made.public_bytes(serialization.Encoding.DER)).hexdigest()
+    return pem, made
 
 
 def _name(name: str) -> x509.GeneralName:

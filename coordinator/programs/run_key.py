@@ -90,7 +90,7 @@ class RunKey:
         """The public key as 64 hex digits: what devices pin."""
         return self._private.public_key().public_bytes_raw().hex()
 
-    def sign_challenge(self, content: bytes) -> str:
+    async def sign_challenge(self, content: bytes) -> str:
         """The signature of a challenge, hex; see :func:`mobile_sdk.protocol.trust.challenge_bytes`."""
         return self._private.sign(content).hex()
 

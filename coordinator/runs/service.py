@@ -87,6 +87,11 @@ class Service:
         running.start()
         return running
 
+    async def announce(self, address: str) -> None:
+        """Let gateways find this process at ``address``, ``HOST:PORT``, for as long as it leads the runs."""
+        for running in self._runs.values():
+            await asyncio.to_thread(running.store.lease.announce, address)
+
     async def serve(
         self, connection: Connection, traffic: Traffic | None = None, proven: Callable[[], None] = lambda: None
     ) -> None:

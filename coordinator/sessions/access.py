@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mobile_sdk.clock import Clock, Offload
-from mobile_sdk.protocol.messages import Announce, ArtifactRef, Difference, Finished, MergedMessage, Ready
+from mobile_sdk.protocol.messages import Announce, ArtifactRef, Difference, Finished, MergedMessage, Ready, Succession
 
 from ..config import Config
 from ..evaluation.federated import FederatedResult
 from ..merge.step_sizes import Ranges
 from ..merge.sums import Elements
-from ..programs.run_key import RunKey
 from ..programs.tiers import Tier
 from ..scheduling.dispatcher import Applicant
 from ..status import DeviceStatus
 from ..store.records import AssignmentRecord, DeviceRecord, Enrolment, UpdateRecord, VersionRecord
 from ..updates.partial_uploads import Uploads
 
-__all__ = ["ConnectedDevice", "RunAccess", "WorkAccess"]
+__all__ = ["ChallengeKey", "ConnectedDevice", "RunAccess", "WorkAccess"]
 
 
 class ConnectedDevice(Protocol):
@@ -140,6 +139,24 @@ class _Store(Protocol):
     def updates(self) -> _Updates: ...
 
 
+class ChallengeKey(Protocol):
+    """The run's key, as far as devices are to know who speaks for the run; its private half may be elsewhere."""
+
+    @property
+    def public(self) -> str:
+        """What devices pin, hex."""
+        ...
+
+    @property
+    def succession(self) -> Sequence[Succession]:
+        """How the run's earlier keys led to this one."""
+        ...
+
+    async def sign_challenge(self, content: bytes) -> str:
+        """The signature of a challenge, hex."""
+        ...
+
+
 class RunAccess(Protocol):
     """A run, as its devices' connections see it; :class:`~coordinator.run_state.RunState` says what each part is."""
 
@@ -147,7 +164,7 @@ class RunAccess(Protocol):
     def config(self) -> Config: ...
 
     @property
-    def key(self) -> RunKey: ...
+    def key(self) -> ChallengeKey: ...
 
     @property
     def clock(self) -> Clock: ...

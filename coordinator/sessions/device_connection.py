@@ -90,12 +90,11 @@ class DeviceConnection:
         self._session = CoordinatorSession(
             run=run.config.run.name,
             key=run.key.public,
-            sign=run.key.sign_challenge,
             succession=run.key.succession,
         )
         self._link = Link(connection, self._session, run.clock)
         self._status = DeviceStatus("")
-        self._enrolment = Enrolment(run, self._session)
+        self._enrolment = Enrolment(run, self._session, run.key)
         self._downloads: Downloads | None = None  # as the upload, once the device is known
         self._upload: UpdateUpload | None = None
         self._dismissed = False

@@ -10,7 +10,7 @@ from mobile_sdk.protocol.auth import SECRET_BYTES
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import Enrol, Hello, Proof
 
-from .access import RunAccess
+from .access import ChallengeKey, RunAccess
 
 __all__ = ["Enrolment"]
 
@@ -22,17 +22,19 @@ class Enrolment:
     Args:
         run: what all connections share.
         session: the device's, to answer it.
+        key: the run's, as ``session`` shows it.
 
     """
 
-    def __init__(self, run: RunAccess, session: CoordinatorSession) -> None:
+    def __init__(self, run: RunAccess, session: CoordinatorSession, key: ChallengeKey) -> None:
         self._run = run
+        self._key = key
         self._session = session
 
     async def greeted(self, message: Hello) -> None:
         """Challenge the device that said hello, whether or not it has enrolled."""
         secret, _ = await self._look_up()
-        self._session.challenge(secret)
+        self._session.challenge(secret, await self._key.sign_challenge(self._session.challenge_bytes))
 
     async def _look_up(self) -> tuple[bytes | None, bool]:
         """The device's secret, and whether it was revoked: as of now, with no operation on devices in between."""

@@ -485,6 +485,10 @@ class LeaseStore(Protocol):
         """Hold the lease for ``seconds`` from now on; false where another has taken it, or nobody here did."""
         ...
 
+    def announce(self, address: str) -> None:
+        """Say where the holder waits for gateways, ``HOST:PORT``; forgotten when another takes the lease."""
+        ...
+
     def release(self) -> None:
         """Let another take the lease at once. What this store writes afterwards is fenced still."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,13 @@ from .sqlite import SqliteStore
 if TYPE_CHECKING:
     from .postgres import PostgresStore
 
-__all__ = ["MOVED", "in_postgres", "mark_moved", "open_postgres", "open_store"]
+__all__ = ["MOVED", "find_leader", "in_postgres", "mark_moved", "open_postgres", "open_store"]
 
 # What says that the run of a state directory goes on in a database.
 MOVED = "moved.json"
+
+_NO_DATABASE = 'the run file names no database: write postgres = "postgresql://..." below [store]'
+_NO_DRIVER = "store.postgres needs asyncpg: install it with `pip install 'ftte[postgres]'`"
 
 
 def open_store(config: Config, *, leading: bool = True, standby: threading.Event | None = None) -> Store:
@@ -66,15 +70,34 @@ def open_postgres(config: Config, *, leading: bool = True, standby: threading.Ev
 
     """
     if config.store.postgres is None:
-        raise ConfigError('the run file names no database: write postgres = "postgresql://..." below [store]')
+        raise ConfigError(_NO_DATABASE)
     try:
         from .postgres import Address, PostgresStore
     except ImportError as error:
-        raise ConfigError("store.postgres needs asyncpg: install it with `pip install 'ftte[postgres]'`") from error
+        raise ConfigError(_NO_DRIVER) from error
     address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
     place = config.store.objects
     objects = None if place is None else open_objects(_from_environment("objects", place))
     return PostgresStore(address, config.run.name, config.run.state, objects, leading=leading, standby=standby)
+
+
+def find_leader(config: Config) -> Callable[[], Awaitable[str]]:
+    """
+    What gives the address at which the leader of a run waits for gateways; the run's file names a database.
+
+    Raises:
+        ConfigError: if it names none that can be used.
+
+    """
+    if config.store.postgres is None:
+        raise ConfigError(_NO_DATABASE)
+    try:
+        from .postgres.address import Address
+        from .postgres.leader import LeaderAddress
+    except ImportError as error:
+        raise ConfigError(_NO_DRIVER) from error
+    address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
+    return LeaderAddress(address, config.run.name).find
 
 
 def mark_moved(state: Path, where: str) -> None:

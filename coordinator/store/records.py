@@ -151,11 +151,16 @@ class AuditEntry:
 
 @dataclasses.dataclass(frozen=True)
 class LeaseRecord:
-    """The lead of a run: who has it, its epoch, and for how many seconds more unless it is renewed."""
+    """
+    The lead of a run: who has it, its epoch, and for how many seconds more unless it is renewed.
+
+    ``address`` is where the leader waits for gateways of other machines; empty where it does not.
+    """
 
     holder: str
     epoch: int
     seconds_left: float
+    address: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

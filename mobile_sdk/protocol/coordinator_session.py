@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ..errors import ProtocolError
 from . import auth, trust
@@ -43,13 +43,13 @@ class CoordinatorSession(Session):
     """
     Challenges a device and then passes its control messages on as events.
 
-    The owner answers the events in the order they come: :class:`Hello` with :meth:`challenge`,
+    The owner answers the events in the order they come: :class:`Hello` with :meth:`challenge` and a signature of
+    :attr:`challenge_bytes`,
     :class:`Enrol` with :meth:`enrolled` (or :meth:`~Session.fail`), :class:`Proof` with :meth:`prove`.
 
     Args:
         run: the run's name.
         key: its public key, hex.
-        sign: gives that key's signature of some bytes, hex.
         succession: how the run's earlier keys lead to ``key``, oldest first.
 
     """
@@ -57,24 +57,32 @@ class CoordinatorSession(Session):
     # Several are on their way at once, and a device that can spare two megabytes for training has to hold them.
     largest_chunk = 2**17
 
-    def __init__(
-        self, *, run: str, key: str, sign: Callable[[bytes], str], succession: Sequence[Succession] = ()
-    ) -> None:
+    def __init__(self, *, run: str, key: str, succession: Sequence[Succession] = ()) -> None:
         super().__init__()
         self.device = ""
         self._run = run
         self._key = key
-        self._sign = sign
         self._succession = tuple(succession)
         self._nonce = auth.new_nonce()
         self._peer_nonce = ""
         self._secret: bytes | None = None
         self._unwanted: str | None = None  # what follows an offer that is answered already
 
-    def challenge(self, secret: bytes | None) -> None:
-        """Challenge the device that said hello; ``secret`` is :obj:`None` if it has not enrolled."""
+    @property
+    def challenge_bytes(self) -> bytes:
+        """What the run's key has to sign for the device that said hello."""
+        return trust.challenge_bytes(self._run, self.device, self._peer_nonce, self._nonce)
+
+    def challenge(self, secret: bytes | None, signature: str) -> None:
+        """
+        Challenge the device that said hello.
+
+        Args:
+            secret: the device's; :obj:`None` if it has not enrolled.
+            signature: of :attr:`challenge_bytes` with the run's key, hex.
+
+        """
         self._secret = secret
-        signature = self._sign(trust.challenge_bytes(self._run, self.device, self._peer_nonce, self._nonce))
         self._send(
             Challenge(
                 PROTOCOL_VERSION,

@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from ..signing import ed25519
 from .messages import Succession
 
-__all__ = ["challenge_bytes", "succeeds", "succession_bytes", "verify_signature"]
+__all__ = ["challenge_bytes", "is_challenge", "succeeds", "succession_bytes", "verify_signature"]
+
+
+_CHALLENGE = "ftte challenge v1"
 
 
 def challenge_bytes(run: str, device: str, device_nonce: str, coordinator_nonce: str) -> bytes:
@@ -27,7 +30,12 @@ def challenge_bytes(run: str, device: str, device_nonce: str, coordinator_nonce:
         coordinator_nonce: hex.
 
     """
-    return _tagged("ftte challenge v1", run, device, device_nonce, coordinator_nonce)
+    return _tagged(_CHALLENGE, run, device, device_nonce, coordinator_nonce)
+
+
+def is_challenge(run: str, content: bytes) -> bool:
+    """Whether ``content`` is a challenge of ``run``, and thus nothing else that its key may sign."""
+    return content.startswith(_tagged(_CHALLENGE, run, "")) and content.count(b"\n") == 3
 
 
 def succession_bytes(run: str, old: str, new: str) -> bytes:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-__all__ = ["connect_locally", "listen_locally", "share_port"]
+__all__ = ["LIMIT", "Serve", "connect_locally", "listen_locally", "share_port"]
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

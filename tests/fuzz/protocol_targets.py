@@ -126,7 +126,7 @@ def _opened(session: Session) -> None:
         for frame in device.frames_to_send():
             for event in coordinator.receive(frame, 0.0):
                 if isinstance(event, Hello):
-                    coordinator.challenge(b"s" * 32)
+                    coordinator.challenge(b"s" * 32, "00" * 64)
                 if isinstance(event, Proof):
                     assert coordinator.prove(event, 3)
         for frame in coordinator.frames_to_send():
@@ -135,7 +135,7 @@ def _opened(session: Session) -> None:
 
 def _pair() -> tuple[CoordinatorSession, DeviceSession]:
     return (
-        CoordinatorSession(run="small", key=_HEX, sign=lambda text: "00" * 64),
+        CoordinatorSession(run="small", key=_HEX),
         DeviceSession(run="small", device="phone-1", secret=b"s" * 32, token="", key=_HEX, enrolled=True),
     )
 
@@ -157,7 +157,7 @@ def _converse(data: bytes) -> None:
         frame = line if line[:1] == b"\x01" else line.decode("utf-8", "replace")
         for event in session.receive(frame, now):
             if isinstance(event, Hello) and isinstance(session, CoordinatorSession):
-                session.challenge(None)
+                session.challenge(None, "00" * 64)
             elif isinstance(event, Proof) and isinstance(session, CoordinatorSession):
                 session.prove(event, 3)
             elif isinstance(event, Offer) and not event.follows:

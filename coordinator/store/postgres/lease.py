@@ -57,7 +57,7 @@ class LeaseRow:
                         row["sessions"],
                     )
             taken: int | None = await connection.fetchval(
-                f"UPDATE lease SET holder = $2, epoch = epoch + 1, sessions = $3, until = {_END} "
+                f"UPDATE lease SET holder = $2, epoch = epoch + 1, sessions = $3, address = '', until = {_END} "
                 "WHERE epoch = $4 AND (until <= clock_timestamp() OR sessions = $5) RETURNING epoch",
                 seconds,
                 holder,
@@ -103,6 +103,18 @@ class LeaseRow:
             )
         return found is not None
 
+    def announce(self, address: str) -> None:
+        async def write() -> None:
+            async with self._database.connection() as connection:
+                await connection.execute(
+                    "UPDATE lease SET address = $1 WHERE epoch = $2 AND sessions = $3",
+                    address,
+                    self._database.epoch,
+                    self._database.sessions,
+                )
+
+        self._database.run(write())
+
     def release(self) -> None:
         self._database.run(self.release_async())
 
@@ -110,14 +122,14 @@ class LeaseRow:
         """As :meth:`release`, in the database's event loop."""
         async with self._database.connection() as connection:
             await connection.execute(
-                "UPDATE lease SET until = '-infinity', holder = '' WHERE epoch = $1 AND sessions = $2",
+                "UPDATE lease SET until = '-infinity', holder = '', address = '' WHERE epoch = $1 AND sessions = $2",
                 self._database.epoch,
                 self._database.sessions,
             )
 
     def current(self) -> LeaseRecord | None:
-        ((holder, epoch, left),) = self._database.rows(
-            "SELECT holder, epoch, CASE WHEN until > clock_timestamp() "
+        ((holder, epoch, address, left),) = self._database.rows(
+            "SELECT holder, epoch, address, CASE WHEN until > clock_timestamp() "
             "THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END FROM lease"
         )
-        return LeaseRecord(holder, epoch, left) if left > 0 else None
+        return LeaseRecord(holder, epoch, left, address) if left > 0 else None

@@ -10,7 +10,7 @@ from .connection import Connection
 
 __all__ = ["SCHEMA_VERSION", "check_server", "migrate"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # The oldest PostgreSQL that has what the store uses, and is maintained.
 OLDEST_SERVER = 14

@@ -19,6 +19,7 @@ class FolderLease:
     def __init__(self) -> None:
         self._holder = ""
         self._epoch = 0
+        self._address = ""
 
     def take(self, holder: str, seconds: float) -> int | None:
         if self._holder not in ("", holder):
@@ -30,8 +31,11 @@ class FolderLease:
     def renew(self, seconds: float) -> bool:
         return bool(self._holder)
 
+    def announce(self, address: str) -> None:
+        self._address = address
+
     def release(self) -> None:
-        self._holder = ""
+        self._holder = self._address = ""
 
     def current(self) -> LeaseRecord | None:
-        return LeaseRecord(self._holder, self._epoch, math.inf) if self._holder else None
+        return LeaseRecord(self._holder, self._epoch, math.inf, self._address) if self._holder else None

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from coordinator.conductor.listener import GatewayConnections, listen_for_gateways
+from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
+from coordinator.gateway.conductors import LocalConductor, RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.loop.coordinator import Coordinator
 from coordinator.net.admission import ConnectionLimits
@@ -17,7 +18,7 @@ from mobile_sdk.clock import SystemClock, offload
 
 from ..small_run import SmallRun
 
-__all__ = ["Conducted", "conduct", "make_coordinator"]
+__all__ = ["SECRET", "Conducted", "conduct", "make_coordinator"]
 
 
 def make_coordinator(small: SmallRun) -> Coordinator:
@@ -40,16 +41,34 @@ class Conducted:
         return next(self._turns)
 
 
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
 @contextlib.asynccontextmanager
-async def conduct(small: SmallRun, gateways: int) -> AsyncIterator[Conducted]:
-    """Conduct a small run with so many gateways while the context lasts."""
+async def conduct(small: SmallRun, gateways: int, *, elsewhere: bool = False) -> AsyncIterator[Conducted]:
+    """
+    Conduct a small run while the context lasts.
+
+    Args:
+        small: the run.
+        gateways: how many.
+        elsewhere: each gateway has a folder of its own, and is connected by TLS, as on a machine of its own.
+
+    """
     coordinator, connections = make_coordinator(small), GatewayConnections()
     section = small.config.server
     with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder) / "conductor.sock"  # a socket's path is short
-        async with listen_for_gateways(socket, lambda: {small.config.run.name: coordinator}, connections):
-            made = [Gateway(section, ConnectionLimits(100, 100, 100)) for _ in range(gateways)]
-            following = [asyncio.create_task(gateway.follow(socket)) for gateway in made]
+        place: Path | RemoteGateways = Path(folder) / "conductor.sock"  # a socket's path is short
+        place = RemoteGateways("127.0.0.1:0", SECRET) if elsewhere else place
+        async with listen_for_gateways(place, lambda: {small.config.run.name: coordinator}, connections) as address:
+
+            async def find() -> str:
+                return address
+
+            folders = [Path(folder) / str(number) for number in range(gateways)]
+            made = [Gateway(section, ConnectionLimits(100, 100, 100), each) for each in folders]
+            conductors = RemoteConductors(find, SECRET) if elsewhere else LocalConductor(Path(address))
+            following = [asyncio.create_task(gateway.follow(conductors)) for gateway in made]
             work = asyncio.create_task(coordinator.run())
             try:
                 for gateway in made:

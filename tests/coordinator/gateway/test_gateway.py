@@ -10,6 +10,12 @@ from typing import Any
 
 import pytest
 
+from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
+from coordinator.config import ServerSection
+from coordinator.gateway.conductors import RemoteConductors
+from coordinator.gateway.gateway import Gateway
+from coordinator.gateway.pipe import PipeClosed
+from coordinator.net.admission import ConnectionLimits
 from coordinator.net.traffic import Traffic
 from coordinator.store.records import VersionRecord
 from mobile_sdk.net.connection import ConnectionLost
@@ -17,7 +23,7 @@ from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import Accepted, Announce, Finished, Later, MergedMessage, Rejected
 
 from ..small_run import Device, SmallRun, make_run, update_bytes
-from .conducted import conduct, make_coordinator
+from .conducted import SECRET, conduct, make_coordinator
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "merge": {"buffer": 4, "flush_seconds": 0},
@@ -65,15 +71,16 @@ def test_versions_are_the_same_to_the_byte_with_one_process_and_with_three_gatew
         coordinator.close()
         return hashes(small)
 
-    async def with_gateways() -> list[str]:
-        small = make_run(tmp_path / "gateways", **SECTIONS)
-        async with conduct(small, 3) as conducted:
+    async def with_gateways(elsewhere: bool) -> list[str]:
+        small = make_run(tmp_path / f"gateways-{elsewhere}", **SECTIONS)
+        async with conduct(small, 3, elsewhere=elsewhere) as conducted:
             await three_versions(small, lambda: conducted.next.serve)
         return hashes(small)
 
     expected = asyncio.run(alone())
     assert len(expected) == 4
-    assert asyncio.run(with_gateways()) == expected
+    assert asyncio.run(with_gateways(elsewhere=False)) == expected
+    assert asyncio.run(with_gateways(elsewhere=True)) == expected
 
 
 def test_the_conductor_knows_what_a_device_behind_a_gateway_does(tmp_path: Path) -> None:
@@ -96,6 +103,28 @@ def test_the_conductor_knows_what_a_device_behind_a_gateway_does(tmp_path: Path)
             assert record is not None
             assert (record.bytes_up, record.bytes_down) == (7, 9)
             assert record.profile["samples"] == 10
+
+    asyncio.run(main())
+
+
+def test_a_gateway_elsewhere_has_copies_of_the_files_that_its_devices_need_and_of_no_key(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1, "flush_seconds": 0})
+        async with conduct(small, 1, elsewhere=True) as conducted:
+            folder = conducted.next._folder
+            assert folder is not None
+            async with Device(small).connected(conducted.next.serve) as device:
+                await device.join()
+                for _ in range(2):
+                    assign = await device.work()
+                    for ref in (assign.manifest, assign.program, *assign.weights):
+                        expected = small.store.artifacts.path(ref.sha256).read_bytes()
+                        assert await device.download(ref) == expected
+                        assert (folder / "small" / "artifacts" / ref.sha256).read_bytes() == expected
+                    assert isinstance(await device.upload(assign, update_bytes("large")), Accepted)
+                    await device.expect(MergedMessage)
+            kept = {path.name for path in folder.rglob("*") if path.is_file()}
+            assert all(len(name) == 64 for name in kept), kept
 
     asyncio.run(main())
 
@@ -287,5 +316,57 @@ def test_a_rolled_back_version_is_known_to_gateways(tmp_path: Path) -> None:
             answer = await device.upload(void, update_bytes("large"))
             assert isinstance(answer, Rejected)
             assert answer.code in ("rolled-back", "unknown-assignment")
+
+    asyncio.run(main())
+
+
+def test_a_gateway_goes_on_with_the_conductor_that_leads_by_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the old one keeps the connection, as one that was stopped does."""
+    monkeypatch.setattr("coordinator.gateway.gateway.REPORT_SECONDS", 0.01)
+    monkeypatch.setattr("coordinator.gateway.gateway.RETRY_SECONDS", 0.01)
+
+    async def main() -> None:
+        one, other, place = GatewayConnections(), GatewayConnections(), RemoteGateways("127.0.0.1:0", SECRET)
+        async with (
+            listen_for_gateways(place, dict, one) as first,
+            listen_for_gateways(place, dict, other) as second,
+            asyncio.timeout(10),
+        ):
+            leader = first
+
+            async def find() -> str:
+                return leader
+
+            gateway = Gateway(ServerSection(), ConnectionLimits(1, 1, 1))
+            following = asyncio.create_task(gateway.follow(RemoteConductors(find, SECRET)))
+            await gateway.connected.wait()
+            assert (len(one.links), len(other.links)) == (1, 0)
+            leader = second
+            while not other.links or one.links:
+                await asyncio.sleep(0.01)
+            await gateway.connected.wait()
+            following.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_gateway_that_is_silent_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.conductor.gateway_link.SILENT_LOOKS", 2)
+
+    async def main() -> None:
+        connections = GatewayConnections()
+        async with (
+            listen_for_gateways(RemoteGateways("127.0.0.1:0", SECRET), dict, connections) as address,
+            asyncio.timeout(10),
+        ):
+
+            async def find() -> str:
+                return address
+
+            pipe = await RemoteConductors(find, SECRET).connect()
+            assert (await pipe.receive())[0] == {"m": "ready"}
+            with pytest.raises(PipeClosed):
+                await pipe.receive()
+            await pipe.close()
 
     asyncio.run(main())

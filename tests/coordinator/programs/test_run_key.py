@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 from pathlib import Path
@@ -20,7 +21,7 @@ def test_a_key_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) -> N
     again = RunKey.load_or_create(path)
     assert again.public == key.public
     assert again.predecessors == []
-    assert verify_signature(key.public, b"x", key.sign_challenge(b"x"))
+    assert verify_signature(key.public, b"x", asyncio.run(key.sign_challenge(b"x")))
 
 
 def test_keys_follow_each_other_over_restarts(tmp_path: Path) -> None:

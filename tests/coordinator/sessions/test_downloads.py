@@ -36,7 +36,7 @@ class Desk:
 
     def __init__(self, small: SmallRun) -> None:
         self.state = small.state()
-        self.session = CoordinatorSession(run="small", key=small.key.public, sign=small.key.sign_challenge)
+        self.session = CoordinatorSession(run="small", key=small.key.public)
         self.session.state = State.OPEN
         self.status = DeviceStatus("phone-1")
         self.downloads = Downloads(self.state, self.session, self.status, lambda: 0.0)

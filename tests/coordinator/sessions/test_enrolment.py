@@ -65,10 +65,10 @@ class Door:
 
 def door(small: SmallRun, state: RunState, name: str = "phone-1", secret: bytes = SECRET, **device: Any) -> Door:
     key = small.key
-    ours = CoordinatorSession(run="small", key=key.public, sign=key.sign_challenge)
+    ours = CoordinatorSession(run="small", key=key.public)
     facts: dict[str, Any] = {"token": "", "enrolled": False} | device
     theirs = DeviceSession(run="small", device=name, secret=secret, key=key.public, **facts)
-    return Door(Enrolment(state, ours), ours, theirs)
+    return Door(Enrolment(state, ours, key), ours, theirs)
 
 
 def test_a_new_device_enrols_and_comes_back_with_its_secret_alone(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Hand:
 
     def connect(self) -> None:
         """A connection: the first, or the one after a break."""
-        self.session = CoordinatorSession(run="small", key=self.small.key.public, sign=self.small.key.sign_challenge)
+        self.session = CoordinatorSession(run="small", key=self.small.key.public)
         self.session.state = State.OPEN
         self.status = self.state.device(self.device)
         self.upload = UpdateUpload(

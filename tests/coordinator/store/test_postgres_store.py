@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from coordinator.errors import ConfigError, StoreError, Superseded
+from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
 from coordinator.store.postgres import Address, PostgresStore, schema_name
+from coordinator.store.postgres.leader import LeaderAddress
 from coordinator.store.postgres.lease import MISSED
 from coordinator.store.postgres.updates import LARGE_BYTES
 from coordinator.store.records import AssignmentRequest, DiscardedUpdate, MergedUpdate
@@ -174,6 +175,53 @@ def test_a_schema_of_a_newer_release_is_refused(postgres_database: str, open_one
     store.close()
     with pytest.raises(StoreError, match=r"is number 99, this coordinator knows up to \d+: run the FTTE version"):
         open_one()
+
+
+def test_a_schema_of_the_release_before_is_brought_up_to_date(
+    postgres_database: str, open_one: Callable[..., PostgresStore]
+) -> None:
+    store = open_one()
+    fill(store)
+    schema = store.database.schema
+    store.close()
+    query(
+        postgres_database,
+        f'ALTER TABLE "{schema}".lease DROP COLUMN address',
+        f'UPDATE "{schema}".schema_version SET number = 1',
+    )
+    store = open_one()
+    assert store.versions.latest().version == 0
+    store.lease.announce("here:1")
+    lease = store.lease.current()
+    assert lease is not None
+    assert lease.address == "here:1"
+
+
+def test_a_gateway_finds_the_leader_and_its_successor_in_the_lease(
+    postgres_database: str, tmp_path: Path, open_one: Callable[..., PostgresStore]
+) -> None:
+    async def main() -> None:
+        leader = LeaderAddress(Address(postgres_database), tmp_path.name)
+        assert await leader.find() == "", "there is no run yet"
+        store = await asyncio.to_thread(open_one)
+        assert await leader.find() == "", "who leads does not listen yet"
+        await asyncio.to_thread(store.lease.announce, "one:1")
+        assert await leader.find() == "one:1"
+        await asyncio.to_thread(store.close)
+        assert await leader.find() == "", "nobody leads"
+        successor = await asyncio.to_thread(open_one)
+        await asyncio.to_thread(successor.lease.announce, "two:2")
+        assert await leader.find() == "two:2"
+        await leader.close()
+
+    asyncio.run(main())
+
+
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    leader = LeaderAddress(Address(f"postgresql://ftte:hidden@/ftte?host={tmp_path}"), "small")
+    with pytest.raises(StoreUnavailable, match="cannot be used just now") as raised:
+        asyncio.run(leader.find())
+    assert "hidden" not in str(raised.value)
 
 
 def test_tables_that_are_not_ours_are_left_alone(postgres_database: str, tmp_path: Path) -> None:

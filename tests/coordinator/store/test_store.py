@@ -229,13 +229,18 @@ def test_one_holder_at_a_time_has_the_lease(store: Store) -> None:
     epoch = store.lease.take("one", 60.0)
     assert epoch is not None
     assert store.lease.take("two", 60.0) is None
+    store.lease.announce("one.example.org:8770")
     assert store.lease.renew(60.0)
     holder = store.lease.current()
     assert holder is not None
     assert (holder.holder, holder.epoch) == ("one", epoch)
+    assert holder.address == "one.example.org:8770"
     store.lease.release()
     assert store.lease.current() is None
     assert store.lease.take("two", 60.0) == epoch + 1
+    successor = store.lease.current()
+    assert successor is not None
+    assert successor.address == "", "the successor says itself where it is"
     store.tokens.add(TokenRecord("t", "d" * 64, None, None, 1.0), by="anna")
 
 

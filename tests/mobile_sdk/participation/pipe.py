@@ -112,9 +112,8 @@ class Talk:
     def __init__(self, connection: Connection, served: Served, secrets: dict[str, bytes]) -> None:
         self.served = served
         self.fetched: list[str] = []
-        self.session = CoordinatorSession(
-            run=RUN, key=served.key, sign=lambda content: served.private.sign(content).hex()
-        )
+        self.private = served.private
+        self.session = CoordinatorSession(run=RUN, key=served.key)
         self.link = Link(connection, self.session, SystemClock())
         self._events = self.link.events()
         self._secrets = secrets
@@ -125,7 +124,8 @@ class Talk:
         async for event in self._events:
             match event:
                 case Hello():
-                    self.session.challenge(self._secrets.get(event.device))
+                    signature = self.private.sign(self.session.challenge_bytes).hex()
+                    self.session.challenge(self._secrets.get(event.device), signature)
                 case Enrol():
                     secret = bytes.fromhex(event.secret)
                     self._secrets[self.session.device] = secret

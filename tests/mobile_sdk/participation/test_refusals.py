@@ -98,7 +98,7 @@ def test_another_runs_coordinator_at_the_address_costs_time_only(served: Served,
 
     async def other(talk: Talk) -> None:
         talk.session._key = key.public_key().public_bytes_raw().hex()
-        talk.session._sign = lambda content: key.sign(content).hex()
+        talk.private = key
         with pytest.raises(ConnectionLost):
             await talk.next()
 

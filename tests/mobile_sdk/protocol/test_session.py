@@ -48,6 +48,18 @@ KEYS = [owner.public_key().public_bytes_raw().hex() for owner in OWNERS]
 KEY = KEYS[0]
 
 
+class Signing(CoordinatorSession):
+    """A coordinator that has a key."""
+
+    def __init__(self, shown: int, signer: int, succession: Any) -> None:
+        super().__init__(run="digits", key=KEYS[shown], succession=succession)
+        self._owner = OWNERS[signer]
+
+    def greet(self, secret: bytes | None) -> None:
+        """Challenge the device."""
+        self.challenge(secret, self._owner.sign(self.challenge_bytes).hex())
+
+
 def make(
     secret: bytes = SECRET,
     key: str = KEY,
@@ -55,13 +67,10 @@ def make(
     signer: int | None = None,
     succession: Any = (),
     enrolled: bool = False,
-) -> tuple[DeviceSession, CoordinatorSession]:
+) -> tuple[DeviceSession, Signing]:
     """A device that pins ``key``, and a coordinator that shows key ``shown`` and signs with ``signer``."""
-    owner = OWNERS[shown if signer is None else signer]
     device = DeviceSession(run="digits", device="phone-1", secret=secret, token="t", key=key, enrolled=enrolled)
-    return device, CoordinatorSession(
-        run="digits", key=KEYS[shown], sign=lambda content: owner.sign(content).hex(), succession=succession
-    )
+    return device, Signing(shown, shown if signer is None else signer, succession)
 
 
 def follow(old: int, new: int, run: str = "digits") -> Succession:
@@ -69,7 +78,7 @@ def follow(old: int, new: int, run: str = "digits") -> Succession:
     return Succession(Hex(KEYS[new]), Hex(OWNERS[old].sign(succession_bytes(run, KEYS[old], KEYS[new])).hex()))
 
 
-def handshake(device: DeviceSession, coordinator: CoordinatorSession, known: bytes | None) -> list[object]:
+def handshake(device: DeviceSession, coordinator: Signing, known: bytes | None) -> list[object]:
     """Let both sides greet each other; everything that either side was told."""
     told: list[object] = []
     for _ in range(4):
@@ -78,7 +87,7 @@ def handshake(device: DeviceSession, coordinator: CoordinatorSession, known: byt
                 told.append(event)
                 match event:
                     case Hello():
-                        coordinator.challenge(known)
+                        coordinator.greet(known)
                     case Enrol():
                         coordinator.enrolled(bytes.fromhex(event.secret))
                     case Proof():
@@ -143,10 +152,10 @@ def test_an_answer_cannot_be_reflected() -> None:
         device.receive(encode(Welcome(proof.mac, 0)), 0.0)
 
 
-def _challenge(coordinator: CoordinatorSession, device: DeviceSession) -> str | bytes:
+def _challenge(coordinator: Signing, device: DeviceSession) -> str | bytes:
     (hello,) = device.frames_to_send()
     coordinator.receive(hello, 0.0)
-    coordinator.challenge(SECRET)
+    coordinator.greet(SECRET)
     (challenge,) = coordinator.frames_to_send()
     return challenge
 
@@ -169,7 +178,7 @@ def test_a_signature_of_another_challenge_is_not_taken() -> None:
     device, coordinator = make()
     other, _ = make()
     coordinator.receive(other.frames_to_send()[0], 0.0)
-    coordinator.challenge(None)
+    coordinator.greet(None)
     with pytest.raises(Refused, match="could not prove"):
         device.receive(coordinator.frames_to_send()[0], 0.0)
 
