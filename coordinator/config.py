@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from mobile_sdk.net.loopback import is_loopback
 from mobile_sdk.payload import UpdateFormat
@@ -19,6 +29,14 @@ from .errors import ConfigError
 __all__ = ["Config", "load_config", "parse_config", "run_files", "shared_gateways", "shared_server", "split_address"]
 
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
+# An address, or a network such as 10.0.0.0/8.
+Network = Annotated[str, AfterValidator(_network)]
 
 # HOST:PORT, an IPv6 address in brackets.
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -62,7 +80,8 @@ class ServerSection(_Section):
     ``token`` lets any number of devices enrol; without it (and off loopback) they need one that ``ftte invite`` made.
     ``public_url`` is what invites say where it differs from host and port, behind a proxy for instance. At most
     ``connections`` are open at once, ``handshakes`` of them by peers that have not proved who they are, and
-    ``handshakes_per_address`` of those from one address; each has ``handshake_seconds`` for it.
+    ``handshakes_per_address`` of those from one address; each has ``handshake_seconds`` for it. ``proxies``: addresses
+    of load balancers, such as ``10.0.0.0/8``, that say by the PROXY protocol whose connection they pass on.
     """
 
     host: str = "127.0.0.1"
@@ -78,6 +97,7 @@ class ServerSection(_Section):
     handshakes_per_address: Annotated[int, Field(ge=1)] = 500
     handshake_seconds: Annotated[float, Field(gt=0)] = 20.0
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+    proxies: tuple[Network, ...] = ()
 
     @property
     def needs_token(self) -> bool:

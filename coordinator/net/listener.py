@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, cast
@@ -20,6 +19,7 @@ from ..errors import ConfigError
 from .admission import ConnectionLimits, Rate
 from .coalescing import coalesce_writes
 from .join_page import answer_page
+from .proxies import PassedOn, Proxies
 from .tls import server_context
 from .traffic import Traffic
 
@@ -62,23 +62,23 @@ class _Door(ServerConnection):
     def __init__(self, *args: Any, gate: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.traffic = Traffic()
+        self.address = ""  # of the peer; a load balancer says it of those whose connections it passes on
         self._gate = gate
-        self._address = ""
         self._entered = False
         self._proven = False
         self._bare_frames = Rate(BARE_FRAMES_PER_SECOND)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
-        self._address = str((transport.get_extra_info("peername") or ("",))[0])
-        self._entered = self._gate.enter(self._address)
+        self.address = self.address or str((transport.get_extra_info("peername") or ("",))[0])
+        self._entered = self._gate.enter(self.address)
         super().connection_made(coalesce_writes(stream, self.traffic))
         if not self._entered:
             stream.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._entered:
-            self._gate.leave(self._address, proven=self._proven)
+            self._gate.leave(self.address, proven=self._proven)
             self._entered = False
         super().connection_lost(exc)
 
@@ -104,7 +104,7 @@ class _Door(ServerConnection):
         """The device has proved who it is."""
         if self._entered and not self._proven:
             self._proven = True
-            self._gate.prove(self._address)
+            self._gate.prove(self.address)
 
 
 @contextlib.asynccontextmanager
@@ -134,15 +134,21 @@ async def listen(
     # Merges and writes run in threads and compete for the GIL; a short switch interval keeps the event loop responsive.
     sys.setswitchinterval(SWITCH_SECONDS)
     tls = server_context(section)
-    limits = WEBSOCKET_LIMITS | ({"ssl_handshake_timeout": OPEN_SECONDS} if tls else {})
-    limits |= {"reuse_port": True} if reuse_port else {}
+    proxies = Proxies(section.proxies)
+    limits = WEBSOCKET_LIMITS | ({"reuse_port": True} if reuse_port else {})
+
+    def make_door(*args: Any, **kwargs: Any) -> asyncio.BaseProtocol:
+        door = _Door(*args, gate=gate, **kwargs)
+        return PassedOn(door, proxies, tls, OPEN_SECONDS) if section.proxies else door
+
+    if tls and not section.proxies:  # the header of a load balancer comes before TLS, which therefore begins later
+        limits |= {"ssl": tls, "ssl_handshake_timeout": OPEN_SECONDS}
     try:
         server = await serve(
             handle,
             section.host,
             section.port,
-            ssl=tls,
-            create_connection=functools.partial(_Door, gate=gate),  # type: ignore[arg-type]
+            create_connection=make_door,  # type: ignore[arg-type]
             origins=[None],  # devices send none; a web page that somebody opens here must not join
             open_timeout=OPEN_SECONDS,
             process_request=answer_page if tls else None,
@@ -153,7 +159,8 @@ async def listen(
             f"cannot listen on {section.host}:{section.port}: {error.strerror}; is another coordinator running?"
         ) from error
     async with server:
-        yield device_address(section, server.sockets[0].getsockname()[1])
+        with contextlib.closing(proxies):
+            yield device_address(section, server.sockets[0].getsockname()[1])
 
 
 def device_address(section: ServerSection, port: int | None = None) -> str:
