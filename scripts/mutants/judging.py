@@ -150,10 +150,11 @@ class Runner:
     def judge(self, first: list[str], reach: Reach) -> tuple[str, str, float]:
         """Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU."""
         # A change may make a loop endless, or wait for what never comes: the usual times, and a lot more.
-        wall = 30.0 + 10 * sum(reach.seconds.values())
-        of_first = 5.0 + 10 * sum(reach.seconds[test] for test in first)
-        limits = [min(of_first, 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
-        return self._fork(lambda: self._run([first, self._all()], limits), wall=wall)
+        usual = [sum(reach.seconds[test] for test in first), sum(reach.seconds.values())]
+        walls = [20.0 + 10 * seconds for seconds in usual]
+        cpus = [min(5.0 + 10 * usual[0], 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
+        limits = list(zip(walls, cpus, strict=True))
+        return self._fork(lambda: self._run([first, self._all()], limits), wall=sum(walls))
 
     def _fork(self, work: Callable[[], int], wall: float) -> tuple[str, str, float]:
         self._said.unlink(missing_ok=True)
@@ -167,7 +168,9 @@ class Runner:
             done, status, used = os.wait4(child, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
-                outcome = "passed" if code == 0 else "timeout" if code == -signal.SIGXCPU else "failed"
+                outcome = (
+                    "passed" if code == 0 else "timeout" if code in (-signal.SIGXCPU, -signal.SIGALRM) else "failed"
+                )
                 break
             time.sleep(0.02)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -196,14 +199,15 @@ class Runner:
     def _all(self) -> list[str]:
         return [f"tests/{self._room}"]
 
-    def _run(self, parts: list[list[str]], limits: Sequence[float], watch: Watch | None = None) -> int:
-        """Run each part whose predecessors passed, within ``limits`` in seconds of CPU since the process began."""
+    def _run(self, parts: list[list[str]], limits: Sequence[tuple[float, float]], watch: Watch | None = None) -> int:
+        """Run each part whose predecessors passed, within ``limits``: seconds for it, and of CPU in all."""
         watch = watch or Watch()
         ran: set[str] = set()
         code = 0
-        for part, limit in zip(parts, limits, strict=True):
+        for part, (wall, cpu) in zip(parts, limits, strict=True):
             if code == 0 and part:
-                resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, resource.RLIM_INFINITY))
+                signal.setitimer(signal.ITIMER_REAL, wall)
+                resource.setrlimit(resource.RLIMIT_CPU, (int(cpu) + 1, resource.RLIM_INFINITY))
                 code = int(pytest.main([*self._options(ran), *part], plugins=[watch]))
                 ran |= set(part)
         self._said.write_text(json.dumps({"failed": watch.failed}))
@@ -221,7 +225,7 @@ class Runner:
         coverage = Coverage(data_file=None, config_file=False, include=[f"{self._folder}/{self._room}/*"])
         watch = Watch(coverage)
         coverage.start()
-        code = self._run([self._all()], [900.0], watch)
+        code = self._run([self._all()], [(1700.0, 900.0)], watch)
         coverage.stop()
         data = coverage.get_data()
         tests = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -108,8 +109,23 @@ def test_another_size_than_promised_is_refused(encoding: str, promised: int) -> 
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    with pytest.raises(PayloadError, match="another size"):
-        unpack(zlib.compress(bytes(300_000_000), 9), "zlib", 1000)
+    bomb = zlib.compress(bytes(20_000_000), 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError, match="another size"):
+            unpack(bomb, "zlib", 1000)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_number_that_differs_from_a_whole_one_by_its_last_bit_stays_as_it_is() -> None:
+    words = np.tile(np.arange(1, 51, dtype=np.float32), 2).view("<u4")
+    words[50] += 1
+    table, left = take_out(words)
+    taken, _ = put_back(table, len(words))
+    assert np.count_nonzero(left) == 1
+    assert (taken | left).tobytes() == words.tobytes()
 
 
 @pytest.mark.parametrize("packed", [b"", b"nonsense", zlib.compress(b"four")[:-3]])

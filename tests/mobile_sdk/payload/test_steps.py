@@ -80,7 +80,7 @@ def test_steps_fit_into_a_message_whatever_the_model() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_what_lies_on_the_steps_comes_back_as_it_is(dtype: str, data: st.DataObject) -> None:
     most = largest_integer(dtype)
@@ -114,14 +114,13 @@ def test_rounding_is_unbiased_where_nothing_is_cut_off(
     An element lies within one step s, so the mean of n roundings has a standard deviation of at most s / (2 sqrt(n)).
     Six of them are exceeded by chance once in five hundred million elements.
     """
-    arrays = {name: np.zeros(SUBSET.shape(name), np.float32) for name in SUBSET}
-    arrays["head"] = values.reshape(4, 6) * np.float32(largest_integer(dtype) * 2.0**exponent)
-    steps = given_steps(0, 0, 0, 0, exponent)
     trials = 400
-    total = np.zeros((4, 6))
-    for trial in range(trials):
-        total += dict(decode_update(*encode_update(arrays, packing(dtype, steps), seed + trial), SUBSET))["head"]
-    assert (np.abs(total / trials - arrays["head"]) <= 6 * 2.0**exponent / (2 * np.sqrt(trials))).all()
+    layout = Layout([Parameter("w", (4, 6, trials))])  # every value so many times: roundings of one update
+    arrays = {"w": np.repeat(values.reshape(4, 6, 1) * np.float32(largest_integer(dtype) * 2.0**exponent), trials, 2)}
+    steps = Steps([(4, 6, trials)], np.full(4, exponent, np.int8))
+    rounded = dict(decode_update(*encode_update(arrays, packing(dtype, steps), seed), Subset.whole(layout)))["w"]
+    off = rounded.mean(axis=2, dtype=np.float64) - arrays["w"][:, :, 0]
+    assert (np.abs(off) <= 6 * 2.0**exponent / (2 * np.sqrt(trials))).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -254,3 +253,51 @@ def test_a_parameter_that_is_one_number_travels_too(dtype: str) -> None:
         {"one": np.array(0.5, np.float32)}, packing(dtype, Steps([()], np.array([-3], np.int8))), 0
     )
     assert {name: float(value) for name, value in decode_update(arrays, metadata, subset)} == {"one": 0.5}
+
+
+@pytest.mark.parametrize("exponent", [-26, 20, OPEN])
+def test_the_finest_and_the_coarsest_step_are_steps_and_what_lies_beyond_is_none(exponent: int) -> None:
+    assert Steps([(2,)], np.array([exponent], np.int8)).exponents.tolist() == [exponent]
+    if exponent != OPEN:
+        with pytest.raises(PayloadError, match="the power of -26 to 20, or open"):
+            Steps([(2,)], np.array([exponent + (1 if exponent > 0 else -1)], np.int8))
+
+
+def test_equal_steps_of_the_same_shapes_have_one_key_and_others_have_others() -> None:
+    steps = [
+        Steps([(2,), (3,)], np.array([1, 2], np.int8)),
+        Steps([(2,), (3,)], np.array([1, 3], np.int8)),
+        Steps([(3,), (2,)], np.array([1, 2], np.int8)),
+    ]
+    assert len({one.key for one in steps}) == 3
+    assert steps[0].key == Steps([(2,), (3,)], np.array([1, 2], np.int8)).key
+
+
+def test_each_channel_counts_its_own_integers() -> None:
+    integers = np.zeros(SUBSET.size, np.int8)
+    integers[[0, 1, 35]] = 7, -7, 3
+    integers[[72, 108]] = -5, 7
+    vector = SteppedVector(integers, given_steps(0, 0, 0, 0, 0), BITS["int4"])
+    assert vector.largest.tolist() == [7, 0, 5, 7, 0]
+    assert vector.at_the_end.tolist() == [2, 0, 0, 1, 0]
+    assert vector.nonzero.tolist() == [3, 0, 1, 1, 0]
+
+
+def test_a_parameter_without_elements_has_no_step() -> None:
+    steps = Steps([(0, 5), (3,), (7, 0)], np.array([4], np.int8))
+    assert [len(part) for part in steps.parts()] == [0, 1, 0]
+    assert (steps.lengths.tolist(), steps.starts.tolist()) == ([3], [0])
+    nothing = SteppedVector(np.zeros(0, np.int8), Steps([(0,)], np.zeros(0, np.int8)), BITS["int8"])
+    assert [len(part) for part in (nothing.largest, nothing.at_the_end, nothing.nonzero)] == [0, 0, 0]
+
+
+def test_a_parameter_has_a_step_per_channel_from_sixteen_elements_on() -> None:
+    assert Steps.open([(3, 16), (3, 15), (48,)]).lengths.tolist() == [16, 16, 16, 45, 48]
+
+
+def test_steps_that_were_given_are_answered_by_the_same_ones_and_open_ones_by_any() -> None:
+    given = given_steps(1, OPEN, 3, 4, 5)
+    assert given_steps(1, 2, 3, 4, 5).answers(given)
+    assert not given_steps(0, 2, 3, 4, 5).answers(given)
+    assert not given.answers(given), "none may be left open"
+    assert not Steps([(2,)], np.array([1], np.int8)).answers(Steps([(3,)], np.array([1], np.int8)))
