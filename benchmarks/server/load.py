@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+CHECKOUT = HERE.parents[1]
 RESULTS = HERE.parent / "results"
 FIGURE = HERE.parents[1] / "docs" / "results" / "server_load.png"
 
@@ -46,17 +47,23 @@ DEVICES = (1, 100, 2000)
 CONCURRENCY = 100
 
 
+def start(script: str, *arguments: object, checkout: Path) -> subprocess.Popen[str]:
+    """A Python process of a script beside this one, with the code of this checkout or of another one."""
+    return subprocess.Popen(
+        [sys.executable, checkout / "benchmarks" / "server" / script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+    )
+
+
 class Server:
     """A process of ``load_server.py``."""
 
-    def __init__(self, kind: str, folder: Path, *options: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, HERE / "load_server.py", kind, folder, *map(str, options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=HERE.parents[1],
-        )
+    def __init__(self, kind: str, folder: Path, *options: object, checkout: Path = CHECKOUT) -> None:
+        self._process = start("load_server.py", kind, folder, *options, checkout=checkout)
         self.hello = self._read()
 
     def look(self) -> dict[str, Any]:
@@ -92,12 +99,12 @@ class Server:
 class Devices:
     """A process of ``load_devices.py``; returns when all are connected."""
 
-    def __init__(self, kind: str, server: Server, devices: int, update_bytes: int) -> None:
-        command = [sys.executable, HERE / "load_devices.py", kind, server.hello["url"], "--key", server.hello["key"]]
-        command += ["--devices", str(devices), "--update-bytes", str(update_bytes), "--at-once", str(CONCURRENCY)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[1]
-        )
+    def __init__(
+        self, kind: str, server: Server, devices: int, update_bytes: int, *, checkout: Path = CHECKOUT
+    ) -> None:
+        given = ["--key", server.hello["key"], "--devices", devices, "--update-bytes", update_bytes]
+        given += ["--at-once", CONCURRENCY]
+        self._process = start("load_devices.py", kind, server.hello["url"], *given, checkout=checkout)
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "connected":
             raise RuntimeError("the devices could not connect: see the error above")
@@ -115,12 +122,14 @@ class Devices:
 
 
 @contextlib.contextmanager
-def load(kind: str, devices: int, update_bytes: int, *options: object) -> Iterator[tuple[Server, Devices]]:
-    """A server with so many devices connected to it."""
-    with tempfile.TemporaryDirectory(dir=HERE) as folder:
-        server = Server(kind, Path(folder), "--update-bytes", update_bytes, *options)
+def load(
+    kind: str, devices: int, update_bytes: int, *options: object, checkout: Path = CHECKOUT, disk: Path = HERE
+) -> Iterator[tuple[Server, Devices]]:
+    """A server with so many devices connected to it, both of ``checkout``; its state is in a new folder on ``disk``."""
+    with tempfile.TemporaryDirectory(dir=disk) as folder:
+        server = Server(kind, Path(folder), "--update-bytes", update_bytes, *options, checkout=checkout)
         try:
-            fleet = Devices(kind, server, devices, update_bytes)
+            fleet = Devices(kind, server, devices, update_bytes, checkout=checkout)
             try:
                 yield server, fleet
             finally:
@@ -129,9 +138,17 @@ def load(kind: str, devices: int, update_bytes: int, *options: object) -> Iterat
             server.close()
 
 
-def measure(kind: str, devices: int, update_bytes: int, seconds: float, *options: object) -> dict[str, Any]:
+def measure(
+    kind: str,
+    devices: int,
+    update_bytes: int,
+    seconds: float,
+    *options: object,
+    checkout: Path = CHECKOUT,
+    disk: Path = HERE,
+) -> dict[str, Any]:
     """Updates per second, after a warm-up; for a coordinator only those that were merged by the end count."""
-    with load(kind, devices, update_bytes, *options) as (server, fleet):
+    with load(kind, devices, update_bytes, *options, checkout=checkout, disk=disk) as (server, fleet):
         fleet.work()
         # Until each device that works at once has handed in twice: 2,000 that ask at the same time take a moment.
         give_up = time.monotonic() + 60
