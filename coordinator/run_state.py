@@ -205,7 +205,8 @@ class RunState:
 
     def device(self, name: str) -> DeviceStatus:
         """The status of a device, kept up to date by its session."""
-        return self._devices.setdefault(name, DeviceStatus(name))
+        known = self._devices.get(name)  # a new status is made for new devices alone: this is asked at every message
+        return known if known is not None else self._devices.setdefault(name, DeviceStatus(name))
 
     def set_aside(self, device: str, reason: str, why: str) -> SetAside:
         """Merge nothing of a device for a while, and give it no work; to be written down by the caller."""

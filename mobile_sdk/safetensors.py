@@ -8,6 +8,7 @@ come from a peer: offsets must tile the data exactly, as the reference implement
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -36,6 +37,9 @@ _DTYPES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in _NAMES.items
 
 # As in the reference implementation: a header beyond this is an attack or an accident.
 MAX_HEADER_BYTES = 100_000_000
+
+# Updates of one program have the same header: of those up to this length, the newest are remembered.
+REMEMBERED_BYTES, REMEMBERED = 16_384, 32
 
 # Numpy's limit. A header of a megabyte could otherwise name a shape whose size takes minutes to multiply out.
 MAX_AXES = 64
@@ -144,7 +148,8 @@ def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dic
     length = int.from_bytes(content[:8], "little")
     if length > min(len(content) - 8, MAX_HEADER_BYTES):
         raise PayloadError(f"not a safetensors file: the header claims {length} bytes of {len(content)}")
-    entries, metadata = parse_header(bytes(content[8 : 8 + length]))
+    parse = _remembered_header if length <= REMEMBERED_BYTES else parse_header
+    entries, metadata = parse(bytes(content[8 : 8 + length]))
     data = memoryview(content)[8 + length :]
     end = entries[-1].stop if entries else 0
     if end != len(data):
@@ -155,7 +160,7 @@ def loads(content: bytes | memoryview) -> tuple[dict[str, npt.NDArray[Any]], dic
             arrays[entry.name] = np.frombuffer(data[entry.start : entry.stop], entry.dtype).reshape(entry.shape)
         except ValueError as error:  # more axes than numpy knows, or a size that overflows
             raise PayloadError(f"not a safetensors file: {entry.name!r} has an impossible shape") from error
-    return arrays, metadata
+    return arrays, dict(metadata)
 
 
 def parse_header(text: bytes) -> tuple[list[Entry], dict[str, str]]:
@@ -179,6 +184,10 @@ def parse_header(text: bytes) -> tuple[list[Entry], dict[str, str]]:
             raise PayloadError(f"not a safetensors file: {entry.name!r} does not lie where its header says")
         end = entry.stop
     return entries, metadata
+
+
+# What it gives is not to be changed.
+_remembered_header = functools.lru_cache(REMEMBERED)(parse_header)
 
 
 def _entry(name: str, item: Any) -> Entry:

@@ -67,8 +67,12 @@ class RemoteDevice:
         self._status.state = "waiting"
 
     async def assign(self, message: Assign, tier: Tier) -> None:
+        self.assign_at_once(message, tier)
+
+    def assign_at_once(self, message: Assign, tier: Tier) -> bool:
         self._status.state, self._status.tier = "training", tier.name
         self._say("assign", number=message.seed, payload=message.payload, **self._work(message, tier))
+        return True
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         self._status.state, self._status.tier = "evaluating", tier.name
@@ -88,11 +92,11 @@ class RemoteDevice:
     async def wait(self, reason: str) -> None:
         self._say("wait", reason=reason)
 
-    async def push(self, message: Announce | Finished) -> None:
+    def push(self, message: Announce | Finished) -> None:
         if isinstance(message, Finished):
             self._finish(message)  # of versions gateways hear first, and tell their devices
 
-    async def tell(self, message: MergedMessage) -> None:
+    def tell(self, message: MergedMessage) -> None:
         if not self.gone:
             self._say("merged", **dataclasses.asdict(message))
 

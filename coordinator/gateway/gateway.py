@@ -158,7 +158,8 @@ class _Office:
                 work = session.wait(said["reason"])
             case "merged":
                 merged = MergedMessage(Name(said["assignment"]), said["version"], said["staleness"], said["weight"])
-                work = session.tell(merged)
+                session.tell(merged)
+                return
             case "fail":
                 work = session.fail(said["code"], said["text"])
             case _:

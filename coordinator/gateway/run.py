@@ -212,7 +212,8 @@ class GatewayRun:
 
     def device(self, name: str) -> DeviceStatus:
         """The status of a device that is connected here."""
-        return self._devices.setdefault(name, DeviceStatus(name))
+        known = self._devices.get(name)
+        return known if known is not None else self._devices.setdefault(name, DeviceStatus(name))
 
     def ranges(self, version: int) -> Mapping[str, Ranges] | None:
         """The conductor looks at the steps of updates: it knows what they follow from."""

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from mobile_sdk.protocol.messages import Announce, Finished
 
-from ..background import BackgroundTasks
 from ..store.records import VersionRecord
 
 __all__ = ["ANNOUNCEMENTS_PER_SECOND", "Announcements", "Listener"]
@@ -21,8 +20,8 @@ ANNOUNCEMENTS_PER_SECOND = 250
 class Listener(Protocol):
     """A connected device, as far as announcements are concerned."""
 
-    async def push(self, message: Announce | Finished) -> None:
-        """Tell the device; of several messages that wait for a slow link only the newest is sent."""
+    def push(self, message: Announce | Finished) -> None:
+        """Tell the device, without waiting; of several messages that wait for a slow link only the newest is sent."""
         ...
 
 
@@ -52,7 +51,6 @@ class Announcements:
         self._newest = newest
         self._announced_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks = BackgroundTasks()
 
     def announce(self) -> None:
         """There is a new version: tell everybody, now or as soon as the rate allows."""
@@ -83,5 +81,5 @@ class Announcements:
     def _push(self, message: Announce | Finished) -> None:
         """Tell every device, without waiting for any."""
         self.close()
-        for name, listener in self._listeners.items():
-            self._tasks.start(listener.push(message), f"telling {name} of version {message.version}")
+        for listener in self._listeners.values():
+            listener.push(message)

@@ -279,5 +279,4 @@ class Coordinator:
             session = self._sessions.get(update.record.device)
             fate = fates.get(update.record.assignment)
             if session is not None and fate is not None:
-                told = MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight)
-                self._tasks.start(session.tell(told), f"telling {session.device} of its update")
+                session.tell(MergedMessage(Name(fate.assignment), record.version, fate.staleness, fate.weight))

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
 from ..background import BackgroundTasks
 from ..errors import Expelled, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
-from ..store.records import AssignmentRecord, AssignmentRequest
+from ..store.records import AssignmentRecord, AssignmentRequest, VersionRecord
 from .quota import OverQuota, Quota
 from .scheduler import Postpone, Scheduler
 from .stall_notices import StallNotices
@@ -35,6 +36,10 @@ class Applicant(Protocol):
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         """Give it work."""
+        ...
+
+    def assign_at_once(self, message: Assign, tier: Tier) -> bool:
+        """Give it work, if nothing has to be waited for; else nothing happens, and the answer is false."""
         ...
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
@@ -234,7 +239,8 @@ class Dispatcher:
             resumed = [grant for grant in group if self._resumes(grant)]
             fresh = [grant for grant in group if grant not in resumed]
             for grant in (*resumed, *(await self._write_down(fresh) if fresh else ())):
-                self._tasks.start(self._tell(grant), f"giving work to {grant.applicant.device}")
+                if not self._tell_at_once(grant):
+                    self._tasks.start(self._tell(grant), f"giving work to {grant.applicant.device}")
 
     async def _write_down(self, grants: Sequence[_Grant]) -> Sequence[_Grant]:
         """Write assignments down; those that cannot be are turned away. Returns the others."""
@@ -270,26 +276,39 @@ class Dispatcher:
         self.scheduler.cancel(device)
         self._tasks.start(grant.applicant.fail(code, words), f"sending {device} away")
 
+    def _tell_at_once(self, grant: _Grant) -> bool:
+        """Tell a device of its work, if that takes no waiting; else nothing happens, and the answer is false."""
+        device, record = grant.applicant.device, self._open.get(grant.applicant.device)
+        version = None if record is None else self._run.recent(record.version)
+        if record is None or version is None:
+            return False
+        try:
+            return grant.applicant.assign_at_once(self._assignment(record, version, grant.tier), grant.tier)
+        except ConnectionLost as error:
+            log.debug("%s left before it got work: %s", device, error)
+        except Exception:
+            log.exception("giving work to %s failed", device)
+        return True
+
     async def _tell(self, grant: _Grant) -> None:
         run, record = self._run, self._open.get(grant.applicant.device)
         if record is None:  # rolled back or withdrawn in this very moment
             await grant.applicant.fail("unavailable", "the assignment became void: come again")
             return
         version = run.recent(record.version) or await run.offload(run.store.versions.get, record.version)
-        tier = grant.tier
-        await grant.applicant.assign(
-            Assign(
-                assignment=Name(record.id),
-                version=version.version,
-                manifest=tier.record.manifest,
-                signature=Hex(tier.record.signature),
-                program=tier.program,
-                weights=run.versions.sent(version),
-                settings=self._settings,
-                seed=record.number,
-                payload=run.packing(version, tier).to_json(),
-            ),
-            tier,
+        await grant.applicant.assign(self._assignment(record, version, grant.tier), grant.tier)
+
+    def _assignment(self, record: AssignmentRecord, version: VersionRecord, tier: Tier) -> Assign:
+        return Assign(
+            assignment=Name(record.id),
+            version=version.version,
+            manifest=tier.record.manifest,
+            signature=Hex(tier.record.signature),
+            program=tier.program,
+            weights=self._run.versions.sent(version),
+            settings=self._settings,
+            seed=record.number,
+            payload=self._run.packing(version, tier).to_json(),
         )
 
     def _resumes(self, grant: _Grant) -> bool:

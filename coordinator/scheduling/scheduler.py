@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -181,18 +181,28 @@ class Scheduler:
 
     def choose(self, version: int) -> str | None:
         """The next device to get work of ``version``, if there is a place for one; it does not wait any more."""
-        # With thousands who wait, only those are looked at who may be next.
+        waiting = self._waiting
+        if not waiting:
+            return None
+        # With thousands who wait, or who are at work, only those are looked at who may be next.
         of, cohort = self._cohort
-        known = self._working.keys() | cohort if of == version else self._working.keys()
-        able = [self._waiting[device] for device in self._waiting.keys() & known if self._may(device, version)]
+        known: tuple[Collection[str], ...] = (self._working, cohort) if of == version else (self._working,)
+        if len(waiting) < sum(map(len, known)):
+            back = [device for device in waiting if any(device in those for those in known)]
+        else:
+            back = [*waiting.keys() & set().union(*known)]
+        able = [waiting[device] for device in back if self._may(device, version)]
         if not self._full() and not (of == version and 0 < self._section.cohort <= len(cohort)):
             firsts = [self._first(queue, version) for queue in self._queues.values()]
             able += [wait for wait in firsts if wait is not None]
         if not able:
             return None
+        if len(able) == 1:
+            del waiting[able[0].device]
+            return able[0].device
         missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
         best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
-        del self._waiting[best.device]
+        del waiting[best.device]
         return best.device
 
     def _first(self, queue: list[tuple[float, float, int, Wait]], version: int) -> Wait | None:

@@ -32,12 +32,12 @@ class ConnectedDevice(Protocol):
 
     device: str
 
-    async def push(self, message: Announce | Finished) -> None:
-        """Tell it of a new version, or of the end."""
+    def push(self, message: Announce | Finished) -> None:
+        """Tell it of a new version, or of the end; does not wait for its link."""
         ...
 
-    async def tell(self, message: MergedMessage) -> None:
-        """Tell it what became of its update."""
+    def tell(self, message: MergedMessage) -> None:
+        """Tell it what became of its update; does not wait for its link."""
         ...
 
     async def fail(self, code: str, message: str) -> None:
@@ -86,6 +86,8 @@ class _Downlink(Protocol):
     async def find(
         self, holds: Sequence[str], weights: Sequence[ArtifactRef], offload: Offload
     ) -> Mapping[Difference, bytes]: ...
+
+    def known(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> Mapping[Difference, bytes] | None: ...
 
 
 class _Artifacts(Protocol):

@@ -30,6 +30,7 @@ from mobile_sdk.protocol.messages import (
 )
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 
+from ..background import BackgroundTasks
 from ..errors import Expelled, StoreUnavailable
 from ..net.admission import Rate
 from ..net.peer_log import PeerLog
@@ -100,6 +101,7 @@ class DeviceConnection:
         self._dismissed = False
         self._profile: dict[str, object] | None = None
         self._rate = Rate(run.config.limits.messages_per_second)
+        self._tasks = BackgroundTasks()
         self._news: Announce | Finished | None = None
         self._pushing = False
 
@@ -109,14 +111,21 @@ class DeviceConnection:
 
     async def _serve(self) -> None:
         async with asyncio.timeout(self._run.config.server.handshake_seconds) as limit:
-            async for event in self._link.events():
-                if not self._rate.take(self._link.now()):
-                    rate = self._run.config.limits.messages_per_second
-                    raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
-                await self._handle(event)
+            while not self.device:
+                await self._serve_next()
+            limit.reschedule(None)
+        while True:
+            await self._serve_next()
+
+    async def _serve_next(self) -> None:
+        """Act on the device's next frame."""
+        for event in await self._link.receive():
+            if not self._rate.take(self._link.now()):
+                rate = self._run.config.limits.messages_per_second
+                raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
+            await self._handle(event)
+            if not self._link.send_at_once():
                 await self._link.flush()
-                if self.device:
-                    limit.reschedule(None)
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """Do something for the device; what goes wrong is told to it and ends its connection."""
@@ -151,15 +160,28 @@ class DeviceConnection:
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         """Give the device work."""
-        self._status.trip.assign(message.assignment, self._link.now())
-        self._session.assign(dataclasses.replace(message, differences=await self._allow(message, tier)))
-        self._status.state = "training"
+        self._assign(message, tier, await self._downloads_of_device().allow(message))
         await self._link.flush()
+
+    def assign_at_once(self, message: Assign, tier: Tier) -> bool:
+        """Give the device work, if nothing has to be waited for; else nothing happens, and the answer is false."""
+        ways = self._downloads_of_device().allow_at_once(message)
+        if ways is None:
+            return False
+        self._assign(message, tier, ways)
+        self._post("giving work to")
+        return True
+
+    def _assign(self, message: Assign, tier: Tier, ways: tuple[Difference, ...]) -> None:
+        self._status.trip.assign(message.assignment, self._link.now())
+        self._session.assign(dataclasses.replace(message, differences=ways) if ways else message)
+        self._status.tier, self._status.state = tier.name, "training"
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         """Ask the device for metrics on its own samples."""
-        self._session.evaluate(dataclasses.replace(message, differences=await self._allow(message, tier)))
-        self._status.state = "evaluating"
+        ways = await self._downloads_of_device().allow(message)
+        self._session.evaluate(dataclasses.replace(message, differences=ways))
+        self._status.tier, self._status.state = tier.name, "evaluating"
         await self._link.flush()
 
     async def postpone(self, seconds: float, reason: str) -> None:
@@ -173,35 +195,40 @@ class DeviceConnection:
         self._session.wait(reason)
         await self._link.flush()
 
-    async def _allow(self, message: Assign | Evaluate, tier: Tier) -> tuple[Difference, ...]:
+    def _downloads_of_device(self) -> Downloads:
         if self._downloads is None:
             raise ProtocolError("the device is not known yet")
-        self._status.tier = tier.name
-        return await self._downloads.allow(message)
+        return self._downloads
 
-    async def push(self, message: Announce | Finished) -> None:
-        """Tell the device of a new version, or of the end."""
-        self._news = message
+    def push(self, message: Announce | Finished) -> None:
+        """Tell the device of a new version, or of the end; does not wait until the link takes it."""
         if self._pushing:  # a slow link: only the newest is worth sending when it is its turn
+            self._news = message
             return
-        self._pushing = True
+        self._session.announce(message)
+        if not self._link.send_at_once():
+            self._pushing = True
+            self._tasks.start(self._push_on(), f"telling {self.device} of version {message.version}")
+
+    async def _push_on(self) -> None:
         try:
+            await self._link.flush()
             while self._news is not None:
                 news, self._news = self._news, None
                 self._session.announce(news)
                 await self._link.flush()
-        except ConnectionLost:
-            log.debug("%s left before it heard of version %d", self.device, message.version)
         finally:
             self._pushing = False
 
-    async def tell(self, message: MergedMessage) -> None:
-        """Tell the device what became of its update."""
+    def tell(self, message: MergedMessage) -> None:
+        """Tell the device what became of its update; does not wait until the link takes it."""
         self._session.announce(message)
-        try:
-            await self._link.flush()
-        except ConnectionLost:
-            log.debug("%s left before it heard of %s", self.device, message.assignment)
+        self._post("telling of its update")
+
+    def _post(self, doing: str) -> None:
+        """Send what there is to send, in the background where the link does not take it at once."""
+        if not self._link.send_at_once():
+            self._tasks.start(self._link.flush(), f"{doing} {self.device}")
 
     async def replace(self) -> None:
         """The device has a newer connection; this one is of no use any more."""

@@ -59,12 +59,23 @@ class Downloads:
             Shorter ways to its weights, from the files that the device holds; they may be fetched as well.
 
         """
-        ways: Mapping[Difference, bytes] = {}
+        ways = self.allow_at_once(message)
+        if ways is None:
+            found = await self._run.downlink.find(self.holds, message.weights, self._run.offload)
+            ways = self._allow(message, found)
+        return ways
+
+    def allow_at_once(self, message: Assign | Evaluate) -> tuple[Difference, ...] | None:
+        """As :meth:`allow`, if the shorter ways are known already; else nothing changes, and there is no answer."""
+        found: Mapping[Difference, bytes] | None = {}
         if self._run.config.payload.differences:
-            ways = await self._run.downlink.find(self.holds, message.weights, self._run.offload)
+            found = self._run.downlink.known(self.holds, message.weights)
+        return None if found is None else self._allow(message, found)
+
+    def _allow(self, message: Assign | Evaluate, ways: Mapping[Difference, bytes]) -> tuple[Difference, ...]:
         self._differences = {way.artifact.sha256: content for way, content in ways.items()}
         self._allowed = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
-        self._allowed |= set(self._differences)
+        self._allowed.update(self._differences)
         self._sending.clear()
         self._version = message.version
         return tuple(ways)

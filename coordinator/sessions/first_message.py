@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from mobile_sdk.errors import ProtocolError
-from mobile_sdk.net.connection import Connection, ConnectionLost
+from mobile_sdk.net.connection import Connection, ConnectionLost, Prompt
 from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, decode, encode, printable
 
 from ..net.peer_log import PeerLog
@@ -60,7 +60,11 @@ class _Replayed:
 
     def __init__(self, connection: Connection, first: str | bytes) -> None:
         self._connection = connection
+        self._prompt = connection if isinstance(connection, Prompt) else None
         self._first: str | bytes | None = first
+
+    def send_at_once(self, frames: Sequence[str | bytes]) -> bool:
+        return self._prompt is not None and self._prompt.send_at_once(frames)
 
     async def send(self, frame: str | bytes) -> None:
         await self._connection.send(frame)

@@ -81,7 +81,8 @@ class Buffer:
     @property
     def is_full(self) -> bool:
         """Whether there is enough to merge."""
-        return bool(self.oldest())
+        enough = len(self._updates) >= max(self.capacity, 1)
+        return enough and len(self._devices) >= self._contributors
 
     @property
     def is_open(self) -> bool:
@@ -145,6 +146,8 @@ class Buffer:
 
     def _is_awaited(self, device: str) -> bool:
         """Whether a merge waits for updates by other devices than there are, and this is one."""
+        if len(self._devices) >= self._contributors:
+            return False
         known = self._coming
         return len(known) < self._contributors and device not in known
 

@@ -147,20 +147,22 @@ class Uploads:
 
         """
         # '@' cannot be part of a device's name.
-        wanted = self._folder / f"{device}@{ref.sha256}"
-        size = 0
+        name = f"{device}@{ref.sha256}"
+        wanted = self._parts.get(device)
         with disk_available():
-            other = self._parts.get(device)
-            if other is not None and other != wanted:
-                other.unlink(missing_ok=True)
-            self._parts[device] = wanted
-            with contextlib.suppress(FileNotFoundError):
+            if wanted is None or wanted.name != name:
+                if wanted is not None:
+                    wanted.unlink(missing_ok=True)
+                wanted = self._parts[device] = self._folder / name
+            try:
                 size = wanted.stat().st_size
+            except FileNotFoundError:  # of nearly every update
+                size = 0
             if size > ref.size:
                 wanted.unlink()
                 size = 0
-        self._open[device] = Upload(wanted, ref, size, now, self._memory, self._spool_seconds)
-        return self._open[device]
+        upload = self._open[device] = Upload(wanted, ref, size, now, self._memory, self._spool_seconds)
+        return upload
 
     def expire(self, before: float) -> int:
         """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""

@@ -149,15 +149,15 @@ def parse_elements(content: bytes | memoryview, tier: Tier, ranges: Mapping[str,
         raise UpdateRefused("payload", f"not an update of the tier {tier.name}: {error}") from error
     if stepped is not None:
         return _check_steps(stepped, metadata["format"], tier, ranges)
-    known = ranges is not None and tier.name in ranges and bool((ranges[tier.name] != OPEN).any())
-    if known and metadata.get("format", "float32").startswith("int"):
+    given = None if ranges is None or not metadata.get("format", "").startswith("int") else ranges.get(tier.name)
+    if given is not None and (given != OPEN).any():
         raise UpdateRefused("steps", "the update has scales of its own in the place of the steps that were given")
     parts = [array.reshape(-1) for array in decoded.values()]
     for name, part in zip(decoded, parts, strict=True):
         if not len(part):
             continue
         # Neither makes a copy, and both are not a number if any element is.
-        largest = max(float(part.max()), -float(part.min()))
+        largest = max(float(np.maximum.reduce(part)), -float(np.minimum.reduce(part)))
         if not math.isfinite(largest):
             raise UpdateRefused("not-finite", f"{name!r} holds values that are infinite or not a number")
         if largest > MAX_MAGNITUDE:

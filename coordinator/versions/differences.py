@@ -77,13 +77,17 @@ class Downlink:
             offload: runs what blocks.
 
         """
-        wanted = tuple(holds), tuple(ref.sha256 for ref in weights)
-        if (answer := self._answers.get(wanted)) is not None:
+        if (answer := self.known(holds, weights)) is not None:
             return answer
+        wanted = tuple(holds), tuple(ref.sha256 for ref in weights)
         task = self._asked.get(wanted)
         if task is None:
             task = self._asked[wanted] = asyncio.create_task(self._answer(wanted, weights, offload))
         return await asyncio.shield(task)  # whoever leaves does not stop it for the others
+
+    def known(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> _Ways | None:
+        """What :meth:`find` gives, if it was found before."""
+        return self._answers.get((tuple(holds), tuple([ref.sha256 for ref in weights])))
 
     async def _answer(self, wanted: _Wanted, weights: Sequence[ArtifactRef], offload: Offload) -> _Ways:
         try:

@@ -8,11 +8,11 @@ import dataclasses
 import hashlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from socket import gaierror
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import websockets
@@ -26,7 +26,7 @@ from ..protocol.frames import MAX_FRAME_BYTES
 from .loopback import is_loopback
 from .proxy import check_proxy, environment_proxy, shown_proxy
 
-__all__ = ["Connect", "Connection", "ConnectionLost", "Transport", "WEBSOCKET_LIMITS", "websocket"]
+__all__ = ["Connect", "Connection", "ConnectionLost", "Prompt", "Transport", "WEBSOCKET_LIMITS", "websocket"]
 
 # Deflate costs ten times the throughput and our payloads are dense already; pings find dead links.
 WEBSOCKET_LIMITS: dict[str, Any] = {
@@ -42,7 +42,7 @@ WEBSOCKET_LIMITS: dict[str, Any] = {
 # A frame that is not taken within this time means that the peer is frozen.
 SEND_SECONDS = 60.0
 CLOSE_SECONDS = 10.0
-# A frame that a transport with nothing to send takes at once: half of what makes it ask for a pause.
+# What a transport with nothing to send takes at once: half of what makes it ask for a pause.
 SHORT_FRAME = 16_384
 
 
@@ -66,6 +66,15 @@ class Connection(Protocol):
         ...
 
 
+@runtime_checkable
+class Prompt(Protocol):
+    """A connection that can say whether frames would have to wait."""
+
+    def send_at_once(self, frames: Sequence[str | bytes]) -> bool:
+        """Send short frames if the link takes them at once; else nothing is sent, and the answer is false."""
+        ...
+
+
 # Opens a connection for as long as the context lasts.
 Connect = Callable[[], AbstractAsyncContextManager[Connection]]
 
@@ -76,16 +85,21 @@ class WebSocketConnection:
     def __init__(self, socket: ConnectionBase) -> None:
         self._socket = socket
 
+    def send_at_once(self, frames: Sequence[str | bytes]) -> bool:
+        socket = self._socket
+        if (
+            sum(map(len, frames)) > SHORT_FRAME
+            or socket.protocol.state is not State.OPEN
+            or socket.transport.get_write_buffer_size() > 0
+        ):
+            return False
+        for frame in frames:
+            broadcast((socket,), frame)  # nothing to wait for: neither timers nor flow control
+        return True
+
     async def send(self, frame: str | bytes) -> None:
         try:
-            socket = self._socket
-            if (
-                socket.protocol.state is State.OPEN
-                and len(frame) <= SHORT_FRAME
-                and socket.transport.get_write_buffer_size() == 0
-            ):
-                broadcast((socket,), frame)  # nothing to wait for: neither timers nor flow control
-            else:
+            if not self.send_at_once((frame,)):
                 async with asyncio.timeout(SEND_SECONDS):
                     await self._socket.send(frame)
         except TimeoutError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Generic, TypeVar
 
 from ..clock import Clock
 from ..errors import ProtocolError
 from ..protocol.session import Event, Session
-from .connection import Connection
+from .connection import Connection, Prompt
 
 __all__ = ["Link"]
 
@@ -37,6 +37,7 @@ class Link(Generic[S]):
     def __init__(self, connection: Connection, session: S, clock: Clock) -> None:
         self.session = session
         self._connection = connection
+        self._prompt = connection if isinstance(connection, Prompt) else None
         self._clock = clock
         self._sending = asyncio.Lock()
         self.sent = 0
@@ -46,6 +47,16 @@ class Link(Generic[S]):
         """The monotonic time that the session measures transfers with."""
         return self._clock.monotonic()
 
+    def send_at_once(self) -> bool:
+        """Send all that the session wants sent, if the link takes it at once; else :meth:`flush` is to be awaited."""
+        frames = self.session.waiting_frames
+        if not frames:
+            return True
+        if self._prompt is None or self._sending.locked() or not self._prompt.send_at_once(frames):
+            return False
+        self.sent += sum(map(len, self.session.frames_to_send()))
+        return True
+
     async def flush(self) -> None:
         """
         Send all that the session wants sent.
@@ -54,12 +65,32 @@ class Link(Generic[S]):
             ConnectionLost: if the link is gone.
 
         """
-        if not self.session.has_frames:
+        if self.send_at_once():
             return
         async with self._sending:  # frames leave in the order the session made them
             for frame in self.session.frames_to_send():
                 await self._connection.send(frame)
                 self.sent += len(frame)
+
+    async def receive(self) -> Sequence[Event]:
+        """
+        What the peer's next frame comes to: maybe nothing.
+
+        Raises:
+            ConnectionLost: when the link is gone.
+            ProtocolError: when the peer broke the protocol; it has been told, and the link is closed.
+
+        """
+        frame = await self._connection.receive()
+        self.received += len(frame)
+        try:
+            events = self.session.receive(frame, self._clock.monotonic())
+        except ProtocolError as error:
+            await self.fail(error.code, str(error))
+            raise
+        if not self.send_at_once():
+            await self.flush()
+        return events
 
     async def events(self) -> AsyncIterator[Event]:
         """
@@ -72,15 +103,7 @@ class Link(Generic[S]):
         """
         await self.flush()
         while True:
-            frame = await self._connection.receive()
-            self.received += len(frame)
-            try:
-                events = self.session.receive(frame, self.now())
-            except ProtocolError as error:
-                await self.fail(error.code, str(error))
-                raise
-            await self.flush()
-            for event in events:
+            for event in await self.receive():
                 yield event
 
     async def close(self, reason: str) -> None:

@@ -18,6 +18,7 @@ is shorter: of a vector, and where few values are sent per channel.
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -191,9 +192,11 @@ def decode_vector(
         subset: the parameters that it must hold, and their compact shapes.
 
     Raises:
-        PayloadError: if it is not an update of exactly this subset.
+        PayloadError: if it has steps, and is not an update of exactly this subset.
 
     """
+    if "steps" not in metadata:
+        return None
     dtype = _check_names(arrays, metadata, subset)
     steps = steps_of(metadata, [subset.shape(name) for name in subset])
     if steps is None:
@@ -239,12 +242,19 @@ def _check_names(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, 
     scaled = dtype in LEVELS and "steps" not in metadata
     if dtype in BITS and not scaled and "steps" not in metadata:
         raise PayloadError(f"the update is packed as {dtype} and does not say in what steps")
-    known = {f"{name}{part}" for name in subset for part in ("", ":mask", ":index", ":zlib")}
-    known |= {f"{name}:scale" for name in subset} if scaled else set()
-    odd = sorted((set(arrays) - known) | {name for name in subset if (name in arrays) == (f"{name}:zlib" in arrays)})
+    known = _names(tuple(subset), scaled)
+    twice_or_not = {name for name in subset if (name in arrays) == (f"{name}:zlib" in arrays)}
+    odd = sorted((arrays.keys() - known) | twice_or_not)
     if odd:
         raise PayloadError(f"update and subset differ in the parameter {odd[0]!r}")
     return dtype
+
+
+@functools.lru_cache(64)
+def _names(parameters: tuple[str, ...], scaled: bool) -> frozenset[str]:
+    """The arrays that an update of these parameters may have."""
+    parts = ("", ":mask", ":index", ":zlib", *((":scale",) if scaled else ()))
+    return frozenset(f"{name}{part}" for name in parameters for part in parts)
 
 
 def _sent(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 from ..errors import ProtocolError
 from .frames import MAX_CHUNK_BYTES, Chunk
@@ -121,9 +122,9 @@ class Session(abc.ABC):
     # What comes out.
 
     @property
-    def has_frames(self) -> bool:
-        """Whether there is something to send."""
-        return bool(self._to_send)
+    def waiting_frames(self) -> Sequence[str | bytes]:
+        """The frames to send now, in order; to be looked at."""
+        return self._to_send
 
     def frames_to_send(self) -> list[str | bytes]:
         """The frames to send now, in order; they are handed over once."""

@@ -17,7 +17,7 @@ class Ear:
 
     heard: list[tuple[float, Announce | Finished]] = dataclasses.field(default_factory=list)
 
-    async def push(self, message: Announce | Finished) -> None:
+    def push(self, message: Announce | Finished) -> None:
         self.heard.append((asyncio.get_running_loop().time(), message))
 
 

@@ -31,9 +31,15 @@ class Guest:
 
     device: str
     told: list[Any] = dataclasses.field(default_factory=list)
+    busy: bool = False  # whatever it is told has to wait
 
     async def assign(self, message: Assign, tier: Tier) -> None:
         self.told.append(message)
+
+    def assign_at_once(self, message: Assign, tier: Tier) -> bool:
+        if not self.busy:
+            self.told.append(message)
+        return not self.busy
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         self.told.append(message)
@@ -61,9 +67,9 @@ class Desk:
     def _woken(self) -> None:
         self.woken += 1
 
-    async def ask(self, *names: str, budget: int = 0) -> list[Guest]:
+    async def ask(self, *names: str, budget: int = 0, busy: bool = False) -> list[Guest]:
         """Devices that have enrolled ask for work, at the same time."""
-        guests = [Guest(name) for name in names]
+        guests = [Guest(name, busy=busy) for name in names]
         for guest in guests:
             self.state.store.devices.enrol(guest.device, b"s" * 32, 0.0)
             ready = Ready(budget, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False)
@@ -246,7 +252,7 @@ def test_work_that_became_void_is_not_given(tmp_path: Path) -> None:
             return result
 
         desk = Desk(small, slow)
-        (guest,) = await desk.ask("phone-1")
+        (guest,) = await desk.ask("phone-1", busy=True)
         assert guest.told == [("unavailable", "the assignment became void: come again")]
 
     run(main())
@@ -295,6 +301,20 @@ def test_who_leaves_the_queue_and_comes_back_to_the_same_stall_hears_of_it_again
         notices.look({"phone-1": (guest, tier)})
         await asyncio.sleep(0.001)
         assert len(guest.told) == 2
+
+    run(main())
+
+
+def test_a_device_that_takes_nothing_at_once_is_told_of_its_work_while_others_are_served(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        ready = Ready(0, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False)
+        guests = [Guest("phone-1", busy=True), Guest("phone-2")]
+        for guest in guests:
+            desk.state.store.devices.enrol(guest.device, b"s" * 32, 0.0)
+            await desk.dispatcher.ask(guest, ready)
+        await asyncio.sleep(0.001)
+        assert [[type(message) for message in guest.told] for guest in guests] == [[Assign], [Assign]]
 
     run(main())
 

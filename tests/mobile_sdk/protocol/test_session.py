@@ -396,15 +396,15 @@ def test_what_the_device_says_is_heard_as_it_was_said(say: Any, heard: Any) -> N
 def test_nothing_is_announced_to_a_device_that_is_not_in_yet() -> None:
     _, coordinator = make()
     coordinator.announce(Announce(4, {}))
-    assert not coordinator.has_frames
+    assert not coordinator.waiting_frames
     assert coordinator.frames_to_send() == []
 
 
 def test_frames_are_handed_over_once_and_told_of_before() -> None:
     device, _ = make()
-    assert device.has_frames is True
+    assert len(device.waiting_frames) == 1
     assert len(device.frames_to_send()) == 1
-    assert device.has_frames is False
+    assert not device.waiting_frames
     assert device.frames_to_send() == []
 
 
