@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.payload import Steps, UpdateFormat
@@ -50,6 +51,9 @@ FEWEST = 10
 
 # A device that was out of line too often gets another chance after a day.
 ASIDE_SECONDS = 86_400.0
+
+# Packings of updates, by version and tier, that are kept in memory.
+PACKINGS = 64
 
 # Versions that a status looks back on.
 HISTORY = 512
@@ -112,6 +116,7 @@ class RunState:
         self.self_check_failures = 0  # since the coordinator's start
         self.saturated = 0  # elements that devices had to cut off in their updates, since then
         self._by_name = {tier.name: tier for tier in tiers}
+        self._packings: dict[tuple[int, str], Mapping[str, Any]] = {}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
         self._history: collections.deque[VersionRecord] = collections.deque(store.versions.all(), HISTORY)
@@ -180,8 +185,17 @@ class RunState:
                 "stale", f"version {version} is so old that the steps of its updates are not kept any more"
             ) from None
 
-    def packing(self, version: VersionRecord, tier: Tier) -> UpdateFormat:
-        """How updates of a tier that start from a version are to be packed. May block."""
+    def packing(self, version: VersionRecord, tier: Tier) -> Mapping[str, Any]:
+        """How updates of a tier that start from a version are to be packed, as :class:`Assign` says it. May block."""
+        key = version.version, tier.name
+        known = self._packings.get(key)
+        if known is None:
+            while len(self._packings) >= PACKINGS:
+                del self._packings[next(iter(self._packings))]
+            known = self._packings[key] = self._packing(version, tier).to_json()
+        return known
+
+    def _packing(self, version: VersionRecord, tier: Tier) -> UpdateFormat:
         packing = self.config.payload.packing
         if packing.dtype not in BITS:
             return packing

@@ -47,6 +47,8 @@ class History:
             merged: what became part of it.
 
         """
+        if not self._trackers.followed:
+            return
         by_id = {update.record.assignment: update.record for update in updates}
         for fate in merged:
             given = by_id[fate.assignment]

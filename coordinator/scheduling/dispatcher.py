@@ -239,8 +239,7 @@ class Dispatcher:
             resumed = [grant for grant in group if self._resumes(grant)]
             fresh = [grant for grant in group if grant not in resumed]
             for grant in (*resumed, *(await self._write_down(fresh) if fresh else ())):
-                if not self._tell_at_once(grant):
-                    self._tasks.start(self._tell(grant), f"giving work to {grant.applicant.device}")
+                self._tell(grant)
 
     async def _write_down(self, grants: Sequence[_Grant]) -> Sequence[_Grant]:
         """Write assignments down; those that cannot be are turned away. Returns the others."""
@@ -276,29 +275,31 @@ class Dispatcher:
         self.scheduler.cancel(device)
         self._tasks.start(grant.applicant.fail(code, words), f"sending {device} away")
 
-    def _tell_at_once(self, grant: _Grant) -> bool:
-        """Tell a device of its work, if that takes no waiting; else nothing happens, and the answer is false."""
-        device, record = grant.applicant.device, self._open.get(grant.applicant.device)
-        version = None if record is None else self._run.recent(record.version)
-        if record is None or version is None:
-            return False
-        try:
-            return grant.applicant.assign_at_once(self._assignment(record, version, grant.tier), grant.tier)
-        except ConnectionLost as error:
-            log.debug("%s left before it got work: %s", device, error)
-        except Exception:
-            log.exception("giving work to %s failed", device)
-        return True
-
-    async def _tell(self, grant: _Grant) -> None:
-        run, record = self._run, self._open.get(grant.applicant.device)
+    def _tell(self, grant: _Grant) -> None:
+        """Tell a device of its work, in the background if that takes waiting."""
+        applicant, tier, record = grant.applicant, grant.tier, self._open.get(grant.applicant.device)
+        doing = f"giving work to {applicant.device}"
         if record is None:  # rolled back or withdrawn in this very moment
-            await grant.applicant.fail("unavailable", "the assignment became void: come again")
+            self._tasks.start(applicant.fail("unavailable", "the assignment became void: come again"), doing)
             return
-        version = run.recent(record.version) or await run.offload(run.store.versions.get, record.version)
-        await grant.applicant.assign(self._assignment(record, version, grant.tier), grant.tier)
+        version = self._run.recent(record.version)
+        if version is None:
+            self._tasks.start(self._tell_of_old(applicant, tier, record), doing)
+            return
+        try:
+            message = self._message(record, version, tier)
+            if not applicant.assign_at_once(message, tier):
+                self._tasks.start(applicant.assign(message, tier), doing)
+        except ConnectionLost as error:
+            log.debug("%s: the device left before: %s", doing, error)
+        except Exception:  # others are not to suffer
+            log.exception("%s failed", doing)
 
-    def _assignment(self, record: AssignmentRecord, version: VersionRecord, tier: Tier) -> Assign:
+    async def _tell_of_old(self, applicant: Applicant, tier: Tier, record: AssignmentRecord) -> None:
+        version = await self._run.offload(self._run.store.versions.get, record.version)
+        await applicant.assign(self._message(record, version, tier), tier)
+
+    def _message(self, record: AssignmentRecord, version: VersionRecord, tier: Tier) -> Assign:
         return Assign(
             assignment=Name(record.id),
             version=version.version,
@@ -308,7 +309,7 @@ class Dispatcher:
             weights=self._run.versions.sent(version),
             settings=self._settings,
             seed=record.number,
-            payload=self._run.packing(version, tier).to_json(),
+            payload=self._run.packing(version, tier),
         )
 
     def _resumes(self, grant: _Grant) -> bool:

@@ -32,6 +32,11 @@ class Trackers:
     def __init__(self, run: str, trackers: Mapping[str, Tracker]) -> None:
         self._followers = [_Follower(run, name, tracker) for name, tracker in trackers.items()]
 
+    @property
+    def followed(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self._followers)
+
     def tell(self, event: TrackedVersion | TrackedUpdate | TrackedPhase) -> None:
         """Pass an event on. Never blocks, never raises."""
         for follower in self._followers:

@@ -246,14 +246,16 @@ def test_work_that_became_void_is_not_given(tmp_path: Path) -> None:
         small = make_run(tmp_path)
 
         async def slow(function: Callable[..., Any], *args: Any) -> Any:
-            result = await offload(function, *args)
-            if function == small.store.assignments.assign:
-                asyncio.get_running_loop().call_soon(desk.dispatcher.void, ["phone-1"])
-            return result
+            if function == small.store.assignments.assign and args[0][0].device == "phone-2":
+                desk.dispatcher.void(["phone-1"])
+            return await offload(function, *args)
 
         desk = Desk(small, slow)
-        (guest,) = await desk.ask("phone-1", busy=True)
-        assert guest.told == [("unavailable", "the assignment became void: come again")]
+        (guest,) = await desk.ask("phone-1")
+        desk.dispatcher.left("phone-1")
+        again, other = await desk.ask("phone-1", "phone-2")  # it would go on with the same work
+        assert [type(message) for message in (*guest.told, *other.told)] == [Assign, Assign]
+        assert again.told == [("unavailable", "the assignment became void: come again")]
 
     run(main())
 
