@@ -38,7 +38,15 @@ class _Numbers(Collector):
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("ftte_connections", "Open device connections.", self._gate.open)
         yield GaugeMetricFamily("ftte_handshakes", "Connections whose peer has not proved itself.", self._gate.unproven)
-        yield GaugeMetricFamily("ftte_gateways", "Gateways that hold the connections.", self._gate.gateways)
+        yield GaugeMetricFamily("ftte_gateways", "Gateways that hold the connections.", len(self._gate.gateways))
+        opened = GaugeMetricFamily("ftte_gateway_connections", "Open connections of each.", labels=("gateway",))
+        unproven = GaugeMetricFamily("ftte_gateway_handshakes", "Of them, not proved.", labels=("gateway",))
+        busy = CounterMetricFamily("ftte_gateway_cpu_seconds", "Processor time of each.", labels=("gateway",))
+        for gateway in self._gate.gateways:
+            opened.add_metric((gateway.name,), gateway.open)
+            unproven.add_metric((gateway.name,), gateway.unproven)
+            busy.add_metric((gateway.name,), gateway.cpu_seconds)
+        yield from (opened, unproven, busy)
         yield CounterMetricFamily("ftte_connections_shed", "Connections refused for lack of room.", self._gate.shed)
         yield CounterMetricFamily("ftte_connections_cut", "Connections that broke a limit.", self._gate.cut)
         phase = GaugeMetricFamily("ftte_run_phase", "1 for the phase that a run is in.", labels=("run", "phase"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import re
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def add_gateway_commands(commands: Any) -> None:
     )
     gateway.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files; their [server] is used")
     _add_socket_option(gateway)
+    _add_health_option(gateway)
     add_set_option(gateway)
     gateway.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
     gateway.set_defaults(handler=_gateway)
@@ -47,11 +49,27 @@ def add_gateway_commands(commands: Any) -> None:
     )
     conduct.add_argument("files", type=Path, nargs="+", metavar="RUN.toml", help="run files, or a folder of them")
     _add_socket_option(conduct)
+    _add_health_option(conduct)
     add_set_option(conduct)
     conduct.add_argument("--stay", action="store_true", help="go on when all runs have ended: they tell devices so")
     conduct.add_argument("--standby", action="store_true", help="wait for as long as another process leads the runs")
     conduct.add_argument("--json-logs", action="store_true", help="log JSON, a line each, on standard error")
     conduct.set_defaults(handler=_conduct)
+
+
+def _host_and_port(text: str) -> str:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text
+
+
+def _add_health_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--health",
+        type=_host_and_port,
+        metavar="HOST:PORT",
+        help="answer GET /healthz and /readyz about this process there, to whoever asks",
+    )
 
 
 def _add_socket_option(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +92,7 @@ def _gateway(options: argparse.Namespace, console: Console) -> int:
     with contextlib.ExitStack() as stack:
         folder = section.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ftte-gateway-")))
         try:
-            run(_cancelled_by_signals(run_gateway(server, conductors, folder), ended))
+            run(_cancelled_by_signals(run_gateway(server, conductors, folder, options.health), ended))
         except asyncio.CancelledError:
             if ended.by != signal.SIGTERM:
                 raise

@@ -95,7 +95,13 @@ def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Seque
     try:
         standby = getattr(options, "standby", False)
         work = _until_ended(
-            list(configs.values()), console, ended, stay=options.stay, gateways=gateways, standby=standby
+            list(configs.values()),
+            console,
+            ended,
+            stay=options.stay,
+            gateways=gateways,
+            standby=standby,
+            health=getattr(options, "health", None),
         )
         return run(work)
     except asyncio.CancelledError:
@@ -143,11 +149,16 @@ async def _until_ended(
     stay: bool,
     gateways: Sequence[Path | RemoteGateways],
     standby: bool,
+    health: str | None,
 ) -> int:
+    from ..net.health import open_health
+
     task = asyncio.current_task()
     if task is not None:
         _end_when_told(task, ended)
-    async with _opened(configs, console, gateways, standby) as server:
+    leads = False
+    async with open_health(health, lambda: leads), _opened(configs, console, gateways, standby) as server:
+        leads = True
         for running in server.service.runs.values():
             config, key = running.config, running.coordinator.state.key.public
             run, token = config.run.name, " --token TOKEN" if server.service.section.needs_token else ""

@@ -135,11 +135,14 @@ class GatewayLink:
         pipe: to the gateway.
         runs: gives the runs that are served, by name.
 
-    ``connections`` is what the gateway said last of its connections.
+    ``connections`` is what the gateway said last of its connections, ``cpu_seconds`` what of its processor time, and
+    ``name`` tells it from others: its machine and process.
     """
 
     def __init__(self, pipe: Pipe, runs: Callable[[], Mapping[str, Coordinator]]) -> None:
+        self.name = ""
         self.connections = {"open": 0, "unproven": 0, "shed": 0, "cut": 0}
+        self.cpu_seconds = 0.0
         self._pipe = pipe
         self._all = runs
         self._runs: dict[str, _Run] = {}
@@ -196,6 +199,7 @@ class GatewayLink:
         if kind == "hello":
             if message["release"] != RELEASE:
                 raise PipeClosed(f"it speaks release {message['release']}, this conductor {RELEASE}")
+            self.name = f"{shown(message['machine'])}/{message['process']}"
             log.info("a gateway has come: process %d on %s", message["process"], shown(message["machine"]))
             self._greeted = True
             return
@@ -203,6 +207,7 @@ class GatewayLink:
             raise PipeClosed("it did not say which release it is of")
         if kind == "connections":
             self.connections = {name: message[name] for name in self.connections}
+            self.cpu_seconds = message["cpu_seconds"]
             self._pipe.answer(message, {})
             return
         if kind == "cancel":

@@ -19,7 +19,7 @@ from ..gateway.handshake import PROOF_SECONDS, NotProved, answer_gateway
 from ..gateway.messages import GATEWAY
 from ..gateway.pipe import Pipe
 from ..loop.coordinator import Coordinator
-from ..net.admission import ConnectionLimits
+from ..net.admission import ConnectionLimits, GatewayNumbers
 from ..net.peer_log import PeerLog
 from ..net.tls import temporary_context
 from .gateway_link import GatewayLink
@@ -56,7 +56,11 @@ class GatewayConnections(ConnectionLimits):
 
     def refresh(self) -> None:
         """Take over what the gateways said last."""
-        self.gateways = len(self.links)
+        self.gateways = [
+            GatewayNumbers(link.name, link.connections["open"], link.connections["unproven"], link.cpu_seconds)
+            for link in sorted(self.links, key=lambda link: link.name)
+            if link.name
+        ]
         self.open, self.shed, self.cut = self._sum("open"), self._sum("shed"), self._sum("cut")
 
 

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,11 @@ class Gateway:
         self._closing = False
         self.connected = asyncio.Event()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether devices that come now get work."""
+        return self.connected.is_set() and not self._closing
+
     async def serve(self, connection: Connection, traffic: Traffic, proven: Callable[[], None] = lambda: None) -> None:
         """
         Serve one connection until it ends.
@@ -334,7 +340,7 @@ class Gateway:
             counts = {"open": limits.open, "unproven": limits.unproven, "shed": limits.shed, "cut": limits.cut}
             try:
                 async with asyncio.timeout(SILENT_SECONDS):
-                    await pipe.ask({"m": "connections", **counts})
+                    await pipe.ask({"m": "connections", "cpu_seconds": time.process_time(), **counts})
             except TimeoutError:
                 raise PipeClosed(f"the conductor has not answered for {SILENT_SECONDS:g} s") from None
             await asyncio.sleep(REPORT_SECONDS)

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 __all__ = ["CONDUCTOR", "GATEWAY", "RELEASE", "Reader"]
 
 # Both sides are of one release: this number is another wherever a message has changed.
-RELEASE = 2
+RELEASE = 3
 
 # A gateway says nothing long. A conductor says all versions of a run at once, and the steps of every parameter.
 GATEWAY_TEXT_BYTES = 1_000_000
@@ -152,6 +152,7 @@ class _Connections(TypedDict):
     unproven: _Count
     shed: _Count
     cut: _Count
+    cpu_seconds: _Seconds
 
 
 class _OfRun(TypedDict):

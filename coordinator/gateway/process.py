@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import ServerSection
 from ..net.admission import ConnectionLimits
+from ..net.health import open_health
 from ..net.listener import listen
 from .conductors import Conductors
 from .gateway import Gateway
@@ -18,7 +19,9 @@ __all__ = ["run_gateway"]
 log = logging.getLogger(__name__)
 
 
-async def run_gateway(section: ServerSection, conductors: Conductors, folder: Path | None = None) -> None:
+async def run_gateway(
+    section: ServerSection, conductors: Conductors, folder: Path | None = None, health: str | None = None
+) -> None:
     """
     Serve devices for the conductor that leads, until cancelled.
 
@@ -28,22 +31,26 @@ async def run_gateway(section: ServerSection, conductors: Conductors, folder: Pa
         section: how devices connect.
         conductors: where the conductor is.
         folder: for copies of its files, where they are not on this machine.
+        health: ``HOST:PORT`` of a page about this process; none: there is none.
 
     Raises:
-        ConfigError: if the port cannot be listened on, or the certificate cannot be used.
+        ConfigError: if an address cannot be listened on, or the certificate cannot be used.
 
     """
     limits = ConnectionLimits(section.connections, section.handshakes, section.handshakes_per_address)
     gateway = Gateway(section, limits, folder)
+    listens = False
     following = asyncio.create_task(gateway.follow(conductors))
     try:
-        await gateway.connected.wait()
-        async with listen(gateway, section, limits, reuse_port=True) as url:
-            log.info("gateway on %s for the conductor on %s", url, conductors)
-            try:
-                await following
-            finally:
-                await gateway.close()
+        async with open_health(health, lambda: listens and gateway.is_ready):
+            await gateway.connected.wait()
+            async with listen(gateway, section, limits, reuse_port=True) as url:
+                listens = True
+                log.info("gateway on %s for the conductor on %s", url, conductors)
+                try:
+                    await following
+                finally:
+                    await gateway.close()
     finally:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+from collections.abc import Sequence
 
-__all__ = ["ConnectionLimits", "Rate"]
+__all__ = ["ConnectionLimits", "GatewayNumbers", "Rate"]
 
 # A few seconds' worth of messages may come at once.
 BURST_SECONDS = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class GatewayNumbers:
+    """What a gateway said last of itself: open connections, those whose peer has not proved itself, processor time."""
+
+    name: str
+    open: int
+    unproven: int
+    cpu_seconds: float
 
 
 class ConnectionLimits:
@@ -22,8 +34,8 @@ class ConnectionLimits:
         handshakes: how many of them may be unproven.
         per_address: how many of those may come from one address.
 
-    ``shed`` counts connections for which there was no room, ``cut`` those that broke a limit of bytes or frames;
-    ``gateways`` the processes that hold them, where it is not this one.
+    ``shed`` counts connections for which there was no room, ``cut`` those that broke a limit of bytes or frames.
+    ``gateways`` are the processes that hold them, where it is not this one.
 
     """
 
@@ -32,7 +44,7 @@ class ConnectionLimits:
         self._handshakes = handshakes
         self._per_address = per_address
         self._unproven: collections.Counter[str] = collections.Counter()
-        self.gateways = 0
+        self.gateways: Sequence[GatewayNumbers] = ()
         self.open = 0
         self.shed = 0
         self.cut = 0

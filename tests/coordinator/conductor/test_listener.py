@@ -11,13 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.admin.metrics import metrics_text
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
+from coordinator.config import ServerSection
 from coordinator.errors import ConfigError, StoreUnavailable
 from coordinator.gateway.conductors import RemoteConductors
 from coordinator.gateway.handshake import client_context, load_secret
 from coordinator.gateway.messages import CONDUCTOR, RELEASE
 from coordinator.gateway.pipe import Pipe, PipeClosed
+from coordinator.net.admission import GatewayNumbers
 from coordinator.net.tls import temporary_context
+from coordinator.runs.service import Service
 
 
 @pytest.fixture
@@ -67,15 +71,20 @@ def test_connections_of_all_gateways_are_added_up(path: Path) -> None:
             pipes = [Pipe(*await asyncio.open_unix_connection(str(path)), CONDUCTOR) for _ in range(2)]
             for pipe in pipes:
                 pipe.send({"m": "hello", "release": RELEASE, "process": 1, "machine": "here"})
-                pipe.send({"m": "connections", "id": 1, "open": 5, "unproven": 2, "shed": 1, "cut": 3})
+                numbers = {"open": 5, "unproven": 2, "shed": 1, "cut": 3, "cpu_seconds": 0.5}
+                pipe.send({"m": "connections", "id": 1, **numbers})
             while connections.open < 10:
                 await asyncio.sleep(0.01)
-            assert (connections.gateways, connections.unproven) == (2, 4)
+            assert connections.gateways == [GatewayNumbers("here/1", 5, 2, 0.5)] * 2
+            assert connections.unproven == 4
+            text = metrics_text(Service(ServerSection()), connections)
+            assert "ftte_gateways 2.0" in text
+            assert 'ftte_gateway_connections{gateway="here/1"} 5.0' in text
             assert (connections.shed, connections.cut) == (2, 6)
             await pipes[0].close()
             while connections.open > 5:
                 await asyncio.sleep(0.01)
-            assert connections.gateways == 1
+            assert len(connections.gateways) == 1
             with contextlib.suppress(Exception):
                 await pipes[1].close()
 
@@ -107,7 +116,7 @@ def test_gateways_of_other_machines_come_in_by_tls_with_the_secret() -> None:
             assert (await pipe.receive())[0] == {"m": "ready"}
             pipe.send({"m": "hello", "release": RELEASE, "process": 1, "machine": "there"})
             reading = asyncio.create_task(pipe.receive())
-            await pipe.ask({"m": "connections", "open": 1, "unproven": 0, "shed": 0, "cut": 0})
+            await pipe.ask({"m": "connections", "open": 1, "unproven": 0, "shed": 0, "cut": 0, "cpu_seconds": 0.0})
             assert [link.connections["open"] for link in connections.links] == [1]
             reading.cancel()
             await pipe.close()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
@@ -27,9 +27,16 @@ def make_coordinator(small: SmallRun) -> Coordinator:
 
 
 class Conducted:
-    """``gateways`` serve connections for ``coordinator``; ``connections`` counts theirs."""
+    """``gateways`` serve connections for ``coordinator``; ``connections`` counts theirs; ``start`` gives one more."""
 
-    def __init__(self, coordinator: Coordinator, gateways: list[Gateway], connections: GatewayConnections) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        gateways: list[Gateway],
+        connections: GatewayConnections,
+        start: Callable[[], Gateway],
+    ) -> None:
+        self.start = start
         self.coordinator = coordinator
         self.gateways = gateways
         self.connections = connections
@@ -65,15 +72,21 @@ async def conduct(small: SmallRun, gateways: int, *, elsewhere: bool = False) ->
             async def find() -> str:
                 return address
 
-            folders = [Path(folder) / str(number) for number in range(gateways)]
-            made = [Gateway(section, ConnectionLimits(100, 100, 100), each) for each in folders]
             conductors = RemoteConductors(find, SECRET) if elsewhere else LocalConductor(Path(address))
-            following = [asyncio.create_task(gateway.follow(conductors)) for gateway in made]
+            following: list[asyncio.Task[None]] = []
+
+            def start() -> Gateway:
+                own = Path(folder) / str(len(following))
+                gateway = Gateway(section, ConnectionLimits(100, 100, 100), own)
+                following.append(asyncio.create_task(gateway.follow(conductors)))
+                return gateway
+
+            made = [start() for _ in range(gateways)]
             work = asyncio.create_task(coordinator.run())
             try:
                 for gateway in made:
                     await gateway.connected.wait()
-                yield Conducted(coordinator, made, connections)
+                yield Conducted(coordinator, made, connections, start)
             finally:
                 for gateway in made:
                     await gateway.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -298,6 +300,46 @@ def test_the_places_of_a_gateway_that_dies_are_free(tmp_path: Path) -> None:
                 await conducted.coordinator.drained()
                 assert conducted.coordinator.dispatcher.scheduler.training == 0
             assert conducted.coordinator.dispatcher.assignment("phone-1") is not None, "it may come back with it"
+
+    asyncio.run(main())
+
+
+def test_gateways_are_replaced_one_by_one_and_no_device_is_refused(tmp_path: Path) -> None:
+    """What a device hears is that it comes again; an upload that is on its way arrives."""
+
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 4, "flush_seconds": 0}, scheduling={"concurrency": 0})
+        trips: collections.Counter[str] = collections.Counter()
+        heard: set[str] = set()
+        rotating = asyncio.Event()
+        async with conduct(small, 2) as conducted, asyncio.timeout(30):
+
+            async def work(name: str) -> None:
+                while not rotating.is_set() or trips[name] < 8:
+                    gateway = next(each for each in conducted.gateways if each.is_ready)
+                    device = Device(small, name, enrolled=bool(trips[name]))
+                    with contextlib.suppress(ConnectionLost, AssertionError):
+                        async with device.connected(gateway.serve):
+                            await device.join()
+                            while not rotating.is_set() or trips[name] < 8:
+                                answer = await device.upload(await device.work(), update_bytes("large"))
+                                assert isinstance(answer, Accepted)
+                                trips[name] += 1
+                    heard.update(said["code"] for said in device.heard if said["type"] in ("error", "rejected"))
+
+            async with asyncio.TaskGroup() as group:
+                for name in PHONES:
+                    group.create_task(work(name))
+                for _ in range(4):
+                    while min(trips[name] for name in PHONES) < 2:
+                        await asyncio.sleep(0.01)
+                    trips.clear()
+                    conducted.gateways.append(conducted.start())
+                    await conducted.gateways.pop(0).close()
+                rotating.set()
+        assert heard <= {"unavailable"}
+        merged = [update.assignment for update in small.store.updates.merged()]
+        assert len(merged) == len(set(merged))
 
     asyncio.run(main())
 
