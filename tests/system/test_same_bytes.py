@@ -93,7 +93,7 @@ class Fleet:
             self._given += 1
             if number >= DEVICES // 2:
                 await self.on.wait()
-        value = 1 + number / 8 + assign.version / 64
+        value = (1 + number / 8 + assign.version / 64) / 1024  # so little that the model stays as good as it is
         content = payload({name: np.full(shape, value, np.float32) for name, shape in self._shapes.items()})
         assert isinstance(await peer.offer(assign, content, samples=10 + number), Accepted)
         if assign.version == KILLED_AT:
