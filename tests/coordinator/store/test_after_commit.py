@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from coordinator.errors import StoreError
-from coordinator.store import segments
 from coordinator.store.interface import Store
 from coordinator.store.records import DiscardedUpdate, MergedUpdate, UpdateRecord, VersionRecord
 from coordinator.store.segments import Segments
@@ -117,22 +116,6 @@ def test_who_was_revoked_or_withdrawn_gets_no_work_and_hands_nothing_in(store: S
     assert store.updates.buffered() == []
 
 
-def test_a_disk_that_stays_full_leaves_no_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    segments = Segments(tmp_path / "updates")
-
-    def full(*arguments: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("coordinator.store.segments.os.pwrite", full)
-        for _ in range(3):
-            with pytest.raises(OSError, match="No space left"):
-                segments.append([b"update"])
-    assert segments.files() == []
-    assert segments.append([b"update"])
-    segments.close()
-
-
 def test_a_transaction_that_could_not_even_be_rolled_back_stops_no_later_one(store: SqliteStore) -> None:
     database = store._database
     writer = database._writer
@@ -155,23 +138,3 @@ def test_a_transaction_that_could_not_even_be_rolled_back_stops_no_later_one(sto
     store.set_phase("paused", "", 1.0, by="anna")
     assert store.phase()[0] == "paused"
     assert [entry.action for entry in store.audit.entries()].count("paused") == 1
-
-
-def test_a_segment_whose_name_may_not_be_on_the_disk_takes_no_update(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[Path] = []
-    files = Segments(tmp_path)
-
-    def fails(folder: Path) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(segments, "sync_folder", fails)
-    with pytest.raises(OSError, match="Input/output"):
-        files.append([CANARY])
-    assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(segments, "sync_folder", synced.append)
-    (location,) = files.append([CANARY])
-    assert synced == [tmp_path], "the name of the file is synced before the update is acknowledged"
-    assert files.read(location) == CANARY
-    files.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from coordinator.store.records import (
     VersionRecord,
 )
 from coordinator.store.rows import version_files
-from coordinator.store.segments import SEGMENT_BYTES, Location, Segments
+from coordinator.store.segments import Segments
 from coordinator.store.sqlite.assignments import AssignmentTable
 from coordinator.store.sqlite.audit import AuditTable
 from coordinator.store.sqlite.backup import BACKUP_LOCK
@@ -231,69 +230,3 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(database
     assert database.rows("SELECT name FROM tiers") == []
     tokens.add(TokenRecord("t", "d" * 64, None, None, 1.0), by="anna")
     assert len(tokens.all()) == 1
-
-
-# Segments.
-
-
-def test_a_segment_is_followed_by_another_at_its_limit(segments: Segments) -> None:
-    (first,) = segments.append([bytes(SEGMENT_BYTES - 1)])
-    (second,) = segments.append([b"x"])
-    (third,) = segments.append([b"y"])
-    assert first == Location(1, 0, SEGMENT_BYTES - 1)
-    assert second == Location(1, SEGMENT_BYTES - 1, 1), "one byte below the limit there is room"
-    assert third == Location(2, 0, 1), "at the limit there is none"
-
-
-def test_erasing_keeps_what_no_row_names_yet(segments: Segments) -> None:
-    gone, unnamed = segments.append([b"gone", b"unnamed"])
-    segments.named([gone])
-    segments.erase([gone], {})
-    assert segments.read(gone) == bytes(4)
-    assert segments.read(unnamed) == b"unnamed"
-    segments.named([unnamed])
-    segments.erase([unnamed], {})
-    assert segments.files() == []
-    assert segments.read(unnamed) == b""
-
-
-def test_a_segment_that_others_still_want_is_overwritten_only_where_it_is_to_be(segments: Segments) -> None:
-    locations = segments.append([b"one", b"two", b"three", b"four"])
-    segments.named(locations)
-    segments.erase([locations[2], locations[1]], {1: 2})
-    assert [segments.read(location) for location in locations] == [b"one", bytes(3), bytes(5), b"four"]
-
-
-def test_what_is_not_wanted_at_a_start_is_overwritten_gap_by_gap(segments: Segments, tmp_path: Path) -> None:
-    locations = segments.append([b"one", b"two", b"three", b"four"])
-    (other,) = Segments(tmp_path / "updates").append([b"other"])
-    segments.erase_all_but([locations[2], locations[0]])
-    assert [segments.read(location) for location in locations] == [b"one", bytes(3), b"three", bytes(4)]
-    assert segments.read(other) == b"", "nothing of it is wanted"
-
-
-def test_a_process_never_appends_to_a_segment_of_an_earlier_one(segments: Segments, tmp_path: Path) -> None:
-    segments.append([b"torn"])
-    (location,) = Segments(tmp_path / "updates").append([b"new"])
-    assert location == Location(2, 0, 3)
-
-
-def test_a_write_that_fails_keeps_nothing_and_its_segment_takes_no_more(
-    segments: Segments, monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    (kept,) = segments.append([b"kept"])
-    with monkeypatch.context() as patch:
-
-        def full(descriptor: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        patch.setattr(os, "fdatasync", full)
-        with pytest.raises(OSError, match="No space left"):
-            segments.append([b"lost"])
-    assert segments.files()[0].read_bytes() == b"kept"
-    (location,) = segments.append([b"after"])
-    assert location == Location(2, 0, 5)
-    segments.named([kept, location])
-    segments.erase([kept, location], {})
-    assert segments.files() == [], "nothing is held for what was lost"
