@@ -139,9 +139,16 @@ def test_a_draining_run_merges_what_there_is_when_the_last_device_is_done_and_pa
     run(main())
 
 
-def test_the_end_is_told_to_devices_and_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "reason"),
+    [
+        ({"versions": 1}, "version 1 has reached the limit of 1"),
+        ({"updates": 1}, "1 merged updates have reached the limit of 1"),
+    ],
+)
+def test_the_end_is_told_to_devices_and_stays(tmp_path: Path, stop: dict[str, int], reason: str) -> None:
     async def main() -> None:
-        small = make_run(tmp_path, merge={"buffer": 1}, stop={"versions": 1})
+        small = make_run(tmp_path, merge={"buffer": 1}, stop=stop)
         coordinator = small.coordinator()
         async with merging(coordinator) as task, Device(small).connected(coordinator.serve) as device:
             await device.join()
@@ -149,7 +156,7 @@ def test_the_end_is_told_to_devices_and_stays(tmp_path: Path) -> None:
             await device.upload(assign, update_bytes("large"))
             finished = await task
             assert finished == await device.expect(Finished)
-            assert finished.reason == "version 1 has reached the limit of 1"
+            assert finished.reason == reason
         assert small.store.phase() == ("finished", finished.reason)
         await coordinator.drained()
 
@@ -385,5 +392,48 @@ def test_a_device_that_waits_for_work_when_the_run_ends_hears_of_the_end_and_is_
             finished = await task
             assert finished == await waiting.expect(Finished)
             assert not any(isinstance(event, Later) for event in waiting.events)
+
+    run(main())
+
+
+def test_a_device_that_leaves_while_the_disk_is_full_is_gone_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+
+        async def full(function: Callable[..., Any], *args: Any) -> Any:
+            if function == small.store.devices.add_traffic:
+                raise StoreUnavailable("the disk is full")
+            return await offload(function, *args)
+
+        coordinator = small.coordinator(offload=full)
+        async with merging(coordinator):
+            async with Device(small, "phone-1").connected(coordinator.serve) as device:
+                await device.join()
+                assert list(coordinator.connected) == ["phone-1"]
+            await coordinator.drained()
+            assert list(coordinator.connected) == []
+        assert "the traffic of phone-1 is not counted: the disk is full" in caplog.messages
+
+    run(main())
+
+
+def test_the_end_comes_though_the_disk_is_too_full_to_tidy_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 1}, stop={"updates": 1})
+
+        async def full(function: Callable[..., Any], *args: Any) -> Any:
+            if function == coordinator.state.uploads.expire:
+                raise StoreUnavailable("the disk is full")
+            return await offload(function, *args)
+
+        coordinator = small.coordinator(offload=full)
+        async with merging(coordinator) as task, Device(small).connected(coordinator.serve) as device:
+            await device.join()
+            await device.upload(await device.work(), update_bytes("large"))
+            assert await task == await device.expect(Finished)
+        words = "old versions and unfinished uploads keep their files for now: the disk is full"
+        assert words in caplog.messages
 
     run(main())
