@@ -6,7 +6,7 @@
 # make campaign   federations under faults: CAMPAIGN="--seeds 300:2000 --minutes 10" says which
 # make lint   style, types and layers
 # make coverage   which lines and branches of coordinator and SDK the tests reach, in build/coverage
-# make mutants   what share of small changes in the code the unit tests notice: takes about an hour
+# make mutants   what share of small changes in the code the unit tests notice
 # make fuzz   every parser of a peer's bytes under a coverage-guided fuzzer: Linux on x86-64 only
 # make sanitizers   the native runtime under AddressSanitizer and UndefinedBehaviourSanitizer, with damaged programs
 # make chaos   a coordinator and devices as processes under faults, for ten minutes
@@ -52,7 +52,7 @@ campaign: setup
 
 # The processes that tests start are measured, too; those that are killed in a test are not.
 coverage: setup
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html --cov-fail-under=$(COVERAGE_LEAST)
 
 # A sample of 25 changes per room: MUTANTS="--sample 40 --seed 7 --room coordinator/store" draws another.
 mutants: setup

@@ -101,6 +101,9 @@ def test_the_limits_are_those_that_the_documentation_states() -> None:
     long = Defence().judge([*fleet(4), update("mallory", scale=9.0)])
     usual = sorted(long.lengths.values())[2]
     assert max(float(np.linalg.norm(c.values())) for c in long.contributions) == pytest.approx(3.0 * usual, rel=1e-5)
+    # Scaled down it is three times as long, so it pulls three times as much: two thirds of its samples count.
+    assert long.contributions[-1].device == "mallory"
+    assert long.contributions[-1].examples == pytest.approx(100.0 * 2 / 3, rel=1e-2)
     greedy = Defence().judge([*fleet(4), update("mallory", scale=0.3, examples=1e8)])
     assert max(c.examples for c in greedy.contributions) == pytest.approx(300.0)
     # At most twice the median device's product of samples and norm, and no more than three times its samples.
