@@ -84,10 +84,15 @@ def test_an_assignments_number_is_in_its_name(name: str, number: int | None) -> 
     assert assignment_number(name) == number
 
 
-def test_a_line_of_the_audit_log_hangs_on_the_line_before() -> None:
-    parts = ("", 1.0, "anna", "revoked", "phone-1", "{}")
-    line = audit_hash(*parts)
+def test_a_line_of_the_audit_log_hangs_on_the_line_before_and_on_all_of_its_own_words() -> None:
+    line = audit_hash("", 1.0, "anna", "revoked", "phone-1", "{}")
     assert line == "8e6dc4a97cddc3d18b7186172e62f430f56f5a770cce51d2ab6af1bfa9d9c5ad", "older logs are checked by it"
-    others = {audit_hash(line, *parts[1:]), audit_hash("", 2.0, *parts[2:])}
-    others |= {audit_hash(*parts[:place], "other", *parts[place + 1 :]) for place in range(2, 6)}
+    others = {
+        audit_hash(line, 1.0, "anna", "revoked", "phone-1", "{}"),
+        audit_hash("", 2.0, "anna", "revoked", "phone-1", "{}"),
+        audit_hash("", 1.0, "otto", "revoked", "phone-1", "{}"),
+        audit_hash("", 1.0, "anna", "paused", "phone-1", "{}"),
+        audit_hash("", 1.0, "anna", "revoked", "phone-2", "{}"),
+        audit_hash("", 1.0, "anna", "revoked", "phone-1", "[]"),
+    }
     assert len(others - {line}) == 6
