@@ -50,7 +50,9 @@ CAMPAIGN ?= --seeds 40:2000 --minutes 20
 campaign: setup
 	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 
-# The processes that tests start are measured, too; those that are killed in a test are not.
+# The processes that tests start are measured, too; those that are killed in a test are not. Less than COVERAGE_LEAST
+# percent of lines and branches fails: raise it to what is there.
+COVERAGE_LEAST := 49
 coverage: setup
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html --cov-fail-under=$(COVERAGE_LEAST)
 
