@@ -12,6 +12,10 @@ oscillate; where they differ, the ages do, and much larger C / K are stable (:mo
 Ages are kept in updates, not in merges. How many were accepted between an update's start and its arrival does not
 depend on the buffer, and in proportion to their mean not on the concurrency either. So values that were never tried
 can be judged, too, and neither chases its own effect.
+
+While the concurrency changes, ages change with it; taken together, equal devices would look as if they differed, and
+the concurrency would swing between its limits. So each age is seen in proportion to the mean of those around it, and
+the concurrency is at most GROWTH times that mean, which by Little's law is how many are at work.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ STEP = 1.05
 MARGIN = 1.25
 # Between so many times ``least`` devices work at once; the run begins with FIRST times.
 FEWEST, FIRST, MOST = 1, 2, 10
+# How many updates around an age its mean is of, and how many times as many devices may work as do.
+AROUND, GROWTH = 64, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +129,18 @@ class AdaptiveSize:
 
     def _find(self, ages: Floats) -> _Found:
         wanted = MARGIN * self._gain
-        sizes = _grid(self._least, int(ages.max()) + 1)  # at the last, every update is fresh
+        means = _means_around(ages)
+        shape = ages / np.maximum(means, 1.0)
+        working = max(float(means[-1]), 1.0)
+        now = shape * working
+        sizes = _grid(self._least, int(now.max()) + 1)  # at the last, every update is fresh
         size = sizes[
-            min(bisect.bisect_left(sizes, True, key=lambda k: self._critical(ages, k) >= wanted), len(sizes) - 1)
+            min(bisect.bisect_left(sizes, True, key=lambda k: self._critical(now, k) >= wanted), len(sizes) - 1)
         ]
-        shape = ages / max(float(ages.mean()), 1.0)
         limits = _grid(FEWEST * self._least, MOST * self._least)
         stable = bisect.bisect_left(limits, True, key=lambda c: self._critical(shape * c, self._least) < wanted)
-        concurrency = limits[max(0, stable - 1)]
-        return _Found(size, self._critical(ages, size) / self._gain if self._gain else None, concurrency)
+        concurrency = min(limits[max(0, stable - 1)], max(int(working * GROWTH), FEWEST * self._least))
+        return _Found(size, self._critical(now, size) / self._gain if self._gain else None, concurrency)
 
     def _critical(self, ages: Floats, size: int) -> float:
         """The critical gain of merges of ``size`` updates of such ages (in updates)."""
@@ -141,6 +150,15 @@ class AdaptiveSize:
         count = int(whole.max()) + 2
         shares = np.bincount(whole, 1.0 - part, count) + np.bincount(whole + 1, part, count)
         return critical_gain(shares * self._weights[:count] / len(ages))
+
+
+def _means_around(ages: Floats) -> Floats:
+    """The mean of the AROUND ages around each, of fewer at the ends; float64, shape ``(len(ages),)``."""
+    sums = np.concatenate([[0.0], np.cumsum(ages)])
+    at = np.arange(len(ages))
+    first, last = np.maximum(at - AROUND // 2, 0), np.minimum(at + AROUND // 2, len(ages))
+    means: Floats = (sums[last] - sums[first]) / (last - first)
+    return means
 
 
 def _grid(first: int, last: int) -> list[int]:
