@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -33,6 +36,45 @@ def fleet(size: AdaptiveSize, seconds: npt.NDArray[np.float64], updates: int) ->
             buffer = []
         started[device] = len(merges)
     return merges
+
+
+def crowd(size: AdaptiveSize, seconds: Callable[[], float], updates: int) -> list[int]:
+    """Let as many devices of a large crowd work as ``size`` says; how many that was, after each merge."""
+    started = [(seconds(), 0) for _ in range(size.concurrency)]  # when each ends, and from which merge on
+    heapq.heapify(started)
+    limits: list[int] = []
+    buffer: list[int] = []
+    for _ in range(updates):
+        now, began = heapq.heappop(started)
+        buffer.append(len(limits) - began)
+        if len(buffer) >= size.size:
+            size.merged(buffer)
+            limits.append(size.concurrency)
+            buffer = []
+        while len(started) < size.concurrency:
+            heapq.heappush(started, (now + seconds(), len(limits)))
+    return limits
+
+
+def test_of_a_crowd_of_equal_devices_few_work_at_a_time_from_the_start() -> None:
+    rng = np.random.default_rng(0)
+    limits = crowd(adaptive(), lambda: float(rng.uniform(0.95, 1.05)), 1500)
+    assert max(limits) <= 40, "what the start looks like is not what the fleet is like"
+    assert {*limits[30:]} <= {*range(14, 21)}
+
+
+def test_of_a_crowd_of_stragglers_as_many_work_as_may_after_a_few_hundred_updates() -> None:
+    rng = np.random.default_rng(0)
+    limits = crowd(adaptive(), lambda: 0.5 + abs(rng.normal(0, 12)) if rng.random() < 0.9 else 1.0, 1500)
+    assert min(limits[50:]) >= 90
+
+
+def test_no_more_than_twice_as_many_work_as_did() -> None:
+    """Fresh and old updates by turns would bear a hundred devices; but an update is 15 updates old on average."""
+    size = adaptive()
+    for _ in range(40):
+        size.merged([0, 0, 0, 0, 0, 3, 3, 3, 3, 3])
+    assert 30 <= size.concurrency <= 36
 
 
 def test_equal_devices_need_a_buffer_of_more_than_half_of_them_or_few_at_a_time() -> None:
