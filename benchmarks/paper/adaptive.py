@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.report import final_accuracy, to_target
+from benchmarks.paper.report import final_accuracy, replace_table, to_target
 from benchmarks.paper.runs import Paper, Run
 
 SEED = 1
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--workers", type=int, help="processes that train")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="where to write the table, as Markdown")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown whose table to replace")
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
     paper = Paper()
@@ -87,10 +87,8 @@ def main() -> None:
         if len(done) == len(results):
             lines.append(row(paper, cell, done))
             print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text)
     if options.table:
-        options.table.write_text(text)
+        replace_table(options.table, "adaptive", "\n".join(lines))
 
 
 if __name__ == "__main__":

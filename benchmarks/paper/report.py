@@ -22,6 +22,7 @@ __all__ = [
     "gains_figure",
     "grid_markdown",
     "markdown",
+    "replace_table",
     "target_of",
     "to_target",
     "write_csv",
@@ -248,6 +249,13 @@ def grid_markdown(pairs: Sequence[Mapping[str, Any]]) -> str:
             cells.append(_cell(there) if there else "")
         lines.append(f"| {devices} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def replace_table(file: Path, name: str, table: str) -> None:
+    """Put a table in the place of the one between the marks of its name, ``<!-- name -->`` and ``<!-- /name -->``."""
+    before, _, rest = file.read_text().partition(f"<!-- {name} -->")
+    after = rest.partition(f"<!-- /{name} -->")[2]
+    file.write_text(f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}")
 
 
 def _cell(pairs: Sequence[Mapping[str, Any]]) -> str:

@@ -30,6 +30,7 @@ from benchmarks.paper.report import (
     gains_figure,
     grid_markdown,
     markdown,
+    replace_table,
     target_of,
     to_target,
     write_csv,
@@ -174,8 +175,8 @@ def _report(
         gains_figure(gain, FIGURES / "gains.png", note)
     figures(headline, table, report["curve"], target, FIGURES / f"{name}.png", note)
     if markdown_file is not None:
-        _replace(markdown_file, "paper", markdown(table, target))
-        _replace(markdown_file, "grid", grid_markdown(report["grid"]))
+        replace_table(markdown_file, "paper", markdown(table, target))
+        replace_table(markdown_file, "grid", grid_markdown(report["grid"]))
     print(f"target accuracy {target:.4f}")
     for algorithm, row in table.items():
         g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}
@@ -183,13 +184,6 @@ def _report(
             f"{algorithm:22} accuracy {row['final_accuracy']:.4f} ({g['points_of_accuracy']} points)  time {g['time']}x"
             f"  memory {g['memory']}x  payload {g['payload']}x  bytes per trip {g['bytes_per_trip']}x"
         )
-
-
-def _replace(file: Path, name: str, table: str) -> None:
-    """Put a table in the place of the one between two marks."""
-    before, _, rest = file.read_text().partition(f"<!-- {name} -->")
-    after = rest.partition(f"<!-- /{name} -->")[2]
-    file.write_text(f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}")
 
 
 def _each(gain: dict[str, Any]) -> dict[str, Any]:
