@@ -14,6 +14,7 @@ from .admin.server import claim_admin_folder, open_admin
 from .conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
 from .config import Config, shared_server
 from .dashboard.server import Dashboard, open_dashboard
+from .errors import Superseded
 from .net.admission import ConnectionLimits
 from .net.listener import device_address, listen
 from .reports.live import live
@@ -21,6 +22,9 @@ from .runs.served_run import ServedRun
 from .runs.service import Service
 
 __all__ = ["App", "open_app"]
+
+# How often it is looked whether another process leads.
+LOOK_SECONDS = 0.5
 
 # How long devices have to hear of the end before the server closes.
 FAREWELL_SECONDS = 10.0
@@ -59,9 +63,19 @@ class App:
         return summaries
 
     async def stay(self) -> None:
-        """Show the runs until the process is told to end, whatever becomes of them."""
+        """
+        Show the runs until the process is told to end, whatever becomes of them.
+
+        Raises:
+            Superseded: if another process leads one of them by now.
+
+        """
         async with live(self._console, lambda: [r.coordinator.status() for r in self.service.runs.values()]):
-            await asyncio.Event().wait()
+            while True:
+                for running in self.service.runs.values():
+                    if running.store.lease.lost:
+                        raise Superseded(f"another process leads the run {running.name} by now: this one ends")
+                await asyncio.sleep(LOOK_SECONDS)
 
 
 @contextlib.asynccontextmanager

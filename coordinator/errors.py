@@ -8,8 +8,8 @@ What can go wrong on the coordinator.
     ├── ConflictError   something that a run's present state does not allow
     ├── StoreError      a state directory that is damaged, in use, or of another run
     │   ├── StoreUnavailable  it cannot be written just now: a full disk, say
+    │   │   └── Superseded    another process leads the run by now
     │   ├── LedElsewhere      another process leads the run
-    │   ├── Superseded        another process leads the run by now
     │   └── Expelled          the device was revoked or withdrawn meanwhile
     └── UpdateRefused   an update that will never be merged
 
@@ -66,8 +66,8 @@ class LedElsewhere(StoreError):
     """Another process leads the run: it has to be stopped first, or waited for."""
 
 
-class Superseded(StoreError):
-    """Another process has taken over the lead of the run: this one writes nothing any more."""
+class Superseded(StoreUnavailable):
+    """Another process has taken over the lead of the run: this one writes nothing any more, and devices go to that."""
 
 
 class Expelled(StoreError):

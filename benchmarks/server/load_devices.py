@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import ssl
 import sys
 import time
 
@@ -42,8 +43,12 @@ class Device:
 
     async def join(self) -> None:
         """Connect and prove who this is."""
+        options = self._options
+        # Its own certificate is not verified: the run's key says who the coordinator is.
+        tls = {"ssl": ssl._create_unverified_context()} if options.url.startswith("wss:") else {}
+        tls |= {"local_addr": (options.address, 0)} if options.address else {}
         self._socket = await connect(
-            self._options.url, compression=None, max_size=None, ping_interval=None, open_timeout=120
+            options.url, compression=None, max_size=None, ping_interval=None, open_timeout=120, **tls
         )
         while True:
             await self._flush()
@@ -128,7 +133,7 @@ async def run(options: argparse.Namespace) -> None:
     else:
         content = safetensors.dumps({"trained": values.reshape(-1, 50)})
         devices = [Device(options, number, content) for number in range(options.devices)]
-        gate = asyncio.Semaphore(HANDSHAKES)
+        gate = asyncio.Semaphore(options.handshakes)
 
         async def join(device: Device) -> None:
             async with gate:
@@ -155,6 +160,8 @@ def main() -> None:
     parser.add_argument("--key", default="")
     parser.add_argument("--devices", type=int, required=True)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--handshakes", type=int, default=HANDSHAKES, help="at once")
+    parser.add_argument("--address", default="", help="of this machine, to connect from")
     parser.add_argument("--update-bytes", type=int, required=True)
     parser.add_argument("--at-once", type=int, default=1_000_000, help="connections of the ceiling that send")
     asyncio.run(run(parser.parse_args()))

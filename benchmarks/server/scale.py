@@ -82,10 +82,10 @@ def cpu_seconds(process: int) -> float:
 
 
 @contextlib.contextmanager
-def gateways(folder: Path, count: int, port: int, control: Path, share: float) -> Iterator[list[int]]:
-    """So many gateways, by their process numbers; ``share`` holds them from the moment on when it is asked for."""
+def gateways(folder: Path, count: int, run: str, control: Path, share: float | None = None) -> Iterator[list[int]]:
+    """So many gateways of the run file ``run``, by their process numbers, each held to ``share`` once they serve."""
     run_file = folder / "run.toml"
-    run_file.write_text(RUN.format(port=port))
+    run_file.write_text(run)
     ftte = "import sys; from coordinator.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", ftte, "--verbose", "gateway", run_file, "--socket", control]
     processes, groups = [], []
@@ -100,8 +100,9 @@ def gateways(folder: Path, count: int, port: int, control: Path, share: float) -
                 if process.poll() is not None:
                     raise RuntimeError(f"a gateway has ended: {log.read_text()}")
                 time.sleep(0.05)
-            groups.append(ControlGroup(f"ftte-scale-{process.pid}", share))
-            groups[-1].take(process.pid)
+            if share is not None:
+                groups.append(ControlGroup(f"ftte-scale-{process.pid}", share))
+                groups[-1].take(process.pid)
         yield [process.pid for process, _ in processes]
     finally:
         for process, _ in processes:
@@ -125,7 +126,7 @@ def measure(count: int, devices: int, seconds: float, share: float) -> dict[str,
         stack.callback(server.close)
         processes: Sequence[int] = []
         if count:
-            processes = stack.enter_context(gateways(folder, count, port, control, share))
+            processes = stack.enter_context(gateways(folder, count, RUN.format(port=port), control, share))
             server.hello["url"] = f"ws://127.0.0.1:{port}"
         fleet = Devices("coordinator", server, devices, UPDATE_BYTES)
         stack.callback(fleet.close)

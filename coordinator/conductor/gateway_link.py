@@ -70,7 +70,6 @@ class _Run:
         """Tell the gateway of the run."""
         state = self.state
         self._tiers, self._finished = state.tiers, state.finished
-        records = state.store.versions.all()
         newest = state.versions.newest
         self._pipe.send(
             {
@@ -83,7 +82,7 @@ class _Run:
                 },
                 "artifacts": str(state.store.artifacts.path(newest.weights[-1].sha256).parent.absolute()),
                 "tiers": [dataclasses.asdict(tier.record) for tier in state.tiers],
-                "versions": [(record.version, record.parent, record.kind == "rollback") for record in records],
+                "versions": state.versions.placed(),
                 "newest": self._told(newest),
                 "finished": None if state.finished is None else vars(state.finished),
             }

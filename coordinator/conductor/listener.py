@@ -123,9 +123,17 @@ async def listen_for_gateways(
             serving.discard(task)
 
     async def look() -> None:
+        said = False
         while True:
-            for link in list(connections.links):
-                link.look()
+            if any(coordinator.state.store.lease.lost for coordinator in runs().values()):
+                if not said:
+                    log.error("another process leads by now: this one lets its gateways go")
+                    said = True
+                for task in list(serving):  # they look for the other process, and find it
+                    task.cancel()
+            else:
+                for link in list(connections.links):
+                    link.look()
             connections.refresh()
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -18,7 +18,7 @@ from mobile_sdk.protocol.messages import Finished, MergedMessage, Name
 
 from ..background import BackgroundTasks
 from ..config import Config
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, Superseded
 from ..evaluation.metric_watch import MetricWatch
 from ..net.traffic import Traffic
 from ..programs.run_key import RunKey
@@ -251,6 +251,8 @@ class Coordinator:
         """Merge; where the state directory cannot be written, say so and leave the buffer as it is."""
         try:
             hopeless = await self.version_maker.merge(updates)
+        except Superseded:
+            raise  # there is nothing to wait for
         except StoreUnavailable as error:
             log.error("version %d waits: %s", self.state.versions.newest.version + 1, error)
             await asyncio.sleep(RETRY_SECONDS)

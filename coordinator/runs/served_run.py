@@ -39,6 +39,9 @@ ATTEMPTS = 8
 RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 300.0
 
+# How often a run looks whether it is led here still.
+LOOK_SECONDS = 0.5
+
 # Characters of an error that are shown.
 MOST_WORDS = 500
 
@@ -106,7 +109,7 @@ class ServedRun:
             try:
                 if failures:
                     await self.coordinator.version_maker.recover()
-                return await self.coordinator.run()
+                return await self._while_leading()
             except Superseded as error:
                 state.stopped = f"stopped, because {_sentence(error)}"
                 raise
@@ -123,6 +126,25 @@ class ServedRun:
                 wait = min(RETRY_SECONDS * 2 ** (failures - 1), LONGEST_RETRY_SECONDS)
                 log.info("the run %s is tried again in %g s", self.name, wait)
                 await asyncio.sleep(wait)
+
+    async def _while_leading(self) -> Finished:
+        """
+        The merge loop; it ends as soon as another process leads, even if there is nothing to merge.
+
+        Raises:
+            Superseded: then.
+
+        """
+        work = asyncio.create_task(self.coordinator.run())
+        try:
+            while not work.done():
+                if self.store.lease.lost:
+                    raise Superseded(f"another process leads the run {self.name} by now: this one stops")
+                await asyncio.wait([work], timeout=LOOK_SECONDS)
+            return work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def update_summary(self) -> None:
         """Write ``summary.json`` again, if there is one: a device that was withdrawn is not to be found in it."""

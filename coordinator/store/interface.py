@@ -493,6 +493,11 @@ class LeaseStore(Protocol):
         """Let another take the lease at once. What this store writes afterwards is fenced still."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether another has taken the lease that this store had."""
+        ...
+
     def current(self) -> LeaseRecord | None:
         """Who holds the lease; none where nobody does, or it has run out."""
         ...

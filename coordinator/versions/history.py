@@ -273,6 +273,10 @@ class Versions:
         """
         return self._lineage.staleness(version)
 
+    def placed(self) -> list[tuple[int, int, bool]]:
+        """Every version, its parent, and whether it was a rollback, from the first to the newest."""
+        return self._lineage.placed()
+
     def is_ancestor(self, version: int, of: int | None = None) -> bool:
         """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
         return self._lineage.is_ancestor(version, of)

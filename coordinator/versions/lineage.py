@@ -27,6 +27,11 @@ class Lineage:
         self._line.add(version)
         self._newest = version
 
+    def placed(self) -> list[tuple[int, int, bool]]:
+        """Every version, its parent, and whether it was a rollback; as they were placed."""
+        depths = self._depths
+        return [(version, parent, depths[version] == depths[parent]) for version, parent in self._parents.items()]
+
     def staleness(self, version: int) -> int:
         """
         Versions merged since ``version``, an ancestor of the newest or the newest itself.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from ...errors import StoreUnavailable
+from ...errors import StoreUnavailable, Superseded
 from .address import Address
 from .connection import Connection
 from .failures import REPEAT, is_lost, translate
@@ -54,8 +54,9 @@ class Database:
         address: of the database.
         schema: that holds the run; made, or brought up to date.
 
-    ``epoch`` is that of the lease that this process took: every write is fenced with it, where it is not :obj:`None`.
-    ``sessions`` names the connections of this process, in ``pg_stat_activity`` for instance.
+    ``epoch`` is that of the lease that this process took: every write is fenced with it, where it is not :obj:`None`;
+    ``superseded`` says whether another process has taken the lease since. ``sessions`` names the connections of this
+    process, in ``pg_stat_activity`` for instance.
 
     Raises:
         StoreError: if the server lets nobody in, or the schema is of a newer release.
@@ -68,6 +69,7 @@ class Database:
         self.schema = schema
         self.sessions = f"ftte {os.getpid()} {secrets.token_hex(8)}"
         self.epoch: int | None = None
+        self.superseded = False
         self._slots: dict[Any, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = threading.Event()
@@ -146,6 +148,7 @@ class Database:
             return self._submit(coroutine)
         except Exception as error:
             translated = translate(error, self.address)
+            self.superseded |= isinstance(translated, Superseded)
             if translated is error:
                 raise
             raise translated from None  # the driver's error may quote what is in rows

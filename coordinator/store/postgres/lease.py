@@ -101,6 +101,7 @@ class LeaseRow:
                 self._database.epoch,
                 self._database.sessions,
             )
+        self._database.superseded |= found is None
         return found is not None
 
     def announce(self, address: str) -> None:
@@ -126,6 +127,10 @@ class LeaseRow:
                 self._database.epoch,
                 self._database.sessions,
             )
+
+    @property
+    def lost(self) -> bool:
+        return self._database.superseded
 
     def current(self) -> LeaseRecord | None:
         ((holder, epoch, address, left),) = self._database.rows(

@@ -37,5 +37,9 @@ class FolderLease:
     def release(self) -> None:
         self._holder = self._address = ""
 
+    @property
+    def lost(self) -> bool:
+        return False
+
     def current(self) -> LeaseRecord | None:
         return LeaseRecord(self._holder, self._epoch, math.inf, self._address) if self._holder else None

@@ -14,12 +14,14 @@ import pytest
 
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
 from coordinator.config import ServerSection
+from coordinator.errors import Superseded
 from coordinator.gateway.conductors import RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.gateway.pipe import PipeClosed
 from coordinator.net.admission import ConnectionLimits
 from coordinator.net.traffic import Traffic
 from coordinator.store.records import VersionRecord
+from coordinator.store.sqlite.lease import FolderLease
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import Accepted, Announce, Finished, Later, MergedMessage, Rejected
@@ -284,6 +286,40 @@ def test_a_device_that_comes_between_two_conductors_waits_for_the_next_one(tmp_p
                 assert (await device.work()).version == 0
 
     asyncio.run(main())
+
+
+def test_a_conductor_that_another_leads_instead_of_lets_its_gateways_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 2) as conducted:
+            monkeypatch.setattr(FolderLease, "lost", True)
+            async with asyncio.timeout(30):
+                while any(gateway.connected.is_set() for gateway in conducted.gateways):
+                    await asyncio.sleep(0.01)
+            assert not conducted.connections.links
+
+    asyncio.run(main())
+
+
+def test_an_update_that_a_conductor_cannot_take_any_more_is_kept_by_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def superseded(*_: object) -> None:
+        raise Superseded("another process leads the run by now")
+
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 1) as conducted, Device(small).connected(conducted.next.serve) as device:
+            await device.join()
+            assign = await device.work()
+            monkeypatch.setattr(small.store.updates, "accept", superseded)
+            with pytest.raises(AssertionError, match=r"unavailable: .*try again later"):
+                await device.upload(assign, update_bytes("large"))
+
+    asyncio.run(main())
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_places_of_a_gateway_that_dies_are_free(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from coordinator.programs.run_key import RunKey
 from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.simulation.virtual_time import run
 from coordinator.store.postgres import Address, PostgresStore
+from coordinator.store.sqlite.lease import FolderLease
 from mobile_sdk import safetensors
 
 from ...postgres_server import PostgresServer
@@ -127,6 +128,20 @@ def test_a_run_that_another_process_leads_by_now_stops_at_once_and_writes_nothin
         assert [version.version for version in successor.versions.all()] == [0]
         assert len(successor.updates.buffered()) == 1, "it waits for the successor"
         successor.close()
+        await running.close()
+
+    run(main())
+
+
+def test_a_run_that_has_nothing_to_merge_stops_as_well_when_another_process_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1})
+        running.start()
+        monkeypatch.setattr(FolderLease, "lost", True)
+        with pytest.raises(Superseded, match="another process leads the run small by now"):
+            await running.ended()
         await running.close()
 
     run(main())

@@ -76,6 +76,8 @@ def test_a_leader_that_has_a_successor_writes_nothing(open_one: Callable[..., Po
     before = successor.audit.entries(), successor.versions.all(), successor.devices.all(), successor.assignments.open()
     with pytest.raises(Superseded, match="another process leads the run"):
         WRITES[name](stopped)
+    assert stopped.lease.lost
+    assert not successor.lease.lost
     assert not stopped.lease.renew(60.0)
     assert before == (
         successor.audit.entries(),
@@ -107,6 +109,7 @@ def test_whoever_waits_leads_at_once_where_the_leader_was_killed(open_one: Calla
     assert [waiting.lease.take("the second", 60.0) for _ in range(MISSED - 1)] == [None] * (MISSED - 1)
     assert first is not None
     assert waiting.lease.take("the second", 60.0) == first + 1
+    assert not waiting.lease.lost
 
 
 def test_a_leader_that_was_never_seen_is_waited_for(open_one: Callable[..., PostgresStore]) -> None:
