@@ -39,7 +39,7 @@ MOST_STOPPED = 2
 # What the killed leader has still committed is known by then, and nobody leads yet.
 IN_FLIGHT_SECONDS = 0.25
 # Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
-PATIENCE_SECONDS = 180.0
+PATIENCE_SECONDS = 300.0
 
 RUN_FILE = """\
 [run]
