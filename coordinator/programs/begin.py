@@ -102,8 +102,9 @@ def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Prog
     plans = {**plans, "identity": begun.identity, RATE: begun.learning_rate}
     if config.training.learning_rate == "auto":
         progress(
-            "warning: no training.learning_rate was found: the task has too few samples, or a model too large for a "
-            f"short look; devices train with {TrainingSettings().learning_rate:g}: set another in the run file"
+            "warning: no training.learning_rate was found: the task has too few held-out samples (planning.data can "
+            "give more), fits them at no rate, or has a model too large for a short look; devices train with "
+            f"{TrainingSettings().learning_rate:g}: set another in the run file"
             if begun.learning_rate is None
             else f"training.learning_rate is {begun.learning_rate:g}: the task fits its samples with twice that"
         )

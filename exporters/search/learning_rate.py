@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 # Rates that are tried, each twice the one before: of plain descent, and of Adam, whose steps are as long as the rate.
 SGD_RATES = tuple(0.0125 * 2**n for n in range(8))
 ADAM_RATES = tuple(0.0002 * 2**n for n in range(8))
+# Smaller ones follow while one of the two smallest fits best, or the smallest does harm: targets in the hundreds, as of
+# a regression that nobody has scaled, want a thousandth. So many halvings at the most.
+MOST_HALVINGS = 20
 STEPS = 100
 # Samples that are looked at; more than the steps see are not needed.
 SAMPLES = 800
@@ -82,13 +85,26 @@ def _find(task: Task, samples: tuple[Batch, Batch], batch_size: int, optimiser: 
         before = _loss(task, task.model, x, y)
         fits: dict[float, float] = {}
         end = time.monotonic() + LONGEST_SECONDS
-        for rate in SGD_RATES if optimiser == "sgd" else ADAM_RATES:
+        rates = list(SGD_RATES if optimiser == "sgd" else ADAM_RATES)
+        most = len(rates) + MOST_HALVINGS
+        while rates:
             if time.monotonic() > end:  # of what it takes not everything is counted: recurrence is not
                 return None
             torch.manual_seed(0)  # of dropout
+            rate = rates.pop(0)
             fits[rate] = _fit(task, x, y, batch_size, optimiser, rate, momentum)
-    learnt = {rate: loss for rate, loss in fits.items() if loss < before}
-    return min(learnt, key=lambda rate: learnt[rate]) / 2 if learnt else None
+            smallest = min(fits)
+            too_large = fits[smallest] > before or _best(fits, before) in sorted(fits)[:2]
+            if not rates and too_large and len(fits) < most:
+                rates.append(smallest / 2)
+    best = _best(fits, before)
+    return None if best is None else best / 2
+
+
+def _best(fits: dict[float, float], before: float) -> float | None:
+    """The rate with the least loss, if that is less than before training."""
+    rate = min(fits, key=lambda rate: fits[rate])
+    return rate if fits[rate] < before else None
 
 
 def _operations(task: Task, x: Batch) -> float:

@@ -54,6 +54,18 @@ def test_larger_inputs_want_smaller_rates() -> None:
     assert rates[0] > 2 * rates[1]
 
 
+def test_targets_that_nobody_has_scaled_get_a_rate_that_fits_them() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 5)
+    y = 150 + 80 * x[:, :1]
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 1))
+    own = Task(model, lambda output, target: ((output - target) ** 2).mean(1), x[:16], y[:16], name="hundreds")
+    rate = find_learning_rate(own, (x, y), batch_size=16)
+    assert rate is not None
+    assert rate < 0.0125 / 2, "smaller than any of the grid"
+    assert fit(own, (x, y), rate) < 0.1 * 80**2
+
+
 def test_adam_has_rates_of_its_own() -> None:
     rate = find_learning_rate(*task(), batch_size=16, optimiser="adam")
     assert rate is not None
