@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -229,7 +229,8 @@ class EvaluationSection(_Section):
     """
     What is made of metrics.
 
-    ``metric`` is watched, and should grow unless ``minimise``. The run ends after ``patience`` versions without a
+    ``metric`` is watched, and should grow unless ``minimise``; where neither is set and the task has no accuracy, the
+    loss is watched. The run ends after ``patience`` versions without a
     better one (0: never). A merge that makes it worse by more than ``guard`` is rolled back; after three such in a
     row the run is paused. Each ``federated_every``-th version, ``federated_devices`` devices are asked how it does on
     their own samples; of fewer than ``federated_minimum`` answers nothing is kept. After ``learns_within`` merges whose
@@ -244,6 +245,15 @@ class EvaluationSection(_Section):
     federated_every: Annotated[int, Field(ge=1)] = 5
     federated_minimum: Annotated[int, Field(ge=1)] = 3
     learns_within: Annotated[int, Field(ge=0)] = 30
+
+    def for_task(self, metrics: Collection[str]) -> EvaluationSection:
+        """The same for a task with these metrics: a loss is always minimised, and watched where nothing else can be."""
+        section = self
+        if "metric" not in self.model_fields_set and self.metric not in metrics:
+            section = self.model_copy(update={"metric": "loss"})
+        if section.metric == "loss":
+            section = section.model_copy(update={"minimise": True})
+        return section
 
 
 class PlanningSection(_Section):

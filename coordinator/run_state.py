@@ -329,6 +329,7 @@ class RunState:
             devices=tuple(self._devices[name] for name in sorted(self._devices)),
             waits_for=self._waits_for(),
             notice=self.notice,
+            watched=self.config.evaluation.metric,
         )
 
     @property
@@ -369,7 +370,12 @@ class RunState:
             return stall
         if self.phase != "running":
             return ""
-        if all(device.state == "offline" for device in self._devices.values()):
+        devices = self._devices.values()
+        back = [device for device in devices if device.gave_back]
+        if back and all(device.gave_back or device.state == "offline" for device in devices):
+            last = back[-1]
+            return f"an update: {format_count(len(back), 'device')} gave work back, {last.id} because {last.gave_back}"
+        if all(device.state == "offline" for device in devices):
             return "devices: none is connected"
         return ""
 
@@ -383,6 +389,7 @@ class RunState:
             return
         device = self.device(update.record.device)
         device.updates += 1
+        device.gave_back = ""
         device.report = update.record.report
         self.saturated += min(max(int(update.record.report.get("saturated", 0)), 0), len(update.delta))
         device.staleness = self.versions.staleness(update.record.version)

@@ -72,8 +72,8 @@ class DeviceStatus:
 
     ``earlier`` holds the traffic of closed connections, ``current`` that of the open one. ``staleness`` is
     that of its last accepted update, ``report`` what it said of it; ``trip`` times its work; ``self_check`` why its
-    runtime cannot be trusted with the run's programs, empty if it can; the rest is what it said of itself when it last
-    asked for work.
+    runtime cannot be trusted with the run's programs, empty if it can; ``gave_back`` why it has given work back since
+    its last update, empty if it has not; the rest is what it said of itself when it last asked for work.
     """
 
     id: str
@@ -89,6 +89,7 @@ class DeviceStatus:
     torch_loaded: bool | None = None
     model: str = ""
     self_check: str = ""
+    gave_back: str = ""
     earlier: Traffic = dataclasses.field(default_factory=Traffic)
     current: Traffic = dataclasses.field(default_factory=Traffic)
     trip: TripTimes = dataclasses.field(default_factory=TripTimes)
@@ -114,7 +115,8 @@ class RunStatus:
     the updates merged lately, and ``margin`` how far merges of the adaptive size are from oscillating (above 1: they do
     not; :mod:`coordinator.merge.stability`). ``staleness`` counts merged updates by their staleness; ``history`` holds
     the last versions with their metrics, oldest first. ``waits_for`` says what must come before there is a new version,
-    where that is not just more updates; ``notice`` what the operator should look at.
+    where that is not just more updates; ``notice`` what the operator should look at; ``watched`` is the metric of the
+    run's ``[evaluation]``.
     """
 
     name: str
@@ -133,3 +135,4 @@ class RunStatus:
     devices: tuple[DeviceStatus, ...]
     waits_for: str = ""
     notice: str = ""
+    watched: str = "accuracy"

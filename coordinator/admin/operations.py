@@ -61,6 +61,7 @@ class Operations:
             "notice": status.notice,
             "version": status.version,
             "metrics": dict(status.metrics),
+            "watched": status.watched,
             "best": self._running.coordinator.watch.best,
             "buffered": status.buffered,
             "capacity": status.capacity,

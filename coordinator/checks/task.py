@@ -46,11 +46,21 @@ def _metrics(config: Config, task: Task) -> Iterator[Finding]:
             "warning", "the task has no held-out data: versions get no metrics, and no guard watches over merges"
         )
     elif evaluation.metric not in watched:
-        decides = evaluation.guard is not None or evaluation.patience > 0 or evaluation.metric != "accuracy"
+        decides = evaluation.guard is not None or evaluation.patience > 0 or "metric" in evaluation.model_fields_set
+        own = ", ".join(sorted(watched))
+        yield (
+            Finding(
+                "error",
+                f"evaluation.metric {evaluation.metric!r} is none of the task's metrics ({own}): set evaluation.metric "
+                "to one of them",
+            )
+            if decides
+            else Finding("ok", f"the loss is watched: evaluation.metric may name another of the task's metrics ({own})")
+        )
+    elif evaluation.metric not in ("accuracy", "loss") and "minimise" not in evaluation.model_fields_set:
         yield Finding(
-            "error" if decides else "warning",
-            f"evaluation.metric {evaluation.metric!r} is none of the task's metrics ({', '.join(sorted(watched))}): "
-            "set evaluation.metric to one of them",
+            "warning",
+            f"larger values of {evaluation.metric} are taken for better ones: set evaluation.minimise to say which are",
         )
     if stop.accuracy is not None and (task.held_out is None or "accuracy" not in task.metrics):
         yield Finding("error", "stop.accuracy needs a task with held-out data and a metric named accuracy")

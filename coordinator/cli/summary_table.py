@@ -20,8 +20,11 @@ def show_summary(console: Console, summary: dict[str, Any]) -> None:
         f"{format_count(summary['versions'], 'version')} from {format_count(summary['updates_merged'], 'update')} "
         f"in {summary['wall_seconds']:.1f} s",
     ]
-    if summary["accuracy"] is not None:
-        lines.append(f"accuracy {summary['initial_accuracy']:.4f} at version 0, {summary['accuracy']:.4f} at the end")
+    before, now = summary["initial_metrics"], summary["metrics"]
+    # The task's own metrics; where it has none, the loss.
+    for name in [each for each in now if each != "loss"] or list(now):
+        if name in before:
+            lines.append(f"{name} {before[name]:.4f} at version 0, {now[name]:.4f} at the end")
     for name, both in summary.get("on_devices", {}).items():
         lines.append(
             f"{name} on the devices' own samples: {both['global']:.4f} global, {both['personal']:.4f} personal"

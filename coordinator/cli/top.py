@@ -19,6 +19,7 @@ from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..admin.client import AdminClient
+from ..reports.sparks import draw_spark
 from .operate import add_client_command
 
 __all__ = ["Glance", "add_top_command"]
@@ -28,7 +29,6 @@ REFRESH_SECONDS = 2.0
 # Devices that are shown of each run: those that have sent the most.
 SHOWN_DEVICES = 12
 
-BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 40
 
 
@@ -71,8 +71,8 @@ class Glance:
         for run in runs:
             devices = self._client.get("runs", run["name"], "devices")
             run["devices"] = sorted(devices, key=lambda device: (-device["updates"], device["id"]))
-            if "accuracy" in run["metrics"]:
-                self._seen[run["name"]][run["version"]] = run["metrics"]["accuracy"]
+            if run["watched"] in run["metrics"]:
+                self._seen[run["name"]][run["version"]] = run["metrics"][run["watched"]]
         return runs
 
     def picture(self, runs: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -85,7 +85,7 @@ class Glance:
         best = "" if run["best"] is None else f", the best is {run['best']}"
         facts.add_row(Text("version", "dim"), Text(f"{run['version']}{best}"))
         facts.add_row(
-            Text("metrics", "dim"), Text.assemble(format_metrics(run["metrics"]), "  ", (_spark(seen), "green"))
+            Text("metrics", "dim"), Text.assemble(format_metrics(run["metrics"]), "  ", (draw_spark(seen), "green"))
         )
         buffer = Table.grid(padding=(0, 1))
         size = f"{run['buffered']} of {run['capacity']}{' (auto)' if run['adaptive'] else ''}"
@@ -121,7 +121,3 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> RenderableType:
         )
     more = len(devices) - SHOWN_DEVICES
     return Group(table, Text(f"and {more} more: `ftte devices`", "dim")) if more > 0 else table
-
-
-def _spark(values: Sequence[float]) -> str:
-    return "".join(BLOCKS[min(max(int(value * len(BLOCKS)), 0), len(BLOCKS) - 1)] for value in values)

@@ -7,6 +7,7 @@ worker processes that end when it is done, so that the coordinator itself stays 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from mobile_sdk.manifest import Manifest
@@ -80,14 +81,22 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
     return tiers
 
 
-def with_found(config: Config, store: Store) -> Config:
-    """The run file with what was found where it says ``auto``; to be called when the run has begun."""
+def with_found(config: Config, store: Store, metrics: Collection[str]) -> Config:
+    """
+    The run file with what was found where it sets nothing; to be called when the run has begun.
+
+    Args:
+        config: the run file.
+        store: the run's state.
+        metrics: of the task, beside the loss.
+
+    """
     run = store.run()
     rate = None if run is None else run.plans.get(RATE)
-    if config.training.learning_rate != "auto" or rate is None:
-        return config
-    training = config.training.model_copy(update={"learning_rate": float(rate)})
-    return config.model_copy(update={"training": training})
+    changes: dict[str, Any] = {"evaluation": config.evaluation.for_task(metrics)}
+    if config.training.learning_rate == "auto" and rate is not None:
+        changes["training"] = config.training.model_copy(update={"learning_rate": float(rate)})
+    return config.model_copy(update=changes)
 
 
 def _reports(store: Store, tier: Tier, metric: str) -> bool:

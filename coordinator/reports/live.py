@@ -18,13 +18,15 @@ from mobile_sdk.metrics import format_metrics
 from mobile_sdk.sizes import format_bytes
 
 from ..status import RunStatus
+from .sparks import BLOCKS, draw_spark
 
 __all__ = ["live"]
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25
-BLOCKS = "▁▂▃▄▅▆▇█"
+# Without a terminal, what a run waits for is said once it has waited so long.
+PATIENCE_SECONDS = 5.0
 SHOWN_DEVICES = 20
 _STYLES = {
     "offline": "dim",
@@ -76,12 +78,37 @@ async def _animate(console: Console, status: Callable[[], Sequence[RunStatus]]) 
 
 async def _log(console: Console, status: Callable[[], Sequence[RunStatus]]) -> None:
     seen = {each.name: each.version for each in status()}
+    waits = _Waits(asyncio.get_running_loop().time)
     try:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             _print_versions(console, status(), seen)
+            for line in waits.look(status()):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
     finally:
         _print_versions(console, status(), seen)
+
+
+class _Waits:
+    """Says once what a run waits for, when it has done so for some seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._since: dict[str, tuple[str, float]] = {}
+        self._said: dict[str, str] = {}
+
+    def look(self, runs: Sequence[RunStatus]) -> list[str]:
+        """The sentences that are due."""
+        lines = []
+        for status in runs:
+            why, since = self._since.get(status.name, ("", 0.0))
+            if status.waits_for != why:
+                self._since[status.name] = (status.waits_for, self._now())
+            elif why and why != self._said.get(status.name) and self._now() - since >= PATIENCE_SECONDS:
+                self._said[status.name] = why
+                run = f"{status.name} " if len(runs) > 1 else ""
+                lines.append(f"{run}version {status.version + 1} waits for {why}")
+        return lines
 
 
 def _print_versions(console: Console, runs: Sequence[RunStatus], seen: dict[str, int]) -> None:
@@ -97,15 +124,15 @@ def _print_versions(console: Console, runs: Sequence[RunStatus], seen: dict[str,
 
 def render(status: RunStatus) -> RenderableType:
     """One picture of the run."""
-    history = [metrics["accuracy"] for _, metrics in status.history if "accuracy" in metrics]
+    history = [metrics[status.watched] for _, metrics in status.history if status.watched in metrics]
     facts = Table.grid(padding=(0, 2))
     facts.add_row(Text("version", style="dim"), Text(str(status.version), style="bold"))
     if status.phase != "running":
         facts.add_row(Text("phase", style="dim"), Text(f"{status.phase}: {status.reason}", style="yellow"))
     if history:
         facts.add_row(
-            Text("accuracy", style="dim"),
-            Text.assemble((f"{history[-1]:.4f}  ", "bold"), (_spark(history[-48:]), "green")),
+            Text(status.watched, style="dim"),
+            Text.assemble((f"{history[-1]:.4f}  ", "bold"), (draw_spark(history[-48:]), "green")),
         )
     buffer = Table.grid(padding=(0, 1))
     buffer.add_row(
@@ -121,10 +148,6 @@ def render(status: RunStatus) -> RenderableType:
     up, down = sum(d.bytes_up for d in status.devices), sum(d.bytes_down for d in status.devices)
     facts.add_row(Text("bytes", style="dim"), f"{format_bytes(up)} up, {format_bytes(down)} down")
     return Group(Text(f"FTTE  {status.name}", style="bold"), facts, _devices(status))
-
-
-def _spark(values: list[float]) -> str:
-    return "".join(BLOCKS[min(int(value * len(BLOCKS)), len(BLOCKS) - 1)] for value in values)
 
 
 def _staleness(status: RunStatus) -> Text:

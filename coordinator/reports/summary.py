@@ -29,6 +29,8 @@ def summarise(run: RunState) -> dict[str, Any]:
         "accuracy": status.metrics.get("accuracy"),
         "initial_accuracy": run.store.versions.all()[0].metrics.get("accuracy"),
         "metrics": dict(status.metrics),
+        "initial_metrics": dict(run.store.versions.all()[0].metrics),
+        "watched": status.watched,
         **_personal(status.devices),
         "versions": status.version,
         "updates_merged": status.merged,

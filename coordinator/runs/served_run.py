@@ -212,7 +212,7 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
         check_key(store, config.run.state)
         key = RunKey.load_or_create(config.run.state / "run.key")
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
-        config = with_found(config, store)
+        config = with_found(config, store, tiers[0].manifest.metrics)
         # The largest tier was planned for the least memory pressure; every tier evaluates alike.
         evaluate = load_evaluator(store, tiers[-1])
         if evaluate is not None:

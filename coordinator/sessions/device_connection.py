@@ -289,6 +289,8 @@ class DeviceConnection:
                 await self._upload.received(event)
             case Decline():
                 self._warn("%s gave %s back: %s", event.assignment, event.message)
+                if event.code != "evaluation":
+                    self._status.gave_back = event.message
                 if event.code == "self-check":
                     self._distrust(event.message)
                 if event.code in ("evaluation", "self-check"):

@@ -14,7 +14,7 @@ from mobile_sdk.protocol.session import Received
 
 from ..errors import StoreUnavailable, UpdateRefused
 from ..merge.sums import Elements
-from ..net.peer_log import PeerLog
+from ..net.peer_log import PeerLog, shown
 from ..programs.tiers import Tier
 from ..status import DeviceStatus
 from ..store.records import AssignmentRecord, UpdateRecord
@@ -241,11 +241,14 @@ class UpdateUpload:
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)
 
     async def _reject(self, offer: Offer, error: UpdateRefused) -> None:
-        peers.warning(
-            self._device,
-            "the update of %s by %s was refused: %s [%s]",
-            *(offer.assignment, self._device, error, error.code),
-        )
+        if error.code == "finished":  # at the end of every run some are still on their way
+            log.debug("the update of %s by %s came after the end", shown(offer.assignment), self._device)
+        else:
+            peers.warning(
+                self._device,
+                "the update of %s by %s was refused: %s [%s]",
+                *(offer.assignment, self._device, error, error.code),
+            )
         await self.failed(offer.assignment)
         self._session.reject(offer.assignment, error.code, str(error))
 

@@ -108,7 +108,7 @@ def simulate(
             if store.run() is None:
                 _check_memory(scenario, config)
             tiers = begin_or_resume(config, store, key, START, say)
-            config = with_found(config, store)
+            config = with_found(config, store, tiers[0].manifest.metrics)
             scenario.check_memory(tiers[0].name, tiers[0].needs_bytes)
             if plans is not None and not plans.exists():
                 _keep(config.run.state, plans)

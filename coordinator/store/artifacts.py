@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mobile_sdk.manifest import FileEntry
 
-from ..errors import StoreUnavailable
 from .content_files import ContentFiles
+from .disk_errors import disk_error
 
 __all__ = ["Artifacts", "disk_available"]
 
@@ -27,7 +27,7 @@ def disk_available() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"the state directory cannot be used just now: {error}") from error
+        raise disk_error(error) from error
 
 
 class Artifacts:

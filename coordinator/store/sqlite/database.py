@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import StoreError, StoreUnavailable
+from ...errors import StoreError
 
 __all__ = ["SCHEMA_VERSION", "Database", "available"]
 
@@ -138,7 +138,7 @@ def available() -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        raise StoreUnavailable(f"the state directory cannot be used just now: {error}") from error
+        raise disk_error(error) from error
 
 
 def _statements(script: str) -> Iterator[str]:

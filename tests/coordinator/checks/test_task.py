@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator.checks.task import check_task
-from coordinator.config import parse_config
+from coordinator.config import EvaluationSection, parse_config
 
 TASK = """\
 import numpy as np
@@ -38,7 +38,7 @@ def broken():
 
 torch.manual_seed(0)
 task = Task(
-    nn.Sequential(nn.Linear(4, 8), {between}, nn.Linear(8, 3)), loss, X[:8], Y[:8], metrics={{"accuracy": correct}},
+    nn.Sequential(nn.Linear(4, 8), {between}, nn.Linear(8, 3)), loss, X[:8], Y[:8], metrics={{"{metric}": correct}},
     held_out={function}, labels=["a", "b", "c"], local={local},
 )
 """
@@ -58,12 +58,15 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         budget: str = "1MB",
         task: str = "task",
         between: str = "nn.ReLU()",
+        metric: str = "accuracy",
         **sections: Any,
     ) -> list[tuple[str, str]]:
         name = f"checked_{len(made)}"
         made.append(name)
         monkeypatch.delitem(sys.modules, name, raising=False)  # of the test before
-        text = TASK.format(held_out=held_out, public=public, function=function, local=local, between=between)
+        text = TASK.format(
+            held_out=held_out, public=public, function=function, local=local, between=between, metric=metric
+        )
         (tmp_path / f"{name}.py").write_text(text)
         data = {"run": {"name": "a", "task": f"{name}:{task}"}, "budgets": {"all": budget}} | sections
         if "data" in data.get("planning", {}):
@@ -128,6 +131,21 @@ def test_a_metric_of_an_untrained_head_decides_nothing_without_a_warning(check: 
 def test_a_metric_that_the_task_has_not_is_an_error(check: Check) -> None:
     ((level, sentence),) = check(evaluation={"metric": "f1"})
     assert (level, "set evaluation.metric" in sentence) == ("error", True)
+
+
+def test_a_task_without_an_accuracy_has_its_loss_watched() -> None:
+    section = EvaluationSection()
+    assert section.for_task(["accuracy"]) == section
+    assert section.for_task(["mae"]) == EvaluationSection(metric="loss", minimise=True)
+    assert EvaluationSection(metric="loss").for_task(["accuracy"]).minimise
+    assert EvaluationSection(metric="mae").for_task(["mae"]) == EvaluationSection(metric="mae")
+
+
+def test_which_values_of_a_metric_of_ones_own_are_better_has_to_be_said(check: Check) -> None:
+    ((level, sentence),) = check(evaluation={"metric": "mae"}, metric="mae")
+    assert (level, "set evaluation.minimise" in sentence) == ("warning", True)
+    assert check(evaluation={"metric": "mae", "minimise": True}, metric="mae") == []
+    assert check(metric="mae") == []
 
 
 def test_batch_normalisation_in_training_mode_is_warned_of(check: Check) -> None:

@@ -37,6 +37,19 @@ def test_no_name_is_cut_through_a_pipe(tmp_path: Path, width: int) -> None:
     run(main())
 
 
+def test_metrics_of_any_name_are_told_and_the_loss_where_there_is_no_other(tmp_path: Path) -> None:
+    async def main() -> None:
+        summary = {"ended": "it was enough", **summarise(make_run(tmp_path).state())}
+        for metrics, words in (({"loss": 0.5, "mae": 2.0}, "mae"), ({"loss": 0.5}, "loss")):
+            written = io.StringIO()
+            now = {name: value / 4 for name, value in metrics.items()}
+            show_summary(Console(file=written, width=200), summary | {"initial_metrics": metrics, "metrics": now})
+            lines = [line for line in written.getvalue().splitlines() if " at version 0, " in line]
+            assert lines == [f"{words} {metrics[words]:.4f} at version 0, {now[words]:.4f} at the end"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("torch", [False, True])
 def test_torch_in_a_devices_process_is_explained(tmp_path: Path, torch: bool) -> None:
     async def main() -> None:

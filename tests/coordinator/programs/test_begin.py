@@ -57,9 +57,9 @@ def test_a_learning_rate_is_found_when_a_run_begins_and_stays(tmp_path: Path) ->
         store = SqliteStore(config.run.state)
         key = RunKey.load_or_create(config.run.state / "run.key")
         begin_or_resume(config, store, key, 0.0, said.append)
-        rates.append(with_found(config, store).training.settings.learning_rate)
+        rates.append(with_found(config, store, ["accuracy"]).training.settings.learning_rate)
         own = parse_config(run | planning | {"training": {"learning_rate": 0.3}}, tmp_path)
-        assert with_found(own, store).training.settings.learning_rate == 0.3, "the run file's word"
+        assert with_found(own, store, ["accuracy"]).training.settings.learning_rate == 0.3, "the run file's word"
         store.close()
     assert rates[0] == rates[1]
     assert 0.02 <= rates[0] <= 0.2, "the digits fit best at about 0.1"

@@ -252,6 +252,10 @@ def test_a_device_that_declines_gets_its_work_taken_back(tmp_path: Path, caplog:
             await device.flush()
             second = await device.work()
             assert second.assignment != first.assignment
+            words = "an update: 1 device gave work back, phone-1 because too little memory"
+            assert office.state.status().waits_for == words
+            assert isinstance(await device.upload(second, update_bytes("large")), Accepted)
+            assert office.state.status().waits_for == ""
         assert office.state.device("phone-1").failures == 1
 
     with caplog.at_level(logging.WARNING):
