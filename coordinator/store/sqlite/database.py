@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from ..disk_errors import disk_error
 
 __all__ = ["SCHEMA_VERSION", "Database", "available"]
 
