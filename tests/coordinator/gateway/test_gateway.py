@@ -380,6 +380,55 @@ def test_gateways_are_replaced_one_by_one_and_no_device_is_refused(tmp_path: Pat
     asyncio.run(main())
 
 
+def test_conductors_are_replaced_and_no_device_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 4, "flush_seconds": 0}, scheduling={"concurrency": 0})
+        trips: collections.Counter[str] = collections.Counter()
+        heard: set[str] = set()
+        address, last = "", False
+
+        async def find() -> str:
+            return address
+
+        async def work(name: str, gateway: Gateway) -> None:
+            while not last or trips[name] < 2:
+                device = Device(small, name, enrolled=small.store.devices.find(name) is not None)
+                with contextlib.suppress(ConnectionLost, AssertionError):
+                    async with device.connected(gateway.serve):
+                        await device.join()
+                        while not last or trips[name] < 2:
+                            answer = await device.upload(await device.work(), update_bytes("large"))
+                            assert isinstance(answer, Accepted)
+                            trips[name] += 1
+                heard.update(said["code"] for said in device.heard if said["type"] in ("error", "rejected"))
+
+        gateway = Gateway(small.config.server, ConnectionLimits(100, 100, 100), tmp_path / "gateway")
+        following = asyncio.create_task(gateway.follow(RemoteConductors(find, SECRET)))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for name in PHONES:
+                group.create_task(work(name, gateway))
+            for turn in range(3):
+                coordinator, connections = make_coordinator(small), GatewayConnections()
+                conducting = asyncio.create_task(coordinator.run())
+                trips.clear()
+                place = RemoteGateways("127.0.0.1:0", SECRET)
+                async with listen_for_gateways(place, {"small": coordinator}.copy, connections) as address:
+                    last = turn == 2
+                    while min(trips[name] for name in PHONES) < 2:
+                        await asyncio.sleep(0.01)
+                async with coordinator.version_maker.idle():
+                    conducting.cancel()
+                await asyncio.gather(conducting, return_exceptions=True)
+                await coordinator.drained()
+                coordinator.close()
+        following.cancel()
+        assert heard <= {"unavailable"}
+        merged = [update.assignment for update in small.store.updates.merged()]
+        assert len(merged) == len(set(merged)) >= 3 * 2 * len(PHONES) - 4
+
+    asyncio.run(main())
+
+
 def test_a_rolled_back_version_is_known_to_gateways(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path, merge={"buffer": 1, "flush_seconds": 0})
