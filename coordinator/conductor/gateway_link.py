@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hmac
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mobile_sdk.errors import FtteError, Refused
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.metrics import format_metrics
-from mobile_sdk.protocol.messages import Finished, Name, Ready
+from mobile_sdk.protocol.messages import ArtifactRef, Finished, Name, Ready, Sha256
 from mobile_sdk.protocol.trust import is_challenge
 
 from ..background import BackgroundTasks
@@ -39,6 +40,9 @@ ROOM_SECONDS = 60.0
 # A gateway that says nothing for so many looks, which are 20 seconds, is gone with its machine or its network. (Looks
 # are counted, not seconds: a conductor that was stopped for a while has missed nothing when it wakes.)
 SILENT_LOOKS = 400
+
+# How long a device's upload waits for the gateway that had the device before, to hand over what it has of it.
+HAND_OVER_SECONDS = 2.0
 
 # Questions of one gateway that wait for their answers; it has no more devices than that.
 MOST_QUESTIONS = 200_000
@@ -133,12 +137,16 @@ class GatewayLink:
     Args:
         pipe: to the gateway.
         runs: gives the runs that are served, by name.
+        others: gives all gateways, this one among them.
 
     ``connections`` is what the gateway said last of its connections, ``cpu_seconds`` what of its processor time, and
     ``name`` tells it from others: its machine and process.
     """
 
-    def __init__(self, pipe: Pipe, runs: Callable[[], Mapping[str, Coordinator]]) -> None:
+    def __init__(
+        self, pipe: Pipe, runs: Callable[[], Mapping[str, Coordinator]], others: Callable[[], Iterable[GatewayLink]]
+    ) -> None:
+        self._others = others
         self.name = ""
         self.connections = {"open": 0, "unproven": 0, "shed": 0, "cut": 0}
         self.cpu_seconds = 0.0
@@ -246,6 +254,8 @@ class GatewayLink:
         try:
             if question["m"] == "piece":
                 self._pipe.answer(question, *await run.state.offload(_piece, run, question))
+            elif question["m"] == "part":
+                self._pipe.answer(question, *await self._part(run, question))
             else:
                 self._pipe.answer(question, await self._question(run, question, content))
         except FtteError as error:
@@ -298,6 +308,9 @@ class GatewayLink:
             case "artifact":
                 find = store.artifacts.verified if said["verify"] else store.artifacts.path
                 return {"path": str((await state.offload(find, said["sha256"])).absolute())}
+            case "keep_part":
+                await self._keep_part(run, said, content)
+                return {}
             case "sign":
                 key, challenge = state.key, bytes.fromhex(said["challenge"])
                 if not is_challenge(run.name, challenge):
@@ -356,6 +369,33 @@ class GatewayLink:
         except OverQuota as over:
             await device.postpone(over.seconds, over.words)
 
+    async def _keep_part(self, run: _Run, said: dict[str, Any], content: bytes) -> None:
+        """A gateway has no connection to a device any more, and this of its upload."""
+        device, state = said["device"], run.state
+        if run.coordinator.dispatcher.assignment(device) is None or len(content) > said["size"]:
+            return  # it is withdrawn, say: nothing of it is to be left
+        now = asyncio.get_running_loop().time()
+        upload = state.uploads.begin(device, ArtifactRef(Sha256(said["sha256"]), said["size"]), now)
+        if upload.size < len(content):
+            await state.offload(upload.drop)
+            upload.append(content)
+            await state.offload(upload.spool, now)
+
+    async def _part(self, run: _Run, said: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """What has come of an upload at other gateways; the last one may not have noticed that its device has left."""
+        device, name = said["device"], run.name
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_SECONDS):
+                while any(link is not self and link.has(name, device) for link in self._others()):
+                    await asyncio.sleep(0.02)
+        uploads = run.state.uploads
+        size, content = await run.state.offload(uploads.part, device, said["sha256"], said["offset"], PIECE_BYTES)
+        return {"size": size}, content
+
+    def has(self, run: str, device: str) -> bool:
+        """Whether a device is connected here, as far as the gateway has said."""
+        return run in self._runs and device in self._runs[run].devices
+
     async def _accept(self, run: _Run, said: dict[str, Any], content: bytes) -> dict[str, Any]:
         """Write an update down that a gateway has validated; it is acknowledged with the answer."""
         state, dispatcher, offer = run.state, run.coordinator.dispatcher, said["record"]
@@ -398,6 +438,8 @@ class GatewayLink:
             new = await state.intake.accept(record, content, delta)
         finally:
             state.buffer.release(record.device)
+        if state.uploads.knows(name, offer["sha256"]):
+            await state.offload(state.uploads.accepted, name, offer["sha256"])
         state.device(record.device).state = "idle"
         dispatcher.ended(record.device)
         run.look()

@@ -105,7 +105,7 @@ async def listen_for_gateways(
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = GatewayLink(Pipe(reader, writer, GATEWAY), runs)
+        link = GatewayLink(Pipe(reader, writer, GATEWAY), runs, lambda: connections.links)
         connections.links.add(link)
         try:
             await link.serve()

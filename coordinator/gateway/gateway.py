@@ -34,6 +34,7 @@ from ..background import BackgroundTasks
 from ..config import Config, ServerSection
 from ..errors import StoreUnavailable
 from ..loop.announcements import Announcements
+from ..loop.housekeeping import UPLOAD_SECONDS
 from ..net.admission import ConnectionLimits
 from ..net.traffic import Traffic
 from ..sessions.device_connection import DeviceConnection
@@ -104,6 +105,8 @@ class _Office:
                 del self.sessions[device]
             with contextlib.suppress(StoreUnavailable):
                 await session.leave()
+                if current and device not in self.sessions:
+                    await self.run.keep_part(device)
             if (number := self._numbered.pop(session, None)) is not None:
                 moved = traffic.up, traffic.down
                 self.pipe.send({"m": "left", "r": self.run.name, "device": device, "n": number, "moved": moved})
@@ -308,8 +311,12 @@ class Gateway:
         if (office := self._offices.get(name)) is not None:
             office.run.renew(said, tiers)  # it has a new key, and all that it signs
             return
-        run = GatewayRun(pipe, said, tiers, store, folder, clock=self._clock, offload=offload)
+        run = GatewayRun(
+            pipe, said, tiers, store, folder, shared=not conductors.elsewhere, clock=self._clock, offload=offload
+        )
         self._offices[name] = _Office(run, pipe)
+        if conductors.elsewhere:  # the conductor looks after its own folder
+            await offload(run.uploads.expire, self._clock.wall() - UPLOAD_SECONDS)
         self._hear({"m": "version", "r": name, "placed": True, **said["newest"]})
         if said["finished"] is not None:
             run.finished = Finished(**said["finished"])

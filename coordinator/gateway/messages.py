@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 __all__ = ["CONDUCTOR", "GATEWAY", "RELEASE", "Reader"]
 
 # Both sides are of one release: this number is another wherever a message has changed.
-RELEASE = 3
+RELEASE = 4
 
 # A gateway says nothing long. A conductor says all versions of a run at once, and the steps of every parameter.
 GATEWAY_TEXT_BYTES = 1_000_000
@@ -264,6 +264,22 @@ class _Piece(_OfRun):
 
 
 @_strict
+class _KeepPart(_OfDevice):
+    m: Literal["keep_part"]
+    id: _Count
+    sha256: _Sha256
+    size: _Count
+
+
+@_strict
+class _Part(_OfDevice):
+    m: Literal["part"]
+    id: _Count
+    sha256: _Sha256
+    offset: _Count
+
+
+@_strict
 class _Sign(_OfRun):
     m: Literal["sign"]
     id: _Count
@@ -288,6 +304,8 @@ _FromGateway = (
     | _VersionRecord
     | _Artifact
     | _Piece
+    | _KeepPart
+    | _Part
     | _Sign
 )
 
@@ -399,7 +417,7 @@ class _Failed(_Answer):
 
 @_strict
 class _Done(_Answer):
-    m: Literal["re:connections", "re:room", "re:add_failure", "re:close_assignment"]
+    m: Literal["re:connections", "re:room", "re:add_failure", "re:close_assignment", "re:keep_part"]
 
 
 @_strict
@@ -461,7 +479,7 @@ class _ReArtifact(_Answer):
 
 @_strict
 class _RePiece(_Answer):
-    m: Literal["re:piece"]
+    m: Literal["re:piece", "re:part"]
     size: _Count
 
 
@@ -537,5 +555,5 @@ class Reader:
         return message
 
 
-GATEWAY = Reader(_FromGateway, GATEWAY_TEXT_BYTES, {"accept": 2**31})
-CONDUCTOR = Reader(_FromConductor, CONDUCTOR_TEXT_BYTES, {"re:piece": PIECE_BYTES})
+GATEWAY = Reader(_FromGateway, GATEWAY_TEXT_BYTES, {"accept": 2**31, "keep_part": 2**31})
+CONDUCTOR = Reader(_FromConductor, CONDUCTOR_TEXT_BYTES, {"re:piece": PIECE_BYTES, "re:part": PIECE_BYTES})

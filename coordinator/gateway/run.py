@@ -153,6 +153,7 @@ class GatewayRun:
         tiers: of the run, smallest first.
         store: the conductor's.
         folder: for what has come of uploads.
+        shared: whether other processes find it there; else the conductor keeps what breaks off.
         clock: where the time comes from.
         offload: runs what must not block the event loop.
 
@@ -166,6 +167,7 @@ class GatewayRun:
         store: RemoteStore,
         folder: Path,
         *,
+        shared: bool,
         clock: Clock,
         offload: Offload,
     ) -> None:
@@ -189,6 +191,7 @@ class GatewayRun:
         self.federated = _Evaluations(pipe, self.name)
         self.downlink = Downlink(store.artifacts)
         # Whatever is acknowledged of an upload outlives this process: the device goes on at another gateway here.
+        self._shared = shared
         self.uploads = Uploads(folder / "incoming", spool_seconds=0.0)
         self._quota = Quota(self.config.limits.bytes_per_day)
         self.settings = self.config.training.settings.to_json()
@@ -222,6 +225,32 @@ class GatewayRun:
     def stall(self) -> str:
         """Nothing that is known here."""
         return ""
+
+    async def fetch_part(self, device: str, sha256: str) -> None:
+        """Bring here what has come of an upload at another machine's gateway."""
+        if self._shared or self.uploads.has(device, sha256):
+            return
+        offset, size = 0, 1
+        while offset < size:
+            question = {"m": "part", "r": self.name, "device": device, "sha256": sha256, "offset": offset}
+            answer = await self._pipe.ask(question)
+            size, content = answer["size"], answer["content"]
+            if not content:
+                return
+            await self.offload(self.uploads.put, device, sha256, offset, content)
+            offset += len(content)
+
+    async def keep_part(self, device: str) -> None:
+        """The device's connection broke: what has come of an upload goes to where any gateway finds it."""
+        part = None if self._shared else await self.offload(self.uploads.take, device)
+        if part is None:
+            return
+        ref, content = part
+        question = {"m": "keep_part", "r": self.name, "device": device, "sha256": ref.sha256, "size": ref.size}
+        try:
+            await self._pipe.ask(question, content)
+        except StoreUnavailable:  # it is good here at least
+            await self.offload(self.uploads.put, device, ref.sha256, 0, content)
 
     def count_self_check_failure(self) -> None:
         """A device's runtime failed a program's self-check."""

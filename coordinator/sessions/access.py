@@ -220,6 +220,10 @@ class RunAccess(Protocol):
         """What a new version waits for; empty where nothing is known to be in its way."""
         ...
 
+    async def fetch_part(self, device: str, sha256: str) -> None:
+        """Bring here what has come of an upload elsewhere: ``uploads`` goes on with it."""
+        ...
+
     def count_self_check_failure(self) -> None:
         """A device's runtime failed a program's self-check."""
         ...

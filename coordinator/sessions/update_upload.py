@@ -131,6 +131,8 @@ class UpdateUpload:
         self._fetched = 1
         self._offered = self._now()
         self._status.state = "uploading"
+        if not offer.follows:
+            await run.fetch_part(self._device, offer.artifact.sha256)
         self._upload = run.uploads.begin(self._device, offer.artifact, self._now())
         if offer.follows:
             await self._drop(self._upload)  # what was here of it before: it comes whole

@@ -9,6 +9,7 @@ Nothing here is durable, on purpose: nothing is acknowledged on its strength.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -164,6 +165,46 @@ class Uploads:
         upload = self._open[device] = Upload(wanted, ref, size, now, self._memory, self._spool_seconds)
         return upload
 
+    def has(self, device: str, sha256: str) -> bool:
+        """Whether a part of an upload is in a file here."""
+        return self._path(device, sha256).exists()
+
+    def knows(self, device: str, sha256: str) -> bool:
+        """Whether a part of an upload was left here; without a look at the disk."""
+        return self._parts.get(device) == self._path(device, sha256)
+
+    def part(self, device: str, sha256: str, offset: int, most: int) -> tuple[int, bytes]:
+        """How many bytes of an upload are in a file here, and ``most`` of them from ``offset`` on. Blocks."""
+        with disk_available():
+            try:
+                with self._path(device, sha256).open("rb") as file:
+                    size = file.seek(0, os.SEEK_END)
+                    file.seek(min(offset, size))
+                    return size, file.read(most)
+            except FileNotFoundError:
+                return 0, b""
+
+    def put(self, device: str, sha256: str, offset: int, content: Bytes) -> None:
+        """Put bytes of an upload into its file, from ``offset`` on: the next upload of it goes on there. Blocks."""
+        path = self._path(device, sha256)
+        self._parts[device] = path
+        with disk_available(), path.open("ab") as file:
+            file.truncate(offset)
+            file.write(content)
+
+    def take(self, device: str) -> tuple[ArtifactRef, bytes] | None:
+        """What has come of a device's upload, which is left here no longer; none if nothing has. Blocks."""
+        upload = self._open.get(device)
+        if upload is None or not upload.on_disk:
+            return None
+        content = bytes(upload.content())
+        self.forget(device)
+        return upload.ref, content
+
+    def _path(self, device: str, sha256: str) -> Path:
+        # '@' cannot be part of a device's name.
+        return self._folder / f"{device}@{sha256}"
+
     def expire(self, before: float) -> int:
         """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""
         gone = 0
@@ -207,6 +248,5 @@ class Uploads:
 
     def accepted(self, device: str, sha256: str) -> None:
         """An update of this hash was taken in before: nothing is to be left of it here. Blocks."""
-        path = self._folder / f"{device}@{sha256}"
-        if self._parts.get(device) == path:
+        if self.knows(device, sha256):
             self.forget(device)

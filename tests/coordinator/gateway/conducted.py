@@ -27,7 +27,11 @@ def make_coordinator(small: SmallRun) -> Coordinator:
 
 
 class Conducted:
-    """``gateways`` serve connections for ``coordinator``; ``connections`` counts theirs; ``start`` gives one more."""
+    """
+    ``gateways`` serve connections for ``coordinator``; ``connections`` counts theirs; ``start`` gives one more.
+
+    ``folder`` holds what gateways keep that are elsewhere.
+    """
 
     def __init__(
         self,
@@ -35,8 +39,10 @@ class Conducted:
         gateways: list[Gateway],
         connections: GatewayConnections,
         start: Callable[[], Gateway],
+        folder: str,
     ) -> None:
         self.start = start
+        self.folder = folder
         self.coordinator = coordinator
         self.gateways = gateways
         self.connections = connections
@@ -86,7 +92,7 @@ async def conduct(small: SmallRun, gateways: int, *, elsewhere: bool = False) ->
             try:
                 for gateway in made:
                     await gateway.connected.wait()
-                yield Conducted(coordinator, made, connections, start)
+                yield Conducted(coordinator, made, connections, start, folder)
             finally:
                 for gateway in made:
                     await gateway.close()

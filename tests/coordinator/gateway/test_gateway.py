@@ -133,27 +133,37 @@ def test_a_gateway_elsewhere_has_copies_of_the_files_that_its_devices_need_and_o
     asyncio.run(main())
 
 
-def test_an_upload_that_broke_goes_on_at_another_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one machine", "machines"])
+@pytest.mark.parametrize("noticed", [True, False], ids=["has left", "comes again"])
+def test_an_upload_that_broke_goes_on_at_another_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, noticed: bool
+) -> None:
+    """On another machine, too, and before the first one has noticed that its device has left."""
     monkeypatch.setattr("mobile_sdk.protocol.transfer.LEAST_CHUNK_BYTES", 1)
 
     async def main() -> None:
         small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
         content = update_bytes("large")
         digest = hashlib.sha256(content).hexdigest()
-        async with conduct(small, 2) as conducted:
+        async with conduct(small, 2, elsewhere=elsewhere) as conducted:
             one, other = conducted.gateways
-            async with Device(small).connected(one.serve) as device:
+            async with contextlib.AsyncExitStack() as stack:
+                device = await stack.enter_async_context(Device(small).connected(one.serve))
                 await device.join()
                 assign = await device.work()
                 await device.offer(assign, content)
                 await send_part(device, digest, content, 0, 100)
-            async with Device(small, enrolled=True).connected(other.serve) as device:
-                await device.join()
-                again = await device.work()
-                assert again.assignment == assign.assignment
-                assert isinstance(await device.upload(again, content), Accepted)
-                fetches = [said for said in device.heard if said["type"] == "fetch"]
+                if noticed:
+                    await stack.aclose()
+                again = await stack.enter_async_context(Device(small, enrolled=True).connected(other.serve))
+                await again.join()
+                work = await again.work()
+                assert work.assignment == assign.assignment
+                assert isinstance(await again.upload(work, content), Accepted)
+                fetches = [said for said in again.heard if said["type"] == "fetch"]
                 assert [fetch["offset"] for fetch in fetches] == [100]
+            left = [path for path in Path(conducted.folder).rglob("*@*")] + list(tmp_path.rglob("*@*"))
+            assert not left, "nothing stays of what was taken in"
 
     asyncio.run(main())
 

@@ -186,3 +186,24 @@ def test_with_no_seconds_to_lose_every_chunk_is_written(tmp_path: Path) -> None:
     upload = Uploads(tmp_path, spool_seconds=0.0).begin("phone-1", REF, 1.0)
     upload.append(b"1")
     assert upload.should_spool(1.001)
+
+
+def test_what_has_come_of_an_upload_can_go_to_another_machine_and_on_there(tmp_path: Path) -> None:
+    ref = ArtifactRef(Sha256("ab" * 32), 10)
+    here, there = Uploads(tmp_path / "here"), Uploads(tmp_path / "there")
+    assert here.take("phone-1") is None
+    upload = here.begin("phone-1", ref, 0.0)
+    upload.append(b"01234")
+    assert here.take("phone-1") is None, "it is in memory, and its connection goes on"
+    upload.spool(1.0)
+    assert here.part("phone-1", ref.sha256, 3, 1) == (5, b"3")
+    assert here.part("phone-1", ref.sha256, 9, 1) == (5, b"")
+    assert here.take("phone-1") == (ref, b"01234")
+    assert not here.has("phone-1", ref.sha256)
+    assert here.part("phone-1", ref.sha256, 0, 9) == (0, b"")
+    there.put("phone-1", ref.sha256, 0, b"012xx")
+    there.put("phone-1", ref.sha256, 3, b"34")  # the last piece came anew
+    assert there.has("phone-1", ref.sha256)
+    assert there.knows("phone-1", ref.sha256)
+    gone_on = there.begin("phone-1", ref, 2.0)
+    assert (gone_on.size, bytes(gone_on.content())) == (5, b"01234")
