@@ -171,7 +171,8 @@ class Uploads:
 
     def knows(self, device: str, sha256: str) -> bool:
         """Whether a part of an upload was left here; without a look at the disk."""
-        return self._parts.get(device) == self._path(device, sha256)
+        part = self._parts.get(device)
+        return part is not None and part.name == f"{device}@{sha256}"
 
     def part(self, device: str, sha256: str, offset: int, most: int) -> tuple[int, bytes]:
         """How many bytes of an upload are in a file here, and ``most`` of them from ``offset`` on. Blocks."""
