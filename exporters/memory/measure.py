@@ -7,6 +7,9 @@ in anonymous memory, from "engine imported, one thread, a one-operator program a
 with the trained weights, gradients, momentum and input buffers of :mod:`exporters.memory.measure_child`. Frozen
 weights are mapped from their file, so they are not anonymous: the kernel can drop them at any time.
 
+Before the growth begins, the process gives its free memory back: how much of it lies at the end of the heap depends
+on as little as an environment variable, and a step would take it first.
+
 Peaks inside a step come from the kernel: after two steps of warming up the high-water mark of resident memory
 is reset (``5`` into ``/proc/self/clear_refs``), more steps run, and ``VmHWM`` less the file-backed pages is the peak,
 if those stayed as many.

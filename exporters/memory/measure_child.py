@@ -23,7 +23,7 @@ from mobile_sdk.engines.dropout import DRAWN, generator
 from mobile_sdk.layout import Arrays
 from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.native.library import NativeProgram, set_threads
-from mobile_sdk.system.footprint import footprint_bytes, peak_footprint_bytes, resident_bytes
+from mobile_sdk.system.footprint import footprint_bytes, peak_footprint_bytes, resident_bytes, return_free_memory
 from mobile_sdk.training.optimisers import SGD
 from mobile_sdk.weights import map_weights
 
@@ -38,6 +38,7 @@ def main(folder: Path, first: Path) -> None:
     tiny.execute("first", [np.zeros((1, 8), np.float32)], (np.zeros((1, 8), np.float32),))
     dropout = generator(0)  # importing numpy's generators is part of the fixed cost
     gc.collect()
+    return_free_memory()
     before, idle = footprint_bytes(), resident_bytes()
 
     engine = load_engine(folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobile_sdk.system.footprint import footprint_bytes, peak_footprint_bytes, resident_bytes
+from mobile_sdk.system.footprint import footprint_bytes, peak_footprint_bytes, resident_bytes, return_free_memory
 
 from .other_systems import as_on, load
 
@@ -114,3 +114,20 @@ def test_linux_sees_what_is_allocated_and_given_back_within_the_work() -> None:
     assert 70 * MEGABYTE < peak - before < 100 * MEGABYTE
     assert footprint_bytes() < before + 40 * MEGABYTE
     assert resident_bytes() > footprint_bytes()
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no such call"
+)
+def test_what_was_freed_before_is_no_part_of_the_footprint() -> None:
+    """Blocks below the size that is mapped by itself leave holes in the heap, which stay resident."""
+    blocks = [ctypes.create_string_buffer(100_000) for _ in range(200)]
+    del blocks[::2]  # the last of each pair keeps the heap's end where it is
+    before = footprint_bytes()
+    return_free_memory()
+    assert footprint_bytes() < before - 5 * MEGABYTE
+
+
+def test_a_system_whose_c_library_keeps_its_memory_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    return_free_memory()
