@@ -1,18 +1,25 @@
 """
-What an exact merge takes, beside one in float32 that does the same: time, memory, and hashes over kinds of processor.
+What an exact merge takes, bare and with the defence, beside merges in float32 that do the same: time and memory.
 
     python -m benchmarks.merge
 
 Buffers of 32 updates of 60,000 and of 2,500,000 parameters, as floats and as integers on public steps of channels of
-250. The float merge is the one that exact sums replaced: ``saxpy`` over blocks, sixteen updates at a time, in float64
-between them. Times are processor time; methods take turns, so what disturbs one disturbs the others. Memory is that of
-the updates in the buffer, and what the merge allocates beside it.
+250, each of another device. The float sum is the one that exact sums replaced: ``saxpy`` over blocks, sixteen updates
+at a time, in float64 between them. The defended float merge is that sum with the same defence in plain float32 BLAS:
+norms and dot products by ``sdot``, the sum of directions by ``saxpy``.
+
+*Defended* is :class:`~coordinator.merge.defence.Defence` and the sum, as in a run: each update's length was taken when
+it arrived. *Lengths* is what that took, for all 32. The float peer has no arrivals, so its lengths are in.
+
+Times are processor time; methods take turns, so what disturbs one disturbs the others. Memory is that of the updates
+in the buffer, and what the merge allocates beside it.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import platform
 import statistics
@@ -27,9 +34,10 @@ import numpy.typing as npt
 from scipy.linalg.blas import saxpy
 
 from coordinator.merge.contribution import Contribution
-from coordinator.merge.defence import Defence
+from coordinator.merge.defence import AGAINST, CAP, CLIP, PULL, Defence
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.rules import Direction, combine
+from coordinator.merge.squares import norm
 from coordinator.merge.sums import BLOCK, Elements, exact_values, largest_magnitude, to_steps
 from mobile_sdk.layout import Vector
 from mobile_sdk.payload import SteppedVector, Steps
@@ -58,6 +66,21 @@ def float_sum(arrays: Sequence[Vector], weights: Sequence[float]) -> npt.NDArray
             else:
                 block += group
     return total
+
+
+def float_merge(arrays: Sequence[Vector], examples: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The defended merge of updates of as many devices, nothing of it exact: bounds of length, samples and pull."""
+    lengths = np.array([math.sqrt(float(np.dot(array, array))) for array in arrays])
+    scales = np.minimum(1.0, CLIP * np.median(lengths) / lengths)
+    total = float_sum(arrays, (1 / lengths).tolist())
+    everything = total.astype(np.float32)
+    along = np.array([float(np.dot(array, everything)) for array in arrays]) / lengths
+    others = np.sqrt(np.dot(total, total) - 2 * along + 1)
+    counted = np.minimum(examples, CAP * np.median(examples))
+    pulls = counted * lengths * scales
+    limits = np.where((along - 1) / others < AGAINST, 1.0, PULL) * np.median(pulls)
+    counted *= np.minimum(1.0, limits / pulls)
+    return float_sum(arrays, (counted * scales).tolist()) / counted.sum()
 
 
 def _measure(methods: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
@@ -89,10 +112,12 @@ def _stepped(size: int, dtype: str, rng: np.random.Generator) -> list[SteppedVec
 
 
 def _contributions(arrays: Sequence[Elements]) -> list[Contribution]:
-    """Updates of as many devices."""
+    """Updates of as many devices, as they wait in the buffer."""
     region = WeightRegion(np.arange(len(arrays[0])))
     return [
-        Contribution(f"a{k:02}", region, array, 30.0, device=f"d{k:02}", largest=largest_magnitude(array))
+        Contribution(
+            f"a{k:02}", region, array, 30.0, device=f"d{k:02}", largest=largest_magnitude(array), length=norm(array)
+        )
         for k, array in enumerate(arrays)
     ]
 
@@ -101,6 +126,11 @@ def _defended(updates: Sequence[Contribution]) -> Direction:
     """The whole merge, with the defence in front of it."""
     judged = Defence().judge(updates, len(updates)).contributions
     return combine(len(updates[0].region), judged, [1.0] * len(judged))
+
+
+def _lengths(arrays: Sequence[Elements]) -> list[float]:
+    """What is measured of updates when they arrive."""
+    return [norm(array) for array in arrays]
 
 
 def _held(arrays: Sequence[Elements]) -> int:
@@ -130,18 +160,21 @@ def main() -> None:
         weights = [int(weight) for weight in rng.integers(1_000, 100_000, UPDATES)]
         bounds = {name: [largest_magnitude(array) for array in arrays] for name, arrays in buffers.items()}
         methods: dict[str, Callable[[], Any]] = {"float": lambda: float_sum(floats, [w / 1024 for w in weights])}
+        methods["float, defended"] = lambda: float_merge(floats, [30.0] * UPDATES)
         for name, arrays in buffers.items():
-            if name in ("exact", "int8"):
-                methods[f"{name}, defended"] = functools.partial(_defended, _contributions(arrays))
+            methods[f"{name}, defended"] = functools.partial(_defended, _contributions(arrays))
+            methods[f"{name}, lengths"] = functools.partial(_lengths, arrays)
             methods[name] = lambda arrays=arrays, bound=bounds[name]: exact_values(arrays, weights, bound)
         rows = _measure(methods)
         report["sizes"][str(size)] = rows
         for name, row in rows.items():
             row["held_bytes"] = _held(buffers.get(name.split(",")[0], floats))
             row["ratio"] = row["seconds"] / rows["float"]["seconds"]
+            row["defended_ratio"] = row["seconds"] / rows["float, defended"]["seconds"]
             print(
                 f"{UPDATES} x {size:,} {name:15}: {1e3 * row['seconds']:6.2f} ms ({1e3 * row['fastest_seconds']:.2f}), "
-                f"{row['ratio']:.2f} times; {row['held_bytes'] / 1e6:.1f} MB in the buffer, "
+                f"{row['ratio']:.2f} times, {row['defended_ratio']:.2f} of the defended float merge; "
+                f"{row['held_bytes'] / 1e6:.1f} MB in the buffer, "
                 f"{row['bytes'] / 1e6:.1f} MB beside it"
             )
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")

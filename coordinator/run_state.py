@@ -25,7 +25,6 @@ from .errors import StoreError, StoreUnavailable, UpdateRefused
 from .evaluation.federated import FederatedEvaluation
 from .merge.from_config import safe_gain, staleness_policy
 from .merge.step_sizes import Ranges, steps_of_ranges
-from .merge.sums import largest_magnitude
 from .net.traffic import Traffic
 from .programs.run_key import RunKey
 from .programs.tiers import Tier
@@ -167,7 +166,7 @@ class RunState:
                 details = {"assignment": record.assignment, "why": str(error)}
                 self.store.audit.write(self.clock.wall(), "coordinator", "damaged", "update", details)
                 continue
-            waiting.append(BufferedUpdate(record, delta, largest_magnitude(delta)))
+            waiting.append(BufferedUpdate.measured(record, delta))
         return waiting
 
     def ranges(self, version: int) -> Mapping[str, Ranges]:

@@ -119,6 +119,7 @@ class Merging:
                 base=update.record.version,
                 device=update.record.device,
                 largest=update.largest,
+                length=update.length,
             )
             for update in updates
         ]

@@ -10,6 +10,7 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.payload import SteppedVector
 
 from .regions import WeightRegion
+from .squares import norm
 from .sums import Elements, largest_magnitude, to_steps
 
 __all__ = ["Contribution"]
@@ -32,6 +33,8 @@ class Contribution:
         scale: what its elements were multiplied with before.
         largest: an upper bound of the magnitude of its elements, where these are multiples of
             :data:`~coordinator.merge.sums.STEP`; none: not known, and they may be any.
+        length: the Euclidean norm of its elements, as :func:`~coordinator.merge.squares.norm` gives it; none: not
+            known.
 
     """
 
@@ -45,6 +48,7 @@ class Contribution:
     factor: float = 1.0
     scale: float = 1.0
     largest: float | None = None
+    length: float | None = dataclasses.field(default=None, compare=False)
 
     def values(self, where: slice = slice(None)) -> Vector:
         """
@@ -58,14 +62,22 @@ class Contribution:
 
     def times(self, factor: np.float32) -> Contribution:
         """The same with every element times ``factor``."""
-        return dataclasses.replace(self, delta=self.values() * factor, largest=None)
+        return dataclasses.replace(self, delta=self.values() * factor, largest=None, length=None)
+
+    def norm(self) -> float:
+        """The Euclidean norm of its elements, computed where it is not known."""
+        return norm(self.delta) if self.length is None else self.length
+
+    def measured(self) -> Contribution:
+        """The same with its norm known."""
+        return self if self.length is not None else dataclasses.replace(self, length=norm(self.delta))
 
     def exact(self) -> Contribution:
         """The same with elements that are multiples of a step, and a bound."""
         if self.largest is not None:
             return self
         delta = self.delta if isinstance(self.delta, SteppedVector) else to_steps(self.delta)
-        return dataclasses.replace(self, delta=delta, largest=largest_magnitude(delta))
+        return dataclasses.replace(self, delta=delta, largest=largest_magnitude(delta), length=None)
 
 
 # An example weight beyond this is a mistake or an attack on the average.

@@ -25,15 +25,14 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from .contribution import Contribution
+from .directions import device_directions
 from .shares import Shares
-from .squares import PIECE, Squares, norm
 
 __all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
 
@@ -63,11 +62,6 @@ MOST_STRIKES = 5
 
 # Devices whose usual length and examples are remembered, of each tier.
 MOST_DEVICES = 1_000
-
-# Elements of all devices together that are looked at at a time.
-PIECE_OF_ALL = 2**18
-
-Values = npt.NDArray[np.float32]
 
 # Why a device is set aside; "collapse" is what held-out metrics say.
 Reason = Literal["length", "direction", "nothing", "collapse"]
@@ -119,8 +113,8 @@ class Defence:
             working: devices at work, whose updates are still to come.
 
         """
-        contributions = sorted(contributions, key=lambda c: c.id)
-        lengths = {c.id: norm(c.values()) for c in contributions}
+        contributions = [c.measured() for c in sorted(contributions, key=lambda c: c.id)]
+        lengths = {c.id: c.norm() for c in contributions}
         limits = self._limits(contributions, lengths)
         strikes: dict[str, Strike] = {}
         bounded = []
@@ -136,13 +130,13 @@ class Defence:
                     strikes[c.device] = Strike(2, "length", why)
                 scale = np.float32(limit / length)
                 c = dataclasses.replace(c.times(scale), scale=float(scale))
-            bounded.append(c)
-        against = {device: found for device, found in _cosines(bounded, lengths).items() if found.cosine < AGAINST}
+            bounded.append(c.measured())
+        against = {device: found for device, found in _cosines(bounded).items() if found.cosine < AGAINST}
         for device, found in against.items():
             if found.agreed and device not in strikes:
                 why = f"its updates point against all others' (cosine {found.cosine:.2f})"
                 strikes[device] = Strike(1, "direction", why)
-        bounded = _bound_pulls(self._bound_examples(bounded), against, lengths)
+        bounded = _bound_pulls(self._bound_examples(bounded), against)
         bounded, shares = self._bound_shares(bounded, working)
         return Judgement(bounded, lengths, shares, strikes)
 
@@ -222,9 +216,7 @@ class Defence:
         ]
 
 
-def _bound_pulls(
-    contributions: Sequence[Contribution], against: Collection[str], lengths: Mapping[str, float]
-) -> list[Contribution]:
+def _bound_pulls(contributions: Sequence[Contribution], against: Collection[str]) -> list[Contribution]:
     """
     A device that is long and claims many samples counts for no more than one that does one of both.
 
@@ -233,7 +225,7 @@ def _bound_pulls(
     pulls: dict[str, float] = collections.defaultdict(float)
     for c in contributions:
         # Of the root mean square: tiers of other sizes are held against each other.
-        pulls[c.device] += c.examples * _length(c, lengths) / math.sqrt(max(len(c.region), 1))
+        pulls[c.device] += c.examples * c.norm() / math.sqrt(max(len(c.region), 1))
     most = PULL * statistics.median(pulls.values()) if len(pulls) >= MIN_DEVICES else 0.0
     if most == 0:
         return list(contributions)
@@ -260,7 +252,7 @@ class _Direction:
     agreed: bool
 
 
-def _cosines(contributions: Sequence[Contribution], lengths: Mapping[str, float]) -> dict[str, _Direction]:
+def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
     """
     For each device, how its updates lie to those of all others that hold the same.
 
@@ -275,84 +267,8 @@ def _cosines(contributions: Sequence[Contribution], lengths: Mapping[str, float]
         if len(devices) <= MIN_DEVICES:
             continue
         agreed = max(AGREED, CHANCE / math.sqrt(len(devices) - 1)) * (len(devices) - 1)
-        directions = _Directions(devices, lengths)
-        for name, cosine, length in directions.cosines():
-            found = _Direction(cosine, length >= agreed)
+        for direction in device_directions(devices):
+            name, found = direction.device, _Direction(direction.cosine, direction.length >= agreed)
             if name not in cosines or found.cosine < cosines[name].cosine:
                 cosines[name] = found
     return cosines
-
-
-class _Directions:
-    """
-    What devices whose updates hold the same parameters point to, each at length 1.
-
-    They are looked at piece by piece, twice: floats of all updates of a buffer would take four times the memory that
-    its updates of int8 take.
-
-    Args:
-        devices: their updates.
-        lengths: of updates as they came, by id.
-
-    """
-
-    def __init__(self, devices: Mapping[str, Sequence[Contribution]], lengths: Mapping[str, float]) -> None:
-        self._devices = sorted(devices.items())
-        self._size = len(self._devices[0][1][0].region)
-        self._lengths = [
-            _length(mine[0], lengths) if len(mine) == 1 else norm(_added(mine, slice(0, self._size)))
-            for _, mine in self._devices
-        ]
-
-    def cosines(self) -> Iterator[tuple[str, float, float]]:
-        """For each device that moves anything: its name, the cosine to all others' sum, and that sum's length."""
-        count = len(self._devices)
-        largest = np.zeros((3, count))  # of all others' sum, and of it plus and minus the device's own
-        for rows in self._pieces():
-            for k, three in enumerate(rows):
-                largest[:, k] = np.maximum(largest[:, k], [np.abs(row).max(initial=0.0) for row in three])
-        squares = [[Squares(float(most)) for most in own] for own in largest.T]
-        for rows in self._pieces():
-            for own, three in zip(squares, rows, strict=True):
-                for sums, row in zip(own, three, strict=True):
-                    sums.add(row)
-        for (name, _), length, own in zip(self._devices, self._lengths, squares, strict=True):
-            others, together, apart = (sums.sum() for sums in own)
-            if length > 0 and others > 0:
-                # The product by the law of cosines: squares are exact, so it is the same on every processor.
-                yield name, (together - apart) / 4 / math.sqrt(others), math.sqrt(others)
-
-    def _pieces(self) -> Iterator[Iterator[tuple[Values, Values, Values]]]:
-        """Piece by piece, for each device: all others' sum, and that plus and minus the device's own."""
-        most = max(min(PIECE, PIECE_OF_ALL // len(self._devices)), 256)
-        for start in range(0, self._size, most):
-            where = slice(start, min(start + most, self._size))
-            rows = [self._row(k, where) for k in range(len(self._devices))]
-            total = np.zeros(len(rows[0]), np.float32)
-            for row in rows:
-                total += row
-
-            def each(rows: list[Values] = rows, total: Values = total) -> Iterator[tuple[Values, Values, Values]]:
-                for row in rows:
-                    others = total - row
-                    yield others, row + others, row - others
-
-            yield each()
-
-    def _row(self, device: int, where: slice) -> Values:
-        length = self._lengths[device]
-        row = _added(self._devices[device][1], where)
-        return row / np.float32(length) if length > 0 else row
-
-
-def _added(contributions: Sequence[Contribution], where: slice) -> Values:
-    """The sum of a device's updates there: float32."""
-    total: Values = np.zeros(where.stop - where.start, np.float32)
-    for c in contributions:
-        total += c.values(where)
-    return total
-
-
-def _length(c: Contribution, lengths: Mapping[str, float]) -> float:
-    """An update's length now; ``lengths`` are those of updates as they came."""
-    return lengths[c.id] if c.scale == 1.0 else norm(c.values())

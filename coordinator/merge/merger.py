@@ -141,7 +141,7 @@ class Merger:
 def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> Contribution:
     """The same update as a difference to ``weights`` instead of its own version."""
     moved = c.region.gather(weights) - c.region.gather(at(c.base))
-    return dataclasses.replace(c, delta=c.values() - moved, largest=None)
+    return dataclasses.replace(c, delta=c.values() - moved, largest=None, length=None)
 
 
 def trained_region(regions: Sequence[WeightRegion]) -> WeightRegion:

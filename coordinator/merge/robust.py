@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
-from .squares import norm as norm_of
 from .squares import square_sum
 
 __all__ = ["clip_norms", "outliers"]
@@ -22,7 +21,7 @@ def clip_norms(contributions: Sequence[Contribution], norm: float) -> list[Contr
     """Scale every update whose Euclidean norm exceeds ``norm`` down to it; the others stay as they are."""
     clipped = []
     for c in contributions:
-        length = norm_of(c.values())
+        length = c.norm()
         clipped.append(c if length <= norm else c.times(np.float32(norm / length)))
     return clipped
 

@@ -9,16 +9,15 @@ The additions are done by BLAS on float64 (``daxpy``), which is exact as long as
 every intermediate result is an integer that float64 holds, whatever the order and whether multiplications are fused.
 Updates are taken as many at a time as that allows, and one that is too large by itself is added in integers.
 
-Updates of integers (:class:`~mobile_sdk.payload.SteppedVector`) are added as the integers that they are, by BLAS on
-float32: their weights are taken apart into digits so short that no sum of products exceeds ``2**24``, up to where
-float32 holds every integer. Those with the same steps share one multiplication by their steps at the end.
+Updates of integers (:class:`~mobile_sdk.payload.SteppedVector`) are added as the integers that they are, block by
+block: those with the same steps share one product of a row of weights with their integers, which is exact by itself,
+and one multiplication by their steps at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,10 +27,11 @@ from scipy.linalg.blas import daxpy
 
 from mobile_sdk.layout import Vector
 from mobile_sdk.payload import SteppedVector
-from mobile_sdk.payload.steps import COARSEST, FINEST
+from mobile_sdk.payload.steps import FINEST
 
 __all__ = [
     "BLOCK",
+    "BLOCK_OF_ALL",
     "MAX_WEIGHT",
     "STEP",
     "Elements",
@@ -62,10 +62,8 @@ MAX_WEIGHT = 2**30
 BLOCK = 8192
 EXACT = 2**53
 
-# Up to two to this power float32 holds every integer.
-FLOAT_BITS = 24
-# Weights of more digits than this are multiplied in float64.
-MOST_DIGITS = 4
+# Elements of all vectors of integers that are added at a time: 4 MB as float64.
+BLOCK_OF_ALL = 2**19
 # So many vectors are added at a time; of 15 bits and with the largest weights they stay below EXACT steps of theirs.
 MOST_STEPPED = 64
 
@@ -307,53 +305,17 @@ def _alike(arrays: Sequence[Elements], weights: Sequence[int]) -> Iterator[tuple
 
 def _add_stepped(vectors: Sequence[SteppedVector], weights: Sequence[int], total: npt.NDArray[np.float64]) -> None:
     """Add vectors on the same steps to ``total``, exactly where both are below ``2**53`` of the finest steps."""
-    steps = vectors[0].steps
-    shared = math.gcd(*weights) or 1
-    blocks = _blocks(vectors, [weight // shared for weight in weights])
-    powers = np.ldexp(float(shared), np.arange(FINEST, COARSEST + 1))
-    for start, exact in zip(range(0, len(total), BLOCK), blocks, strict=True):
-        exact *= powers[steps.spread[start : start + BLOCK].astype(np.intp) - FINEST]
-        total[start : start + BLOCK] += exact
-
-
-def _blocks(vectors: Sequence[SteppedVector], weights: Sequence[int]) -> Iterator[npt.NDArray[np.float64]]:
-    """
-    The sum of integers times weights, block by block: float64, changed by the caller and by the next block.
-
-    Weights are taken apart into digits so short that, times the integers and added up, they stay below ``2**24``: so
-    float32 will do, with one matrix product for all vectors. Where that takes many digits, float64 is faster.
-    """
-    size = len(vectors[0])
-    room = FLOAT_BITS - vectors[0].bits - (len(vectors) - 1).bit_length()
-    most = max(weights).bit_length()
-    if room < 1 or most > MOST_DIGITS * room:
-        total, double = np.empty(min(BLOCK, size)), np.empty(min(BLOCK, size))
-        for start in range(0, size, BLOCK):
-            block, row = total[: size - start], double[: size - start]
-            block[:] = 0.0
-            for vector, weight in zip(vectors, weights, strict=True):
-                np.copyto(row, vector.integers[start : start + BLOCK])
-                daxpy(row, block, len(block), float(weight))
-            yield block
-        return
-    digits = _digits(weights, room)
-    places = np.ldexp(1.0, room * np.arange(len(digits)))
-    matrix = np.empty((len(vectors), min(BLOCK, size)), np.float32)
-    for start in range(0, size, BLOCK):
-        integers = matrix[:, : size - start]
-        for row, vector in zip(integers, vectors, strict=True):
-            np.copyto(row, vector.integers[start : start + BLOCK])
-        yield places @ (digits @ integers).astype(np.float64)
-
-
-def _digits(weights: Sequence[int], bits: int) -> npt.NDArray[np.float32]:
-    """Integers as digits of so many bits, the lowest first: float32, shape ``(digits, len(weights))``."""
-    left = np.array(weights, np.int64)
-    rows: list[npt.NDArray[np.int64]] = []
-    while left.any() or not rows:
-        rows.append(left & ((1 << bits) - 1))
-        left >>= bits
-    return np.array(rows, np.float32)
+    steps, row = vectors[0].steps, np.array(weights, np.float64)
+    block = BLOCK_OF_ALL // len(vectors)
+    matrix = np.empty((len(vectors), min(block, len(total))))
+    for start in range(0, len(total), block):
+        where = slice(start, min(start + block, len(total)))
+        integers = matrix[:, : where.stop - start]
+        for each, vector in zip(integers, vectors, strict=True):
+            np.copyto(each, vector.integers[where])
+        exact = row @ integers
+        exact *= steps.sizes(where)
+        total[where] += exact
 
 
 def _parts(steps: npt.NDArray[np.float64], weight: int) -> PartialSum:

@@ -7,7 +7,8 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
-from ..merge.sums import Elements
+from ..merge.squares import norm
+from ..merge.sums import Elements, largest_magnitude
 from ..store.records import UpdateRecord
 
 __all__ = ["Buffer", "BufferedUpdate"]
@@ -18,12 +19,18 @@ class BufferedUpdate:
     """
     An accepted update with its elements, in the order of its tier's positions: float32, or integers on steps.
 
-    ``largest`` bounds their magnitude, where they are multiples of the merge's step already.
+    ``largest`` bounds their magnitude, where they are multiples of the merge's step already; ``length`` is their norm.
     """
 
     record: UpdateRecord
     delta: Elements
     largest: float | None = None
+    length: float | None = None
+
+    @classmethod
+    def measured(cls, record: UpdateRecord, delta: Elements) -> BufferedUpdate:
+        """An update of multiples of the merge's step, looked at once, so that no merge has to."""
+        return cls(record, delta, largest_magnitude(delta), norm(delta))
 
 
 class Buffer:

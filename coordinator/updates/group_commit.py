@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from mobile_sdk.clock import Offload
 
 from ..errors import StoreUnavailable
-from ..merge.sums import Elements, largest_magnitude
+from ..merge.sums import Elements
 from ..store.interface import UpdateStore
 from ..store.records import UpdateRecord
 from .buffer import BufferedUpdate
@@ -72,7 +72,7 @@ class GroupCommit:
 
     async def _write_group(self, group: Sequence[_Waiting]) -> None:
         try:
-            new = await self._offload(self._store.accept, [(record, content) for record, content, _, _ in group])
+            new = await self._offload(self._accept, group)
         except Exception as error:
             if len(group) > 1 and not isinstance(error, StoreUnavailable):
                 # One of them is at fault, its device was revoked, say: the others are not to suffer.
@@ -84,10 +84,16 @@ class GroupCommit:
                 if not future.done():
                     future.set_exception(error)
             return
-        for record, _, delta, future in group:
-            fresh = record.assignment in new
-            new.discard(record.assignment)
-            if fresh:
-                self._deliver(BufferedUpdate(record, delta, largest_magnitude(delta)))
+        for record, _, _, future in group:
+            update = new.pop(record.assignment, None)
+            if update is not None:
+                self._deliver(update)
             if not future.done():
-                future.set_result(fresh)
+                future.set_result(update is not None)
+
+    def _accept(self, group: Sequence[_Waiting]) -> dict[str, BufferedUpdate]:
+        """Write them down: those that were not known, by assignment, as they go into the buffer. Blocks."""
+        # Of updates of one assignment the first counts. Measured before: nothing may fail once they are written down.
+        measured = {r.assignment: BufferedUpdate.measured(r, delta) for r, _, delta, _ in reversed(group)}
+        new = self._store.accept([(record, content) for record, content, _, _ in group])
+        return {assignment: measured[assignment] for assignment in new}

@@ -16,6 +16,7 @@ import numpy as np
 
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.defence import Defence
+from coordinator.merge.directions import device_directions
 from coordinator.merge.merger import Merger
 from coordinator.merge.optimisers import ServerAdam, ServerMomentum
 from coordinator.merge.regions import WeightRegion
@@ -88,6 +89,17 @@ def digest_of_steps(buffer: Sequence[Contribution]) -> str:
     return hashlib.sha256(b"".join(ranges[name].tobytes() for name in sorted(ranges))).hexdigest()
 
 
+def digest_of_directions(buffer: Sequence[Contribution]) -> str:
+    """Of how devices point to all others, of each region."""
+    regions: dict[int, dict[str, list[Contribution]]] = {}
+    for number, c in enumerate(buffer):
+        # Every fourth update is of the device of the one before the last.
+        device = buffer[number - 2].device if number % 4 == 3 else c.device
+        regions.setdefault(len(c.region), {}).setdefault(device, []).append(c)
+    found = [repr(direction) for _, devices in sorted(regions.items()) for direction in device_directions(devices)]
+    return hashlib.sha256("".join(found).encode()).hexdigest()
+
+
 def main() -> None:
     """Print the list."""
     buffer = buffer_of_floats()
@@ -106,11 +118,13 @@ def main() -> None:
             for rule in ("trimmed-mean", "median", "multi-krum", "centred-clipping")
         ),
     ]
+    directions = [digest_of_directions(buffer)]
     for dtypes in (["int8"], ["int4"], ["int16"], ["int8", "float32", "int4", "int16"]):
         integers = with_integers(buffer, dtypes)
+        directions.append(digest_of_directions(integers))
         found += [digest(plain, integers), digest(Merger(rule="median", hostile=3), integers)]
         found += [digest(plain, Defence().judge(integers).contributions), digest_of_steps(integers)]
-    print(json.dumps(found))
+    print(json.dumps(found + directions))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coordinator.merge.squares import PIECE, norm, square_sum
+from coordinator.merge.squares import PIECE, SIDE_BY_SIDE, norm, square_sum
+from mobile_sdk.payload import SteppedVector, Steps
 
 
 @pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, 3 * PIECE + 5])
@@ -36,3 +37,32 @@ def test_the_largest_elements_that_there_can_be_are_still_summed_exactly() -> No
 @pytest.mark.parametrize("values", [[], [0.0, -0.0]])
 def test_nothing_has_the_length_0(values: list[float]) -> None:
     assert norm(np.array(values, np.float32)) == 0.0
+
+
+@pytest.mark.parametrize("bits", [3, 7, 15])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(1,)],
+        [(40, 250), (40,), (3, 17), (3,)],
+        [(2, 2 * PIECE + 3), (5, 64)],
+        [(SIDE_BY_SIDE // 16 + 7, 16)],
+        [(0,), (70,), (4, 0), (20, 16)],
+    ],
+)
+@pytest.mark.parametrize("lowest", [-12, -26])
+def test_the_norm_of_integers_is_that_of_their_values_bit_for_bit(
+    bits: int, shapes: list[tuple[int, ...]], lowest: int
+) -> None:
+    """Steps that are much finer than the largest element are rounded to the same grid, whole channels of them to 0."""
+    rng = np.random.default_rng(bits)
+    channels = len(Steps.open(shapes).exponents)
+    steps = Steps(shapes, rng.integers(lowest, 5, channels).astype(np.int8))
+    integers = rng.integers(-(2**bits) + 1, 2**bits, sum(math.prod(shape) for shape in shapes))
+    vector = SteppedVector(integers.astype(np.int16) if bits > 7 else integers.astype(np.int8), steps, bits)
+    assert norm(vector) == norm(vector.values()) > 0
+
+
+def test_integers_that_are_all_0_have_the_length_0() -> None:
+    assert norm(SteppedVector(np.zeros(32, np.int8), Steps([(2, 16)], np.full(2, -9, np.int8)), 7)) == 0.0
+    assert norm(SteppedVector(np.zeros(0, np.int8), Steps([(0,)], np.zeros(0, np.int8)), 7)) == 0.0

@@ -54,6 +54,7 @@ class Writer:
 
     def _deliver(self, update: BufferedUpdate) -> None:
         assert self.state.store.updates.is_accepted(update.record.assignment), "not before it is durable"
+        assert (update.largest, update.length) == (1.0, 2**0.5), "measured, so that no merge has to"
         self.delivered.append(update.record.assignment)
 
     async def accept(self, *records: UpdateRecord) -> list[Any]:
