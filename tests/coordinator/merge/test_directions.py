@@ -15,7 +15,7 @@ from coordinator.merge.regions import WeightRegion
 from coordinator.merge.squares import PIECE
 from mobile_sdk.payload import SteppedVector, Steps
 
-SIZE = PIECE + 600  # two pieces
+SIZE = 2 * PIECE + 600  # more than a block
 REGION = WeightRegion(np.arange(SIZE))
 
 
@@ -27,7 +27,7 @@ def floats(rng: np.random.Generator, scale: float = 1.0) -> npt.NDArray[np.float
 
 def integers(rng: np.random.Generator, bits: int, exponent: int) -> SteppedVector:
     """The same on steps: two channels of a matrix, and a vector."""
-    steps = Steps([(2, PIECE // 2), (600,)], np.array([exponent, exponent - 5, exponent + 3], np.int8))
+    steps = Steps([(2, PIECE), (600,)], np.array([exponent, exponent - 5, exponent + 3], np.int8))
     most = 2**bits - 1
     values = np.clip(np.rint(floats(rng, most / 3)), -most, most)
     return SteppedVector(values.astype(np.int16) if bits > 7 else values.astype(np.int8), steps, bits)
