@@ -129,7 +129,7 @@ def test_a_device_that_was_expelled_meanwhile_takes_nobody_of_its_group_along(tm
         records = assigned(state, 4)
 
         async def picky(function: Callable[..., Any], *args: Any) -> Any:
-            if any(record.device == "d2" for record, _ in args[0]):
+            if any(record.device == "d2" for record, *_ in args[0]):
                 raise Expelled("d2 was revoked")
             return await offload(function, *args)
 
