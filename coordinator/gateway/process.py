@@ -48,7 +48,7 @@ async def run_gateway(
                 listens = True
                 log.info("gateway on %s for the conductor on %s", url, conductors)
                 try:
-                    await following
+                    await asyncio.shield(following)  # it is needed until the last upload has arrived
                 finally:
                     await gateway.close()
     finally:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
-from coordinator.gateway.conductors import LocalConductor, RemoteConductors
+from coordinator.gateway.conductors import Conductors, LocalConductor, RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.loop.coordinator import Coordinator
 from coordinator.net.admission import ConnectionLimits
@@ -30,7 +30,7 @@ class Conducted:
     """
     ``gateways`` serve connections for ``coordinator``; ``connections`` counts theirs; ``start`` gives one more.
 
-    ``folder`` holds what gateways keep that are elsewhere.
+    ``folder`` holds what gateways keep that are elsewhere; by ``conductors`` they find their conductor.
     """
 
     def __init__(
@@ -40,7 +40,9 @@ class Conducted:
         connections: GatewayConnections,
         start: Callable[[], Gateway],
         folder: str,
+        conductors: Conductors,
     ) -> None:
+        self.conductors = conductors
         self.start = start
         self.folder = folder
         self.coordinator = coordinator
@@ -78,7 +80,7 @@ async def conduct(small: SmallRun, gateways: int, *, elsewhere: bool = False) ->
             async def find() -> str:
                 return address
 
-            conductors = RemoteConductors(find, SECRET) if elsewhere else LocalConductor(Path(address))
+            conductors: Conductors = RemoteConductors(find, SECRET) if elsewhere else LocalConductor(Path(address))
             following: list[asyncio.Task[None]] = []
 
             def start() -> Gateway:
@@ -92,7 +94,7 @@ async def conduct(small: SmallRun, gateways: int, *, elsewhere: bool = False) ->
             try:
                 for gateway in made:
                     await gateway.connected.wait()
-                yield Conducted(coordinator, made, connections, start, folder)
+                yield Conducted(coordinator, made, connections, start, folder, conductors)
             finally:
                 for gateway in made:
                     await gateway.close()

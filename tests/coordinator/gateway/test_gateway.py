@@ -6,7 +6,7 @@ import asyncio
 import collections
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from coordinator.errors import Superseded
 from coordinator.gateway.conductors import RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.gateway.pipe import PipeClosed
+from coordinator.gateway.process import run_gateway
 from coordinator.net.admission import ConnectionLimits
 from coordinator.net.traffic import Traffic
 from coordinator.store.records import VersionRecord
@@ -164,6 +165,46 @@ def test_an_upload_that_broke_goes_on_at_another_gateway(
                 assert [fetch["offset"] for fetch in fetches] == [100]
             left = [path for path in Path(conducted.folder).rglob("*@*")] + list(tmp_path.rglob("*@*"))
             assert not left, "nothing stays of what was taken in"
+
+    asyncio.run(main())
+
+
+def test_an_upload_that_is_on_its_way_arrives_at_a_gateway_that_is_told_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobile_sdk.protocol.transfer.LEAST_CHUNK_BYTES", 1)
+    listening: asyncio.Queue[Gateway] = asyncio.Queue()
+
+    @contextlib.asynccontextmanager
+    async def listen(host: Gateway, *arguments: object, **options: object) -> AsyncIterator[str]:
+        listening.put_nowait(host)
+        yield "an address"
+
+    monkeypatch.setattr("coordinator.gateway.process.listen", listen)
+
+    async def main() -> None:
+        small = make_run(tmp_path, merge={"buffer": 2, "flush_seconds": 0})
+        content = update_bytes("large")
+        digest = hashlib.sha256(content).hexdigest()
+        async with conduct(small, 0, elsewhere=True) as conducted, asyncio.timeout(20):
+            process = asyncio.create_task(
+                run_gateway(small.config.server, conducted.conductors, Path(conducted.folder) / "process")
+            )
+            gateway = await listening.get()
+            async with Device(small).connected(gateway.serve) as device:
+                await device.join()
+                await device.offer(await device.work(), content)
+                await send_part(device, digest, content, 0, 100)
+                process.cancel()
+                await asyncio.sleep(0.1)
+                assert not process.done()
+                await device.wire.send(Chunk(digest, 100, content[100:]).to_bytes())
+                await device.served()
+                assert [said["type"] for said in device.heard[-2:]] == ["accepted", "error"]
+                assert device.heard[-1]["code"] == "unavailable"
+            with pytest.raises(asyncio.CancelledError):
+                await process
+            assert len(conducted.coordinator.state.buffer) == 1
 
     asyncio.run(main())
 

@@ -220,6 +220,33 @@ def test_a_gateway_finds_the_leader_and_its_successor_in_the_lease(
     asyncio.run(main())
 
 
+def test_a_gateways_user_needs_no_right_but_to_look_at_the_lease(
+    postgres_server: PostgresServer, postgres_database: str, open_one: Callable[..., PostgresStore], tmp_path: Path
+) -> None:
+    store = open_one()
+    store.lease.announce("one:1")
+    schema = store.database.schema
+    query(
+        postgres_database,
+        f"CREATE USER gateway PASSWORD '{PASSWORD}'",
+        f'GRANT USAGE ON SCHEMA "{schema}" TO gateway',
+        f'GRANT SELECT ON "{schema}".lease TO gateway',
+    )
+    address = postgres_database.replace("//ftte:", "//gateway:")
+
+    async def find() -> str:
+        leader = LeaderAddress(Address(address), tmp_path.name)
+        try:
+            return await leader.find()
+        finally:
+            await leader.close()
+
+    assert asyncio.run(find()) == "one:1"
+    for table in ("devices", "run", "updates"):
+        with pytest.raises(asyncpg.exceptions.InsufficientPrivilegeError):
+            query(address, f'SELECT * FROM "{schema}".{table}')
+
+
 def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
     leader = LeaderAddress(Address(f"postgresql://ftte:hidden@/ftte?host={tmp_path}"), "small")
     with pytest.raises(StoreUnavailable, match="cannot be used just now") as raised:
