@@ -157,12 +157,12 @@ class GatewayLink:
         self._asked: dict[int, asyncio.Task[None]] = {}
         self._in_flight = 0
         self._silent = 0
-        self._greeted = False
         pipe.content_bytes = 0
 
     async def serve(self) -> None:
         """Answer until the gateway is gone; its devices' places are free then."""
         try:
+            self._greet((await self._pipe.receive())[0])
             self.look()
             self._pipe.send({"m": "ready"})
             while True:
@@ -181,6 +181,12 @@ class GatewayLink:
 
     def look(self) -> None:
         """Tell the gateway what has changed; to be called now and then."""
+        self._silent += 1
+        if self._silent == SILENT_LOOKS:
+            log.warning("a gateway says nothing any more: its connection is closed")
+            self._tasks.start(self._pipe.close(), "closing the connection of a gateway")
+        if not self.name:
+            return
         for name, coordinator in self._all().items():
             known = self._runs.get(name)
             if known is None or known.coordinator is not coordinator:
@@ -188,30 +194,26 @@ class GatewayLink:
                 self._pipe.content_bytes = max(self._pipe.content_bytes, self._runs[name].content_bytes)
         for run in self._runs.values():
             run.look()
-        self._silent += 1
-        if self._silent == SILENT_LOOKS:
-            log.warning("a gateway says nothing any more: its connection is closed")
-            self._tasks.start(self._pipe.close(), "closing the connection of a gateway")
+
+    def _greet(self, message: dict[str, Any]) -> None:
+        """The first thing that a gateway says is which release it is of, and who."""
+        if message["m"] != "hello" or message["release"] != RELEASE:
+            self._pipe.send({"m": "other_release", "release": RELEASE})
+            raise PipeClosed(f"its messages are of release {message.get('release')}, those of this one {RELEASE}")
+        self._silent = 0
+        self.name = f"{shown(message['machine'])}/{message['process']}"
+        log.info("a gateway has come: process %d on %s", message["process"], shown(message["machine"]))
 
     def _hear(self, message: dict[str, Any], content: bytes) -> None:
         """
         Do what a message asks for.
 
         Raises:
-            PipeClosed: if it is none of this release, or asks for too much.
+            PipeClosed: if it asks for too much, or speaks of what it does not know.
 
         """
         kind = message["m"]
         self._silent = 0
-        if kind == "hello":
-            if message["release"] != RELEASE:
-                raise PipeClosed(f"it speaks release {message['release']}, this conductor {RELEASE}")
-            self.name = f"{shown(message['machine'])}/{message['process']}"
-            log.info("a gateway has come: process %d on %s", message["process"], shown(message["machine"]))
-            self._greeted = True
-            return
-        if not self._greeted:
-            raise PipeClosed("it did not say which release it is of")
         if kind == "connections":
             self.connections = {name: message[name] for name in self.connections}
             self.cpu_seconds = message["cpu_seconds"]

@@ -247,11 +247,12 @@ class Gateway:
                     log.warning("%s: looking for one", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            said = ""
             try:
                 await self._work(pipe, conductors)
             except StoreUnavailable as error:
-                log.warning("%s: devices are sent away until there is another", error)
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s: devices are sent away until there is another", error)
             except Exception:
                 log.exception("this gateway begins anew")
             await asyncio.sleep(RETRY_SECONDS)
@@ -284,6 +285,13 @@ class Gateway:
                     await self._begin(pipe, message, conductors)
                 elif message["m"] == "ready":
                     self.connected.set()
+                    log.info("this gateway works for the conductor on %s", conductors)
+                elif message["m"] == "other_release":
+                    other = message["release"]
+                    raise PipeClosed(
+                        f"the conductor's messages are of release {other}, those of this gateway of {RELEASE}: "
+                        "start all of one release"
+                    )
                 else:
                     self._hear(message)
         finally:

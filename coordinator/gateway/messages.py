@@ -331,6 +331,12 @@ class _Plain(TypedDict):
 
 
 @_strict
+class _OtherRelease(TypedDict):
+    m: Literal["other_release"]
+    release: int
+
+
+@_strict
 class _NewVersion(_OfRun, _Version):
     m: Literal["version"]
 
@@ -493,6 +499,7 @@ class _ReSign(_Answer):
 _FromConductor = (
     _Run
     | _Plain
+    | _OtherRelease
     | _NewVersion
     | _Room
     | _RunFinished

@@ -113,8 +113,8 @@ def test_gateways_of_other_machines_come_in_by_tls_with_the_secret() -> None:
     async def main() -> None:
         async with listening() as (address, connections):
             pipe = await reach(address).connect()
-            assert (await pipe.receive())[0] == {"m": "ready"}
             pipe.send({"m": "hello", "release": RELEASE, "process": 1, "machine": "there"})
+            assert (await pipe.receive())[0] == {"m": "ready"}
             reading = asyncio.create_task(pipe.receive())
             await pipe.ask({"m": "connections", "open": 1, "unproven": 0, "shed": 0, "cut": 0, "cpu_seconds": 0.0})
             assert [link.connections["open"] for link in connections.links] == [1]
@@ -190,12 +190,12 @@ def test_a_stranger_that_says_something_else_is_cut_off_at_once() -> None:
     asyncio.run(main())
 
 
-def test_a_gateway_of_another_release_is_sent_away(path: Path) -> None:
+def test_a_gateway_of_another_release_is_sent_away_and_hears_why(path: Path) -> None:
     async def main() -> None:
         async with listen_for_gateways(path, dict, GatewayConnections()):
             pipe = Pipe(*await asyncio.open_unix_connection(str(path)), CONDUCTOR)
             pipe.send({"m": "hello", "release": RELEASE + 1, "process": 1, "machine": "here"})
-            assert (await pipe.receive())[0] == {"m": "ready"}
+            assert (await pipe.receive())[0] == {"m": "other_release", "release": RELEASE}
             with pytest.raises(PipeClosed):
                 await pipe.receive()
             await pipe.close()
