@@ -89,8 +89,11 @@ setup: $(VENV)/installed
 $(VENV)/installed: pyproject.toml scripts/install_torch.py mobile_sdk/pyproject.toml mobile_sdk/setup.py $(wildcard mobile_sdk/native/*.cpp mobile_sdk/native/*.h mobile_sdk/native/*.py)
 	@test -x $(BIN)/python || { python=$$(scripts/find_python.sh) && "$$python" -m venv $(VENV); }
 	$(BIN)/python scripts/install_torch.py
+	@echo "make: executorch (1 of 3)"
 	$(BIN)/pip install $(PIP_OPTIONS) "setuptools>=77" wheel "torch==2.13.0" "executorch==1.5.1"
+	@echo "make: the SDK with its compiled runtime (2 of 3)"
 	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ./mobile_sdk
+	@echo "make: FTTE, and what tests, documentation and the app in a window need (3 of 3)"
 	$(BIN)/pip install $(PIP_OPTIONS) --no-build-isolation -e ".[dev,docs,app-dev]"
 	touch $@
 

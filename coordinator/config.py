@@ -292,6 +292,12 @@ P = TypeVar("P", ServerSection, DashboardSection)
 S = TypeVar("S", ServerSection, GatewaysSection)
 
 
+# With ``epochs = "auto"``: less than so many steps move a model too little for the bytes of a trip, and more passes
+# than this over few samples fit it to these alone.
+FEWEST_STEPS = 10
+MOST_EPOCHS = 5
+
+
 def _training_field(name: str) -> Any:
     """A field with the default and the limits that devices hold to."""
     default = getattr(TrainingSettings(), name)
@@ -311,7 +317,7 @@ class TrainingSection(_Section):
     (:mod:`exporters.search.learning_rate`); it stays the same for the whole run.
     """
 
-    epochs: int = _training_field("epochs")
+    epochs: Annotated[int, Field(ge=COUNTS["epochs"])] | Literal["auto"] = TrainingSettings().epochs
     steps: int = _training_field("steps")
     seconds: float = _training_field("seconds")
     batch_size: int = _training_field("batch_size")
@@ -340,10 +346,20 @@ class TrainingSection(_Section):
     @property
     def settings(self) -> TrainingSettings:
         """As devices get it; an ``auto`` that was not found yet is the devices' own default."""
-        own = self.model_dump()
-        if own["learning_rate"] == "auto":
-            del own["learning_rate"]
-        return TrainingSettings(**own)
+        return TrainingSettings(**{name: value for name, value in self.model_dump().items() if value != "auto"})
+
+    def epochs_for(self, samples: int | None) -> int:
+        """
+        Passes of a device over its samples; where ``auto``, as many as make ten steps, but five at the most.
+
+        Args:
+            samples: how many it has; none if it has not said so.
+
+        """
+        if self.epochs != "auto":
+            return self.epochs
+        steps = -(-(samples or FEWEST_STEPS * self.batch_size) // self.batch_size)
+        return min(-(-FEWEST_STEPS // max(steps, 1)), MOST_EPOCHS)
 
 
 class PayloadSection(_Section):

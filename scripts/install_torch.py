@@ -53,13 +53,13 @@ def install(choice: str = "", index: str = CPU_INDEX) -> str:
         wanted = choice != "pypi" and (choice != "" or sys.platform == "linux")
         source = next(filter(_offers_cpu_build, sources), None) if wanted else None
         if source is not None:
-            _run("install", "--quiet", *source, f"torch=={VERSION}+cpu")
+            _run("install", *source, f"torch=={VERSION}+cpu")
         elif choice not in ("", "pypi"):
             raise SystemExit(
                 f"make: FTTE_TORCH={choice} has no torch {VERSION}+cpu for this Python: correct or unset it"
             )
         else:
-            _run("install", "--quiet", f"torch=={VERSION}")
+            _run("install", f"torch=={VERSION}")
     return _describe()
 
 
@@ -74,7 +74,9 @@ def _offers_cpu_build(source: Sequence[str]) -> bool:
 
 
 def _run(*arguments: str) -> None:
-    done = subprocess.run((*_PIP, *arguments), check=False)
+    print(f"make: downloading torch {VERSION} and installing it: this takes minutes", file=sys.stderr, flush=True)
+    # Not quiet: it downloads for minutes, and shows how far it is.
+    done = subprocess.run((*_PIP, *arguments), stdout=sys.stderr, check=False)
     if done.returncode != 0:
         raise SystemExit(f"make: pip could not install torch {VERSION}: see what it says above")
 

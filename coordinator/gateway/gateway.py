@@ -128,7 +128,7 @@ class _Office:
             signature=Hex(tier.record.signature),
             program=tier.program,
             weights=weights,
-            settings=run.settings,
+            settings=run.settings_for(device),
             seed=record.number,
             payload=said["payload"],
         )

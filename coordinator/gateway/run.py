@@ -213,6 +213,13 @@ class GatewayRun:
             raise StoreError(f"the run has no tier {name!r}")
         return self.tiers[name]
 
+    def settings_for(self, device: str) -> dict[str, Any]:
+        """What a device is asked to do; as the conductor's own devices would be."""
+        section = self.config.training
+        if section.epochs != "auto":
+            return self.settings
+        return self.settings | {"epochs": section.epochs_for(self.device(device).samples)}
+
     def device(self, name: str) -> DeviceStatus:
         """The status of a device that is connected here."""
         known = self._devices.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 
 from ..background import BackgroundTasks
 from ..config import Config
@@ -38,7 +39,15 @@ class LearningNotice:
         notice = does_not_learn(run.history, self._first, self._config)
         if notice:
             still = stands_still(run.history, self._first, self._config)
-            causes = likely_causes(self._config, run.tiers, run.mean_staleness, still=still)
+            reports = [device.report for device in run.status().devices]
+            steps = [report["steps"] for report in reports if isinstance(report.get("steps"), int)]
+            causes = likely_causes(
+                self._config,
+                run.tiers,
+                run.mean_staleness,
+                still=still,
+                steps=statistics.median(steps) if steps else None,
+            )
             notice = f"{notice}. Likely: {'; '.join(causes)}. See {PAGE}"
             if not run.notice:
                 log.warning("%s", notice)

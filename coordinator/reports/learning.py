@@ -9,6 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from mobile_sdk.sizes import format_count
+
 from ..config import Config
 from ..programs.tiers import Tier
 from ..store.records import VersionRecord
@@ -21,6 +23,8 @@ OLD = 4.0
 LITTLE = 0.10
 # A loss that stays within this share of version 0's has not moved: training changes next to nothing.
 STILL = 0.01
+# Fewer steps for an update than this move the model too little, whatever the rate.
+FEW_STEPS = 5
 PAGE = "docs/how-to/not-learning.md"
 
 
@@ -61,7 +65,14 @@ def stands_still(versions: Sequence[VersionRecord], first: VersionRecord, config
     return before is not None and bool(losses) and all(abs(loss - before) <= STILL * abs(before) for loss in losses)
 
 
-def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float, *, still: bool = False) -> list[str]:
+def likely_causes(
+    config: Config,
+    tiers: Sequence[Tier],
+    mean_staleness: float,
+    *,
+    still: bool = False,
+    steps: float | None = None,
+) -> list[str]:
     """
     What may be why, each with the setting to change; the likeliest first.
 
@@ -70,14 +81,17 @@ def likely_causes(config: Config, tiers: Sequence[Tier], mean_staleness: float, 
         tiers: of the run.
         mean_staleness: of merged updates, in versions.
         still: whether the loss has not moved at all: then the rate is the first to look at, and too small.
+        steps: that devices do for an update, the median one.
 
     """
     rate = config.training.settings.learning_rate
     causes = []
+    if steps is not None and steps < FEW_STEPS and config.training.epochs != "auto":
+        causes.append(f'devices do {format_count(round(steps), "step")} for an update: set training.epochs = "auto"')
     if still:
         causes.append(
-            f"training.learning_rate is {rate:g}, and the loss does not move: leave it out, and one is found, or try "
-            f"{rate * 10:.2g}"
+            f"training.learning_rate is {rate:g}, and the loss does not move: try {rate * 10:.2g}, or leave it out if "
+            "the run file sets it, and one is found"
         )
     trained = max(len(tier.positions) for tier in tiers)
     if mean_staleness > OLD:

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
@@ -299,6 +299,12 @@ class Dispatcher:
         version = await self._run.offload(self._run.store.versions.get, record.version)
         await applicant.assign(self._message(record, version, tier), tier)
 
+    def _settings_for(self, device: str) -> dict[str, Any]:
+        section = self._run.config.training
+        if section.epochs != "auto":
+            return self._settings  # the same object for all: nobody changes it
+        return self._settings | {"epochs": section.epochs_for(self._run.device(device).samples)}
+
     def _message(self, record: AssignmentRecord, version: VersionRecord, tier: Tier) -> Assign:
         return Assign(
             assignment=Name(record.id),
@@ -307,7 +313,7 @@ class Dispatcher:
             signature=Hex(tier.record.signature),
             program=tier.program,
             weights=self._run.versions.sent(version),
-            settings=self._settings,
+            settings=self._settings_for(record.device),
             seed=record.number,
             payload=self._run.packing(version, tier),
         )

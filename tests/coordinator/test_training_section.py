@@ -35,6 +35,15 @@ def test_the_defaults_are_the_devices() -> None:
     assert set(TrainingSection.model_fields) == {field.name for field in dataclasses.fields(TrainingSettings)}
 
 
+@pytest.mark.parametrize(
+    ("samples", "epochs"),
+    [(None, 1), (0, 1), (1, 5), (16, 5), (45, 4), (80, 2), (144, 2), (145, 1), (160, 1), (9_000, 1)],
+)
+def test_few_samples_are_passed_over_more_often_for_ten_steps(samples: int | None, epochs: int) -> None:
+    assert TrainingSection(epochs="auto").epochs_for(samples) == epochs
+    assert TrainingSection(epochs=3).epochs_for(samples) == 3
+
+
 BOUNDARIES = [
     *((name, least + step) for name, least in COUNTS.items() for step in (-1, 0, 1)),
     *((name, value) for name, (low, _) in RANGES.items() for value in (low, math.nextafter(low, -1.0))),

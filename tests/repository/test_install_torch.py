@@ -100,6 +100,8 @@ WITHOUT = "make: torch 2.13.0+cpu (without CUDA), 0.02 GB; for PyPI's build run 
 def test_the_cpu_build_comes_from_its_index(install: Install, indexes: tuple[str, Path]) -> None:
     done = install("", f"{indexes[0]}/cpu")
     assert (done.returncode, done.stdout) == (0, WITHOUT), done.stderr
+    assert "make: downloading torch" in done.stderr
+    assert "Downloading" in done.stderr, "it shows how far it is"
 
 
 def test_pypis_build_comes_where_that_index_cannot_be_reached(install: Install) -> None:

@@ -81,6 +81,10 @@ def test_each_cause_names_the_setting_to_change() -> None:
     ):
         assert words in causes
     assert likely_causes(config(), [tier(900)], 1.0) == ["training.learning_rate is 0.05: try 0.017"]
+    few = likely_causes(config(), [tier(900)], 1.0, steps=2.0)
+    assert few[0] == 'devices do 2 steps for an update: set training.epochs = "auto"'
+    assert len(likely_causes(config(training={"epochs": "auto"}), [tier(900)], 1.0, steps=2.0)) == 1
+    assert len(likely_causes(config(), [tier(900)], 1.0, steps=5.0)) == 1
 
 
 def test_a_loss_that_does_not_move_is_told_from_one_that_grows() -> None:
@@ -92,5 +96,5 @@ def test_a_loss_that_does_not_move_is_told_from_one_that_grows() -> None:
     assert not stands_still(nothing, nothing[0], config())
     tiny = config(training={"learning_rate": 1e-7})
     (cause,) = likely_causes(tiny, [tier(900)], 1.0, still=True)
-    assert cause.startswith("training.learning_rate is 1e-07, and the loss does not move: leave it out")
-    assert cause.endswith("or try 1e-06")
+    assert cause.startswith("training.learning_rate is 1e-07, and the loss does not move: try 1e-06, or leave")
+    assert cause.endswith("and one is found")

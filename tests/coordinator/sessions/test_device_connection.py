@@ -263,6 +263,16 @@ def test_a_device_that_declines_gets_its_work_taken_back(tmp_path: Path, caplog:
     assert "phone-1 gave a00000001 back: too little memory" in caplog.messages
 
 
+def test_a_device_with_few_samples_passes_over_them_more_often(tmp_path: Path) -> None:
+    async def main() -> None:
+        office = Office(small := make_run(tmp_path, training={"epochs": "auto"}))
+        async with Device(small).connected(office.serve) as device:
+            await device.join()
+            assert (await device.work()).settings["epochs"] == 5, "it has ten samples, a batch"
+
+    run(main())
+
+
 def test_a_device_evaluates_a_version_on_its_own_samples(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path, evaluation={"federated_devices": 1, "federated_minimum": 1, "federated_every": 1})
