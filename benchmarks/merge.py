@@ -46,7 +46,7 @@ from mobile_sdk.payload.steps import BITS
 RESULTS = Path(__file__).parent / "results" / "merge.json"
 UPDATES = 32
 SIZES = (60_000, 2_500_000)
-ROUNDS = 15
+ROUNDS = 9
 GROUP = 16
 
 
