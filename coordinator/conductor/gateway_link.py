@@ -169,7 +169,7 @@ class GatewayLink:
                 message, content = await self._pipe.receive()
                 self._hear(message, content)
         except PipeClosed as error:
-            log.info("a gateway is gone: %s", error)
+            log.info("%s has left: %s", self.name or "who said no name", error)
         finally:
             await self._pipe.close()
             for task in self._asked.values():

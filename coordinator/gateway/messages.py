@@ -531,13 +531,15 @@ class Reader:
     Reads the messages of one side.
 
     Args:
+        who: it is.
         kinds: a union of what it may say.
         text_bytes: the longest message.
         contents: the kinds of message that bytes may follow, and how many at the most.
 
     """
 
-    def __init__(self, kinds: Any, text_bytes: int, contents: dict[str, int]) -> None:
+    def __init__(self, who: str, kinds: Any, text_bytes: int, contents: dict[str, int]) -> None:
+        self.who = who
         self.text_bytes = text_bytes
         self._contents = contents
         self.content_bytes = max(contents.values())
@@ -562,5 +564,5 @@ class Reader:
         return message
 
 
-GATEWAY = Reader(_FromGateway, GATEWAY_TEXT_BYTES, {"accept": 2**31, "keep_part": 2**31})
-CONDUCTOR = Reader(_FromConductor, CONDUCTOR_TEXT_BYTES, {"re:piece": PIECE_BYTES, "re:part": PIECE_BYTES})
+GATEWAY = Reader("gateway", _FromGateway, GATEWAY_TEXT_BYTES, {"accept": 2**31, "keep_part": 2**31})
+CONDUCTOR = Reader("conductor", _FromConductor, CONDUCTOR_TEXT_BYTES, {"re:piece": PIECE_BYTES, "re:part": PIECE_BYTES})

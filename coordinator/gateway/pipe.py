@@ -111,7 +111,7 @@ class Pipe:
 
     async def _ask(self, message: Mapping[str, Any], content: bytes | memoryview) -> dict[str, Any]:
         if self.closed:
-            raise PipeClosed("the conductor is away")
+            raise PipeClosed(f"the {self._hears.who} is away")
         number = next(self._numbers)
         future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._questions[number] = message["m"], future
@@ -121,7 +121,7 @@ class Pipe:
                 await self._writer.drain()
             return await future
         except ConnectionError as error:
-            raise PipeClosed("the conductor is away") from error
+            raise PipeClosed(f"the {self._hears.who} is away") from error
         except asyncio.CancelledError:
             self.send({"m": "cancel", "of": number})
             raise
@@ -162,7 +162,7 @@ class Pipe:
                     return message, content
                 self._settle(message, content)
             except (OSError, asyncio.IncompleteReadError) as error:
-                raise PipeClosed("the conductor is away") from error
+                raise PipeClosed(f"the {self._hears.who} is away") from error
             except ValueError as error:
                 raise PipeClosed(f"what came is no message ({error}): both sides must be of one release") from error
 
@@ -188,7 +188,7 @@ class Pipe:
         self.closed = True
         for _, future in self._questions.values():
             if not future.done():
-                future.set_exception(PipeClosed("the conductor is away"))
+                future.set_exception(PipeClosed(f"the {self._hears.who} is away"))
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
