@@ -453,22 +453,20 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 def _build(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ProtocolError(f"{where} must be an object")
-    fields = _fields(cls)
-    extra = sorted(data.keys() - fields.keys())
-    if extra:
-        raise ProtocolError(f"{where} has an unknown field {shortened(extra[0])}")
-    values = {}
-    for name, check in fields.items():
-        if name not in data:
-            raise ProtocolError(f"{where} lacks the field {name!r}")
-        values[name] = check(data[name], f"{where}.{name}")
-    return cls(**values)
+    fields = _fields(cls, where)
+    if data.keys() != fields.keys():
+        extra = sorted(data.keys() - fields.keys())
+        if extra:
+            raise ProtocolError(f"{where} has an unknown field {shortened(extra[0])}")
+        missing = next(name for name in fields if name not in data)
+        raise ProtocolError(f"{where} lacks the field {missing!r}")
+    return cls(**{name: check(data[name], place) for name, (check, place) in fields.items()})
 
 
-@functools.cache
-def _fields(cls: Any) -> dict[str, Callable[[Any, str], Any]]:
-    """The fields of a message, and what their values must be."""
-    return {field.name: _CHECKS[str(field.type)] for field in dataclasses.fields(cls)}
+@functools.lru_cache(1024)
+def _fields(cls: Any, where: str) -> dict[str, tuple[Callable[[Any, str], Any], str]]:
+    """The fields of a message, what their values must be, and how errors call them."""
+    return {field.name: (_CHECKS[str(field.type)], f"{where}.{field.name}") for field in dataclasses.fields(cls)}
 
 
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
@@ -484,6 +482,8 @@ def shortened(value: Any) -> str:
 
 
 def _integer(value: Any, where: str) -> int:
+    if type(value) is int and 0 <= value < 2**63:  # nearly always
+        return value
     _expect(
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
         value,
@@ -507,14 +507,16 @@ def _boolean(value: Any, where: str) -> bool:
 def _text(value: Any, where: str) -> str:
     # Peers' words end up in logs and on terminals: no control characters, no broken Unicode.
     good = isinstance(value, str) and len(value) <= MAX_STRING and value.isprintable()
-    _expect(good, value, where, f"printable text of at most {MAX_STRING} characters")
+    if not good:
+        _expect(good, value, where, f"printable text of at most {MAX_STRING} characters")
     return str(value)
 
 
 def _pattern(pattern: re.Pattern[str], wanted: str) -> Callable[[Any, str], str]:
     def check(value: Any, where: str) -> str:
         matches = isinstance(value, str) and len(value) <= MAX_STRING and pattern.fullmatch(value) is not None
-        _expect(matches, value, where, wanted)
+        if not matches:
+            _expect(matches, value, where, wanted)
         return str(value)
 
     return check
@@ -580,6 +582,7 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
+@functools.cache
 def _type(cls: type[Any]) -> str:
     return cls.__name__.removesuffix("Message").lower()
 
