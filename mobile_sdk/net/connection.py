@@ -94,8 +94,12 @@ class WebSocketConnection:
         ):
             return False
         for frame in frames:
-            broadcast((socket,), frame)  # nothing to wait for: neither timers nor flow control
+            self._put(frame)  # nothing to wait for: neither timers nor flow control
         return True
+
+    def _put(self, frame: str | bytes) -> None:
+        """Write a frame to a link that is open and congested by nothing."""
+        broadcast((self._socket,), frame)
 
     async def send(self, frame: str | bytes) -> None:
         try:

@@ -374,7 +374,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=vars
 
 def encode(message: Message) -> str:
     """One text frame."""
-    return _ENCODER.encode({"type": _type(type(message)), **vars(message)})
+    return _ENCODER.encode({"type": _WORDS[type(message)], **vars(message)})
 
 
 def is_name(text: str) -> bool:
@@ -582,9 +582,9 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
-@functools.cache
 def _type(cls: type[Any]) -> str:
     return cls.__name__.removesuffix("Message").lower()
 
 
 _TYPES: dict[str, Any] = {_type(cls): cls for cls in Message.__args__}
+_WORDS: dict[Any, str] = {cls: word for word, cls in _TYPES.items()}

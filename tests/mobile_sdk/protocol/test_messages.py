@@ -200,7 +200,7 @@ def test_a_secret_is_not_repeated_in_a_refusal() -> None:
 
 def test_numbers_of_any_length_are_refused_as_what_they_are() -> None:
     with pytest.raises(ProtocolError, match="finite number"):
-        decode('{"type":"announce","version":1,"metrics":{"loss":1' + "0" * 400 + "}}")
+        decode('{"type":"announce","version":1,"devices":1,"metrics":{"loss":1' + "0" * 400 + "}}")
     with pytest.raises(ProtocolError, match=r"artifact\.size"):
         decode(encode(Offer(Name("a1"), ArtifactRef(Sha256("ab" * 32), 0), {})))
 
