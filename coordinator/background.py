@@ -25,10 +25,10 @@ class BackgroundTasks:
     """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] | None = None  # most owners, of thousands, never have any
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self._tasks or ())
 
     def start(self, work: Coroutine[Any, Any, None], doing: str) -> None:
         """
@@ -40,12 +40,14 @@ class BackgroundTasks:
 
         """
         task = asyncio.create_task(_watched(work, doing))
+        if self._tasks is None:
+            self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
         """Cancel what still runs."""
-        for task in self._tasks:
+        for task in self._tasks or ():
             task.cancel()
 
 
