@@ -45,6 +45,8 @@ def main() -> None:
             for name, checkout in sides.items():
                 place = {"checkout": checkout, "disk": options.disk}
                 one = measure("coordinator", options.devices, size, options.seconds, "--buffer", buffer, **place)
+                if not one["updates_per_second"]:
+                    raise SystemExit("no update was merged in time: the machine is too busy, or --seconds too short")
                 rate[name].append(one["updates_per_second"])
                 cost[name].append(1e3 * one["server_cpu"] / one["updates_per_second"])
                 console.print(
