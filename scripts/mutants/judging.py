@@ -23,7 +23,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 COPIED = ("coordinator", "exporters", "mobile_sdk", "tests", "examples", "scenarios", "docs", "pyproject.toml")
 MOST_BYTES = 6 * 2**30  # of a process, whose loop may have no end
-_OURS = ("coordinator", "exporters", "mobile_sdk", "scripts", "tests", "conftest", "__main__", "__mp_main__")
+# What takes long to import and keeps nothing of a process: an event loop's modules do not work as well after a fork.
+_PRELOADED = ("cryptography", "hypothesis", "numpy", "pydantic", "pydantic_core", "scipy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,20 +142,33 @@ class Runner:
             sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
         said = json.loads(self._said.read_text())
         for name in said["modules"]:  # once, for all that are forked from here
-            if not name.startswith(("_pytest.", "pluggy", "importlib")) and name not in sys.modules:
+            if name.partition(".")[0] in _PRELOADED and name not in sys.modules:
                 with contextlib.suppress(BaseException):
                     importlib.import_module(name)
         tests = {path: {int(line): names for line, names in lines.items()} for path, lines in said["tests"].items()}
         return Reach(tests, said["seconds"], cpu)
 
-    def judge(self, first: list[str], reach: Reach) -> tuple[str, str, float]:
-        """Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU."""
+    def judge(self, first: list[str], reach: Reach, unfit: Collection[str] = ()) -> tuple[str, str, float]:
+        """
+        Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU.
+
+        Args:
+            first: those that reach the change.
+            reach: of the room.
+            unfit: tests that are not run.
+
+        """
         # A change may make a loop endless, or wait for what never comes: the usual times, and a lot more.
         usual = [sum(reach.seconds[test] for test in first), sum(reach.seconds.values())]
         walls = [20.0 + 10 * seconds for seconds in usual]
         cpus = [min(5.0 + 10 * usual[0], 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
         limits = list(zip(walls, cpus, strict=True))
-        return self._fork(lambda: self._run([first, self._all()], limits), wall=sum(walls))
+        return self._fork(lambda: self._run([first, self._all()], limits, unfit=unfit), wall=sum(walls))
+
+    def passes(self, tests: list[str], reach: Reach) -> bool:
+        """Whether these tests alone, in this order, pass as the code is now."""
+        wall = 30.0 + 10 * sum(reach.seconds.get(test, 0.0) for test in tests)
+        return self._fork(lambda: self._run([tests], [(wall, 10.0 + wall)]), wall=wall)[0] == "passed"
 
     def _fork(self, work: Callable[[], int], wall: float) -> tuple[str, str, float]:
         self._said.unlink(missing_ok=True)
@@ -199,10 +213,16 @@ class Runner:
     def _all(self) -> list[str]:
         return [f"tests/{self._room}"]
 
-    def _run(self, parts: list[list[str]], limits: Sequence[tuple[float, float]], watch: Watch | None = None) -> int:
+    def _run(
+        self,
+        parts: list[list[str]],
+        limits: Sequence[tuple[float, float]],
+        watch: Watch | None = None,
+        unfit: Collection[str] = (),
+    ) -> int:
         """Run each part whose predecessors passed, within ``limits``: seconds for it, and of CPU in all."""
         watch = watch or Watch()
-        ran: set[str] = set()
+        ran = set(unfit)
         code = 0
         for part, (wall, cpu) in zip(parts, limits, strict=True):
             if code == 0 and part:
@@ -231,7 +251,7 @@ class Runner:
         tests = {
             str(Path(path).relative_to(self._folder)): data.contexts_by_lineno(path) for path in data.measured_files()
         }
-        modules = sorted(name for name in sys.modules if name.partition(".")[0] not in _OURS)
+        modules = sorted(sys.modules)
         said = {"failed": watch.failed, "seconds": watch.seconds, "tests": tests, "modules": modules}
         self._said.write_text(json.dumps(said))
         return code
@@ -252,6 +272,43 @@ def statement_lines(source: str, line: int) -> list[int]:
     return list(best)
 
 
+class Jury:
+    """
+    Believes a test that fails only if it passes without the change, after the same tests.
+
+    One that does not depends on others, or on what was imported before: it is not run any more.
+    """
+
+    def __init__(self, runner: Runner, reach: Reach, say: Callable[[str], None]) -> None:
+        self._runner = runner
+        self._reach = reach
+        self._say = say
+        self._sound: set[tuple[str, ...]] = set()
+        self._unfit: set[str] = set()
+
+    def judge(self, path: Path, source: str, changed: str, first: list[str]) -> tuple[str, str, float]:
+        """The outcome, the test that failed and the seconds of CPU; ``path`` is as it was when this returns."""
+        seconds = 0.0
+        while True:
+            fit = [test for test in first if test not in self._unfit]
+            path.write_text(changed)
+            try:
+                outcome, failed, cpu = self._runner.judge(fit, self._reach, self._unfit)
+            finally:
+                path.write_text(source)
+            seconds += cpu
+            if failed not in self._reach.seconds or self._is_sound(fit, failed):
+                return outcome, failed, seconds
+            self._say(f"{failed} fails without any change, run by itself: it is left out")
+            self._unfit.add(failed)
+
+    def _is_sound(self, first: list[str], failed: str) -> bool:
+        before = tuple(first[: first.index(failed) + 1]) if failed in first else (failed,)
+        if before not in self._sound and self._runner.passes(list(before), self._reach):
+            self._sound.add(before)
+        return before in self._sound
+
+
 def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict]:
     """Each change with what came of it."""
     known = operators()
@@ -262,6 +319,7 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict
         for room in dict.fromkeys(mutant.room for mutant in mutants):
             runner = Runner(folder, room)
             reach = runner.reach()
+            jury = Jury(runner, reach, say)
             say(f"{room}: {len(reach.seconds)} tests, {reach.cpu_seconds:.0f} s of CPU with what each reaches")
             for mutant in (m for m in mutants if m.room == room):
                 path = folder / mutant.path
@@ -269,10 +327,8 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict
                 changed = mutate_code(source, known[mutant.operator], mutant.occurrence)
                 if changed is None or changed == source:
                     continue
-                path.write_text(changed)
                 first = reach.of(mutant.path, statement_lines(source, mutant.line))
-                outcome, failed, cpu = runner.judge(first, reach)
-                path.write_text(source)
+                outcome, failed, cpu = jury.judge(path, source, changed, first)
                 lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
                 difference = "\n".join(line for line in list(lines)[3:])
                 verdicts.append(Verdict(mutant, outcome, failed, cpu, difference))

@@ -18,9 +18,10 @@ from coordinator.merge.contribution import Contribution
 from coordinator.merge.from_config import merger
 from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
-from coordinator.merge.robust_rules import ROBUST_RULES, RobustRule
+from coordinator.merge.robust_rules import ROBUST_RULES, RobustRule, _distance
 from coordinator.merge.staleness import AgeVariance, Constant, Polynomial
 from coordinator.merge.sums import STEP
+from coordinator.merge.votes import Vote
 from mobile_sdk.layout import Vector
 
 from .test_merger import SIZE, WEIGHTS, at, buffers
@@ -186,3 +187,14 @@ def test_a_rule_that_could_not_bear_so_many_is_refused_with_the_remedy(rule: str
     section = config(rule=rule, hostile=2, min_contributors=needed)
     built = merger(section)  # type: ignore[arg-type]
     assert (built.rule, built.hostile) == (rule, 2)
+
+
+def test_two_votes_are_compared_where_both_vote_wherever_that_lies_in_each() -> None:
+    def vote(device: str, positions: list[int], values: list[float]) -> Vote:
+        region = WeightRegion(np.array(positions))
+        contribution = Contribution(device, region, np.array(values, np.float32), 1.0, device=device)
+        return Vote(device, [contribution], [1], [1], 1)
+
+    one, other = vote("a", [0, 1, 2, 3], [9, 9, 1, 2]), vote("b", [2, 3, 4, 5], [1, 4, 9, 9])
+    assert _distance(one, one.values(), other, {}) == (2.0 - 4.0) ** 2 / 2
+    assert _distance(one, one.values(), vote("c", [7], [1]), {}) is None

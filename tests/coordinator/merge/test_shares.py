@@ -73,6 +73,16 @@ def test_what_is_given_on_stops_at_what_each_of_the_others_may_have() -> None:
     assert found["b"] == pytest.approx(0.8)
 
 
+def test_a_device_has_three_equal_parts_of_the_last_32_versions_and_no_more() -> None:
+    """Of eight devices that is twelve versions; the thirteenth comes when the first of them is out of sight."""
+    shares = Shares()
+    for number in range(31):
+        shares.add({"mallory" if number < 12 else "anna": 1.0})
+    assert shares.bound({"mallory": 1.0}, 8, 3) == {"mallory": 0.0}
+    shares.add({"anna": 1.0})
+    assert shares.bound({"mallory": 1.0}, 8, 3) == {"mallory": 1.0}
+
+
 def never(version: int) -> Vector:
     raise AssertionError(f"the weights of version {version} are not needed")
 

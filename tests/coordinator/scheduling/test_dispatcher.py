@@ -524,3 +524,17 @@ def test_a_device_that_is_set_aside_is_sent_away_until_that_is_over(tmp_path: Pa
         assert isinstance(again.told[0], Assign)
 
     run(main())
+
+
+def test_who_comes_back_in_time_keeps_its_place(tmp_path: Path) -> None:
+    async def main() -> None:
+        section = {"concurrency": 1, "coverage": 0, "liveness_seconds": 100, "deadline_seconds": 5000}
+        desk = Desk(make_run(tmp_path, scheduling=section))
+        _, second = await desk.ask("d0", "d1")
+        desk.dispatcher.left("d0")
+        await asyncio.sleep(99)
+        desk.dispatcher.came("d0")
+        await asyncio.sleep(1000)
+        assert second.told == []
+
+    run(main())

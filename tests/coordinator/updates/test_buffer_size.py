@@ -199,3 +199,11 @@ def test_an_age_between_two_merges_counts_for_both_in_proportion() -> None:
     weights = Polynomial().by_age(np.arange(3))
     expected = critical_gain(np.array([0.0, 0.5, 0.5]) * weights)
     assert size._critical(np.full(4, 15.0), 10) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_the_margin_is_the_critical_gain_in_server_rates(gain: float) -> None:
+    size = adaptive(gain=gain)
+    for _ in range(4):
+        size.merged([3] * 10)
+    assert size.margin == pytest.approx(size._critical(np.array(size._ages), size.size) / gain)

@@ -243,6 +243,15 @@ def test_a_chunk_beyond_a_mebibyte_is_refused() -> None:
         Chunk.from_bytes(Chunk("ab" * 32, 0, bytes(MAX_CHUNK_BYTES + 1)).to_bytes())
 
 
+def test_a_chunk_without_a_byte_is_refused() -> None:
+    shortest = Chunk("ab" * 32, 0, b"x").to_bytes()
+    assert Chunk.from_bytes(shortest).data == b"x"
+    with pytest.raises(ProtocolError, match=f"has {len(shortest) - 1} bytes; a chunk has {len(shortest)} to"):
+        Chunk.from_bytes(shortest[:-1])
+    with pytest.raises(ProtocolError, match="of kind 2; this protocol knows kind 1"):
+        Chunk.from_bytes(b"\x02" + shortest[1:])
+
+
 @pytest.mark.parametrize("before", ['{"type":', '{"type":"ready","budget":', '{"type":"later","reason":"","seconds":'])
 def test_json_of_any_depth_is_refused_as_such(before: str) -> None:
     for depth in (*range(20, 900, 100), *range(900, 1100)):

@@ -219,6 +219,14 @@ def test_a_device_of_another_run_or_protocol_is_told_so() -> None:
         coordinator.receive(encode(hello), 0.0)
 
 
+@pytest.mark.parametrize("count", [31, 33])
+def test_a_nonce_has_32_bytes(count: int) -> None:
+    _, coordinator = make()
+    hello = Hello(1, "0", Name("digits"), Name("d"), Hex("00" * count))
+    with pytest.raises(ProtocolError, match=r"hello\.nonce must have 32 bytes"):
+        coordinator.receive(encode(hello), 0.0)
+
+
 @pytest.mark.parametrize(
     "frame", [encode(Ready(0, 1, Name("native"), "1", 0, 0, False)), encode(Announce(1, {})), b"\x01" * 50]
 )
