@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import threading
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -37,13 +40,26 @@ class S3Server:
         return f"s3://{name}/runs"
 
 
+def _one_at_a_time(server_module: Any) -> Any:
+    """S3 looks whether an object is there and writes it in one step; moto does so only where nobody else is served."""
+    lock = threading.Lock()
+
+    class Application(server_module.DomainDispatcherApplication):
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            with lock:
+                return super().__call__(environ, start_response)
+
+    return Application
+
+
 @contextlib.contextmanager
 def open_s3_server() -> Iterator[S3Server]:
     """A running server; the test is skipped where moto is not installed."""
     server_module = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    with mock.patch.object(server_module, "DomainDispatcherApplication", _one_at_a_time(server_module)):
+        server.start()
     try:
         host, port = server.get_host_and_port()
         yield S3Server(f"http://{host}:{port}")
