@@ -129,7 +129,8 @@ def _span(node: ast.expr | ast.stmt, lines: list[str]) -> tuple[Position, Positi
         return len(lines[line - 1].encode()[:column].decode())
 
     end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
-    return (node.lineno, characters(node.lineno, node.col_offset)), (end_line, characters(end_line, end_column))
+    first = min([node, *getattr(node, "decorator_list", [])], key=lambda part: part.lineno)
+    return (first.lineno, characters(first.lineno, first.col_offset)), (end_line, characters(end_line, end_column))
 
 
 def _quiet_parts(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
