@@ -26,6 +26,7 @@ from pathlib import Path
 
 import parso
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 
@@ -97,6 +98,15 @@ def operators() -> dict[str, Operator]:
         if name in wanted:
             found[name] = get_operator(full)()
     return found
+
+
+def changed_source(source: str, mutant: Mutant, known: dict[str, Operator]) -> str | None:
+    """The file with the change; none where cosmic-ray cannot make it (it knows no dotted names of exceptions)."""
+    try:
+        changed: str | None = mutate_code(source, known[mutant.operator], mutant.occurrence)
+    except AttributeError:
+        return None
+    return None if changed == source else changed
 
 
 def mutants_of(room: str, path: Path, known: dict[str, Operator]) -> Iterator[Mutant]:

@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cosmic_ray.mutating import mutate_code
 
-from scripts.mutants.changes import ROOT, Mutant, operators
+from scripts.mutants.changes import ROOT, Mutant, changed_source, operators
 
 # Each room, and those of its tests that start many processes or take minutes: they are not run here.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -324,8 +323,8 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict
             for mutant in (m for m in mutants if m.room == room):
                 path = folder / mutant.path
                 source = path.read_text()
-                changed = mutate_code(source, known[mutant.operator], mutant.occurrence)
-                if changed is None or changed == source:
+                changed = changed_source(source, mutant, known)
+                if changed is None:
                     continue
                 first = reach.of(mutant.path, statement_lines(source, mutant.line))
                 outcome, failed, cpu = jury.judge(path, source, changed, first)
