@@ -53,7 +53,7 @@ handshakes_per_address = 10000
 
 
 class ControlGroup:
-    """Holds a process to ``share`` of a processor."""
+    """Holds a process to ``share`` of a processor, which it also gets, whatever else the machine does."""
 
     def __init__(self, name: str, share: float) -> None:
         root = next(group for group in GROUPS if group.exists())
@@ -63,8 +63,10 @@ class ControlGroup:
         if (self._folder / "cpu.cfs_quota_us").exists():
             (self._folder / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
             (self._folder / "cpu.cfs_quota_us").write_text(str(quota))
+            (self._folder / "cpu.shares").write_text(str(16 * 1024))
         else:
             (self._folder / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
+            (self._folder / "cpu.weight").write_text("1600")
 
     def take(self, process: int) -> None:
         """From now on."""
@@ -113,7 +115,7 @@ def gateways(folder: Path, count: int, run: str, control: Path, share: float | N
 
 
 def measure(count: int, devices: int, seconds: float, share: float) -> dict[str, float]:
-    """One side; ``count`` gateways, 0 for one process that does all."""
+    """One side; ``count`` gateways, 0 for one process that does all, and so many ``devices`` for each."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
         control = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "conductor.sock"
@@ -128,6 +130,7 @@ def measure(count: int, devices: int, seconds: float, share: float) -> dict[str,
         if count:
             processes = stack.enter_context(gateways(folder, count, RUN.format(port=port), control, share))
             server.hello["url"] = f"ws://127.0.0.1:{port}"
+        devices *= max(count, 1)
         fleet = Devices("coordinator", server, devices, UPDATE_BYTES)
         stack.callback(fleet.close)
         fleet.work()
@@ -184,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Updates per second and processor time, with and without gateways.")
     parser.add_argument("--gateways", type=int, nargs="+", default=(0, 1, 2, 4))
     parser.add_argument("--share", type=float, default=0.2, help="of a processor, for each gateway")
-    parser.add_argument("--devices", type=int, default=200)
+    parser.add_argument("--devices", type=int, default=100, help="for each gateway: as much work for each of them")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)

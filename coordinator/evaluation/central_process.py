@@ -21,7 +21,7 @@ from mobile_sdk.layout import Vector
 from mobile_sdk.system.processor import lower_priority
 from mobile_sdk.system.signals import ENDING
 
-__all__ = ["EvaluationProcess"]
+__all__ = ["EvaluationProcess", "SpareProcess"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,26 @@ class _Pipe(Protocol):
     def close(self) -> None: ...
 
 
+class SpareProcess:
+    """A process that loads what evaluation needs before anybody knows what it will evaluate, for a quick takeover."""
+
+    def __init__(self) -> None:
+        self._spawned: tuple[BaseProcess, _Pipe] | None = _spawn()
+
+    def take(self) -> tuple[BaseProcess, _Pipe] | None:
+        """The process and its pipe; once."""
+        spawned, self._spawned = self._spawned, None
+        return spawned
+
+    def close(self) -> None:
+        """End the process if nobody has taken it."""
+        if (spawned := self.take()) is not None:
+            process, pipe = spawned
+            process.kill()  # it has done nothing yet, and may not listen before it has loaded
+            process.join()
+            pipe.close()
+
+
 class EvaluationProcess:
     """
     Evaluates weight vectors; call it from a worker thread.
@@ -46,10 +66,12 @@ class EvaluationProcess:
         manifest: of a program of the run.
         program: its ``.pte``.
         samples: safetensors file with ``x`` and ``y``.
+        spare: a process that has loaded already.
 
     """
 
-    def __init__(self, manifest: bytes, program: bytes, samples: bytes) -> None:
+    def __init__(self, manifest: bytes, program: bytes, samples: bytes, spare: SpareProcess | None = None) -> None:
+        self._spare = spare
         self._arguments = (manifest, program, samples)
         self._lock = threading.Lock()
         self._running: tuple[BaseProcess, _Pipe] | None = None
@@ -90,6 +112,8 @@ class EvaluationProcess:
         with self._lock:
             self._closed = True
             self._end()
+            if self._spare is not None:
+                self._spare.close()
 
     def _ask(self, vector: Vector) -> dict[str, float]:
         if self._running is None:
@@ -103,11 +127,7 @@ class EvaluationProcess:
         return answer
 
     def _start(self) -> tuple[BaseProcess, _Pipe]:
-        context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), name="ftte-evaluation", daemon=True)
-        process.start()
-        theirs.close()
+        process, ours = (self._spare and self._spare.take()) or _spawn()
         # Not as arguments: those go through a pipe whose reading end is open here, too. If Ctrl-C ends the process
         # before it has read them, whoever writes more than a pipe holds would wait for ever.
         try:
@@ -122,13 +142,25 @@ class EvaluationProcess:
     def _end(self) -> None:
         if self._running is None:
             return
-        process, pipe = self._running
-        self._running = None
-        pipe.close()  # it ends when nobody can ask any more
-        process.join(CLOSE_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        running, self._running = self._running, None
+        _end(*running)
+
+
+def _spawn() -> tuple[BaseProcess, _Pipe]:
+    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), name="ftte-evaluation", daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _end(process: BaseProcess, pipe: _Pipe) -> None:
+    pipe.close()  # it ends when nobody can ask any more
+    process.join(CLOSE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _serve(pipe: _Pipe) -> None:
@@ -138,9 +170,9 @@ def _serve(pipe: _Pipe) -> None:
     lower_priority(5)
     # The coordinator has closed its end, or was killed while it waited for an answer.
     with contextlib.suppress(EOFError, ConnectionError):
-        manifest, program, samples = (_receive(pipe) for _ in range(3))
         from .central import Evaluator, engine_of
 
+        manifest, program, samples = (_receive(pipe) for _ in range(3))
         evaluator: Any = Evaluator(engine_of(manifest, program), samples)
         while True:
             vector = np.frombuffer(_receive(pipe), np.float32)

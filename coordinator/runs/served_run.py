@@ -16,7 +16,7 @@ from mobile_sdk.protocol.messages import Finished, printable
 
 from ..config import Config
 from ..errors import StoreUnavailable, Superseded
-from ..evaluation.central_process import EvaluationProcess
+from ..evaluation.central_process import EvaluationProcess, SpareProcess
 from ..loop.coordinator import Coordinator
 from ..programs.begin import begin_or_resume, with_found
 from ..programs.export_workers import Progress
@@ -25,7 +25,7 @@ from ..programs.signing import check_key
 from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
-from ..store.open import open_store
+from ..store.open import in_postgres, open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
 
@@ -207,6 +207,19 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
         ExportError: if a program cannot be made.
 
     """
+    # Who may stand by loads meanwhile what it would wait for when it leads.
+    spare = SpareProcess() if giving_up is not None and in_postgres(config) else None
+    try:
+        return _open_run(config, progress, giving_up, spare)
+    except BaseException:
+        if spare is not None:
+            spare.close()
+        raise
+
+
+def _open_run(
+    config: Config, progress: Progress, giving_up: threading.Event | None, spare: SpareProcess | None
+) -> ServedRun:
     store = open_store(config, standby=giving_up)
     try:
         check_key(store, config.run.state)
@@ -214,9 +227,11 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
         tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
         config = with_found(config, store, tiers[0].manifest.metrics)
         # The largest tier was planned for the least memory pressure; every tier evaluates alike.
-        evaluate = load_evaluator(store, tiers[-1])
+        evaluate = load_evaluator(store, tiers[-1], spare)
         if evaluate is not None:
             evaluate.start()
+        elif spare is not None:
+            spare.close()
         trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
         coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
         return ServedRun(config, store, coordinator, evaluate, trackers)
@@ -225,11 +240,11 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
         raise
 
 
-def load_evaluator(store: Store, tier: Tier) -> EvaluationProcess | None:
+def load_evaluator(store: Store, tier: Tier, spare: SpareProcess | None = None) -> EvaluationProcess | None:
     """The run's central evaluation, in a program of ``tier``; none if the task has no held-out data."""
     run = store.run()
     if run is None or not run.evaluation:
         return None
     manifest = unpacked_manifest(store.artifacts, tier.record)
     program = unpacked_program(store.artifacts, tier.record)
-    return EvaluationProcess(manifest, program, store.artifacts.verified(run.evaluation).read_bytes())
+    return EvaluationProcess(manifest, program, store.artifacts.verified(run.evaluation).read_bytes(), spare)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.evaluation.central_process import EvaluationProcess, _receive
+from coordinator.evaluation.central_process import EvaluationProcess, SpareProcess, _receive
 
 PATIENCE = 60.0
 # More than a pipe holds.
@@ -65,3 +65,19 @@ def test_the_process_ends_quietly_where_the_coordinator_was_killed_while_it_sent
     with pytest.raises(EOFError):
         _receive(theirs)
     theirs.close()
+
+
+def test_a_spare_process_is_the_one_that_evaluates_and_ends_if_it_was_not_needed() -> None:
+    before = set(spawned())
+    spare = SpareProcess()
+    (pid,) = set(spawned()) - before
+    evaluation = EvaluationProcess(b"m", b"p", b"s", spare)
+    evaluation._prepare()
+    assert evaluation._running is not None
+    assert evaluation._running[0].pid == pid
+    os.kill(pid, signal.SIGKILL)
+    evaluation.close()
+    unused = SpareProcess()
+    EvaluationProcess(b"m", b"p", b"s", unused).close()
+    assert unused.take() is None
+    assert set(spawned()) == before
