@@ -164,15 +164,20 @@ async def _on_socket(serve: Serve, socket: Path) -> AsyncIterator[str]:
         raise ConfigError(f"cannot listen on {socket}: {error.strerror}") from error
     finally:
         os.umask(mask)
-    own = socket.stat().st_ino
+    own = _identity(socket)
     try:
         yield str(socket)
     finally:
         server.close()
         with contextlib.suppress(OSError):
             # A conductor that was stopped for a while has a successor, which listens here by now.
-            if socket.stat().st_ino == own:
+            if _identity(socket) == own:
                 socket.unlink()
+
+
+def _identity(socket: Path) -> tuple[int, int]:
+    found = socket.stat()
+    return found.st_ino, found.st_ctime_ns  # the number of a file that was removed is soon another's
 
 
 @contextlib.asynccontextmanager

@@ -59,18 +59,27 @@ class LocalConductor:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
+        self._reached: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return str(self._socket)
 
+    def _identity(self) -> tuple[int, int]:
+        found = self._socket.stat()
+        return found.st_ino, found.st_ctime_ns  # the number of a file that was removed is soon another's
+
     async def connect(self) -> Pipe:
         try:
+            self._reached = self._identity()
             return Pipe(*await connect_locally(self._socket), CONDUCTOR)
         except OSError as error:
             raise StoreUnavailable(f"no conductor listens on {self._socket} ({error.strerror})") from error
 
     async def has_successor(self) -> bool:
-        return False  # one that is stopped keeps the files that a successor would need
+        """Of a conductor that is stopped: with the run in a database, its successor listens on the same path."""
+        with contextlib.suppress(OSError):
+            return self._identity() != self._reached
+        return False
 
 
 class RemoteConductors:

@@ -274,7 +274,7 @@ class Gateway:
         tasks = [
             asyncio.create_task(_pass_on(_read(pipe, said), said)),
             asyncio.create_task(_pass_on(self._report(pipe), said)),
-            asyncio.create_task(_pass_on(_look_for_successor(conductors), said)),
+            asyncio.create_task(_pass_on(_look_for_successor(conductors, pipe), said)),
         ]
         try:
             while True:
@@ -366,11 +366,12 @@ async def _read(pipe: Pipe, into: asyncio.Queue[dict[str, Any] | Exception]) -> 
         into.put_nowait((await pipe.receive())[0])
 
 
-async def _look_for_successor(conductors: Conductors) -> None:
+async def _look_for_successor(conductors: Conductors, pipe: Pipe) -> None:
     """End with an error when another conductor leads than the one that this gateway works for."""
     while True:
         await asyncio.sleep(REPORT_SECONDS)
         if await conductors.has_successor():
+            pipe.give_up()  # one that is stopped answers nobody
             raise PipeClosed("another conductor leads by now")
 
 

@@ -162,8 +162,10 @@ class Pipe:
                     return message, content
                 self._settle(message, content)
             except (OSError, asyncio.IncompleteReadError) as error:
+                self.give_up()  # whoever waits for an answer may be what would close this side
                 raise PipeClosed(f"the {self._hears.who} is away") from error
             except ValueError as error:
+                self.give_up()
                 raise PipeClosed(f"what came is no message ({error}): both sides must be of one release") from error
 
     def _settle(self, message: dict[str, Any], content: bytes) -> None:
@@ -185,13 +187,17 @@ class Pipe:
     async def close(self) -> None:
         """Close the socket; questions without an answer raise :exc:`PipeClosed`."""
         self._flush()
+        self.give_up()
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    def give_up(self) -> None:
+        """Nobody answers any more."""
         self.closed = True
         for _, future in self._questions.values():
             if not future.done():
                 future.set_exception(PipeClosed(f"the {self._hears.who} is away"))
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []

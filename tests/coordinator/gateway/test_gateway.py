@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import hashlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
 from coordinator.config import ServerSection
 from coordinator.errors import Superseded
-from coordinator.gateway.conductors import RemoteConductors
+from coordinator.gateway.conductors import LocalConductor, RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.gateway.messages import RELEASE
 from coordinator.gateway.pipe import PipeClosed
@@ -27,6 +28,7 @@ from coordinator.store.sqlite.lease import FolderLease
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import Accepted, Announce, Finished, Later, MergedMessage, Rejected
+from mobile_sdk.system.sockets import listen_locally
 
 from ..small_run import Device, SmallRun, make_run, update_bytes
 from .conducted import SECRET, conduct, make_coordinator
@@ -372,6 +374,25 @@ def test_an_update_that_a_conductor_cannot_take_any_more_is_kept_by_its_device(
 
     asyncio.run(main())
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_gateway_leaves_a_conductor_that_is_stopped_for_the_one_that_listens_on_its_path(tmp_path: Path) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            socket = Path(folder) / "conductor.sock"
+            conductors = LocalConductor(socket)
+            first = await listen_locally(lambda _, writer: writer.close(), socket)
+            pipe = await conductors.connect()
+            assert not await conductors.has_successor()
+            socket.unlink()
+            assert not await conductors.has_successor(), "it may come back"
+            second = await listen_locally(lambda _, writer: writer.close(), socket)
+            assert await conductors.has_successor()
+            await pipe.close()
+            first.close()
+            second.close()
+
+    asyncio.run(main())
 
 
 def test_the_places_of_a_gateway_that_dies_are_free(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_whoever_waits_for_an_answer_hears_of_the_end() -> None:
     asyncio.run(main())
 
 
+def test_whoever_asks_hears_of_the_end_before_this_side_closes() -> None:
+    """A gateway that begins a run asks for files, and closes its side only after that."""
+
+    async def main() -> None:
+        async with two_ends() as (gateway, conductor):
+            asking = asyncio.create_task(gateway.ask(question()))
+            await conductor.receive()
+            await conductor.close()
+            with pytest.raises(PipeClosed):
+                await asking
+            with pytest.raises(PipeClosed):
+                await gateway.ask(question())
+
+    asyncio.run(main())
+
+
 def test_a_question_that_nobody_waits_for_any_more_is_taken_back() -> None:
     async def main() -> None:
         async with two_ends() as (gateway, conductor):
