@@ -38,7 +38,7 @@ def main() -> int:
         return _all(options)
     with atheris.instrument_imports(include=["mobile_sdk", "coordinator"]):
         from .targets import TARGETS
-    from .target import execute
+    from .target import execute, refuse_warnings
 
     if options.target == "list" or options.write_seeds:
         for target in TARGETS.values():
@@ -70,6 +70,7 @@ def main() -> int:
         *([f"-max_total_time={options.seconds}"] if options.seconds else []),
     ]
     target.prepare()
+    refuse_warnings()
     atheris.Setup(
         [sys.argv[0], *flags, str(folder), str(target.corpus)],
         lambda data: execute(target, data),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import logging
 import shutil
 import tempfile
@@ -68,10 +69,27 @@ def _invites() -> dict[str, bytes]:
     }
 
 
+class _File(type(Path())):  # type: ignore[misc]
+    """A file that is in memory alone: writing one takes longer than parsing it."""
+
+    content = b""
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        with io.TextIOWrapper(io.BytesIO(self.content), encoding, errors) as file:
+            return file.read()
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+def _file(name: str, content: bytes) -> Path:
+    file = _File(_folder() / name)
+    file.content = content
+    return file
+
+
 def _parse_run_file(data: bytes) -> None:
-    path = _folder() / "run.toml"
-    path.write_bytes(data)
-    load_config(path)
+    load_config(_file("run.toml", data))
 
 
 def _run_files() -> dict[str, bytes]:
@@ -87,9 +105,7 @@ def _run_files() -> dict[str, bytes]:
 
 
 def _parse_scenario(data: bytes) -> None:
-    path = _folder() / "scenario.toml"
-    path.write_bytes(data)
-    load_scenario(path)
+    load_scenario(_file("scenario.toml", data))
 
 
 def _scenarios() -> dict[str, bytes]:
@@ -97,12 +113,39 @@ def _scenarios() -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.toml"))[:3]}
 
 
+class _Wire(asyncio.Transport):
+    """A connection in memory, on which a server writes its answer; ``closed`` when it has closed it."""
+
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        self.answer = bytearray()
+        self.closed = asyncio.get_running_loop().create_future()
+        self._protocol = protocol
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.answer += data
+
+    def is_closing(self) -> bool:
+        return self.closed.done()
+
+    def close(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+            self._protocol.connection_lost(None)
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        """All has come."""
+
+    resume_reading = pause_reading
+
+
 class _Requests:
-    """An admin API over a real run, behind a Unix socket; requests are its bytes."""
+    """An admin API over a real run; requests are the bytes of a connection to it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._path = _folder() / "admin.sock"
         self._loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
@@ -117,7 +160,6 @@ class _Requests:
         Api(service).add_to(app.router)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.UnixSite(self._runner, str(self._path)).start()
 
     def close(self) -> None:
         """Stop serving."""
@@ -134,12 +176,15 @@ class _Requests:
         return self._loop.run_until_complete(self._send(data))
 
     async def _send(self, data: bytes) -> bytes:
-        reader, writer = await asyncio.open_unix_connection(str(self._path))
-        writer.write(data)
-        writer.write_eof()
-        answer = await asyncio.wait_for(reader.read(), 20)
-        writer.close()
-        return answer
+        server = self._runner.server
+        assert server is not None
+        protocol = server()
+        wire = _Wire(protocol)
+        protocol.connection_made(wire)
+        protocol.data_received(data)
+        protocol.eof_received()
+        await asyncio.wait_for(wire.closed, 20)
+        return bytes(wire.answer)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["CORPUS", "HANG_SECONDS", "Hang", "MemoryBound", "Target", "execute", "replay"]
+__all__ = ["CORPUS", "HANG_SECONDS", "Hang", "MemoryBound", "Target", "execute", "refuse_warnings", "replay"]
 
 # One folder per target: small seeds, and every input that has found something.
 CORPUS = Path(__file__).parent / "corpus"
@@ -62,7 +62,7 @@ class Target:
 
 def execute(target: Target, data: bytes) -> None:
     """
-    One execution under the fuzzer.
+    One execution under the fuzzer, which has made warnings errors (:func:`refuse_warnings`) once for all executions.
 
     Memory is the growth of the process's peak: it misses what stays below an earlier peak, and costs no time.
 
@@ -72,7 +72,7 @@ def execute(target: Target, data: bytes) -> None:
 
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _timed(target, data)
+    _parse(target, data)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak
     if grown > target.megabytes * 1000:
         raise MemoryBound(f"the peak grew by {grown / 1000:.0f} MB; {target.name} may take {target.megabytes} MB")
@@ -89,7 +89,9 @@ def replay(target: Target, data: bytes) -> None:
     """
     tracemalloc.start()
     try:
-        _timed(target, data)
+        with warnings.catch_warnings():
+            refuse_warnings()
+            _parse(target, data)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -97,13 +99,15 @@ def replay(target: Target, data: bytes) -> None:
         raise MemoryBound(f"{peak / 1e6:.1f} MB were allocated; {target.name} may take {target.megabytes} MB")
 
 
-def _timed(target: Target, data: bytes) -> None:
+def refuse_warnings() -> None:
+    """A warning is a line in an operator's log that a stranger can write: it is an error from now on."""
+    warnings.simplefilter("error")
+
+
+def _parse(target: Target, data: bytes) -> None:
     started = time.process_time()
-    # A warning is a line in an operator's log that a stranger can write.
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with contextlib.suppress(*target.documented):
-            target.parse(data)
+    with contextlib.suppress(*target.documented):
+        target.parse(data)
     seconds = time.process_time() - started
     if seconds > HANG_SECONDS:
         raise Hang(f"{seconds:.1f} s of processor time; the limit is {HANG_SECONDS:g} s")

@@ -376,17 +376,21 @@ def test_an_update_that_a_conductor_cannot_take_any_more_is_kept_by_its_device(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
 def test_a_gateway_leaves_a_conductor_that_is_stopped_for_the_one_that_listens_on_its_path(tmp_path: Path) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             socket = Path(folder) / "conductor.sock"
             conductors = LocalConductor(socket)
-            first = await listen_locally(lambda _, writer: writer.close(), socket)
+            first = await listen_locally(hang_up, socket)
             pipe = await conductors.connect()
             assert not await conductors.has_successor()
             socket.unlink()
             assert not await conductors.has_successor(), "it may come back"
-            second = await listen_locally(lambda _, writer: writer.close(), socket)
+            second = await listen_locally(hang_up, socket)
             assert await conductors.has_successor()
             await pipe.close()
             first.close()
