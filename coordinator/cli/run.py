@@ -74,6 +74,11 @@ def local_fleet(config: Config) -> list[LocalDevice]:
     ]
 
 
+def devices_folder(state: Path) -> Path:
+    """Where the devices' storages are: beside the state directory, and apart from those of another run beside it."""
+    return state.with_name("devices" if state.name == "state" else f"{state.name}-devices")
+
+
 async def _until_ended(config: Config, devices: list[LocalDevice], console: Console) -> int:
     from ..admin.operations import Operations
     from ..app import open_app
@@ -81,9 +86,13 @@ async def _until_ended(config: Config, devices: list[LocalDevice], console: Cons
     from .serve import print_address
     from .summary_table import show_summary
 
-    folder = config.run.state.parent / "devices"
+    folder = devices_folder(config.run.state)
     async with open_app([config], console) as server:
-        print_address(server, console)
+        ended = server.only.coordinator.state.phase == "finished"
+        if ended:
+            devices = []
+        else:
+            print_address(server, console)
         token = ""
         if server.service.section.needs_token:
             token, _ = await Operations(server.only, "run").create_token(len(devices), 600.0, "devices of ftte run")
@@ -92,6 +101,8 @@ async def _until_ended(config: Config, devices: list[LocalDevice], console: Cons
             failed = await failed_devices(processes)
     show_summary(console, summary)
     console.print(f"summary and weights are in {config.run.state}", highlight=False)
+    if ended:
+        console.print(f"it had ended before: remove {config.run.state} and {folder} to begin anew", highlight=False)
     if failed:
         raise CoordinatorError(f"{', '.join(failed)} failed: see {folder / failed[0] / LOG_FILE}")
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator.cli.main import main
-from coordinator.cli.run import local_fleet
+from coordinator.cli.run import devices_folder, local_fleet
 from coordinator.config import Config, parse_config
 from coordinator.errors import ConfigError
 
@@ -56,6 +56,11 @@ def test_a_run_file_that_does_not_say_what_devices_have_is_told_how() -> None:
         local_fleet(config())
 
 
+def test_runs_side_by_side_have_devices_of_their_own() -> None:
+    assert devices_folder(Path("mine/state")) == Path("mine/devices")
+    assert devices_folder(Path("mine/state-2")) == Path("mine/state-2-devices")
+
+
 def test_options_take_the_place_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.toml").write_text(RUN)
     assert main(["run", str(tmp_path / "run.toml"), "--devices", "0"]) == 1
@@ -71,3 +76,11 @@ def test_a_run_with_devices_that_enrol_by_a_token_ends_well(tmp_path: Path) -> N
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / "state" / "summary.json").read_text())
     assert (summary["versions"], len(summary["devices"])) == (3, 2)
+    log = tmp_path / "devices" / "device-0" / "log.txt"
+    before = log.read_text()
+    again = subprocess.run(
+        [FTTE, "run", "run.toml"], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "it had ended before: remove" in again.stdout
+    assert log.read_text() == before, "no device was started"
