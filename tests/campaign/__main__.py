@@ -14,8 +14,8 @@ import sys
 import time
 
 from .federation import Outcome, run
-from .plan import draw
-from .planted import names, planted
+from .plan import Plan, draw
+from .planted import at_gateways, names, planted
 from .shrink import shrink
 
 __all__ = ["main"]
@@ -32,11 +32,12 @@ def main() -> int:
     began, counts, failed = time.monotonic(), collections.Counter[str](), []
     done = 0
     left_out = frozenset(int(index) for index in options.without.split(",") if index)
+    gateways = options.gateways or bool(options.plant and at_gateways(options.plant))
     with planted(options.plant):
         for seed in seeds:
             if options.minutes and time.monotonic() > began + 60 * options.minutes:
                 break
-            outcome = run(draw(seed).without(left_out))
+            outcome = run(draw(seed, gateways=gateways).without(left_out))
             done += 1
             counts.update(outcome.counts)
             if options.trace:
@@ -45,9 +46,9 @@ def main() -> int:
                 print(seed, outcome.digest)
             if outcome.problems:
                 failed.append(seed)
-                _show(seed, outcome, options.plant)
+                _show(outcome, options.plant)
                 if not options.keep:
-                    _shrunk(seed, outcome, options.plant)
+                    _shrunk(outcome, options.plant)
                 if options.first:
                     break
             elif done % 100 == 0:
@@ -62,6 +63,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
     parser.add_argument("--seeds", default="0:300", help="from and to, as in 0:300, or one seed")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long (0: never)")
+    parser.add_argument("--gateways", action="store_true", help="devices come to gateways, which fail as well")
     parser.add_argument("--without", default="", help="places of faults to leave out, as in 0,3,4")
     parser.add_argument("--plant", default="", choices=["", *names()], help="a planted fault that is to be found")
     parser.add_argument("--trace", action="store_true", help="print configuration, schedule and trace of every seed")
@@ -71,27 +73,28 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _show(seed: int, outcome: Outcome, plant: str) -> None:
-    print(f"seed {seed} failed:")
+def _show(outcome: Outcome, plant: str) -> None:
+    print(f"seed {outcome.plan.seed} failed:")
     for line in outcome.trace[-MOST_LINES:]:
         print(f"  {line}")
     for problem in outcome.problems[:5]:
         print(f"broken: {problem}")
-    print(f"repeat: {_command(seed, '', plant)}", flush=True)
+    print(f"repeat: {_command(outcome.plan, '', plant)}", flush=True)
 
 
-def _shrunk(seed: int, outcome: Outcome, plant: str) -> None:
+def _shrunk(outcome: Outcome, plant: str) -> None:
     left_out, shorter = shrink(outcome.plan, outcome.problems[0].invariant, run)
     print(f"{len(shorter.plan.faults)} of {len(outcome.plan.faults)} faults are enough:")
     for fault in shorter.plan.faults:
         print(f"  {fault}")
-    print(f"repeat: {_command(seed, ','.join(map(str, sorted(left_out))), plant)}", flush=True)
+    print(f"repeat: {_command(outcome.plan, ','.join(map(str, sorted(left_out))), plant)}", flush=True)
 
 
-def _command(seed: int, without: str, plant: str) -> str:
-    extra = f" --without {without}" if without else ""
+def _command(plan: Plan, without: str, plant: str) -> str:
+    extra = " --gateways" if plan.gateways else ""
+    extra += f" --without {without}" if without else ""
     extra += f" --plant {plant}" if plant else ""
-    return f"python -m tests.campaign --seeds {seed} --trace --keep{extra}"
+    return f"python -m tests.campaign --seeds {plan.seed} --trace --keep{extra}"
 
 
 if __name__ == "__main__":

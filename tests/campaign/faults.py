@@ -74,7 +74,9 @@ class Faults:
         rng = random.Random(fault.seed)
         kind, phone = fault.kind, self._phones.get(fault.whom)
         machine = self._service.machine if not fault.whom else phone.machine if phone is not None else None
-        if kind in OPERATIONS:
+        if kind.startswith("gateway"):
+            await self._gateway(kind.removeprefix("gateway "), fault)
+        elif kind in OPERATIONS:
             await self._operator.act(kind, fault.whom, rng)
         elif kind.startswith("link"):
             await self._link(kind.removeprefix("link "), fault, rng)
@@ -100,6 +102,22 @@ class Faults:
             machine.trouble(kind)
             await asyncio.sleep(seconds)
             machine.trouble("")
+
+    async def _gateway(self, kind: str, fault: Fault) -> None:
+        (gateway,) = [each for each in self._service.gateways if each.machine.name == fault.whom]
+        match kind:
+            case "kill":
+                gateway.machine.cut_after(int(fault.amount), whole=True)
+            case "cut":
+                for line in gateway.sockets.of(gateway.machine):
+                    line.cut()
+            case "uneven":
+                for line in gateway.sockets.of(gateway.machine):
+                    line.cut_unevenly()
+            case "slow":
+                gateway.sockets.delay = 2.0
+                await asyncio.sleep(fault.amount / 8)
+                gateway.sockets.delay = 0.0
 
     async def _link(self, kind: str, fault: Fault, rng: random.Random) -> None:
         device = fault.whom

@@ -30,14 +30,16 @@ from mobile_sdk.signing import ed25519
 from .devices import SimulatedPhone, watch_updates
 from .disk import Disk
 from .faults import Faults
+from .gateways import SimulatedGateway, gateways_in_memory
 from .interposer import Interposer, PowerCut
 from .invariants import check_erased, check_numbers, check_state
 from .ledger import Ledger, Violation
 from .liars import Stranger
 from .links import Network
-from .machines import CampaignLoop, Machine
+from .machines import CampaignLoop, Machine, running
 from .model import SUBSETS, manifest_of
 from .operators import Operator
+from .pipes import LocalSockets
 from .plan import HONEST, SCHEDULE_SECONDS, Plan
 from .service import Service
 
@@ -86,16 +88,22 @@ def run(plan: Plan) -> Outcome:
             gc.enable()
 
 
+def _own_disk() -> Disk | None:
+    process = running()
+    return process.disk if process is not None else None
+
+
 class _Federation:
     def __init__(self, plan: Plan, root: Path) -> None:
         self._plan = plan
         self._root = root
         self._rng = random.Random(f"course {plan.seed}")
         self._ledger = Ledger()
-        self._interposer = Interposer(self._operation, hole=plan.hole)
+        self._interposer = Interposer(self._operation, hole=plan.hole, who=_own_disk)
         self._machines: dict[Disk, Machine] = {}
         self._loop = CampaignLoop()
         self._starts = 0
+        self._sockets = LocalSockets(random.Random(f"pipes {plan.seed}"))
 
     def logged(self, record: logging.LogRecord) -> None:
         """A line of the log stands in the trace."""
@@ -104,7 +112,11 @@ class _Federation:
         self._ledger.lines.append(f"{self._loop.time():9.3f}   log: {text[:200]}")
 
     def _operation(self, disk: Disk, kind: str, path: str) -> None:
-        self._machines[disk].before(kind, path)
+        machine, process = self._machines[disk], running()
+        if process is None or process is machine:
+            machine.before(kind, path)
+        else:  # a gateway, on the coordinator's machine
+            process.before(kind, path, on=machine)
 
     def _machine(self, name: str) -> Machine:
         rng = random.Random(self._rng.getrandbits(64))
@@ -117,7 +129,11 @@ class _Federation:
     def run(self, log: list[logging.LogRecord]) -> None:
         undo = watch_updates(self._ledger)
         try:
-            with self._interposer.active(), _repeatable(self._plan.seed):
+            with (
+                self._interposer.active(),
+                _repeatable(self._plan.seed),
+                gateways_in_memory(self._sockets) if self._plan.gateways else contextlib.nullcontext(),
+            ):
                 asyncio.set_event_loop(None)
                 try:
                     self._loop.run_until_complete(asyncio.wait_for(self._main(), 10 * PATIENCE_SECONDS))
@@ -159,7 +175,9 @@ class _Federation:
         config = parse_config({**sections, **plan.sections}, machine.disk.root)
         ledger.secrets |= {config.server.token} - {""}
         service = Service(machine, network, config, ledger, self._check, random.Random(self._rng.getrandbits(64)))
+        self._add_gateways(service, network)
         serving = asyncio.ensure_future(service.live())
+        fronts = [asyncio.ensure_future(gateway.live()) for gateway in service.gateways]
         course = asyncio.ensure_future(self._course(service, network, vault))
         await asyncio.wait({serving, course}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -168,6 +186,24 @@ class _Federation:
             raise Violation("the coordinator starts again after any end", "nobody serves any more")
         course.result()
         await serving
+        await asyncio.gather(*fronts)
+
+    def _add_gateways(self, service: Service, network: Network) -> None:
+        service.socket = self._root / "conductor.sock"
+        for index in range(self._plan.gateways):
+            machine = self._machine(f"gateway-{index}")
+            service.gateways.append(
+                SimulatedGateway(
+                    machine,
+                    network,
+                    self._sockets,
+                    service.socket,
+                    service.config,
+                    service.machine.clock,
+                    self._ledger,
+                    random.Random(self._rng.getrandbits(64)),
+                )
+            )
 
     async def _course(self, service: Service, network: Network, vault: Path) -> None:
         plan, ledger, config = self._plan, self._ledger, service.config
@@ -298,6 +334,9 @@ class _Federation:
             if self._loop.time() > 20 * PATIENCE_SECONDS:
                 break
         service.stopping = True
+        for gateway in service.gateways:
+            gateway.stopping = True
+            gateway.machine.cut_after(1, whole=True)
         service.machine.cut_after(1, whole=True)
 
     def _bounded(self, run: ServedRun) -> None:
@@ -305,7 +344,7 @@ class _Federation:
         machine, devices = self._service.machine, len(self._plan.devices)
         limit = run.config.merge.most(run.coordinator.state.buffer.capacity)
         for what, count, most in (
-            ("tasks", len(machine.tasks), 20 + 10 * devices),
+            ("tasks", len(machine.tasks), 20 + 10 * devices + 10 * self._plan.gateways),
             ("open files", self._interposer.opened(machine.disk), 25),
             ("buffered updates", len(run.coordinator.state.buffer), 2 * limit + devices),
         ):

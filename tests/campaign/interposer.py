@@ -50,11 +50,15 @@ class Interposer:
     Args:
         hook: called with (disk, kind of operation, path) before each of them; may raise.
         hole: whether the file system can give bytes in the middle of a file back.
+        who: the own disk of the process that runs, if any: what it opens on another's disk is its own as well.
 
     """
 
-    def __init__(self, hook: Callable[[Disk, str, str], None], *, hole: bool) -> None:
+    def __init__(
+        self, hook: Callable[[Disk, str, str], None], *, hole: bool, who: Callable[[], Disk | None] = lambda: None
+    ) -> None:
         self._hook = hook
+        self._who = who
         self._hole = hole
         self._disks: list[Disk] = []
         self._descriptors: dict[int, tuple[Disk, str]] = {}
@@ -143,13 +147,13 @@ class Interposer:
         if new:
             disk.created(text)
         self._descriptors[descriptor] = disk, text
-        self._opened[disk].add(descriptor)
+        self._opened[self._who() or disk].add(descriptor)
         return descriptor
 
     def _close(self, descriptor: int) -> None:
-        known = self._descriptors.pop(descriptor, None)
-        if known is not None:
-            self._opened[known[0]].discard(descriptor)
+        if self._descriptors.pop(descriptor, None) is not None:
+            for opened in self._opened.values():
+                opened.discard(descriptor)
         _REAL["close"](descriptor)
 
     def _of(self, descriptor: int) -> tuple[Disk | None, str]:
@@ -291,8 +295,9 @@ class Interposer:
             self._hook(disk, "open", text)
         raw = _WrittenFile(file, mode, disk, text, self)
         self._descriptors[raw.fileno()] = disk, text
-        self._opened[disk].discard(raw.fileno())  # it is the file's now
-        self._files[disk].add(raw)
+        for opened in self._opened.values():
+            opened.discard(raw.fileno())  # it is the file's now
+        self._files[self._who() or disk].add(raw)
         if buffering == 0:
             return raw
         buffer = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)

@@ -68,7 +68,8 @@ class _End:
 class _Cable:
     """Both directions of one link."""
 
-    def __init__(self, network: Network, device: str, rng: random.Random) -> None:
+    def __init__(self, network: Network, device: str, host: str, rng: random.Random) -> None:
+        self.host = host
         self.device = _End(self)
         self.coordinator = _End(self)
         self.device.peer, self.coordinator.peer = self.coordinator, self.device
@@ -140,11 +141,11 @@ class Network:
     Args:
         rng: draws delays and flips.
 
-    ``host`` is the machine that serves, with its function; none while it is down.
+    ``hosts`` are the processes that serve, by name, with their functions: the coordinator, or its gateways.
     """
 
     def __init__(self, rng: random.Random) -> None:
-        self.host: tuple[Machine, Serve] | None = None
+        self.hosts: dict[str, tuple[Machine, Serve]] = {}
         self.delay: dict[str, float] = {}
         self.unreachable: set[str] = set()
         self._rng = rng
@@ -160,10 +161,12 @@ class Network:
         @contextlib.asynccontextmanager
         async def open_link() -> AsyncIterator[Connection]:
             await asyncio.sleep(2 * self.latency(device))
-            if self.host is None or device in self.unreachable:
+            if not self.hosts or device in self.unreachable:
                 raise ConnectionLost("nobody answers")
-            machine, serve = self.host
-            cable = _Cable(self, device, self._rng)
+            names = sorted(self.hosts)
+            host = names[0] if len(names) == 1 else self._rng.choice(names)
+            machine, serve = self.hosts[host]
+            cable = _Cable(self, device, host, self._rng)
             self._cables = [each for each in self._cables if not (each.device.lost and each.coordinator.lost)]
             self._cables.append(cable)
             machine.start(_serve(serve, cable))
@@ -178,15 +181,16 @@ class Network:
         """The links of a device that are open."""
         return [cable for cable in self._cables if cable.name == device and not cable.device.lost]
 
-    def host_gone(self, *, silently: bool) -> None:
-        """The coordinator's machine has ended; its peers hear of it at once, or only by their pings."""
-        self.host = None
+    def host_gone(self, host: str, *, silently: bool) -> None:
+        """A process that served has ended; its peers hear of it at once, or only by their pings."""
+        self.hosts.pop(host, None)
         for cable in self._cables:
-            if silently:
-                cable.fall_silent()
-            else:
-                cable.cut()
-        self._cables.clear()
+            if cable.host == host:
+                if silently:
+                    cable.fall_silent()
+                else:
+                    cable.cut()
+        self._cables = [cable for cable in self._cables if cable.host != host]
 
     def device_gone(self, device: str, *, silently: bool) -> None:
         """A device's process has ended."""

@@ -17,7 +17,7 @@ from coordinator.simulation.virtual_time import START, VirtualLoop
 from .disk import Disk
 from .interposer import Interposer, PowerCut
 
-__all__ = ["CampaignLoop", "Machine", "MachineClock"]
+__all__ = ["CampaignLoop", "Machine", "MachineClock", "running"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,13 @@ class _Process:
 
 
 _OWNER: contextvars.ContextVar[_Process | None] = contextvars.ContextVar("owner", default=None)
+
+
+def running() -> Machine | None:
+    """The machine whose process this is; none outside of all."""
+    process = _OWNER.get()
+    return process.machine if process is not None else None
+
 
 # What each kind of trouble does to which operations.
 _TROUBLES = {
@@ -236,16 +243,27 @@ class Machine:
             if self._left == 0:
                 self._end("await")
 
-    def before(self, kind: str, path: str) -> None:
+    @property
+    def loses(self) -> bool:
+        """Whether its end, which has come, is a power cut: what was not synced is lost."""
+        return self.disk.dead and not self._whole
+
+    def before(self, kind: str, path: str, on: Machine | None = None) -> None:
         """
         The process is about to do something with its disk.
+
+        Args:
+            kind: what.
+            path: of what.
+            on: whose disk it is, if not its own.
 
         Raises:
             PowerCut: if it does not come to that.
             OSError: if the disk has trouble.
 
         """
-        if self.disk.dead:
+        host = self if on is None else on
+        if self.disk.dead or host.loses:
             raise PowerCut
         self.operations += 1
         if self._left:
@@ -254,10 +272,10 @@ class Machine:
                 self.disk.commit_fate = self.rng.random() if kind == "commit" else None
                 self._end(f"{kind} {Path(path).name[:12]}")
                 raise PowerCut
-        if self._trouble and not path.endswith("lock"):
-            number, words, kinds = _TROUBLES[self._trouble]
-            if kind in kinds and (self._trouble != "eio" or self.rng.random() < _EIO_SHARE):
-                self.troubled += 1
+        if host._trouble and not path.endswith("lock"):
+            number, words, kinds = _TROUBLES[host._trouble]
+            if kind in kinds and (host._trouble != "eio" or host.rng.random() < _EIO_SHARE):
+                host.troubled += 1
                 raise OSError(number, words)
 
     def _end(self, where: str) -> None:

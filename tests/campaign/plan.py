@@ -60,14 +60,22 @@ class Plan:
     faults: tuple[Fault, ...]
     hasty: bool
     hole: bool
+    gateways: int = 0
 
     def without(self, left_out: frozenset[int]) -> Plan:
         """The same, without some of the faults."""
         return dataclasses.replace(self, faults=tuple(f for i, f in enumerate(self.faults) if i not in left_out))
 
 
-def draw(seed: int) -> Plan:
-    """What a seed stands for."""
+def draw(seed: int, *, gateways: bool = False) -> Plan:
+    """
+    What a seed stands for.
+
+    Args:
+        seed: of everything.
+        gateways: whether devices come to gateways, which have faults of their own; the rest is the same.
+
+    """
     rng = random.Random(f"federation {seed}")
     honest = rng.randint(3, 5)
     personas = [HONEST] * honest + [rng.choice(LIES) for _ in range(rng.choice((0, 0, 1, 1, 2)))]
@@ -86,7 +94,25 @@ def draw(seed: int) -> Plan:
     if sections["payload"]["update"].startswith("int"):  # no number cannot be packed in integers
         devices = tuple(dataclasses.replace(d, persona="huge" if d.persona == "nan" else d.persona) for d in devices)
     faults = _faults(rng, [device.name for device in devices])
-    return Plan(seed, sections, devices, tuple(faults), hasty=rng.random() < 0.3, hole=rng.random() < 0.5)
+    plan = Plan(seed, sections, devices, tuple(faults), hasty=rng.random() < 0.3, hole=rng.random() < 0.5)
+    return _with_gateways(plan) if gateways else plan
+
+
+def _with_gateways(plan: Plan) -> Plan:
+    rng = random.Random(f"gateways {plan.seed}")
+    count = rng.randint(1, 3)
+    faults = [
+        Fault(
+            rng.uniform(0.5, SCHEDULE_SECONDS),
+            f"gateway {rng.choice(('kill', 'kill', 'cut', 'uneven', 'slow'))}",
+            f"gateway-{rng.randrange(count)}",
+            float(rng.choice((rng.randint(1, 12), rng.randint(1, 150)))),
+            rng.getrandbits(32),
+        )
+        for _ in range(rng.randint(1, 5))
+    ]
+    every = sorted((*plan.faults, *faults), key=lambda fault: fault.at)
+    return dataclasses.replace(plan, faults=tuple(every), gateways=count)
 
 
 def _sections(rng: random.Random, honest: int) -> dict[str, dict[str, Any]]:

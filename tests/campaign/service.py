@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from coordinator.conductor.listener import GatewayConnections, listen_for_gateways
 from coordinator.config import Config
 from coordinator.errors import StoreError
 from coordinator.loop.coordinator import Coordinator
@@ -25,6 +26,7 @@ from mobile_sdk.manifest import PROGRAM_FILE
 from mobile_sdk.payload import Grid
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
+from .gateways import SimulatedGateway
 from .interposer import PowerCut
 from .ledger import Ledger
 from .links import Network
@@ -86,7 +88,8 @@ class Service:
         check: called with the run just after every start.
         rng: draws how the peers hear of an end.
 
-    ``run`` is the run while it is served.
+    ``run`` is the run while it is served. ``gateways`` are on the same machine, and find it at ``socket``; without any,
+    devices come to the coordinator itself.
     """
 
     def __init__(
@@ -112,6 +115,8 @@ class Service:
         self.up = asyncio.Event()
         self.down = asyncio.Event()
         self.between: Callable[[Path], None] | None = None
+        self.gateways: list[SimulatedGateway] = []
+        self.socket = Path()
 
     async def live(self) -> None:
         """Serve, and start again whenever the process has ended, until ``stopping``."""
@@ -127,7 +132,11 @@ class Service:
                 self.failures += 1
                 if self.failures > MOST_FAILURES:
                     raise serving.exception() or AssertionError
-            self._network.host_gone(silently=self._rng.random() < 0.4)
+            self._network.host_gone(self.machine.name, silently=self._rng.random() < 0.4)
+            if self.machine.loses or self.between is not None:  # all of the machine ends
+                await asyncio.gather(*(gateway.stop() for gateway in self.gateways))
+            for gateway in self.gateways[:1]:
+                gateway.sockets.process_gone(self.machine)
             await self.machine.stopped()
             if self.between is not None:
                 with self.machine.powered() as root:
@@ -152,7 +161,13 @@ class Service:
         self._check(run)
         run.start()
         self.run = run
-        self._network.host = self.machine, run.coordinator.serve
+        if self.gateways:
+            async with listen_for_gateways(self.socket, lambda: {run.name: run.coordinator}, GatewayConnections()):
+                await self._goes_on()
+        self._network.hosts[self.machine.name] = self.machine, run.coordinator.serve
+        await self._goes_on()
+
+    async def _goes_on(self) -> None:
         self._note("serves")
         self.up.set()
         await asyncio.Event().wait()

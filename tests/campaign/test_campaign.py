@@ -21,6 +21,11 @@ SEEDS = 40
 # back, words of a refusal and a program's signature that a link had garbled.
 FOUND = (292, 3026, 6019, 6511, 10068, 31218)
 
+# With gateways: those of every test run, and what they have found: a gateway that asked while its conductor ended, and
+# waited for ever.
+GATEWAY_SEEDS = (0, 1, 3, 4)
+FOUND_AT_GATEWAYS = (2,)
+
 # Seeds within which a planted fault has to be found.
 WITHIN = 500
 
@@ -53,6 +58,13 @@ def test_seeds_that_have_found_something_find_it_no_more(seed: int) -> None:
     assert not outcome.problems, words(outcome)
 
 
+@pytest.mark.parametrize("seed", [*GATEWAY_SEEDS, *FOUND_AT_GATEWAYS])
+def test_federations_behind_gateways_keep_every_promise_under_faults(seed: int) -> None:
+    outcome = run(draw(seed, gateways=True))
+    assert not outcome.problems, f"python -m tests.campaign --seeds {seed} --gateways --trace\n{words(outcome)}"
+    assert outcome.plan.gateways
+
+
 def test_the_same_seed_gives_the_same_trace_in_every_process() -> None:
     first, second = (
         subprocess.run(
@@ -67,9 +79,9 @@ def test_the_same_seed_gives_the_same_trace_in_every_process() -> None:
     assert first == second, "whatever hashes are, and whichever federations the process has run before"
 
 
-def trace(seed: int) -> list[str]:
+def trace(seed: int, *, gateways: bool = False) -> list[str]:
     """What the hash of a trace is made of: all but lines of the log, of which a process leaves out repeated ones."""
-    return [line for line in run(draw(seed)).trace if line[10:15] != "  log"]
+    return [line for line in run(draw(seed, gateways=gateways)).trace if line[10:15] != "  log"]
 
 
 PROGRAM = """
@@ -77,7 +89,7 @@ import sys
 from tests.campaign.test_campaign import trace
 for seed in sys.argv[1:]:
     trace(int(seed))
-print("\\n".join(trace(3)))
+print("\\n".join([*trace(3), *trace(1, gateways=True)]))
 """
 
 
@@ -95,7 +107,7 @@ def test_planted_faults_fit_the_source(name: str) -> None:
 def found(name: str) -> tuple[int, Outcome]:
     with planted.planted(name):
         for seed in range(WITHIN):
-            outcome = run(draw(seed))
+            outcome = run(draw(seed, gateways=planted.at_gateways(name)))
             if outcome.problems:
                 return seed, outcome
     raise AssertionError(f"the campaign does not find {name} within {WITHIN} seeds")

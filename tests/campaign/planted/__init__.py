@@ -1,8 +1,8 @@
 """
 Faults that are planted on purpose: a campaign that finds none of them proves nothing.
 
-Each ``NAME.patch`` of this folder says in its first line what is wrong, then names a function and gives parts of its
-source with what to put in their place::
+Each ``NAME.patch`` of this folder, or of ``gateways``, which has those of federations with gateways, says in its first
+line what is wrong, then names a function and gives parts of its source with what to put in their place::
 
     # An update is acknowledged before it is on the disk.
     @@ coordinator.store.segments:Segments.append
@@ -20,14 +20,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["names", "planted"]
+__all__ = ["at_gateways", "names", "planted"]
 
 _FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
     """The planted faults."""
-    return sorted(path.stem for path in _FOLDER.glob("*.patch"))
+    return sorted(path.stem for path in _FOLDER.rglob("*.patch"))
+
+
+def at_gateways(name: str) -> bool:
+    """Whether the fault ``name`` needs gateways to be found."""
+    return _path(name).parent != _FOLDER
+
+
+def _path(name: str) -> Path:
+    (path,) = _FOLDER.rglob(f"{name}.patch")
+    return path
 
 
 @contextlib.contextmanager
@@ -41,7 +51,7 @@ def planted(name: str) -> Iterator[None]:
     """
     undo = []
     try:
-        for target, old, new in _hunks(_FOLDER / f"{name}.patch") if name else ():
+        for target, old, new in _hunks(_path(name)) if name else ():
             undo.append(_replace(target, old, new))
         yield
     finally:
