@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import functools
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 from .federation import Outcome, run
 from .plan import Plan, draw
-from .planted import at_gateways, names, planted
+from .planted import names, planted, world
 from .shrink import shrink
 
 __all__ = ["main"]
@@ -32,12 +35,14 @@ def main() -> int:
     began, counts, failed = time.monotonic(), collections.Counter[str](), []
     done = 0
     left_out = frozenset(int(index) for index in options.without.split(",") if index)
-    gateways = options.gateways or bool(options.plant and at_gateways(options.plant))
-    with planted(options.plant):
+    plant_world = world(options.plant) if options.plant else ""
+    gateways, database = (getattr(options, each) or plant_world == each for each in ("gateways", "database"))
+    with planted(options.plant), _server() if database else contextlib.nullcontext("") as address:
+        simulate = functools.partial(run, address=address)
         for seed in seeds:
             if options.minutes and time.monotonic() > began + 60 * options.minutes:
                 break
-            outcome = run(draw(seed, gateways=gateways).without(left_out))
+            outcome = simulate(draw(seed, gateways=gateways, database=database).without(left_out))
             done += 1
             counts.update(outcome.counts)
             if options.trace:
@@ -48,7 +53,7 @@ def main() -> int:
                 failed.append(seed)
                 _show(outcome, options.plant)
                 if not options.keep:
-                    _shrunk(outcome, options.plant)
+                    _shrunk(outcome, options.plant, simulate)
                 if options.first:
                     break
             elif done % 100 == 0:
@@ -64,6 +69,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0:300", help="from and to, as in 0:300, or one seed")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long (0: never)")
     parser.add_argument("--gateways", action="store_true", help="devices come to gateways, which fail as well")
+    parser.add_argument("--database", action="store_true", help="two machines, one of which leads, with PostgreSQL")
     parser.add_argument("--without", default="", help="places of faults to leave out, as in 0,3,4")
     parser.add_argument("--plant", default="", choices=["", *names()], help="a planted fault that is to be found")
     parser.add_argument("--trace", action="store_true", help="print configuration, schedule and trace of every seed")
@@ -71,6 +77,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
     parser.add_argument("--keep", action="store_true", help="do not shrink schedules of failing seeds")
     return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[str]:
+    """The address of a PostgreSQL server of its own."""
+    from ..postgres_server import open_server
+
+    with open_server() as server:
+        yield server.address()
 
 
 def _show(outcome: Outcome, plant: str) -> None:
@@ -82,8 +97,8 @@ def _show(outcome: Outcome, plant: str) -> None:
     print(f"repeat: {_command(outcome.plan, '', plant)}", flush=True)
 
 
-def _shrunk(outcome: Outcome, plant: str) -> None:
-    left_out, shorter = shrink(outcome.plan, outcome.problems[0].invariant, run)
+def _shrunk(outcome: Outcome, plant: str, simulate: Callable[[Plan], Outcome]) -> None:
+    left_out, shorter = shrink(outcome.plan, outcome.problems[0].invariant, simulate)
     print(f"{len(shorter.plan.faults)} of {len(outcome.plan.faults)} faults are enough:")
     for fault in shorter.plan.faults:
         print(f"  {fault}")
@@ -91,7 +106,7 @@ def _shrunk(outcome: Outcome, plant: str) -> None:
 
 
 def _command(plan: Plan, without: str, plant: str) -> str:
-    extra = " --gateways" if plan.gateways else ""
+    extra = " --gateways" if plan.gateways else " --database" if plan.database else ""
     extra += f" --without {without}" if without else ""
     extra += f" --plant {plant}" if plant else ""
     return f"python -m tests.campaign --seeds {plan.seed} --trace --keep{extra}"

@@ -61,7 +61,7 @@ class Faults:
         """Everything works again: disks, links, clocks."""
         if self._under_way:
             await asyncio.wait(set(self._under_way))
-        machines = [self._service.machine, *(phone.machine for phone in self._phones.values())]
+        machines = [*self._service.machines, *(phone.machine for phone in self._phones.values())]
         for machine in machines:
             machine.trouble("")
             machine.slow = 0.0
@@ -76,6 +76,8 @@ class Faults:
         machine = self._service.machine if not fault.whom else phone.machine if phone is not None else None
         if kind.startswith("gateway"):
             await self._gateway(kind.removeprefix("gateway "), fault)
+        elif kind.startswith("database"):
+            self._service.database_fault(kind.removeprefix("database "), int(fault.amount))
         elif kind in OPERATIONS:
             await self._operator.act(kind, fault.whom, rng)
         elif kind.startswith("link"):

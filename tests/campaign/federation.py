@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 from unittest import mock
 
 from cryptography.exceptions import InvalidSignature
@@ -51,6 +52,8 @@ PATIENCE_SECONDS = 7_200.0
 # Looks, some seconds apart, at which a buffer may be full although no disk has trouble: merges follow each other.
 MOST_FULL_LOOKS = 5
 
+AnyService = TypeVar("AnyService", bound=Service)
+
 RUN = "campaign"
 TASK = "a.b:c"
 
@@ -71,14 +74,21 @@ class Outcome:
     counts: dict[str, int]
 
 
-def run(plan: Plan) -> Outcome:
-    """Run a federation; the same plan gives the same outcome, whatever else the machine does."""
+def run(plan: Plan, address: str = "") -> Outcome:
+    """
+    Run a federation; the same plan gives the same outcome, whatever else the machine does.
+
+    Args:
+        plan: what is run.
+        address: of the PostgreSQL server, for a plan with a database; its time is real, and so the outcome may differ.
+
+    """
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     root = Path(tempfile.mkdtemp(prefix="ftte-campaign-", dir=memory))
     collects = gc.isenabled()
     gc.disable()  # a federation is short, and its garbage little
     try:
-        federation = _Federation(plan, root)
+        federation = _Federation(plan, root, address)
         with _captured_log(federation.logged) as log:
             federation.run(log)
             return federation.outcome()
@@ -94,8 +104,9 @@ def _own_disk() -> Disk | None:
 
 
 class _Federation:
-    def __init__(self, plan: Plan, root: Path) -> None:
+    def __init__(self, plan: Plan, root: Path, address: str) -> None:
         self._plan = plan
+        self._address = address
         self._root = root
         self._rng = random.Random(f"course {plan.seed}")
         self._ledger = Ledger()
@@ -133,6 +144,7 @@ class _Federation:
                 self._interposer.active(),
                 _repeatable(self._plan.seed),
                 gateways_in_memory(self._sockets) if self._plan.gateways else contextlib.nullcontext(),
+                self._database(),
             ):
                 asyncio.set_event_loop(None)
                 try:
@@ -153,6 +165,20 @@ class _Federation:
             self._ledger.fail("no exception but the documented ones", message)
         self._look_at_log(log)
 
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[None]:
+        if not self._plan.database:
+            yield
+            return
+        from .database import DatabaseSite, statements_that_fail  # it needs a driver, and a server
+
+        self._site = DatabaseSite(self._address, RUN, self._root / "objects")
+        try:
+            with statements_that_fail(self._site):
+                yield
+        finally:
+            self._site.close()
+
     def _close_loop(self) -> None:
         for machine in self._machines.values():
             machine.switch_off()
@@ -166,15 +192,12 @@ class _Federation:
         self._loop.close()
 
     async def _main(self) -> None:
-        plan, ledger, root = self._plan, self._ledger, self._root
+        ledger, root = self._ledger, self._root
         vault = root / "vault"
         vault.mkdir()
         network = Network(random.Random(self._rng.getrandbits(64)))
-        machine = self._machine("coordinator")
-        sections = {"run": {"name": RUN, "task": TASK, "state": "state"}, "budgets": {"small": 1_000, "large": 2_000}}
-        config = parse_config({**sections, **plan.sections}, machine.disk.root)
-        ledger.secrets |= {config.server.token} - {""}
-        service = Service(machine, network, config, ledger, self._check, random.Random(self._rng.getrandbits(64)))
+        service = self._make_services(network)
+        ledger.secrets |= {service.config.server.token} - {""}
         self._add_gateways(service, network)
         serving = asyncio.ensure_future(service.live())
         fronts = [asyncio.ensure_future(gateway.live()) for gateway in service.gateways]
@@ -187,6 +210,25 @@ class _Federation:
         course.result()
         await serving
         await asyncio.gather(*fronts)
+
+    def _make_services(self, network: Network) -> Service:
+        if not self._plan.database:
+            return self._make(Service, "coordinator", network)
+        from .database import DatabaseService, Pair
+
+        both = [self._make(DatabaseService, name, network) for name in ("coordinator", "standby")]
+        for each in both:
+            each.site = self._site
+        pair: Any = Pair(*both)
+        service: Service = pair
+        return service
+
+    def _make(self, kind: type[AnyService], name: str, network: Network) -> AnyService:
+        machine = self._machine(name)
+        sections = {"run": {"name": RUN, "task": TASK, "state": "state"}, "budgets": {"small": 1_000, "large": 2_000}}
+        config = parse_config({**sections, **self._plan.sections}, machine.disk.root)
+        rng = random.Random(self._rng.getrandbits(64))
+        return kind(machine, network, config, self._ledger, self._check, rng)
 
     def _add_gateways(self, service: Service, network: Network) -> None:
         service.socket = self._root / "conductor.sock"
@@ -333,11 +375,10 @@ class _Federation:
             await asyncio.sleep(1.0)
             if self._loop.time() > 20 * PATIENCE_SECONDS:
                 break
-        service.stopping = True
         for gateway in service.gateways:
             gateway.stopping = True
             gateway.machine.cut_after(1, whole=True)
-        service.machine.cut_after(1, whole=True)
+        service.stop()
 
     def _bounded(self, run: ServedRun) -> None:
         """However long it went on, a process holds no more than its devices account for."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from coordinator.errors import Superseded
 from coordinator.simulation.virtual_time import START, VirtualLoop
 
 from .disk import Disk
@@ -122,7 +123,7 @@ class CampaignLoop(VirtualLoop):
 
     def _report(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if not isinstance(error, PowerCut):
+        if not isinstance(error, PowerCut | Superseded):  # the latter ends a process
             self.unexpected.append(f"{context.get('message')}: {error!r}")
 
 
@@ -269,7 +270,7 @@ class Machine:
         if self._left:
             self._left -= 1
             if self._left == 0:
-                self.disk.commit_fate = self.rng.random() if kind == "commit" else None
+                self.disk.commit_fate = self.rng.random() if kind.startswith("commit") else None
                 self._end(f"{kind} {Path(path).name[:12]}")
                 raise PowerCut
         if host._trouble and not path.endswith("lock"):

@@ -61,19 +61,21 @@ class Plan:
     hasty: bool
     hole: bool
     gateways: int = 0
+    database: bool = False
 
     def without(self, left_out: frozenset[int]) -> Plan:
         """The same, without some of the faults."""
         return dataclasses.replace(self, faults=tuple(f for i, f in enumerate(self.faults) if i not in left_out))
 
 
-def draw(seed: int, *, gateways: bool = False) -> Plan:
+def draw(seed: int, *, gateways: bool = False, database: bool = False) -> Plan:
     """
     What a seed stands for.
 
     Args:
         seed: of everything.
         gateways: whether devices come to gateways, which have faults of their own; the rest is the same.
+        database: whether two machines serve the run, whose state is in a database, with faults of their own.
 
     """
     rng = random.Random(f"federation {seed}")
@@ -95,7 +97,30 @@ def draw(seed: int, *, gateways: bool = False) -> Plan:
         devices = tuple(dataclasses.replace(d, persona="huge" if d.persona == "nan" else d.persona) for d in devices)
     faults = _faults(rng, [device.name for device in devices])
     plan = Plan(seed, sections, devices, tuple(faults), hasty=rng.random() < 0.3, hole=rng.random() < 0.5)
+    if database:
+        return _in_database(plan)
     return _with_gateways(plan) if gateways else plan
+
+
+# Of a state directory alone; and a key that is rotated has to be brought to the other machine by an operator.
+_NOT_IN_DATABASES = ("rot", "backup", "restore", "rotate key")
+
+
+def _in_database(plan: Plan) -> Plan:
+    rng = random.Random(f"database {plan.seed}")
+    faults = [
+        Fault(
+            rng.uniform(0.5, SCHEDULE_SECONDS),
+            f"database {rng.choice(('lost before', 'lost before', 'lost after', 'lost after', 'takeover'))}",
+            "",
+            float(rng.choice((rng.randint(1, 12), rng.randint(1, 60)))),
+            rng.getrandbits(32),
+        )
+        for _ in range(rng.randint(1, 6))
+    ]
+    kept = [fault for fault in plan.faults if fault.kind not in _NOT_IN_DATABASES]
+    every = sorted((*kept, *faults), key=lambda fault: fault.at)
+    return dataclasses.replace(plan, faults=tuple(every), database=True)
 
 
 def _with_gateways(plan: Plan) -> Plan:

@@ -16,6 +16,7 @@ from coordinator.programs.signing import sign_tiers
 from coordinator.programs.tiers import load_tiers
 from coordinator.runs.served_run import ServedRun
 from coordinator.simulation.virtual_time import START
+from coordinator.store.interface import Store
 from coordinator.store.records import RunRecord, TierRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore
 from coordinator.tracking.files import FileTracker
@@ -49,6 +50,10 @@ class _Told(Trackers):
         self._files = FileTracker(config.run.state / "history", ("loss", "accuracy"))
         self._ledger = ledger
         self._versions = versions
+
+    @property
+    def followed(self) -> bool:
+        return True
 
     def tell(self, event: TrackedVersion | TrackedUpdate | TrackedPhase) -> None:
         now = asyncio.get_running_loop().time()
@@ -107,6 +112,7 @@ class Service:
         self.first_key = ""
         self.stopping = False
         self.starts = 0
+        self.served_at = -1.0
         self.failures = 0
         self._network = network
         self._ledger = ledger
@@ -138,6 +144,7 @@ class Service:
             for gateway in self.gateways[:1]:
                 gateway.sockets.process_gone(self.machine)
             await self.machine.stopped()
+            self.ended()
             if self.between is not None:
                 with self.machine.powered() as root:
                     self.between(root)
@@ -147,6 +154,26 @@ class Service:
                 await asyncio.sleep(self._rng.uniform(0.5, RESTART_SECONDS))
         self.down.set()
 
+    @property
+    def machines(self) -> list[Machine]:
+        """On which the run may be served."""
+        return [self.machine]
+
+    def stop(self) -> None:
+        """End it for good, at once."""
+        self.stopping = True
+        self.machine.cut_after(1, whole=True)
+
+    def database_fault(self, kind: str, statements: int) -> None:
+        """Something happens on the way to a database; there is none."""
+
+    def ended(self) -> None:
+        """The process is gone."""
+
+    def expected(self, error: Exception) -> bool:
+        """Whether an error may keep it from starting though its disk works."""
+        return False
+
     async def _serve(self) -> None:
         self.starts += 1
         troubled = self.machine.troubled
@@ -154,13 +181,14 @@ class Service:
             run = self._open()
         except (StoreError, OSError) as error:
             self._note(f"does not start: {type(error).__name__}")
-            if self.machine.troubled == troubled:
+            if self.machine.troubled == troubled and not self.expected(error):
                 raise
             return
         self.first_key = self.first_key or run.coordinator.state.key.public
         self._check(run)
         run.start()
         self.run = run
+        self.served_at = asyncio.get_running_loop().time()
         if self.gateways:
             async with listen_for_gateways(self.socket, lambda: {run.name: run.coordinator}, GatewayConnections()):
                 await self._goes_on()
@@ -175,9 +203,12 @@ class Service:
     def _note(self, words: str) -> None:
         self._ledger.note(asyncio.get_running_loop().time(), f"coordinator {words}")
 
+    def _open_store(self) -> Store:
+        return SqliteStore(self.config.run.state)
+
     def _open(self) -> ServedRun:
         config, clock = self.config, self.machine.clock
-        store = SqliteStore(config.run.state)
+        store = self._open_store()
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
             if store.run() is None:
@@ -200,7 +231,7 @@ class Service:
         return ServedRun(config, store, coordinator, None, told)
 
 
-def _begin(config: Config, store: SqliteStore, key: RunKey) -> None:
+def _begin(config: Config, store: Store, key: RunKey) -> None:
     (program,) = store.artifacts.put(b"program")
     records = []
     for name in SUBSETS:

@@ -1,8 +1,9 @@
 """
 Faults that are planted on purpose: a campaign that finds none of them proves nothing.
 
-Each ``NAME.patch`` of this folder, or of ``gateways``, which has those of federations with gateways, says in its first
-line what is wrong, then names a function and gives parts of its source with what to put in their place::
+Each ``NAME.patch`` of this folder says in its first line what is wrong, then names a function and gives parts of its
+source with what to put in their place. Those in the folders ``gateways`` and ``database`` are found by federations that
+have these::
 
     # An update is acknowledged before it is on the disk.
     @@ coordinator.store.segments:Segments.append
@@ -20,19 +21,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["at_gateways", "names", "planted"]
+__all__ = ["names", "planted", "world"]
 
 _FOLDER = Path(__file__).parent
 
 
-def names() -> list[str]:
-    """The planted faults."""
-    return sorted(path.stem for path in _FOLDER.rglob("*.patch"))
+WORLDS = ("gateways", "database")
 
 
-def at_gateways(name: str) -> bool:
-    """Whether the fault ``name`` needs gateways to be found."""
-    return _path(name).parent != _FOLDER
+def names(*worlds: str) -> list[str]:
+    """The planted faults, or those that certain federations find: ``""``, ``"gateways"`` or ``"database"``."""
+    paths = sorted(_FOLDER.rglob("*.patch"), key=lambda path: path.stem)
+    return [path.stem for path in paths if not worlds or world(path.stem) in worlds]
+
+
+def world(name: str) -> str:
+    """What federations have that find the fault ``name``; empty for those that have nothing more."""
+    folder = _path(name).parent.name
+    return folder if folder in WORLDS else ""
 
 
 def _path(name: str) -> Path:
