@@ -52,7 +52,7 @@ campaign: setup
 
 # The processes that tests start are measured, too; those that are killed in a test are not. Less than COVERAGE_LEAST
 # percent of lines and branches fails: raise it to what is there.
-COVERAGE_LEAST := 49
+COVERAGE_LEAST := 55
 coverage: setup
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=html --cov-fail-under=$(COVERAGE_LEAST)
 

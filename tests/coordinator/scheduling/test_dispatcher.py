@@ -22,7 +22,7 @@ from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import EXECUTORCH_VERSION
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
 
-from ..small_run import SmallRun, make_run, open_work
+from ..small_run import SmallRun, accept_update, make_run, open_work
 
 
 @dataclasses.dataclass
@@ -536,5 +536,23 @@ def test_who_comes_back_in_time_keeps_its_place(tmp_path: Path) -> None:
         desk.dispatcher.came("d0")
         await asyncio.sleep(1000)
         assert second.told == []
+
+    run(main())
+
+
+def test_who_got_work_meanwhile_hears_the_reason_again_when_it_waits_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        merge = {"buffer": 2, "min_contributors": 2}
+        desk = Desk(make_run(tmp_path, merge=merge, scheduling={"concurrency": 1, "coverage": 0}))
+        for _ in range(2):
+            accept_update(desk.state, "phone-0")
+        told = []
+        for _ in range(2):
+            _, guest = await desk.ask("d0", "d1")
+            desk.dispatcher.ended("d0")
+            await asyncio.sleep(0.001)
+            desk.dispatcher.ended("d1")
+            told.append([type(word) for word in guest.told])
+        assert told == [[str, Assign], [str, Assign]]
 
     run(main())
