@@ -164,7 +164,9 @@ def _quiet_parts(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
                 yield value
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             yield from node.body
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")) | ast.Name(id="step"))):
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "peers")) | ast.Name(id="step"))):
+            yield node
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="_warn"))):
             yield node
 
 
