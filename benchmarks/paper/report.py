@@ -17,6 +17,8 @@ from typing import Any
 
 __all__ = [
     "algorithms",
+    "baselines",
+    "baselines_markdown",
     "figures",
     "gains",
     "gains_figure",
@@ -248,6 +250,55 @@ def grid_markdown(pairs: Sequence[Mapping[str, Any]]) -> str:
             there = [pair for pair in pairs if pair["devices"] == devices and pair["stragglers"] == share]
             cells.append(_cell(there) if there else "")
         lines.append(f"| {devices} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def baselines(
+    headline: Mapping[str, Sequence[Mapping[str, Any]]],
+    by_rate: Mapping[float, Sequence[Mapping[str, Any]]],
+    share: float,
+) -> list[dict[str, Any]]:
+    """What the gains would be against the baseline at other learning rates, each over the seeds that it has."""
+    rows = []
+    for rate, runs in sorted(by_rate.items()):
+        seeds = [run["run"]["seed"] for run in runs]
+        target = target_of(runs, share)
+        same = {
+            name: [run for run in headline[name] if run["run"]["seed"] in seeds]
+            for name in ("ftte_common", "ours")
+            if name in headline
+        }
+        table = algorithms({"fedavg": runs, **{name: own for name, own in same.items() if own}}, target)
+        rows.append(
+            {
+                "learning_rate": rate,
+                "seeds": seeds,
+                "final_accuracies": table["fedavg"]["final_accuracies"],
+                "target": target,
+                "gain": {name: gain for name, gain in gains(table).items() if name != "fedavg"},
+            }
+        )
+    return rows
+
+
+def baselines_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same as a Markdown table: times and payloads are gains."""
+    names = list(rows[0]["gain"]) if rows else []
+    lines = [
+        "| FedAvg's rate | seeds | accuracy | target | " + " | ".join(names) + " |",
+        "|---|---|---|---|" + "---|" * len(names),
+    ]
+    for row in rows:
+        cells = []
+        for name in names:
+            gain = row["gain"][name]
+            reached = f"time {gain['time']:.1f}x, payload {gain['payload']:.1f}x" if gain["time"] else "not reached"
+            cells.append(f"{gain['points_of_accuracy']:+.1f} points, {reached}")
+        accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in row["final_accuracies"])
+        seeds = ", ".join(map(str, row["seeds"]))
+        lines.append(
+            f"| {row['learning_rate']:g} | {seeds} | {accuracies} | {row['target']:.3f} | {' | '.join(cells)} |"
+        )
     return "\n".join(lines)
 
 

@@ -24,6 +24,8 @@ from typing import Any
 from benchmarks.paper.memory import memory
 from benchmarks.paper.report import (
     algorithms,
+    baselines,
+    baselines_markdown,
     figures,
     final_accuracy,
     gains,
@@ -156,6 +158,7 @@ def _report(
         "curve": _pairs(done, "curve", paper.section["target"]),
         "grid": _pairs(done, "grid", paper.section["target"]),
         "concurrency": _pairs(done, "concurrency", paper.section["target"]),
+        "rate": baselines(headline, _by_rate(done, rates.get("fedavg")), paper.section["target"]),
         "staleness": _final(done, "staleness"),
         "buffer": _final(done, "buffer"),
         "split": _final(done, "split"),
@@ -177,6 +180,7 @@ def _report(
     if markdown_file is not None:
         replace_table(markdown_file, "paper", markdown(table, target))
         replace_table(markdown_file, "grid", grid_markdown(report["grid"]))
+        replace_table(markdown_file, "rate", baselines_markdown(report["rate"]))
     print(f"target accuracy {target:.4f}")
     for algorithm, row in table.items():
         g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}
@@ -184,6 +188,18 @@ def _report(
             f"{algorithm:22} accuracy {row['final_accuracy']:.4f} ({g['points_of_accuracy']} points)  time {g['time']}x"
             f"  memory {g['memory']}x  payload {g['payload']}x  bytes per trip {g['bytes_per_trip']}x"
         )
+
+
+def _by_rate(done: list[tuple[Run, dict[str, Any]]], tuned: float | None) -> dict[float, list[dict[str, Any]]]:
+    """Runs of the baseline by its learning rate: those at other rates, and of the same seeds those of the headline."""
+    by: dict[float, list[dict[str, Any]]] = collections.defaultdict(list)
+    others = [(run, result) for run, result in done if run.part == "rate"]
+    for run, result in done:
+        if run.part == "headline" and run.algorithm == "fedavg" and run.seed in {other.seed for other, _ in others}:
+            by[tuned or 0.0].append(result)
+    for run, result in others:
+        by[run.changes["training"]["learning_rate"]].append(result)
+    return by
 
 
 def _each(gain: dict[str, Any]) -> dict[str, Any]:

@@ -188,6 +188,9 @@ def grid(paper: Paper, *, quick: bool, rates: Mapping[str, float]) -> Iterator[R
     for selector in ablations["selectors"]:
         changes = {"planning": selector["planning"]}
         yield from (run("selector", selector["algorithm"], seed, changes=changes) for seed in seeds)
+    for rate in ablations["rate"]["learning_rates"]:
+        changes = {"training": {"learning_rate": rate}}
+        yield from (run("rate", ablations["rate"]["algorithm"], seed, changes=changes) for seed in seeds)
     for algorithm in ("fedavg", "ftte_common", "ftte_nested"):
         own = of_nested.get(algorithm, {})
         yield from (run("random", algorithm, seed, task="from_random", changes=own) for seed in seeds)
