@@ -28,6 +28,7 @@ from ..store.interface import Store
 from ..store.open import in_postgres, open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
+from ..updates.partial_uploads import Uploads
 
 __all__ = ["ServedRun", "load_evaluator", "open_run"]
 
@@ -220,7 +221,11 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
 def _open_run(
     config: Config, progress: Progress, giving_up: threading.Event | None, spare: SpareProcess | None
 ) -> ServedRun:
-    store = open_store(config, standby=giving_up)
+    def forget_parts() -> None:
+        # Devices hand their updates in at the other process: no part of one that came here is to outlive it.
+        Uploads(config.run.state / "incoming").forget_all_but(())
+
+    store = open_store(config, standby=giving_up, stands_by=forget_parts)
     try:
         check_key(store, config.run.state)
         key = RunKey.load_or_create(config.run.state / "run.key")

@@ -29,7 +29,13 @@ _NO_DATABASE = 'the run file names no database: write postgres = "postgresql://.
 _NO_DRIVER = "store.postgres needs asyncpg: install it with `pip install 'ftte[postgres]'`"
 
 
-def open_store(config: Config, *, leading: bool = True, standby: threading.Event | None = None) -> Store:
+def open_store(
+    config: Config,
+    *,
+    leading: bool = True,
+    standby: threading.Event | None = None,
+    stands_by: Callable[[], None] = lambda: None,
+) -> Store:
     """
     Open a run's store.
 
@@ -38,6 +44,7 @@ def open_store(config: Config, *, leading: bool = True, standby: threading.Event
         leading: this process alone leads the run, until it closes the store. A state directory is always for one
             process alone.
         standby: where another process leads a run in a database, wait to take over, until this is set.
+        stands_by: called once when it waits because of another process.
 
     Raises:
         ConfigError: if ``[store]`` cannot be used, or what it needs is not installed.
@@ -45,7 +52,7 @@ def open_store(config: Config, *, leading: bool = True, standby: threading.Event
 
     """
     if in_postgres(config):
-        return open_postgres(config, leading=leading, standby=standby)
+        return open_postgres(config, leading=leading, standby=standby, stands_by=stands_by)
     moved = config.run.state / MOVED
     if moved.exists():
         where = json.loads(moved.read_text()).get("to", "a database")
@@ -61,7 +68,13 @@ def in_postgres(config: Config) -> bool:
     return config.store.postgres is not None
 
 
-def open_postgres(config: Config, *, leading: bool = True, standby: threading.Event | None = None) -> PostgresStore:
+def open_postgres(
+    config: Config,
+    *,
+    leading: bool = True,
+    standby: threading.Event | None = None,
+    stands_by: Callable[[], None] = lambda: None,
+) -> PostgresStore:
     """
     Open the store of a run whose run file names a database; arguments and errors as of :func:`open_store`.
 
@@ -78,7 +91,9 @@ def open_postgres(config: Config, *, leading: bool = True, standby: threading.Ev
     address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
     place = config.store.objects
     objects = None if place is None else open_objects(_from_environment("objects", place))
-    return PostgresStore(address, config.run.name, config.run.state, objects, leading=leading, standby=standby)
+    return PostgresStore(
+        address, config.run.name, config.run.state, objects, leading=leading, standby=standby, stands_by=stands_by
+    )
 
 
 def find_leader(config: Config) -> Callable[[], Awaitable[str]]:

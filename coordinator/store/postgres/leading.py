@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 
 from ...errors import LedElsewhere, StoreUnavailable
 from .database import Database
@@ -27,7 +28,13 @@ PATIENCE_SECONDS = LEASE_SECONDS + 2.0
 POLL_SECONDS = 0.1
 
 
-def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event | None) -> None:
+def lead(
+    database: Database,
+    lease: LeaseRow,
+    run: str,
+    standby: threading.Event | None,
+    stands_by: Callable[[], None] = lambda: None,
+) -> None:
     """
     Take the lease of ``run``, and renew it from now on. Waits for one that is about to run out.
 
@@ -36,6 +43,7 @@ def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event
         lease: in it.
         run: the run's name.
         standby: wait for the lead, however long another has it, until this is set; none: wait for seconds alone.
+        stands_by: called once when another process has had the lead for some seconds.
 
     Raises:
         LedElsewhere: if another process leads the run.
@@ -53,6 +61,7 @@ def lead(database: Database, lease: LeaseRow, run: str, standby: threading.Event
                 database.address,
             )
             said = True
+            stands_by()
         ended = time.monotonic() > until if standby is None else standby.is_set()
         if ended:
             raise LedElsewhere(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +48,7 @@ class PostgresStore:
         leading: this process alone leads the run, from now until it closes the store; or it takes no lead unless
             it asks :attr:`lease` for it.
         standby: wait for the lead, however long another process has it, until this is set.
+        stands_by: called once when another process has had the lead for some seconds.
         grace_seconds: for how long objects are kept that no row names.
 
     Raises:
@@ -64,6 +65,7 @@ class PostgresStore:
         *,
         leading: bool = True,
         standby: threading.Event | None = None,
+        stands_by: Callable[[], None] = lambda: None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._folder = folder
@@ -85,7 +87,7 @@ class PostgresStore:
             self.audit = AuditTable(database)
             self.lease = LeaseRow(database)
             if leading:
-                lead(database, self.lease, run, standby)
+                lead(database, self.lease, run, standby, stands_by)
                 self._forget_receipts()
                 self.collect()
         except BaseException:

@@ -157,11 +157,17 @@ def test_a_standby_takes_over_when_the_leader_has_gone(
     assert not (config.run.state / "run.key").exists()
     shutil.copy(tmp_path / "state" / "run.key", config.run.state / "run.key")
 
+    part = config.run.state / "incoming" / f"phone-1@{'ab' * 32}"
+    part.parent.mkdir()
+    part.write_bytes(b"the first half")
+
     async def main() -> None:
         standby = asyncio.create_task(asyncio.to_thread(open_run, config, lambda text: None, threading.Event()))
         while "waiting to take over" not in caplog.text:
             await asyncio.sleep(0.05)  # another thread's log
         assert not standby.done()
+        while part.exists():
+            await asyncio.sleep(0.05)  # another thread's work
         small.store.close()
         await (await standby).close()
 
