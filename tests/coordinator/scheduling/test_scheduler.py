@@ -415,6 +415,7 @@ def test_a_device_that_gives_its_task_back_has_one_free_and_then_waits() -> None
 def test_the_time_to_come_back_is_about_when_those_who_wait_have_had_their_turn() -> None:
     d = desk(concurrency=2, coverage=0, retry_seconds=10)
     assert d.scheduler.retry_seconds() == 10.0, "as long as nobody waits"
+    assert desk(retry_seconds=10).scheduler.retry_seconds() == 10.0, "also where any number may work"
     d.scheduler.begin("a", "small", 0, 0.0)
     d.scheduler.end("a", 110.0)  # tasks are taken to last 20 s: a tenth of the way from 10 to 110
     for name in "abcdef":
