@@ -54,9 +54,9 @@ class Processes:
         """Send a signal, unless it has ended."""
         self._running[name].send_signal(number)
 
-    def end(self, name: str, seconds: float) -> None:
+    def end(self, name: str, seconds: float, *, may_fail: bool = False) -> None:
         """
-        Tell it to end, and wait until it has.
+        Tell it to end, and wait until it has; with ``may_fail`` it may end with an error of its own.
 
         Raises:
             AssertionError: if it does not end, or ends with an error.
@@ -68,7 +68,7 @@ class Processes:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{name} does not end when it is told to") from None
-        if code not in (0, 130, -signal.SIGTERM):
+        if code not in (0, 130, -signal.SIGTERM) and not (may_fail and code == 1):
             raise AssertionError(f"{name} ended with {code}: see {self.log(name)}")
 
     def kill_all(self) -> None:

@@ -364,7 +364,9 @@ class Storm:
         leader = await self._leader()
         others = [name for name in CONDUCTORS if name != leader]
         for name in (*DEVICES, *GATEWAYS, *others, *([leader] if leader else [])):
-            await asyncio.to_thread(self._processes.end, name, 60)
+            # One that was stopped finds just now, perhaps, that it has lost the lead.
+            may_fail = name in self._excused
+            await asyncio.to_thread(self._processes.end, name, 60, may_fail=may_fail)
 
     async def _check(self) -> Report:
         """The database as a state directory again, every row compared, and then as any other."""
