@@ -317,7 +317,7 @@ class TrainingSection(_Section):
     (:mod:`exporters.search.learning_rate`); it stays the same for the whole run.
     """
 
-    epochs: Annotated[int, Field(ge=COUNTS["epochs"])] | Literal["auto"] = TrainingSettings().epochs
+    epochs: Annotated[int, Field(ge=COUNTS["epochs"])] | Literal["auto"] = "auto"
     steps: int = _training_field("steps")
     seconds: float = _training_field("seconds")
     batch_size: int = _training_field("batch_size")

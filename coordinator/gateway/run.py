@@ -17,6 +17,7 @@ from ..evaluation.federated import FederatedResult
 from ..merge.step_sizes import Ranges
 from ..merge.sums import Elements
 from ..programs.tiers import Tier, unpacked_manifest
+from ..scheduling.device_settings import DeviceSettings
 from ..scheduling.dispatcher import Applicant
 from ..scheduling.quota import Quota
 from ..status import DeviceStatus
@@ -194,7 +195,7 @@ class GatewayRun:
         self._shared = shared
         self.uploads = Uploads(folder / "incoming", spool_seconds=0.0)
         self._quota = Quota(self.config.limits.bytes_per_day)
-        self.settings = self.config.training.settings.to_json()
+        self._settings = DeviceSettings(self.config.training)
 
     def renew(self, said: Mapping[str, Any], tiers: Sequence[Tier]) -> None:
         """The run has a new key, which has signed its programs again."""
@@ -213,12 +214,9 @@ class GatewayRun:
             raise StoreError(f"the run has no tier {name!r}")
         return self.tiers[name]
 
-    def settings_for(self, device: str) -> dict[str, Any]:
+    def settings_for(self, device: str) -> Mapping[str, Any]:
         """What a device is asked to do; as the conductor's own devices would be."""
-        section = self.config.training
-        if section.epochs != "auto":
-            return self.settings
-        return self.settings | {"epochs": section.epochs_for(self.device(device).samples)}
+        return self._settings.of(self.device(device).samples)
 
     def device(self, name: str) -> DeviceStatus:
         """The status of a device that is connected here."""

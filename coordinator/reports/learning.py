@@ -87,7 +87,7 @@ def likely_causes(
     rate = config.training.settings.learning_rate
     causes = []
     if steps is not None and steps < FEW_STEPS and config.training.epochs != "auto":
-        causes.append(f'devices do {format_count(round(steps), "step")} for an update: set training.epochs = "auto"')
+        causes.append(f"devices do {format_count(round(steps), 'step')} for an update: leave training.epochs out")
     if still:
         causes.append(
             f"training.learning_rate is {rate:g}, and the loss does not move: try {rate * 10:.2g}, or leave it out if "

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
@@ -17,6 +17,7 @@ from ..errors import Expelled, StoreUnavailable
 from ..programs.tiers import Tier, pick_tier
 from ..run_state import RunState
 from ..store.records import AssignmentRecord, AssignmentRequest, VersionRecord
+from .device_settings import DeviceSettings
 from .quota import OverQuota, Quota
 from .scheduler import Postpone, Scheduler
 from .stall_notices import StallNotices
@@ -86,7 +87,7 @@ class Dispatcher:
             contribution=lambda device: run.device(device).updates,
         )
         self._quota = Quota(run.config.limits.bytes_per_day)
-        self._settings = run.config.training.settings.to_json()
+        self._settings = DeviceSettings(run.config.training)
         self._open: dict[str, AssignmentRecord] = {}
         self._waiting: dict[str, tuple[Applicant, Tier]] = {}
         self._granted: list[_Grant] = []
@@ -299,12 +300,6 @@ class Dispatcher:
         version = await self._run.offload(self._run.store.versions.get, record.version)
         await applicant.assign(self._message(record, version, tier), tier)
 
-    def _settings_for(self, device: str) -> dict[str, Any]:
-        section = self._run.config.training
-        if section.epochs != "auto":
-            return self._settings  # the same object for all: nobody changes it
-        return self._settings | {"epochs": section.epochs_for(self._run.device(device).samples)}
-
     def _message(self, record: AssignmentRecord, version: VersionRecord, tier: Tier) -> Assign:
         return Assign(
             assignment=Name(record.id),
@@ -313,7 +308,7 @@ class Dispatcher:
             signature=Hex(tier.record.signature),
             program=tier.program,
             weights=self._run.versions.sent(version),
-            settings=self._settings_for(record.device),
+            settings=self._settings.of(self._run.device(record.device).samples),
             seed=record.number,
             payload=self._run.packing(version, tier),
         )
