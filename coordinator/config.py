@@ -272,7 +272,7 @@ class PlanningSection(_Section):
 
     mode: Literal["nested", "common"] = "nested"
     selector: Literal["contribution", "fisher", "magnitude", "sensitivity", "last-layers", "random"] | None = None
-    shrink: bool = False
+    shrink: bool = True
     data: Annotated[str, Field(pattern=r"^([\w.]+:\w+)?$")] = ""
     seed: int = 0
     plans: Path | None = None
@@ -281,7 +281,7 @@ class PlanningSection(_Section):
 
     @model_validator(mode="after")
     def _searched_or_given(self) -> PlanningSection:
-        if self.plans is not None and (self.selector is not None or self.data or self.shrink):
+        if self.plans is not None and self.model_fields_set & {"selector", "data", "shrink"}:
             raise ValueError(
                 "plans were searched with selector, data and shrink already: leave those out, or leave plans out"
             )

@@ -102,8 +102,10 @@ class Paper:
             return None
         planned = [settings["run"], settings["budgets"], settings.get("planning")]
         plans = hashlib.sha256(json.dumps(planned).encode()).hexdigest()[:16]
+        # The default when the first runs were made, which their keys do not name.
+        unless_named = {"planning": {"shrink": False}}
         simulated = simulate(
-            parse_scenario(settings, SCENARIO.parent),
+            parse_scenario(merged(unless_named, settings), SCENARIO.parent),
             workers=workers,
             plans=Path.home() / ".cache" / "ftte" / "benchmarks" / "plans" / plans,
         )

@@ -39,7 +39,9 @@ def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--steps", type=int, default=40, help="steps of each short fine-tuning (default: 40)")
     parser.add_argument("--learning-rate", type=float, default=0.02, help="of fine-tuning (default: 0.02)")
     parser.add_argument("--processes", type=int, metavar="N", help="default: as many as there are processors")
-    parser.add_argument("--shrink", action="store_true", help="take smaller micro-batches where that trains more")
+    parser.add_argument(
+        "--no-shrink", action="store_false", dest="shrink", help="take no smaller micro-batches to train more"
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="where plans and picture go")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(handler=_plan)

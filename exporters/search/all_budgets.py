@@ -50,7 +50,7 @@ def plan_tiers(
     budgets: Sequence[int],
     *,
     mode: Mode = "nested",
-    shrink: bool = False,
+    shrink: bool = True,
     measurements: Measurements | None = None,
 ) -> Tiers:
     """
@@ -61,7 +61,7 @@ def plan_tiers(
         scores: what layers are expected to add.
         budgets: bytes that a training step may take, as :func:`~exporters.memory.measure.measure` counts them.
         mode: a plan for each, nested, or the smallest one's for all.
-        shrink: whether a smaller micro-batch may be taken to train more; otherwise only where nothing fits.
+        shrink: whether a smaller micro-batch is taken where it trains more, or only where nothing fits otherwise.
         measurements: what other searches in this space have measured, and learned to predict.
 
     Raises:

@@ -60,7 +60,7 @@ class Search:
         scores: what layers are expected to add.
         measurements: of plans in this space, and what they predict.
         top: the largest plan that may be taken, one level per layer.
-        shrink: whether a smaller micro-batch may be taken to train more; otherwise only where nothing fits.
+        shrink: whether a smaller micro-batch is taken where it trains more, or only where nothing fits otherwise.
 
     """
 
@@ -97,8 +97,10 @@ class Search:
             smallest.append(needs)
             if needs <= budget:
                 tier = self._at(budget, floor, size) or self._raised(self._tier(budget, least, size), budget, size)
-                # Fewer samples per step cost time: only for a gain that is worth it.
-                if found is None or tier.gain > found.gain + 0.02 * abs(found.gain):
+                # Fewer samples per step cost time: only for a gain that is worth it. Everything is worth it: what few
+                # tiers train learns from few devices, however little a selector expects of it.
+                whole = tier.levels == self.top
+                if found is None or whole or tier.gain > found.gain + 0.02 * abs(found.gain):
                     found = tier
                 if not self.shrink or found.levels == self.top:
                     break

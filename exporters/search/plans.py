@@ -28,7 +28,7 @@ def plans_for(
     *,
     mode: Mode = "nested",
     selector: str | None = None,
-    shrink: bool = False,
+    shrink: bool = True,
     samples: Samples | None = None,
     seed: int = 0,
     journal: Journal | None = None,
