@@ -6,10 +6,11 @@ handwritten digits. 30 devices with uneven data, a fifth of them ten times slowe
 the full model takes, three quarters, and half of the way down to what the last layer takes. FTTE's run file names the
 task and the tiers, and nothing else: rate, buffer, concurrency, weights and defence are the defaults.
 
-The peer is 60 lines of torch: rounds of ten devices, everybody trains the full model, the mean weighted by samples. It
-has a rate tuned on another seed with as many trips; the best one is not at the edge of what was tried. Both run the
-same trips; accuracies are the mean of the last ten evaluations on held-out data. A second run of ours gives every
-device room for the full model: what is left of the difference then is merging's, the rest is memory's.
+The peer is 60 lines of torch: rounds of ten devices, everybody trains the full model in as many passes as ours, the
+mean weighted by samples. It has a rate tuned on another seed with as many trips; the best one is not at the edge of
+what was tried. Both run the same trips; accuracies are the mean of the last ten evaluations on held-out data. A second
+run of ours gives every device room for the full model: what is left of the difference then is merging's, the rest is
+memory's.
 
     python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits] [--rules]
 
@@ -33,6 +34,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.server.load import RESULTS, machine
+from coordinator.config import TrainingSection
 from coordinator.simulation.simulate import draw_world, simulate
 from coordinator.simulation.world.samples import load_simulation_samples
 from coordinator.simulation.world.scenario import parse_scenario
@@ -40,7 +42,6 @@ from exporters import Task, load_task
 from exporters.memory.measure import measure
 from exporters.program.build import build
 from exporters.space import Space
-from mobile_sdk.training.settings import TrainingSettings
 
 OUT = RESULTS / "defaults.json"
 
@@ -89,7 +90,7 @@ def fedavg(task: Task, parts: Parts, rate: float, seed: int, trips: int) -> list
     """Synchronous FedAvg (McMahan et al. 2017): held-out accuracy after each round."""
     rng = np.random.default_rng([seed, 7])
     model = copy.deepcopy(task.model).train()
-    settings = TrainingSettings()
+    training = TrainingSection()
     held_x, held_y = (torch.from_numpy(np.asarray(array)) for array in task.held_out())
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     curve = []
@@ -101,9 +102,9 @@ def fedavg(task: Task, parts: Parts, rate: float, seed: int, trips: int) -> list
             x, y = (torch.from_numpy(array) for array in parts[device])
             model.load_state_dict(state)
             optimiser = torch.optim.SGD(model.parameters(), rate)
-            for _ in range(settings.epochs):
+            for _ in range(training.epochs_for(len(y))):
                 order = torch.from_numpy(rng.permutation(len(y)))
-                for batch in order.split(settings.batch_size):
+                for batch in order.split(training.batch_size):
                     optimiser.zero_grad()
                     torch.nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
                     optimiser.step()

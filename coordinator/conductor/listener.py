@@ -102,7 +102,7 @@ async def listen_for_gateways(
         ConfigError: if that cannot be listened on.
 
     """
-    serving: set[asyncio.Task[None]] = set()
+    serving: dict[asyncio.Task[None], None] = {}  # in the order of their start
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = GatewayLink(Pipe(reader, writer, GATEWAY), runs, lambda: connections.links)
@@ -115,12 +115,12 @@ async def listen_for_gateways(
     async def serve_quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        serving.add(task)
+        serving[task] = None
         try:
             with contextlib.suppress(asyncio.CancelledError):  # this conductor ends, and a stream's task must not raise
                 await serve(reader, writer)
         finally:
-            serving.discard(task)
+            serving.pop(task, None)
 
     async def look() -> None:
         said = False
@@ -181,7 +181,7 @@ def _identity(socket: Path) -> tuple[int, int]:
 
 
 @contextlib.asynccontextmanager
-async def _on_port(serve: Serve, serving: set[asyncio.Task[None]], place: RemoteGateways) -> AsyncIterator[str]:
+async def _on_port(serve: Serve, serving: dict[asyncio.Task[None], None], place: RemoteGateways) -> AsyncIterator[str]:
     """Listen by TLS; ``serve`` gets the connections of those who have proved that they have the secret."""
     tls, fingerprint = temporary_context()
     unproven = 0
@@ -194,7 +194,7 @@ async def _on_port(serve: Serve, serving: set[asyncio.Task[None]], place: Remote
         if unproven >= MOST_UNPROVEN:
             writer.transport.abort()
             return
-        serving.add(task)
+        serving[task] = None
         unproven += 1
         try:
             try:
@@ -207,7 +207,7 @@ async def _on_port(serve: Serve, serving: set[asyncio.Task[None]], place: Remote
         except asyncio.CancelledError:
             pass  # this conductor ends, and a stream's task must not raise
         finally:
-            serving.discard(task)
+            serving.pop(task, None)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     host, port = split_address(place.listen)

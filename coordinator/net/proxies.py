@@ -38,7 +38,7 @@ class Proxies:
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks = [ipaddress.ip_network(network) for network in networks]
-        self.pending: set[asyncio.Task[None]] = set()
+        self.pending: dict[asyncio.Task[None], None] = {}
 
     def __contains__(self, address: str) -> bool:
         try:
@@ -83,8 +83,8 @@ class PassedOn(asyncio.Protocol):
         taken.setblocking(False)
         cast(asyncio.Transport, transport).abort()  # which closes its own descriptor of the connection alone
         task = asyncio.get_running_loop().create_task(self._serve(taken, peer))
-        self._proxies.pending.add(task)
-        task.add_done_callback(self._proxies.pending.discard)
+        self._proxies.pending[task] = None
+        task.add_done_callback(self._proxies.pending.pop)
 
     async def _serve(self, taken: socket.socket, peer: str) -> None:
         loop = asyncio.get_running_loop()

@@ -103,8 +103,8 @@ class CampaignLoop(VirtualLoop):
         context = options.get("context")
         owner = context.get(_OWNER) if context is not None else _OWNER.get()
         if owner is not None:
-            owner.machine.tasks.add(task)
-            task.add_done_callback(owner.machine.tasks.discard)
+            owner.machine.tasks[task] = None
+            task.add_done_callback(owner.machine.tasks.pop)
         return task
 
     def call_at(  # type: ignore[override]
@@ -175,7 +175,8 @@ class Machine:
         self.disk = Disk(root, rng, interposer.untouched)
         self.clock = MachineClock(loop)
         self.rng = rng
-        self.tasks: set[asyncio.Task[Any]] = set()
+        # In the order of their start: a set's is that of addresses, and another in each process.
+        self.tasks: dict[asyncio.Task[Any], None] = {}
         self.ended = asyncio.Event()
         self.operations = 0
         self.troubled = 0
