@@ -97,7 +97,7 @@ def test_a_withdrawal_takes_away_what_a_merge_was_about_to_merge(tmp_path: Path)
 def test_an_update_that_was_written_down_before_its_device_was_withdrawn_is_not_merged(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path, merge={"buffer": 2})
-        running, anna = serve(small, Slow(after=("UpdateTable.accept",)))
+        running, anna = serve(small, Slow(after=("GroupCommit._accept",)))
         await asyncio.sleep(0.1)
         device = Device(small)
         async with device.connected(running.coordinator.serve):
@@ -127,7 +127,7 @@ def test_a_rollback_while_an_update_is_written_down_leaves_the_device_an_answer_
 ) -> None:
     async def main() -> None:
         small = make_run(tmp_path, merge={"buffer": 1, "defence": False})
-        running, anna = serve(small, Slow(after=("UpdateTable.accept",)))
+        running, anna = serve(small, Slow(after=("GroupCommit._accept",)))
         state = running.coordinator.state
         await asyncio.sleep(0.1)
         for _ in range(3):
@@ -209,7 +209,7 @@ def test_a_withdrawn_device_that_asks_for_work_takes_nobody_along(tmp_path: Path
 def test_a_withdrawn_device_that_hands_in_takes_nobody_along(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path)
-        coordinator = small.coordinator(offload=Slow(before=("UpdateTable.accept",)))
+        coordinator = small.coordinator(offload=Slow(before=("GroupCommit._accept",)))
         coordinator.state.phase = "running"
         devices = [Device(small, f"phone-{number}") for number in range(3)]
         async with (

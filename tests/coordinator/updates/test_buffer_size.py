@@ -13,7 +13,7 @@ from coordinator.config import MergeSection
 from coordinator.merge.from_config import safe_gain
 from coordinator.merge.stability import critical_gain
 from coordinator.merge.staleness import Polynomial
-from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize, _grid
+from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize, _grid, _means_around
 
 
 def adaptive(gain: float = 1.0, least: int = 10) -> AdaptiveSize:
@@ -206,4 +206,7 @@ def test_the_margin_is_the_critical_gain_in_server_rates(gain: float) -> None:
     size = adaptive(gain=gain)
     for _ in range(4):
         size.merged([3] * 10)
-    assert size.margin == pytest.approx(size._critical(np.array(size._ages), size.size) / gain)
+    ages = np.array(size._ages)
+    means = _means_around(ages)  # each age counts beside those of its time, at the newest ones' level
+    now = ages / np.maximum(means, 1.0) * means[-1]
+    assert size.margin == pytest.approx(size._critical(now, size.size) / gain)
