@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..errors import BudgetError
 from ..importance import Scores
 from ..importance.contribution import merits
 from ..importance.evidence import Evidence
@@ -86,6 +87,13 @@ class Search:
             BudgetError: if not even the floor, a sample at a time, fits the budget.
 
         """
+        try:
+            # Two measurements of one program differ by up to a per cent, and the program is measured again.
+            return dataclasses.replace(self._settle(budget - budget // 100, floor), budget=budget)
+        except BudgetError:
+            return self._settle(budget, floor)
+
+    def _settle(self, budget: int, floor: Levels) -> PlannedTier:
         size = self.space.task.micro_batch
         if self.top == self._whole() and self.measurements.everything(size) <= budget:
             return self._everything(budget, size)

@@ -70,7 +70,9 @@ def test_the_process_ends_quietly_where_the_coordinator_was_killed_while_it_sent
 def test_a_spare_process_is_the_one_that_evaluates_and_ends_if_it_was_not_needed() -> None:
     before = set(spawned())
     spare = SpareProcess()
-    (pid,) = set(spawned()) - before
+    assert spare._spawned is not None
+    pid = spare._spawned[0].pid
+    assert pid is not None
     evaluation = EvaluationProcess(b"m", b"p", b"s", spare)
     evaluation._prepare()
     assert evaluation._running is not None

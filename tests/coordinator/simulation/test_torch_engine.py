@@ -55,6 +55,7 @@ def test_fifty_steps_of_both_agree(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(torch.update[parameter], ours.update[parameter], atol=1e-3 * size)
 
 
+@pytest.mark.full
 def test_workers_have_the_same_rounded_weights_inside_as_the_programs(tmp_path: Path) -> None:
     """Frozen convolutions on a coarse grid, baked in: a run's program, its weights and a worker agree."""
     planning = {"mode": "common", "bake": True, "frozen_bits": 4}

@@ -241,6 +241,7 @@ def test_an_assignment_that_a_link_has_changed_is_declined_and_the_device_comes_
     assert isinstance(told[-1], RunFinished)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", CODES)
 def test_ten_such_assignments_in_a_row_end_the_device_and_nothing_of_them_was_run(
     served: Served, tmp_path: Path, what: str
