@@ -189,7 +189,7 @@ class Storm:
     # Processes.
 
     async def _begin(self) -> None:
-        command = [BIN / "ftte", "migrate", self._files[0]]
+        command: list[str | Path] = [BIN / "ftte", "migrate", self._files[0]]
         await asyncio.to_thread(self._call, *command)
         from coordinator.programs.run_key import RunKey
 
@@ -212,7 +212,7 @@ class Storm:
             self._processes.start(name, join_command(address, self._key, name, self.folder / name))
             return
         file = self._files[int(number) - 1 if kind == "conductor" else 0]
-        command = [BIN / "ftte", "--verbose", "conduct" if kind == "conductor" else "gateway", file]
+        command: list[str | Path] = [BIN / "ftte", "--verbose", "conduct" if kind == "conductor" else "gateway", file]
         self._processes.start(name, [*command, "--socket", self.folder / "conductor.sock"])
 
     def _look_after_ended(self) -> None:
@@ -239,8 +239,8 @@ class Storm:
         if name is None or name in self._busy:
             return
         if stop:
-            ranges, weights = zip(*STOP_SECONDS, strict=True)
-            seconds = self._rng.uniform(*self._rng.choices(ranges, weights)[0])
+            drawn = self._rng.choices(STOP_SECONDS, [weight for _, weight in STOP_SECONDS])[0]
+            seconds = self._rng.uniform(*drawn[0])
             self.faults[f"{kind} stopped for {'30 s' if seconds >= 30 else 'up to 6 s' if seconds > 2 else '2 s'}"] += 1
             self._later(name, self._stop(name, seconds))
         elif kind == "database":
