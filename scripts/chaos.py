@@ -31,6 +31,7 @@ from scripts.chaos_parts.checks import Report, check  # noqa: E402
 from scripts.chaos_parts.disk import SmallDisk  # noqa: E402
 from scripts.chaos_parts.processes import BIN, Processes, count_accepted, join_command  # noqa: E402
 from scripts.chaos_parts.proxy import Proxy  # noqa: E402
+from scripts.chaos_parts.run_file import RUN_FILE  # noqa: E402
 
 DEVICES = 4
 MEGABYTES = 48
@@ -39,35 +40,6 @@ MOST_MEGABYTES = 600
 MOST_OPEN = 100
 START_SECONDS = 300.0  # planning is part of the first start
 CALM_SECONDS = 30.0
-
-RUN_FILE = """\
-[run]
-name = "digits"
-task = "exporters.zoo.digits:task"
-state = "{state}"
-[server]
-port = {port}
-[admin]
-folder = "{folder}/admin"
-[budgets]
-small = "1MB"
-large = "5MB"
-[training]
-steps = 4
-learning_rate = 0.05
-[payload]
-update = "{update}"
-[merge]
-buffer = {buffer}
-flush_seconds = 5
-min_contributors = 1
-keep_updates = true
-[retention]
-versions = 5
-held_days = 0
-[scheduling]
-deadline_seconds = 60
-"""
 
 
 class Chaos:
@@ -97,7 +69,7 @@ class Chaos:
         self._run_file = folder / "run.toml"
         update, buffer = self._rng.choice(["float32", "int8"]), self._rng.choice([2, 3, 4])
         self._run_file.write_text(
-            RUN_FILE.format(state=self._state, folder=folder, port=self._port, update=update, buffer=buffer)
+            RUN_FILE.format(state=self._state, admin=folder / "admin", port=self._port, update=update, buffer=buffer)
         )
         self._proxy = Proxy(self._port, self._rng)
         self._address = ""

@@ -18,7 +18,7 @@ from .objects.open import open_objects
 from .sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from .postgres import PostgresStore
+    from .postgres import Address, PostgresStore
 
 __all__ = ["MOVED", "find_leader", "in_postgres", "mark_moved", "open_postgres", "open_store"]
 
@@ -82,13 +82,9 @@ def open_postgres(
         ConfigError: also where it names none.
 
     """
-    if config.store.postgres is None:
-        raise ConfigError(_NO_DATABASE)
-    try:
-        from .postgres import Address, PostgresStore
-    except ImportError as error:
-        raise ConfigError(_NO_DRIVER) from error
-    address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
+    address = _database(config)
+    from .postgres import PostgresStore
+
     place = config.store.objects
     objects = None if place is None else open_objects(_from_environment("objects", place))
     return PostgresStore(
@@ -104,15 +100,20 @@ def find_leader(config: Config) -> Callable[[], Awaitable[str]]:
         ConfigError: if it names none that can be used.
 
     """
+    address = _database(config)
+    from .postgres.leader import LeaderAddress
+
+    return LeaderAddress(address, config.run.name).find
+
+
+def _database(config: Config) -> Address:
     if config.store.postgres is None:
         raise ConfigError(_NO_DATABASE)
     try:
-        from .postgres.address import Address
-        from .postgres.leader import LeaderAddress
+        from .postgres import Address
     except ImportError as error:
         raise ConfigError(_NO_DRIVER) from error
-    address = Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
-    return LeaderAddress(address, config.run.name).find
+    return Address(_from_environment("postgres", config.store.postgres.get_secret_value()))
 
 
 def mark_moved(state: Path, where: str) -> None:

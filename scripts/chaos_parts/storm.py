@@ -22,6 +22,7 @@ import asyncpg
 from .checks import Report, check
 from .processes import BIN, Processes, count_accepted, join_command
 from .remerge import read_kept_merge
+from .run_file import RUN_FILE
 
 __all__ = ["Database", "Storm"]
 
@@ -41,37 +42,9 @@ IN_FLIGHT_SECONDS = 0.25
 # Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
 PATIENCE_SECONDS = 300.0
 
-RUN_FILE = """\
-[run]
-name = "digits"
-task = "exporters.zoo.digits:task"
-state = "{state}"
-[server]
-port = {port}
-handshakes = 1000
-handshakes_per_address = 1000
-[admin]
-folder = "{admin}"
+SERVICE = """\
 [dashboard]
 enabled = false
-[budgets]
-small = "1MB"
-large = "5MB"
-[training]
-steps = 4
-learning_rate = 0.05
-[payload]
-update = "{update}"
-[merge]
-buffer = {buffer}
-flush_seconds = 5
-min_contributors = 1
-keep_updates = true
-[retention]
-versions = 5
-held_days = 0
-[scheduling]
-deadline_seconds = 60
 [store]
 postgres = "$FTTE_CHAOS_DATABASE"
 objects = "{objects}"
@@ -123,7 +96,7 @@ class Storm:
         self._files = [folder / "run-1.toml", folder / "run-2.toml"]
         for number, (file, state) in enumerate(zip(self._files, self._states, strict=True), 1):
             file.write_text(
-                RUN_FILE.format(
+                (RUN_FILE + SERVICE).format(
                     state=state,
                     admin=folder / f"admin-{number}",
                     objects=folder / "objects",
