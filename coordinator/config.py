@@ -246,6 +246,11 @@ class EvaluationSection(_Section):
     federated_minimum: Annotated[int, Field(ge=1)] = 3
     learns_within: Annotated[int, Field(ge=0)] = 30
 
+    @property
+    def has_direction(self) -> bool:
+        """Whether it is known which values of the metric are better: the run file says so, or its name does."""
+        return self.metric in ("accuracy", "loss") or "minimise" in self.model_fields_set
+
     def for_task(self, metrics: Collection[str]) -> EvaluationSection:
         """The same for a task with these metrics: a loss is always minimised, and watched where nothing else can be."""
         section = self
@@ -496,8 +501,14 @@ class RetentionSection(_Section):
 
 
 class StopSection(_Section):
-    """When the run has ended; without a limit it goes on until it is stopped. ``updates`` counts merged ones."""
+    """
+    When the run has ended; without a limit it goes on until it is stopped.
 
+    ``goal`` is a value of ``evaluation.metric``, reached from above where that is minimised. ``updates`` counts merged
+    ones.
+    """
+
+    goal: Annotated[float, Field(allow_inf_nan=False)] | None = None
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     versions: Annotated[int, Field(ge=1)] | None = None
     updates: Annotated[int, Field(ge=1)] | None = None
@@ -555,6 +566,22 @@ class Config(_Section):
     dashboard: DashboardSection = DashboardSection()
     tracking: TrackingSection = TrackingSection()
     local: LocalSection = LocalSection()
+
+    @property
+    def goal(self) -> float | None:
+        """Where the run ends by the watched metric."""
+        if self.stop.goal is None and self.evaluation.metric == "accuracy":
+            return self.stop.accuracy
+        return self.stop.goal
+
+    @model_validator(mode="after")
+    def _goal_has_a_direction(self) -> Config:
+        if self.stop.goal is not None and not self.evaluation.has_direction:
+            raise ValueError(
+                f"stop.goal is a value of evaluation.metric, which is {self.evaluation.metric!r}: set "
+                "evaluation.minimise to true if smaller values are better, or else to false"
+            )
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -57,18 +57,21 @@ def _metrics(config: Config, task: Task) -> Iterator[Finding]:
             if decides
             else Finding("ok", f"the loss is watched: evaluation.metric may name another of the task's metrics ({own})")
         )
-    elif evaluation.metric not in ("accuracy", "loss") and "minimise" not in evaluation.model_fields_set:
+    elif not evaluation.has_direction:
         yield Finding(
             "warning",
             f"larger values of {evaluation.metric} are taken for better ones: set evaluation.minimise to say which are",
         )
     if stop.accuracy is not None and (task.held_out is None or "accuracy" not in task.metrics):
         yield Finding("error", "stop.accuracy needs a task with held-out data and a metric named accuracy")
+    if stop.goal is not None and task.held_out is None:
+        yield Finding("error", "stop.goal needs a task with held-out data: give Task(..., held_out=...)")
     if task.local and task.held_out is not None:
         used = [
             name
             for name, value in (
                 ("stop.accuracy", stop.accuracy),
+                ("stop.goal", stop.goal is not None),
                 ("evaluation.guard", evaluation.guard),
                 ("evaluation.patience", evaluation.patience),
             )

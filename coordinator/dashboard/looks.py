@@ -41,7 +41,7 @@ def run_card(running: ServedRun) -> dict[str, Any]:
         "metrics": dict(status.metrics),
         "watched": {"metric": run.config.evaluation.metric, "minimise": run.config.evaluation.minimise},
         "best": running.coordinator.watch.best,
-        "goal": run.config.stop.accuracy,
+        "goal": run.config.goal,
         "buffered": status.buffered,
         "capacity": status.capacity,
         "adaptive": status.adaptive,

@@ -107,6 +107,13 @@ class MetricWatch:
             f"{self._best.version} for {self._merges_since_best} versions"
         )
 
+    def reached(self, goal: float, metrics: Mapping[str, float]) -> str | None:
+        """Why the run should end, if a version with these metrics is as good as ``goal`` or better."""
+        value = metrics.get(self._section.metric)
+        if value is None or not (value <= goal if self._section.minimise else value >= goal):
+            return None
+        return f"the {self._section.metric} {value:.4f} has reached {goal:g}"
+
     def harm(self, version: VersionRecord) -> str | None:
         """Why a version should be rolled back, if its merge has hurt."""
         if self._section.guard is None or version.kind != "merge":

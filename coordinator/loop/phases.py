@@ -34,7 +34,7 @@ class Phases:
         run: the run; its ``phase`` and ``reason`` are set here.
         section: when the run has ended.
         dispatcher: gives out work while the run is running, and sends devices away otherwise.
-        watch: ends a run whose metric does not get better any more.
+        watch: says whether the watched metric has reached its goal, or does not get better any more.
         changed: called after every change, to wake the merge loop.
 
     """
@@ -106,6 +106,8 @@ class Phases:
     def _reached(self) -> str | None:
         """Why the newest version is the last, if it is."""
         stop, newest = self._section, self._run.versions.newest
+        if stop.goal is not None and (reason := self._watch.reached(stop.goal, newest.metrics)):
+            return reason
         accuracy = newest.metrics.get("accuracy", 0.0)
         if stop.accuracy is not None and accuracy >= stop.accuracy:
             return f"the accuracy {accuracy:.4f} has reached {stop.accuracy:g}"

@@ -76,8 +76,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
     tiers = load_tiers(store, config.training.settings.state_copies)
     for finding in check_tiers(tiers):
         progress(f"{finding.level}: {finding.sentence}")
-    if config.stop.accuracy is not None and not _reports(store, tiers[0], "accuracy"):
-        raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
+    _check_goals(config, store, tiers[0].manifest.metrics)
     return tiers
 
 
@@ -99,10 +98,28 @@ def with_found(config: Config, store: Store, metrics: Collection[str]) -> Config
     return config.model_copy(update=changes)
 
 
-def _reports(store: Store, tier: Tier, metric: str) -> bool:
-    """Whether central evaluation gives this metric."""
-    run = store.run()
-    return run is not None and bool(run.evaluation) and metric in tier.manifest.metrics
+def _check_goals(config: Config, store: Store, metrics: Collection[str]) -> None:
+    """
+    Whether central evaluation gives what ends the run.
+
+    Raises:
+        ConfigError: if it does not: the run would never end.
+
+    """
+    run, stop = store.run(), config.stop
+    evaluates = run is not None and bool(run.evaluation)
+    if stop.accuracy is not None and not (evaluates and "accuracy" in metrics):
+        raise ConfigError("stop.accuracy needs a task with held-out data and a metric named accuracy")
+    if stop.goal is None:
+        return
+    if not evaluates:
+        raise ConfigError("stop.goal needs a task with held-out data: give Task(..., held_out=...)")
+    metric, reported = config.evaluation.for_task(metrics).metric, {"loss", *metrics}
+    if metric not in reported:
+        raise ConfigError(
+            f"stop.goal is a value of evaluation.metric {metric!r}, which is none of the task's metrics "
+            f"({', '.join(sorted(reported))}): set evaluation.metric to one of them"
+        )
 
 
 def _begin(config: Config, store: Store, key: RunKey, now: float, progress: Progress, plans: dict[str, Any]) -> None:

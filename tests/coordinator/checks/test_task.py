@@ -141,6 +141,14 @@ def test_a_task_without_an_accuracy_has_its_loss_watched() -> None:
     assert EvaluationSection(metric="mae").for_task(["mae"]) == EvaluationSection(metric="mae")
 
 
+def test_a_goal_has_to_be_one_of_the_tasks_metrics(check: Check) -> None:
+    goal = {"stop": {"goal": 2.0}, "metric": "mae"}
+    assert check(**goal) == [], "without a metric to watch it is the loss's"
+    assert check(evaluation={"metric": "mae", "minimise": True}, **goal) == []
+    ((level, sentence),) = check(evaluation={"metric": "rmse", "minimise": True}, **goal)
+    assert (level, "none of the task's metrics (loss, mae)" in sentence) == ("error", True)
+
+
 def test_which_values_of_a_metric_of_ones_own_are_better_has_to_be_said(check: Check) -> None:
     ((level, sentence),) = check(evaluation={"metric": "mae"}, metric="mae")
     assert (level, "set evaluation.minimise" in sentence) == ("warning", True)

@@ -49,6 +49,16 @@ def test_a_run_that_gets_no_better_ends() -> None:
     assert watch(*[None] * 100, patience=3).exhausted() is None
 
 
+def test_a_goal_is_reached_from_the_side_that_is_better() -> None:
+    error = watch(metric="mae", minimise=True)
+    assert error.reached(2.0, {"mae": 2.5, "accuracy": 1.0}) is None
+    assert error.reached(2.0, {"mae": 1.96}) == "the mae 1.9600 has reached 2"
+    assert error.reached(2.0, {"mae": float("nan")}) is None
+    assert error.reached(2.0, {}) is None
+    assert watch().reached(0.9, {"accuracy": 0.8}) is None
+    assert watch().reached(0.9, {"accuracy": 0.9}) == "the accuracy 0.9000 has reached 0.9"
+
+
 def test_a_merge_that_hurts_is_told_apart_from_one_that_wavers() -> None:
     guard = watch(0.1, 0.5, guard=0.1)
     for accuracy, hurts in ((0.45, False), (0.39, True), (0.9, False)):

@@ -121,6 +121,8 @@ def test_a_run_without_limits_does_not_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stop", "metrics", "reason"),
     [
+        ({"goal": 0.75}, {"accuracy": 0.8}, "the accuracy 0.8000 has reached 0.75"),
+        ({"goal": 0.75}, {"loss": 0.8}, None),
         ({"accuracy": 0.75}, {"accuracy": 0.75}, "the accuracy 0.7500 has reached 0.75"),
         ({"accuracy": 0.75}, {"accuracy": 0.7499}, None),
         ({"versions": 1}, {}, "version 1 has reached the limit of 1"),
@@ -136,6 +138,19 @@ def test_a_run_ends_with_the_version_that_reaches_a_limit(
         assert await life.phases.ended() is None
         life.publish(metrics)
         assert await life.phases.ended() == reason
+
+    run(main())
+
+
+def test_a_regression_ends_with_the_error_that_it_was_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        watched = {"metric": "mae", "minimise": True}
+        life = Life(make_run(tmp_path, evaluation=watched, stop={"goal": 2.0, "versions": 50}))
+        await life.phases.enter("running", "started", by="anna")
+        life.publish({"mae": 140.0})
+        assert await life.phases.ended() is None
+        life.publish({"mae": 1.5})
+        assert await life.phases.ended() == "the mae 1.5000 has reached 2"
 
     run(main())
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.config import Config, parse_config
-from coordinator.errors import StoreError
+from coordinator.errors import ConfigError, StoreError
 from coordinator.programs.begin import begin_or_resume, with_found
 from coordinator.programs.run_key import RunKey
 from coordinator.programs.tiers import Tier
@@ -23,9 +23,9 @@ RUN: dict[str, Any] = {
 }
 
 
-def begin(folder: Path, planning: dict[str, Any]) -> tuple[list[Tier], list[str]]:
+def begin(folder: Path, planning: dict[str, Any], **sections: Any) -> tuple[list[Tier], list[str]]:
     """The tiers of a run with this ``[planning]``, and what was said on the way."""
-    config: Config = parse_config(RUN | {"planning": planning}, folder)
+    config: Config = parse_config(RUN | {"planning": planning} | sections, folder)
     store = SqliteStore(config.run.state)
     said: list[str] = []
     try:
@@ -45,6 +45,9 @@ def test_a_common_run_has_one_program_sized_for_the_smallest_budget(tmp_path: Pa
     assert [line for line in said if not line.startswith("warning: ")] == [], "nothing is planned again"
     with pytest.raises(StoreError, match=r"another\s+\[planning\]"):
         begin(tmp_path, {"mode": "common", "selector": "fisher"})
+    for stop, words in (({"goal": 0.1}, "stop.goal needs"), ({"accuracy": 0.9}, "stop.accuracy needs")):
+        with pytest.raises(ConfigError, match=f"{words} a task with held-out data"):
+            begin(tmp_path, {"mode": "common", "selector": "magnitude"}, stop=stop)
 
 
 def test_a_learning_rate_is_found_when_a_run_begins_and_stays(tmp_path: Path) -> None:

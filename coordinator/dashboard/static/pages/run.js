@@ -71,7 +71,7 @@ export async function open({ main, name, operator, linked }) {
     const value = run.metrics[watched];
     update(places.tiles, [run.version, run.metrics, run.best, connected, run.devices, run.rate, run.bytes_up, run.bytes_down, run.merged], () => h("div", { class: "tiles" },
       tile("version", count(run.version), run.best === null ? "" : `best: ${run.best}`),
-      tile(watched, number(value), run.goal ? `goal ${run.goal}` : metrics(Object.fromEntries(Object.entries(run.metrics).filter(([each]) => each !== watched)))),
+      tile(watched, number(value), run.goal !== null ? `goal ${run.goal}` : metrics(Object.fromEntries(Object.entries(run.metrics).filter(([each]) => each !== watched)))),
       tile("devices", `${count(connected)} of ${count(run.devices)}`, "connected"),
       tile("updates", count(run.merged), `merged; ${number(run.rate ?? 0, 1)} a minute`),
       tile("payload", bytes(run.bytes_up + run.bytes_down), run.dense_bytes ? `${percent((run.bytes_up + run.bytes_down) / run.dense_bytes)} of a dense exchange` : "up and down"),
