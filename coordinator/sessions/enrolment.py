@@ -38,18 +38,17 @@ class Enrolment:
 
     async def _look_up(self) -> tuple[bytes | None, bool]:
         """The device's secret, and whether it was revoked: as of now, with no operation on devices in between."""
-        run, device, seen = self._run, self._session.device, -1
-        secret: bytes | None = None
-        revoked = False
+        run, device = self._run, self._session.device
 
         def read() -> tuple[bytes | None, bool]:
             record = run.store.devices.find(device)
             return run.store.devices.secret(device), record is not None and record.revoked_at is not None
 
-        while seen != run.membership:
+        while True:
             seen = run.membership
-            secret, revoked = await run.offload(read)
-        return secret, revoked
+            found: tuple[bytes | None, bool] = await run.offload(read)
+            if seen == run.membership:
+                return found
 
     async def enrol(self, message: Enrol) -> None:
         """

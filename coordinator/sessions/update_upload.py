@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -37,6 +38,18 @@ log = logging.getLogger(__name__)
 peers = PeerLog(log)
 
 
+@dataclasses.dataclass
+class _Incoming:
+    """An update on its way, when it was offered (monotonic seconds), and how often it was asked for."""
+
+    offer: Offer
+    assignment: AssignmentRecord
+    tier: Tier
+    upload: Upload
+    offered_at: float
+    fetched: int = 1
+
+
 class UpdateUpload:
     """
     Updates of one connection's device, one at a time.
@@ -69,15 +82,12 @@ class UpdateUpload:
         self._status = status
         self._now = now
         self._flush = flush
-        self._offer: tuple[Offer, AssignmentRecord, Tier] | None = None
-        self._upload: Upload | None = None
-        self._fetched = 0
-        self._offered = 0.0
+        self._incoming: _Incoming | None = None
 
     async def leave(self) -> None:
         """The connection is gone: what has come of an update is kept for the next one."""
-        upload = self._upload
-        if upload is not None:
+        if self._incoming is not None:
+            upload = self._incoming.upload
             try:
                 await self._run.offload(upload.spool, self._now())
             except StoreUnavailable as error:
@@ -87,9 +97,9 @@ class UpdateUpload:
 
     def forget(self) -> None:
         """Nothing is to be left of what has come."""
-        if self._upload is not None:
-            self._upload.release()
-            self._upload = None
+        if self._incoming is not None:
+            self._incoming.upload.release()
+            self._incoming = None
 
     async def offered(self, offer: Offer) -> None:
         """
@@ -101,7 +111,7 @@ class UpdateUpload:
             Refused: ``unavailable`` if there is no room for too long.
 
         """
-        if self._upload is not None:
+        if self._incoming is not None:
             raise ProtocolError("an update was offered while another is on its way")
         run = self._run
         self._dispatcher.check_quota(self._device)
@@ -120,26 +130,26 @@ class UpdateUpload:
         try:
             if run.finished is not None:
                 raise UpdateRefused("finished", "the run has ended")
-            mine = record is not None and record.device == self._device
-            if mine and record is not None and not run.versions.is_ancestor(record.version):
+            if record is not None and record.device == self._device and not run.versions.is_ancestor(record.version):
                 raise UpdateRefused("rolled-back", f"version {record.version} was rolled back: the update is void")
-            accepted = check_offer(offer, record, self._device, tier, staleness, run.config.merge.staleness.maximum)
+            assignment, tier = check_offer(
+                offer, record, self._device, tier, staleness, run.config.merge.staleness.maximum
+            )
         except UpdateRefused as error:
             await self._reject(offer, error)
             return
-        self._offer = (offer, *accepted)
-        self._fetched = 1
-        self._offered = self._now()
+        offered_at = self._now()
         self._status.state = "uploading"
         if not offer.follows:
             await run.fetch_part(self._device, offer.artifact.sha256)
-        self._upload = run.uploads.begin(self._device, offer.artifact, self._now())
+        upload = run.uploads.begin(self._device, offer.artifact, self._now())
+        self._incoming = _Incoming(offer, assignment, tier, upload, offered_at)
         if offer.follows:
-            await self._drop(self._upload)  # what was here of it before: it comes whole
-        elif self._upload.size == offer.artifact.size:
-            await self._complete()
+            await self._drop(upload)  # what was here of it before: it comes whole
+        elif upload.size == offer.artifact.size:
+            await self._complete(self._incoming)
         else:
-            self._session.fetch(offer.artifact, self._upload.size)
+            self._session.fetch(offer.artifact, upload.size)
 
     def _look_up(self, assignment: str) -> tuple[AssignmentRecord | None, AssignmentRecord | None]:
         """An assignment, and once more if it is this device's and its update was accepted. Blocks."""
@@ -149,15 +159,15 @@ class UpdateUpload:
         return record, record if known else None
 
     async def received(self, event: Received) -> None:
-        chunk, upload = event.chunk, self._upload
-        if upload is None:
+        if self._incoming is None:
             raise ProtocolError("a chunk came of an upload that was not offered")
         self._dispatcher.check_quota(self._device)
+        chunk, upload = event.chunk, self._incoming.upload
         upload.append(chunk.data)
         if upload.should_spool(self._now()):
             await self._run.offload(upload.spool, self._now())
         if event.last:
-            await self._complete()  # whose answer acknowledges the last chunk
+            await self._complete(self._incoming)  # whose answer acknowledges the last chunk
         else:
             self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
 
@@ -167,7 +177,6 @@ class UpdateUpload:
         if buffer.has_room(self._device, reserve=reserve):
             await buffer.room(self._device, reserve=reserve)
             return
-        state = self._status.state
         if not reserve:
             self._status.state = "waiting"
             if stall := self._run.stall():
@@ -180,7 +189,6 @@ class UpdateUpload:
             stall = self._run.stall()
             why = f"the next version waits for {stall}" if stall else "more updates wait than are merged just now"
             raise Refused("unavailable", f"{why}: come again later") from None
-        self._status.state = state
 
     async def _drop(self, upload: Upload) -> None:
         """Nothing is to be left of an upload here."""
@@ -189,34 +197,32 @@ class UpdateUpload:
         else:
             upload.drop()
 
-    async def _complete(self) -> None:
+    async def _complete(self, incoming: _Incoming) -> None:
         """All bytes are here: as soon as there is a place in the buffer, take the update in."""
         await self._room(reserve=True)
         try:
-            await self._take_in()
+            await self._take_in(incoming)
         finally:
             self._run.buffer.release(self._device)
 
-    async def _take_in(self) -> None:
+    async def _take_in(self, incoming: _Incoming) -> None:
         """Validate an update, write it down, acknowledge it."""
-        if self._offer is None or self._upload is None:
-            raise ProtocolError("an upload ended that was not offered")
-        (offer, assignment, tier), upload = self._offer, self._upload
-        run = self._run
+        run, offer, assignment = self._run, incoming.offer, incoming.assignment
+        tier, upload = incoming.tier, incoming.upload
         try:
             if upload.size <= SMALL_BYTES and not upload.on_disk:
                 content, delta = check_upload(run, upload, assignment, tier)  # sooner done than handed to a thread
             else:
                 content, delta = await run.offload(check_upload, run, upload, assignment, tier)
         except UpdateRefused as error:
-            again = error.code == "corrupted" and self._fetched < MOST_FETCHES
+            again = error.code == "corrupted" and incoming.fetched < MOST_FETCHES
             await self._drop(upload)
             if again:
                 # A part that was here may have been torn by a crash of ours, or a bit flipped on the way.
-                self._fetched += 1
+                incoming.fetched += 1
                 self._session.fetch(offer.artifact, 0)
                 return
-            self._offer = self._upload = None
+            self._incoming = None
             await self._reject(offer, error)
             return
         record = UpdateRecord(
@@ -226,18 +232,18 @@ class UpdateUpload:
             tier=tier.name,
             artifact=FileEntry(offer.artifact.sha256, len(content)),
             report=plain_report(offer.report)
-            | {"trip": self._status.trip.parts(offer.assignment, self._offered, self._now())},
+            | {"trip": self._status.trip.parts(offer.assignment, incoming.offered_at, self._now())},
             received_at=run.clock.wall(),
         )
         try:
             new = await run.intake.accept(record, content, delta)
         except UpdateRefused as error:  # it has become void since it was offered
             await self._drop(upload)
-            self._offer = self._upload = None
+            self._incoming = None
             await self._reject(offer, error)
             return
         await self._drop(upload)
-        self._offer = self._upload = None
+        self._incoming = None
         self._status.state = "idle"
         self._dispatcher.ended(self._device)
         self._session.accept(offer.assignment, staleness=run.versions.staleness(assignment.version), duplicate=not new)

@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--room", action="append", choices=list(ROOMS), help="only these; default: all")
     parser.add_argument("--least", type=float, default=0.9, metavar="SHARE", help="share to be noticed (default: 0.9)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every change and its outcome as JSON")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of what each test reaches, for the next time")
     parser.add_argument("--list", action="store_true", help="print the sample and end")
     options = parser.parse_args()
     mutants = sample(options.sample, options.seed, options.room or list(ROOMS))
@@ -28,7 +29,7 @@ def main() -> int:
         for mutant in mutants:
             print(f"{mutant.path}:{mutant.line} {mutant.operator}")
         return 0
-    verdicts = judge(mutants, lambda text: print(text, flush=True))
+    verdicts = judge(mutants, lambda text: print(text, flush=True), options.keep)
     if options.out is not None:
         options.out.write_text(json.dumps([dataclasses.asdict(verdict) for verdict in verdicts], indent=1) + "\n")
     for room in dict.fromkeys(verdict.mutant.room for verdict in verdicts):

@@ -3,7 +3,11 @@ Which changes the tests notice.
 
 Everything happens in a copy of the repository. Each change runs in a process forked from one that has imported the
 other packages already: most of a short test run is imports. It first meets the tests that reach its line, the shortest
-first, and stops at the first that fails; only a survivor meets the other tests of its room.
+first, and stops at the first that fails. A survivor meets others: those of the same files, which may see what another
+test left in a cache or a shared fixture; or the whole room, if its line runs at import or no test reaches it.
+
+What each test reaches takes most of the time. With a folder to keep it in, only files of tests that are new or changed
+are measured again, and all of them once the room's code has changed.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import compileall
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import json
 import os
@@ -33,7 +38,7 @@ from scripts.mutants.changes import ROOT, Mutant, changed_source, operators
 
 # Each room, and those of its tests that start many processes or take minutes: they are not run here.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "coordinator/merge": ("test_processors.py",),
+    "coordinator/merge": ("test_processors.py::test_every_path_of_the_processor_gives_the_same_versions",),
     "coordinator/updates": (),
     "coordinator/scheduling": (),
     "coordinator/sessions": (),
@@ -92,6 +97,7 @@ class Watch:
     def __init__(self, coverage: Any = None) -> None:
         self._coverage = coverage
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self.failed = ""
 
     def pytest_sessionstart(self) -> None:
@@ -113,7 +119,9 @@ class Watch:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         if self._coverage is not None:
             self._coverage.switch_context(item.nodeid)
+        before = time.process_time()
         yield
+        self.cpu_seconds[item.nodeid] = time.process_time() - before
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
@@ -128,31 +136,71 @@ class Watch:
 class Runner:
     """Runs the tests of one room in forked processes."""
 
-    def __init__(self, folder: Path, room: str) -> None:
+    def __init__(self, folder: Path, room: str, keep: Path | None = None) -> None:
         self._folder = folder
         self._room = room
+        self._keep = keep
         self._said = folder / "said.json"
         self._log = folder / "log.txt"
 
     def reach(self) -> Reach:
-        """Run all tests without any change, and see what each reaches."""
-        outcome, _, cpu = self._fork(self._measure, wall=1800.0)
-        if outcome != "passed":
-            sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
-        said = json.loads(self._said.read_text())
-        for name in said["modules"]:  # once, for all that are forked from here
-            if name.partition(".")[0] in _PRELOADED and name not in sys.modules:
-                with contextlib.suppress(BaseException):
-                    importlib.import_module(name)
-        tests = {path: {int(line): names for line, names in lines.items()} for path, lines in said["tests"].items()}
-        return Reach(tests, said["seconds"], cpu)
+        """What each test reaches without any change, from what is kept or by running it."""
+        keys = self._keys()
+        kept = {file: found for file, key in keys.items() if (found := self._kept(key)) is not None}
+        missing = [file for file in keys if file not in kept]
+        if missing:
+            outcome, _, _ = self._fork(lambda: self._measure(missing), wall=1800.0)
+            if outcome != "passed":
+                sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
+            measured = json.loads(self._said.read_text())["files"]
+            for file in missing:
+                kept[file] = measured[file]
+                if self._keep is not None:
+                    self._keep.mkdir(parents=True, exist_ok=True)
+                    (self._keep / keys[file]).write_text(json.dumps(measured[file]))
+        tests: dict[str, dict[int, list[str]]] = {}
+        seconds: dict[str, float] = {}
+        for found in kept.values():
+            seconds |= found["seconds"]
+            for path, lines in found["lines"].items():
+                for line, names in lines.items():
+                    tests.setdefault(path, {}).setdefault(int(line), []).extend(names)
+            for name in found["modules"]:  # once, for all that are forked from here
+                if name.partition(".")[0] in _PRELOADED and name not in sys.modules:
+                    with contextlib.suppress(BaseException):
+                        importlib.import_module(name)
+        # Imports come on top of what tests take.
+        return Reach(tests, seconds, 5.0 + sum(found["cpu_seconds"] for found in kept.values()))
 
-    def judge(self, first: list[str], reach: Reach, unfit: Collection[str] = ()) -> tuple[str, str, float]:
+    def _keys(self) -> dict[str, str]:
+        """Each file of tests, and a hash of it, of the other files beside it and of the room's code."""
+        here = self._folder / "tests" / self._room
+        files = sorted(here.rglob("*.py"))
+        common = [*sorted((self._folder / self._room).rglob("*.py")), *(f for f in files if f.name[:5] != "test_")]
+        base = hashlib.sha256(repr(ROOMS[self._room]).encode())
+        for path in common:
+            base.update(path.read_bytes())
+        keys = {}
+        for path in files:
+            if path.name.startswith("test_") and str(path.relative_to(here)) not in ROOMS[self._room]:
+                own = base.copy()
+                own.update(path.read_bytes())
+                keys[str(path.relative_to(self._folder))] = own.hexdigest()
+        return keys
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
+        path = self._keep / key if self._keep is not None else None
+        return json.loads(path.read_text()) if path is not None and path.exists() else None
+
+    def judge(
+        self, first: list[str], others: list[str], reach: Reach, unfit: Collection[str] = ()
+    ) -> tuple[str, str, float]:
         """
         Run the tests ``first``, then the others: the outcome, the test that failed and the seconds of CPU.
 
         Args:
             first: those that reach the change.
+            others: files or folders of tests.
             reach: of the room.
             unfit: tests that are not run.
 
@@ -162,7 +210,7 @@ class Runner:
         walls = [20.0 + 10 * seconds for seconds in usual]
         cpus = [min(5.0 + 10 * usual[0], 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
         limits = list(zip(walls, cpus, strict=True))
-        return self._fork(lambda: self._run([first, self._all()], limits, unfit=unfit), wall=sum(walls))
+        return self._fork(lambda: self._run([first, others], limits, unfit=unfit), wall=sum(walls))
 
     def passes(self, tests: list[str], reach: Reach) -> bool:
         """Whether these tests alone, in this order, pass as the code is now."""
@@ -209,9 +257,6 @@ class Runner:
         finally:
             os._exit(code)
 
-    def _all(self) -> list[str]:
-        return [f"tests/{self._room}"]
-
     def _run(
         self,
         parts: list[list[str]],
@@ -238,22 +283,37 @@ class Runner:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--tb=short"]
         return [*options, "--show-capture=no", "-W", "ignore", *(f"--deselect={name}" for name in left)]
 
-    def _measure(self) -> int:
+    def _measure(self, files: list[str]) -> int:
         from coverage import Coverage
 
         coverage = Coverage(data_file=None, config_file=False, include=[f"{self._folder}/{self._room}/*"])
         watch = Watch(coverage)
         coverage.start()
-        code = self._run([self._all()], [(1700.0, 900.0)], watch)
+        code = self._run([files], [(1700.0, 900.0)], watch)
         coverage.stop()
         data = coverage.get_data()
-        tests = {
-            str(Path(path).relative_to(self._folder)): data.contexts_by_lineno(path) for path in data.measured_files()
+        modules = sorted(name for name in sys.modules if name.partition(".")[0] in _PRELOADED)
+        said: dict[str, dict[str, Any]] = {
+            file: {"seconds": {}, "cpu_seconds": 0.0, "lines": {}, "modules": modules} for file in files
         }
-        modules = sorted(sys.modules)
-        said = {"failed": watch.failed, "seconds": watch.seconds, "tests": tests, "modules": modules}
-        self._said.write_text(json.dumps(said))
+        for test, seconds in watch.seconds.items():
+            own = said[test.partition("::")[0]]
+            own["seconds"][test] = seconds
+            own["cpu_seconds"] += watch.cpu_seconds[test]
+        for path in data.measured_files():
+            relative = str(Path(path).relative_to(self._folder))
+            for line, tests in data.contexts_by_lineno(path).items():
+                for test in filter(None, tests):
+                    lines = said[test.partition("::")[0]]["lines"].setdefault(relative, {})
+                    lines.setdefault(line, []).append(test)
+        self._said.write_text(json.dumps({"failed": watch.failed, "files": said}))
         return code
+
+
+def runs_at_import(source: str, line: int) -> bool:
+    """Whether the line stands outside of the bodies of all functions."""
+    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    return not any(node.body[0].lineno <= line <= (node.end_lineno or node.lineno) for node in functions)
 
 
 def statement_lines(source: str, line: int) -> list[int]:
@@ -285,14 +345,16 @@ class Jury:
         self._sound: set[tuple[str, ...]] = set()
         self._unfit: set[str] = set()
 
-    def judge(self, path: Path, source: str, changed: str, first: list[str]) -> tuple[str, str, float]:
+    def judge(
+        self, path: Path, source: str, changed: str, first: list[str], others: list[str]
+    ) -> tuple[str, str, float]:
         """The outcome, the test that failed and the seconds of CPU; ``path`` is as it was when this returns."""
         seconds = 0.0
         while True:
             fit = [test for test in first if test not in self._unfit]
             path.write_text(changed)
             try:
-                outcome, failed, cpu = self._runner.judge(fit, self._reach, self._unfit)
+                outcome, failed, cpu = self._runner.judge(fit, others, self._reach, self._unfit)
             finally:
                 path.write_text(source)
             seconds += cpu
@@ -308,15 +370,23 @@ class Jury:
         return before in self._sound
 
 
-def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict]:
-    """Each change with what came of it."""
+def judge(mutants: Sequence[Mutant], say: Callable[[str], None], keep: Path | None = None) -> list[Verdict]:
+    """
+    Each change with what came of it.
+
+    Args:
+        mutants: the changes.
+        say: called with lines for a reader.
+        keep: a folder for what each test reaches, for the next time.
+
+    """
     known = operators()
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
         copy_tree(folder)
         for room in dict.fromkeys(mutant.room for mutant in mutants):
-            runner = Runner(folder, room)
+            runner = Runner(folder, room, keep)
             reach = runner.reach()
             jury = Jury(runner, reach, say)
             say(f"{room}: {len(reach.seconds)} tests, {reach.cpu_seconds:.0f} s of CPU with what each reaches")
@@ -327,7 +397,10 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None]) -> list[Verdict
                 if changed is None:
                     continue
                 first = reach.of(mutant.path, statement_lines(source, mutant.line))
-                outcome, failed, cpu = jury.judge(path, source, changed, first)
+                others = [f"tests/{room}"]
+                if first and not runs_at_import(source, mutant.line):
+                    others = sorted({test.partition("::")[0] for test in first})
+                outcome, failed, cpu = jury.judge(path, source, changed, first, others)
                 lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
                 difference = "\n".join(line for line in list(lines)[3:])
                 verdicts.append(Verdict(mutant, outcome, failed, cpu, difference))

@@ -248,3 +248,13 @@ def test_a_defended_merge_of_integers_never_has_all_updates_as_floats() -> None:
     finally:
         tracemalloc.stop()
     assert peak < size * count, "a byte for each integer; floats of all would be four times as much"
+
+
+def test_a_device_that_has_had_all_that_it_may_have_counts_nothing() -> None:
+    """Not even as one example, which is the least that a merge counts."""
+    defence = Defence()
+    for _ in range(32):
+        defence._shares.add({"mallory": 1.0})
+    judgement = defence.judge([*fleet(4), update("mallory")])
+    assert judgement.shares["mallory"] == 0.0
+    assert {c.device: c.factor for c in judgement.contributions} == {f"d{n}": 1.0 for n in range(4)} | {"mallory": 0.0}

@@ -14,7 +14,15 @@ from coordinator.merge.contribution import Contribution
 from coordinator.merge.merger import Merger, trained_region
 from coordinator.merge.optimisers import ServerAdam, ServerMomentum, ServerOptimiser, ServerSgd, State
 from coordinator.merge.regions import MIN_RUN, WeightRegion
-from coordinator.merge.rules import Rule, combine
+from coordinator.merge.rules import (
+    MAX_EXAMPLES,
+    MAX_STALENESS_WEIGHT,
+    RESOLUTION,
+    Rule,
+    combine,
+    fixed_examples,
+    fixed_weight,
+)
 from coordinator.merge.staleness import (
     AgeVariance,
     Constant,
@@ -202,6 +210,32 @@ def test_a_single_stale_holder_is_still_discounted() -> None:
 def test_a_coordinate_with_fewer_holders_than_wanted_is_damped() -> None:
     given = [contribution(1, [0, 1], 1.0, 10), contribution(2, [1], 1.0, 10)]
     assert merged(given, min_holders=2) == pytest.approx([0.5, 1.0])
+
+
+def test_where_all_hold_the_same_few_holders_are_damped_as_well() -> None:
+    alike = [contribution(1, [0, 1], 1.0, 10), contribution(2, [0, 1], 3.0, 30)]
+    assert merged(alike) == pytest.approx([2.5, 2.5])
+    assert merged(alike, min_holders=2) == pytest.approx([2.5, 2.5])
+    assert merged(alike, min_holders=4) == pytest.approx([1.25, 1.25])
+    assert combine(2, alike, [1.0, 1.0], rule="fixed-K", min_holders=4).values == pytest.approx([2.5, 2.5])
+
+
+def test_what_is_huge_and_cancels_leaves_exactly_what_is_small_also_between_subsets() -> None:
+    huge = 2.0**20
+    given = [
+        contribution(1, [0, 1], huge, MAX_EXAMPLES),
+        contribution(2, [1], STEP, 1),
+        contribution(3, [1, 2], -huge, MAX_EXAMPLES),
+    ]
+    direction = combine(3, given, [MAX_STALENESS_WEIGHT, 1 / RESOLUTION, MAX_STALENESS_WEIGHT], rule="fixed-K")
+    assert direction.values[1] == STEP / ((2 * MAX_EXAMPLES + 1) * RESOLUTION)
+
+
+def test_weights_are_whole_numbers_within_their_limits() -> None:
+    weights = {0.0: 0, 1e-9: 1, 1 / 1024: 1, 0.5: 512, 1.0: 1024, 16.0: 16 * 1024, 17.0: 16 * 1024}
+    assert {weight: fixed_weight(weight) for weight in weights} == weights
+    examples = {0.2: 1, 1.0: 1, 2.6: 3, 65_536.0: 65_536, 65_537.0: 65_536, 1e9: 65_536}
+    assert {count: fixed_examples(count) for count in examples} == examples
 
 
 def test_a_coordinate_is_released_only_when_enough_distinct_devices_hold_it() -> None:

@@ -72,7 +72,15 @@ def test_updates_of_different_subsets_are_compared_where_they_overlap() -> None:
     assert outliers(given, 3.0) == {"a00000002"}
 
 
-def test_three_have_no_majority() -> None:
-    given = crowd(3)
-    given[0] = dataclasses.replace(given[0], delta=given[0].values() * np.float32(100))
+def test_three_have_no_majority_and_four_have_one() -> None:
+    for count, found in ((3, set()), (4, {"a00000000"})):
+        given = crowd(count)
+        given[0] = dataclasses.replace(given[0], delta=given[0].values() * np.float32(100))
+        assert outliers(given, 2.0) == found
+
+
+def test_one_that_shares_no_coordinate_with_any_other_is_no_outlier() -> None:
+    given = crowd(5)
+    apart = WeightRegion(np.arange(50, 100))
+    given[0] = dataclasses.replace(given[0], region=apart, delta=given[0].values() * np.float32(100))
     assert outliers(given, 3.0) == set()

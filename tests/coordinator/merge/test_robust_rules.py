@@ -18,7 +18,7 @@ from coordinator.merge.contribution import Contribution
 from coordinator.merge.from_config import merger
 from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
-from coordinator.merge.robust_rules import ROBUST_RULES, RobustRule, _distance
+from coordinator.merge.robust_rules import ROBUST_RULES, RobustRule, _distance, far_devices
 from coordinator.merge.staleness import AgeVariance, Constant, Polynomial
 from coordinator.merge.sums import STEP
 from coordinator.merge.votes import Vote
@@ -198,3 +198,23 @@ def test_two_votes_are_compared_where_both_vote_wherever_that_lies_in_each() -> 
     one, other = vote("a", [0, 1, 2, 3], [9, 9, 1, 2]), vote("b", [2, 3, 4, 5], [1, 4, 9, 9])
     assert _distance(one, one.values(), other, {}) == (2.0 - 4.0) ** 2 / 2
     assert _distance(one, one.values(), vote("c", [7], [1]), {}) is None
+
+
+def test_a_vote_on_coordinates_in_any_order_is_told_in_ascending_order() -> None:
+    region = WeightRegion(np.array([5, 2, 9]))
+    contribution = Contribution("a", region, np.array([50, 20, 90], np.float32), 2.0, device="a")
+    vote = Vote("a", [contribution], [1], [2], 1)
+    assert vote.region.positions.tolist() == [2, 5, 9]
+    assert vote.values().tolist() == [20.0, 50.0, 90.0]
+    assert vote.values(slice(1, 3)).tolist() == [50.0, 90.0]
+
+
+def test_fewer_than_two_for_each_hostile_and_three_are_too_few_to_leave_any_out() -> None:
+    def ballot(count: int) -> list[Vote]:
+        far = [100.0, -90.0] + [float(n) for n in range(count - 2)]
+        updates = [update(f"d{n}", np.full(SIZE, value, np.float32)) for n, value in enumerate(far)]
+        return [Vote(c.device, [c], [1], [1], 1) for c in updates]
+
+    assert far_devices(ballot(6), 2) == set()
+    assert far_devices(ballot(7), 2) == {"d0", "d1"}
+    assert far_devices(ballot(7), 1) == {"d0"}

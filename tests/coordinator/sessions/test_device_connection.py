@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -18,19 +19,25 @@ from coordinator.scheduling.dispatcher import Dispatcher
 from coordinator.sessions.device_connection import DeviceConnection
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import ConnectionLost
+from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     Accepted,
     Announce,
+    Assign,
     Evaluate,
     Fetch,
     Finished,
+    Hex,
     Later,
     MergedMessage,
     Name,
+    Sha256,
+    Wait,
     encode,
 )
+from mobile_sdk.protocol.session import FetchRequested
 
-from ..small_run import Device, SmallRun, Wire, make_run, update_bytes
+from ..small_run import Device, SmallRun, Wire, make_run, open_work, update_bytes
 
 
 class Office:
@@ -49,9 +56,9 @@ class Office:
         self.dispatcher.came(session.device)
 
     async def serve(self, wire: Wire, traffic: Traffic, proven: Any) -> None:
-        self.connection = DeviceConnection(self.state, wire, traffic, self, self._proven)
-        await self.connection.serve()
-        await self.connection.leave()
+        self.connection = connection = DeviceConnection(self.state, wire, traffic, self, self._proven)
+        await connection.serve()
+        await connection.leave()
 
     def _proven(self) -> None:
         self.proven += 1
@@ -203,6 +210,9 @@ def test_news_of_which_a_slow_link_has_not_taken_the_first_are_told_once_and_new
             open_again.set()
             await asyncio.sleep(1)
             assert [message["version"] for message in device.heard if message["type"] == "announce"] == [1, 3]
+            connection.push(Announce(4, {}))
+            await asyncio.sleep(1)
+            assert [message["version"] for message in device.heard if message["type"] == "announce"] == [1, 3, 4]
 
     run(main())
 
@@ -261,6 +271,161 @@ def test_a_device_that_declines_gets_its_work_taken_back(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING):
         run(main())
     assert "phone-1 gave a00000001 back: too little memory" in caplog.messages
+
+
+def test_what_is_said_outside_of_an_answer_is_sent_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        tier, newest = small.tiers[0], office.state.versions.newest
+        program = (tier.record.manifest, Hex(tier.record.signature), tier.program, newest.weights)
+        async with Device(small).connected(office.serve) as device:
+            await device.join()
+            status = office.state.device("phone-1")
+            states = [status.state]
+            connection = office.connection
+            assert connection is not None
+            await connection.wait("other devices")
+            assert await device.expect(Wait) == Wait("other devices")
+            await connection.assign(Assign(Name("a00000001"), 0, *program, {}, 1), tier)
+            assert (await device.expect(Assign)).assignment == "a00000001"
+            states.append(status.state)
+            assert status.tier == "small"
+            await connection.evaluate(Evaluate(Name("e00000000"), 0, *program), tier)
+            assert (await device.expect(Evaluate)).evaluation == "e00000000"
+            states.append(status.state)
+            await connection.postpone(5.0, "later")
+            assert await device.expect(Later) == Later(5.0, "later")
+            states.append(status.state)
+            assert connection.assign_at_once(Assign(Name("a00000002"), 0, *program, {}, 1), tier)
+            assert (await device.expect(Assign)).assignment == "a00000002"
+            assert [*states, status.state] == ["idle", "training", "evaluating", "idle", "training"]
+
+    run(main())
+
+
+def test_a_device_that_connects_again_replaces_its_older_connection(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        old = Device(small)
+        async with old.connected(office.serve, Traffic(up=1, down=2)):
+            await old.join()
+            before = office.connection
+            assert before is not None
+            async with Device(small, enrolled=True).connected(office.serve, Traffic(up=10, down=20)) as new:
+                await new.join()
+                await before.replace()
+                await old.served()
+                status = office.state.device("phone-1")
+                states = [status.state]  # the newer connection is there
+                assert (status.bytes_up, status.bytes_down) == (11, 22)
+            assert [*states, status.state] == ["idle", "offline"]
+            assert (status.bytes_up, status.bytes_down) == (11, 22)
+        assert old.heard[-1] == {
+            "type": "error",
+            "code": "replaced",
+            "message": "the device has connected again",
+        }
+
+    run(main())
+
+
+def test_a_device_that_was_sent_away_is_not_blamed_for_what_it_sent_before_it_heard(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        device = Device(small)
+        async with device.connected(office.serve):
+            await device.join()
+            connection = office.connection
+            assert connection is not None
+            await device.wire.send("{")
+            await connection.fail("unavailable", "the coordinator restarts")
+            await device.served()
+        assert [message["code"] for message in device.heard if message["type"] == "error"] == ["unavailable"]
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert not [line for line in caplog.messages if "broke the protocol" in line]
+
+
+@pytest.mark.parametrize(("code", "left"), [("revoked", 0), ("unavailable", 1)])
+def test_part_of_an_update_is_kept_for_the_next_connection_but_not_of_a_revoked_device(
+    tmp_path: Path, code: str, left: int
+) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        device = Device(small)
+        content = bytes(3000)
+        async with device.connected(office.serve):
+            await device.join()
+            assign = await device.work()
+            await device.offer(assign, content)
+            await device.expect(FetchRequested)
+            name = Sha256(hashlib.sha256(content).hexdigest())
+            await device.wire.send(Chunk(name, 0, memoryview(content)[:1024]).to_bytes())
+            await asyncio.sleep(1)
+            connection = office.connection
+            assert connection is not None
+            await connection.fail(code, "go away")
+            await device.served()
+        parts = list((tmp_path / "state" / "incoming").iterdir())
+        assert [path.read_bytes() for path in parts] == [content[:1024]] * left
+
+    run(main())
+
+
+def test_a_device_whose_runtime_fails_a_self_check_is_shown_and_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        async with Device(small).connected(office.serve) as device:
+            await device.join()
+            assign = await device.work()
+            device.session.decline(assign.assignment, "self-check", "sums differ")
+            await device.flush()
+            await device.work()
+            status = office.state.device("phone-1")
+            assert (status.gave_back, status.failures) == ("sums differ", 1)
+            assert office.state.self_check_failures == 1
+            assert status.self_check == "", "it asked again and did not say so"
+            device.session.decline(Name("a00000002"), "self-check", "sums differ")
+            await device.flush()
+            await asyncio.sleep(1)
+            assert status.self_check == "sums differ"
+        record = small.store.devices.find("phone-1")
+        assert record is not None
+        assert record.profile["self_check"] == "sums differ"
+
+    run(main())
+
+
+@pytest.mark.parametrize("code", ["evaluation", "self-check", "memory"])
+def test_a_device_that_cannot_evaluate_keeps_its_work_and_another_is_asked(tmp_path: Path, code: str) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, evaluation={"federated_devices": 1, "federated_minimum": 1, "federated_every": 1})
+        office = Office(small)
+        async with Device(small).connected(office.serve) as device:
+            await device.join()
+            assign = await device.work()
+            federated = office.state.federated
+            federated.begin(office.state.versions.newest, ["phone-1"])
+            federated.ask("phone-1")
+            open_places = federated._open_places
+            device.session.decline(assign.assignment, code, "no samples to evaluate on")
+            await device.flush()
+            await asyncio.sleep(1)
+            assert federated._open_places - open_places == (0 if code == "memory" else 1)
+            status = office.state.device("phone-1")
+            kept = code == "evaluation"
+            assert (status.failures, status.gave_back) == ((0, "") if kept else (1, "no samples to evaluate on"))
+            assert (open_work(small.store, "phone-1") is not None) == kept
+
+    run(main())
 
 
 def test_a_device_with_few_samples_passes_over_them_more_often(tmp_path: Path) -> None:

@@ -215,3 +215,28 @@ def test_a_revoked_device_is_told_so_once_it_has_proved_who_it_is(tmp_path: Path
         assert stranger.value.code == "auth", "nobody else learns of it"
 
     run(main())
+
+
+def test_an_operation_on_devices_while_the_store_is_read_makes_it_read_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        operations = [lambda: small.store.devices.revoke("phone-1", 0.0, by="anna")]
+
+        async def slow(function: Any, *args: Any) -> Any:
+            found = function(*args)
+            if operations and armed:
+                operations.pop()()
+                state.membership += 1
+            return found
+
+        armed = False
+        state = small.state(slow)
+        await door(small, state).come_in()
+        again = door(small, state, enrolled=True)
+        (proof,) = await again.greet()
+        armed = True
+        assert isinstance(proof, Proof)
+        with pytest.raises(Refused, match="has revoked this device"):
+            await again.prove(proof)
+
+    run(main())

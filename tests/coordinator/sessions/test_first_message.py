@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from coordinator.sessions.first_message import Serve, serve_by_run
 from coordinator.simulation.virtual_time import run
-from mobile_sdk.net.connection import Connection
+from mobile_sdk.net.connection import Connection, Prompt
 from mobile_sdk.protocol.messages import Announce, Error, Hello, Hex, Later, Name, decode, encode
 
 from ..small_run import Wire, pair
@@ -95,5 +96,26 @@ def test_a_peer_that_has_left_before_it_said_anything_is_no_fault() -> None:
         await device.close()
         await serve_by_run(server, 10.0, lambda name: None)
         assert server.sent == []
+
+    run(main())
+
+
+def test_frames_leave_at_once_where_the_connection_can_do_so() -> None:
+    class PromptWire(Wire):
+        def send_at_once(self, frames: Sequence[str | bytes]) -> bool:
+            self.sent += frames
+            return True
+
+    async def main() -> None:
+        async def serve(connection: Connection) -> None:
+            assert isinstance(connection, Prompt)
+            found.append(connection.send_at_once(["now"]))
+
+        found: list[bool] = []
+        for server in (PromptWire(), Wire()):
+            server._inbox.put_nowait(HELLO)
+            await serve_by_run(server, 10.0, lambda name: serve)
+            assert server.sent == ["now"] * found[-1]
+        assert found == [True, False]
 
     run(main())

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator.errors import UpdateRefused
 from coordinator.scheduling.dispatcher import Dispatcher
+from coordinator.scheduling.quota import OverQuota
 from coordinator.sessions import update_upload
 from coordinator.sessions.update_upload import UpdateUpload
 from coordinator.simulation.virtual_time import run
-from coordinator.store.records import AssignmentRecord
+from coordinator.store.records import AssignmentRecord, UpdateRecord
 from coordinator.updates.validation import most_bytes
 from mobile_sdk.errors import ProtocolError, Refused
+from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
@@ -314,7 +317,7 @@ def test_a_full_buffer_lets_a_device_wait_and_sends_it_away_after_a_while(tmp_pa
         with pytest.raises(Refused, match="more updates wait than are merged just now") as refused:
             await hand.offer(update_bytes("small"))
         assert refused.value.code == "unavailable"
-        assert loop_time() - before == update_upload.ROOM_SECONDS
+        assert loop_time() - before == 60.0
         hand.state.buffer.remove(hand.state.buffer.all())
         assert [type(message) for message in await hand.offer(update_bytes("small"))] == [Fetch]
 
@@ -381,7 +384,159 @@ def test_what_is_forgotten_takes_no_memory_and_is_not_spooled(tmp_path: Path) ->
         await hand.offer(content)
         await hand.send(content, 0, 100)
         hand.upload.forget()
+        assert hand.state.uploads._memory.bytes == 0
         await hand.upload.leave()
         assert list((tmp_path / "state" / "incoming").iterdir()) == []
+        with pytest.raises(ProtocolError, match="of an upload that was not offered"):
+            await hand.send(content, 100, 200)
+
+    run(main())
+
+
+def test_what_came_before_a_break_takes_no_memory_even_if_the_disk_does_not_take_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, 100)
+        folder = tmp_path / "state" / "incoming"
+        folder.rmdir()
+        folder.write_text("no folder any more")
+        await hand.upload.leave()
+        assert hand.state.uploads._memory.bytes == 0
+
+    run(main())
+
+
+def test_an_update_that_was_here_whole_before_a_break_is_taken_in_at_its_next_offer(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.upload.received(Received(Chunk(hashlib.sha256(content).hexdigest(), 0, memoryview(content)), False))
+        await hand.upload.leave()
+        hand.connect()
+        assert await hand.offer(content) == [Accepted(Name("a00000001"), 0, False)]
+
+    run(main())
+
+
+def test_a_slow_upload_goes_to_its_file_now_and_then(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        written = []
+        for second, (start, stop) in {5.0: (0, 20), 5.5: (20, 40), 10.5: (40, 60), 11.0: (60, 80)}.items():
+            hand.now = second
+            await hand.send(content, start, stop)
+            written.append([path.stat().st_size for path in (tmp_path / "state" / "incoming").iterdir()])
+        assert written == [[], [40], [40], [80]]
+        assert [type(message) for message in await hand.send(content, 80, len(content))] == [Accepted]
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+    run(main())
+
+
+def test_neither_an_offer_nor_a_chunk_is_taken_of_a_device_that_has_moved_its_bytes_of_the_day(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path, limits={"bytes_per_day": 10_000}))
+        content = update_bytes("small")
+        await hand.offer(content)
+        hand.status.current.up += 10_000
+        with pytest.raises(OverQuota):
+            await hand.send(content, 0, 100)
+        await hand.upload.leave()
+        hand.connect()
+        with pytest.raises(OverQuota):
+            await hand.offer(content)
+
+    run(main())
+
+
+def test_the_place_of_an_update_is_free_again_whatever_came_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        for content in (b"no safetensors file at all" * 10, update_bytes("small")):
+            await hand.offer(content)
+            await hand.send(content, 0, len(content))
+            assert hand.state.buffer._coming == ({"phone-1"} if hand.state.buffer.all() else set())
+            hand.record = give_work(hand.state.store, "phone-1")
+            hand.dispatcher = Dispatcher(hand.state)
+            hand.connect()
+        assert not hand.state.buffer._reserved
+
+    run(main())
+
+
+def test_what_was_here_of_an_update_that_was_accepted_meanwhile_is_removed(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        content = update_bytes("small")
+        await hand.offer(content)
+        await hand.send(content, 0, 100)
+        await hand.upload.leave()
+        entry, report = FileEntry.of(content), {"version": 0, "samples": 10}
+        hand.state.store.updates.accept(
+            [(UpdateRecord(hand.record.id, "phone-1", 0, "small", entry, report, 0.0), content)]
+        )
+        hand.dispatcher.ended("phone-1")
+        hand.connect()
+        assert await hand.offer(content) == [Accepted(Name("a00000001"), 0, True)]
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+
+    run(main())
+
+
+def test_an_acknowledgement_says_how_stale_the_update_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        versions = hand.state.versions
+        versions.commit(versions.vector, {}, {}, [], [], 0.0)
+        content = update_bytes("small")
+        await hand.offer(content)
+        assert await hand.send(content, 0, len(content)) == [Accepted(Name("a00000001"), 1, False)]
+        versions.commit(versions.vector, {}, {}, [], [], 0.0)
+        assert await hand.offer(content) == [Accepted(Name("a00000001"), 2, True)]
+
+    run(main())
+
+
+def test_what_is_written_down_of_an_update_says_when_it_came_and_how_long_that_took(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        await asyncio.sleep(1000)
+        content = update_bytes("small")
+        hand.now = 3.0
+        await hand.offer(content)
+        hand.now = 7.5
+        await hand.send(content, 0, len(content))
+        (record,) = hand.state.store.updates.buffered()
+        assert record.received_at == hand.state.clock.wall()
+        assert record.report["samples"] == 10
+        assert record.report["trip"] == {"upload": 4.5}
+        assert (record.device, record.version, record.tier) == ("phone-1", 0, "small")
+        assert record.artifact == FileEntry.of(content)
+
+    run(main())
+
+
+def test_an_update_that_becomes_void_while_it_is_sent_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path))
+        hand.state.intake.accept = refuse  # type: ignore[method-assign, assignment]  # as that of a gateway does
+        content = update_bytes("small")
+        await hand.offer(content)
+        hand.now = 6.0  # it goes to its file
+        await hand.send(content, 0, 100)
+        (rejected,) = await hand.send(content, 100, len(content))
+        assert rejected == Rejected(Name(hand.record.id), Name("rolled-back"), "version 0 was rolled back")
+        assert list((tmp_path / "state" / "incoming").iterdir()) == []
+        assert hand.state.store.updates.buffered() == []
+        (rejected,) = await hand.offer(content)
+        assert getattr(rejected, "code", "") == "unknown-assignment", "its work was taken back"
+
+    async def refuse(record: UpdateRecord, content: bytes, delta: object) -> bool:
+        raise UpdateRefused("rolled-back", "version 0 was rolled back")
 
     run(main())
