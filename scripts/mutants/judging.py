@@ -3,8 +3,9 @@ Which changes the tests notice.
 
 Everything happens in a copy of the repository. Each change runs in a process forked from one that has imported the
 other packages already: most of a short test run is imports. It first meets the tests that reach its line, the shortest
-first, and stops at the first that fails. A survivor meets others: those of the same files, which may see what another
-test left in a cache or a shared fixture; or the whole room, if its line runs at import or no test reaches it.
+first, and stops at the first that fails. A survivor meets the others of the same files, which may see what another test
+left in a cache or a shared fixture; or the whole room, if no test reaches it. A line that runs at import, such as that
+of a constant, is reached by whatever reaches a line that names what it defines, and by files of tests that name it.
 
 What each test reaches takes most of the time. With a folder to keep it in, only files of tests that are new or changed
 are measured again, and all of them once the room's code has changed.
@@ -12,7 +13,6 @@ are measured again, and all of them once the room's code has changed.
 
 from __future__ import annotations
 
-import ast
 import compileall
 import contextlib
 import dataclasses
@@ -35,6 +35,7 @@ from typing import Any
 import pytest
 
 from scripts.mutants.changes import ROOT, Mutant, changed_source, operators
+from scripts.mutants.reach import Reach, Uses, defined_at_import, statement_lines
 
 # Each room, and those of its tests that start many processes or take minutes: they are not run here.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -61,21 +62,6 @@ class Verdict:
     noticed_by: str
     cpu_seconds: float
     difference: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Reach:
-    """Which tests run which lines of a room, and how long each takes."""
-
-    tests: dict[str, dict[int, list[str]]]  # by path and line
-    seconds: dict[str, float]
-    cpu_seconds: float  # of the whole room, with what it takes to see what is reached
-
-    def of(self, path: str, lines: Sequence[int]) -> list[str]:
-        """The tests that run any of these lines, the shortest first."""
-        by_line = self.tests.get(path, {})
-        found = {test for line in lines for test in by_line.get(line, ()) if test}
-        return sorted(found, key=lambda test: (self.seconds[test], test))
 
 
 def copy_tree(target: Path) -> None:
@@ -310,27 +296,6 @@ class Runner:
         return code
 
 
-def runs_at_import(source: str, line: int) -> bool:
-    """Whether the line stands outside of the bodies of all functions."""
-    functions = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    return not any(node.body[0].lineno <= line <= (node.end_lineno or node.lineno) for node in functions)
-
-
-def statement_lines(source: str, line: int) -> list[int]:
-    """Every line of the innermost statement at ``line``, without the body of a compound one."""
-    best = range(line, line + 1)
-    size = None
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            end = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno or node.lineno
-            decorators = getattr(node, "decorator_list", [])
-            lines = range(min([node.lineno, *(one.lineno for one in decorators)]), max(end, node.lineno) + 1)
-            if line in lines and (size is None or len(lines) < size):
-                best, size = lines, len(lines)
-    return list(best)
-
-
 class Jury:
     """
     Believes a test that fails only if it passes without the change, after the same tests.
@@ -387,6 +352,7 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None], keep: Path | No
         copy_tree(folder)
         for room in dict.fromkeys(mutant.room for mutant in mutants):
             runner = Runner(folder, room, keep)
+            uses = Uses(folder, room)
             reach = runner.reach()
             jury = Jury(runner, reach, say)
             say(f"{room}: {len(reach.seconds)} tests, {reach.cpu_seconds:.0f} s of CPU with what each reaches")
@@ -396,10 +362,14 @@ def judge(mutants: Sequence[Mutant], say: Callable[[str], None], keep: Path | No
                 changed = changed_source(source, mutant, known)
                 if changed is None:
                     continue
-                first = reach.of(mutant.path, statement_lines(source, mutant.line))
-                others = [f"tests/{room}"]
-                if first and not runs_at_import(source, mutant.line):
-                    others = sorted({test.partition("::")[0] for test in first})
+                names = defined_at_import(source, mutant.line)
+                if names:
+                    first = reach.of(uses.lines(names))
+                    files = uses.files(names)
+                else:
+                    first = reach.of({mutant.path: statement_lines(source, mutant.line)})
+                    files = set()
+                others = sorted(files | {test.partition("::")[0] for test in first}) or [f"tests/{room}"]
                 outcome, failed, cpu = jury.judge(path, source, changed, first, others)
                 lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
                 difference = "\n".join(line for line in list(lines)[3:])
