@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .conditions import system_conditions
-from .data.check import check
 from .data.convert import as_dataset
+from .data.usable import check
 from .engines import default_engine, load_engine
 from .engines.android import bridge_class
 from .errors import PayloadError, ProgramRejected, ProtocolError, Refused, Unproven, VersionMismatch
@@ -199,7 +199,7 @@ class Client:
 
         Raises:
             NoModel: if no version has come yet.
-            ProgramError: if ``x`` does not fit the task.
+            DataError: if ``x`` does not fit the task.
 
         """
         return self._model.predict(x)

@@ -13,15 +13,15 @@ _OURS = Path(__file__).resolve().parents[1]
 _PACKAGES = tuple(_OURS / name for name in ("coordinator", "exporters", "mobile_sdk"))
 
 
-def say_where_raised(error: BaseException) -> str:
+def say_where_raised(error: BaseException, *, message: bool = True) -> str:
     """
-    ``in FILE, line N: TYPE: MESSAGE``, in one line.
+    ``in FILE, line N: TYPE: MESSAGE``, in one line; without ``message`` it ends with the type.
 
     The place is the innermost line of the user's code; where there is none, that of the library that raised it. Where
     there is neither, as for a function that takes other arguments, it is ``with TYPE: MESSAGE``.
     """
     first = str(error).strip().partition("\n")[0]
-    words = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    words = f"{type(error).__name__}: {first}" if first and message else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"in {error.filename}, line {error.lineno}: {words}"
     frames = traceback.extract_tb(error.__traceback__)

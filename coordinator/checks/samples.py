@@ -11,8 +11,8 @@ import numpy.typing as npt
 from exporters.errors import TaskError
 from exporters.task import Task
 from mobile_sdk.data import ArrayDataset
-from mobile_sdk.data.check import check
 from mobile_sdk.data.fit import fit_dtype
+from mobile_sdk.data.usable import check
 from mobile_sdk.errors import DataError
 from mobile_sdk.fields import join
 from mobile_sdk.manifest import InputContract

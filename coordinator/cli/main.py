@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from exporters.cli.export import add_export_command
 from exporters.cli.plan import add_plan_command
+from exporters.cli.progress import StageProgress
 from mobile_sdk.errors import FtteError
 from mobile_sdk.system.os_errors import describe_os_error
 from mobile_sdk.version import __version__
@@ -84,6 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         log.debug("the command ends", exc_info=error)
         return _failed(describe_os_error(error), options)
+    except BrokenExecutor as error:
+        log.debug("the command ends", exc_info=error)
+        return _failed(
+            "a process that worked for this command was ended from outside, perhaps since the machine has too little "
+            "memory: end other programs and try again",
+            options,
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     return code
@@ -144,10 +153,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(options: argparse.Namespace, console: Console) -> int:
-    from .doctor import examine
+    with StageProgress(console, as_json=options.json) as progress:
+        progress.say("importing torch, to check the task")
+        from .doctor import examine
 
+        findings = examine(options.files, options.set)
     styles = {"ok": "green", "warning": "yellow", "error": "red"}
-    findings = examine(options.files, options.set)
     if options.json:
         print(json.dumps([finding._asdict() for finding in findings], indent=2))
     for level, sentence in () if options.json else findings:
@@ -156,6 +167,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:
+    console.print("starting a coordinator and eight devices", highlight=False)
     from .demo import demo
 
     asyncio.run(demo(options.out, console, stay=options.stay))

@@ -14,6 +14,7 @@ from typing import Any
 import segno
 from rich.console import Console
 
+from exporters.cli.progress import StageProgress
 from exporters.cli.tables import Columns, print_rows
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.invite import Invite
@@ -349,11 +350,12 @@ def _export(options: argparse.Namespace, console: Console, client: AdminClient) 
     run = _only(options, client)
     number, content = client.weights(run, options.number)
     if options.out.suffix != ".safetensors":
-        # torch is loaded here, in the operator's process, never in the coordinator's.
-        from exporters.program.inference import inference_program, state_dict
+        with StageProgress(console, as_json=options.json) as progress:
+            progress.say(f"importing torch, to make {options.out}")
+            # torch is loaded here, in the operator's process, never in the coordinator's.
+            from exporters.program.inference import inference_program, state_dict
 
-        convert = state_dict if options.out.suffix == ".pt" else inference_program
-        with console.status(f"making {options.out} ..."):
+            convert = state_dict if options.out.suffix == ".pt" else inference_program
             content = convert(client.get("runs", run)["task"], content)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_durably(options.out, content)

@@ -33,6 +33,7 @@ def add_run_command(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    console.print(f"starting a coordinator for {options.file}", highlight=False, markup=False, soft_wrap=True)
     from ..checks.findings import raise_first_error
     from ..checks.serving import check_before_serving
     from ..config import load_config

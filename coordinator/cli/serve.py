@@ -79,6 +79,8 @@ def serve_runs(options: argparse.Namespace, console: Console, *, gateways: Seque
         The exit code.
 
     """
+    files = ", ".join(map(str, options.files))
+    console.print(f"starting a coordinator for {files}", highlight=False, markup=False, soft_wrap=True)
     from ..checks.findings import raise_first_error
     from ..checks.serving import check_before_serving
     from ..config import load_config, run_files, shared_server

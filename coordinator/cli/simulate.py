@@ -44,6 +44,8 @@ def add_simulate_command(commands: Any) -> None:
 
 
 def _simulate(options: argparse.Namespace, console: Console) -> int:
+    if not options.json:
+        console.print(f"preparing the simulation of {options.file}", highlight=False, markup=False, soft_wrap=True)
     # Here, so that no other command has to wait for it; the last needs torch.
     from ..sessions.update_upload import log as refusals
     from ..simulation.simulate import simulate

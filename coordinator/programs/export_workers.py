@@ -106,6 +106,7 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
         pool = stack.enter_context(executor)
         _pools.add(pool)
         stack.callback(_pools.discard, pool)
+        progress("importing torch, to check the task")
         for sentence in pool.submit(_check, config).result():
             progress(f"warning: {sentence}")
         evaluation = pool.submit(_held_out, config.run.task)

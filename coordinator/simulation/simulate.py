@@ -106,7 +106,7 @@ def simulate(
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
             if store.run() is None:
-                _check_memory(scenario, config)
+                _check_memory(scenario, config, say)
             tiers = begin_or_resume(config, store, key, START, say)
             config = with_found(config, store, tiers[0].manifest.metrics)
             scenario.check_memory(tiers[0].name, tiers[0].needs_bytes)
@@ -143,7 +143,7 @@ def simulate(
     return {**result, "machine": machine}
 
 
-def _check_memory(scenario: Scenario, config: Config) -> None:
+def _check_memory(scenario: Scenario, config: Config, say: Callable[[str], None]) -> None:
     """
     Before planning: a class of devices for which there cannot be a program ends the simulation.
 
@@ -153,6 +153,7 @@ def _check_memory(scenario: Scenario, config: Config) -> None:
     """
     name, section = min(scenario.devices.items(), key=lambda item: item[1].memory)
     if section.memory < min(config.budgets.values()):
+        say(f"importing torch, to check devices.{name}.memory")
         try:
             check_budget(config.run.task, section.memory)
         except BudgetError as error:

@@ -10,33 +10,10 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..fields import parts
 from ..manifest import Bound, InputContract
-from .base import Dataset
 
-__all__ = ["check", "check_batch"]
-
-CHUNK = 256
+__all__ = ["check_batch"]
 
 Array = npt.NDArray[Any]
-
-
-def check(dataset: Dataset, contract: InputContract) -> None:
-    """
-    Compare every sample with the task's input contract.
-
-    Raises:
-        DataError: naming the first sample that breaks it, how, and what the task takes.
-
-    """
-    for start in range(0, len(dataset), CHUNK):
-        indices = np.arange(start, min(start + CHUNK, len(dataset)))
-        try:
-            x, y = dataset.batch(indices)
-        except DataError:
-            # Samples that do not even go together: one at a time tells which.
-            for index in indices:
-                check_batch(*dataset.batch(np.array([index])), int(index), contract)
-            raise
-        check_batch(x, y, start, contract)
 
 
 def check_batch(x: Array, y: Array, start: int, contract: InputContract) -> None:

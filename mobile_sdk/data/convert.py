@@ -37,9 +37,9 @@ def as_dataset(source: Any) -> Dataset:
     if isinstance(source, Mapping):
         if set(source) != {"x", "y"}:
             raise DataError(f"a dict of arrays must have the keys 'x' and 'y', not {sorted(map(str, source))}")
-        source = tuple(part if is_several(part) else np.asarray(part) for part in (source["x"], source["y"]))
+        return ArrayDataset(source["x"], source["y"])
     if isinstance(source, tuple) and len(source) == 2 and all(_is_array(part) or is_several(part) for part in source):
-        return ArrayDataset(*(part if is_several(part) else np.asarray(part) for part in source))
+        return ArrayDataset(*source)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return SequenceDataset(source)
     raise DataError(

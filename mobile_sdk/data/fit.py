@@ -34,13 +34,16 @@ def fit_dtype(array: npt.NDArray[Any], dtype: str, name: str) -> npt.NDArray[Any
     if array.dtype == wanted:
         return array
     if np.issubdtype(array.dtype, np.floating) and np.issubdtype(wanted, np.floating):
-        return array.astype(wanted)
+        with np.errstate(over="ignore"):  # what is too large is not finite then, and found as such
+            return array.astype(wanted)
     if np.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_:
         fitted = array.astype(wanted)
-        if (fitted.astype(array.dtype) == array).all():
+        # Back again, they are the same, and none has lost or got a sign on the way.
+        if (fitted.astype(array.dtype) == array).all() and ((fitted < 0) == (array < 0)).all():
             return fitted
         raise DataError(f"{name} has values that {wanted} cannot hold")
-    raise DataError(f"{name} is {array.dtype}; the task takes {wanted}")
+    kind = f"text ({array.dtype})" if array.dtype.kind in "SU" else str(array.dtype)
+    raise DataError(f"{name} is {kind}; the task takes {wanted}")
 
 
 def fit_parts(array: npt.NDArray[Any], name: str, contract: InputContract) -> npt.NDArray[Any]:

@@ -35,6 +35,8 @@ class FolderDataset:
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: name one with NAME.npz files, which hold x and y")
         self._loaded: tuple[int, Batch] | None = None
         self._parts: list[Batch | Path] = []
         self._ends: list[int] = []

@@ -149,11 +149,16 @@ class Device:
             result: of the training, with the local parameters.
             samples: what to compare on, where there are no held-out ones.
 
+        Raises:
+            DataError: if no held-out sample keeps the task's contract.
+
         """
         if not engine.manifest.local:
             return None
         weights = self._model.weights(engine, tuple(ref.sha256 for ref in assign.weights), personal=False)
-        data, held_out = (samples, False) if self._held_out is None else (self._held_out, True)
+        data, held_out = samples, False
+        if self._held_out is not None:
+            data, held_out = usable_samples(self._held_out, engine.manifest.contract), True
         return side_by_side(engine, weights, result.local, data, held_out)
 
     def keep(

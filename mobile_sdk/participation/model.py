@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import safetensors
+from ..data.base import batch_of
+from ..data.fit import fit_parts
 from ..durable_files import map_file
 from ..engines.base import Engine
-from ..errors import NoModel, PayloadError
-from ..fields import join
+from ..errors import DataError, NoModel, PayloadError
 from ..layout import Arrays
-from ..manifest import MANIFEST_FILE, Manifest
+from ..manifest import MANIFEST_FILE, InputContract, Manifest
 from ..storage.device_storage import DeviceStorage, HeldModel
 from ..weights import map_weights
 from .self_check import check_once
@@ -113,7 +114,7 @@ class Model:
 
         Raises:
             NoModel: if no version has come yet.
-            ProgramError: if ``x`` does not fit the task.
+            DataError: if ``x`` does not fit the task.
 
         """
         with self._lock:
@@ -121,7 +122,7 @@ class Model:
             engine = self.engine(held.manifest)
             weights = self.weights(engine, held.weights)
             contract = engine.manifest.contract
-            samples = join(x) if contract.x_parts else np.asarray(x, contract.x_dtype)
+            samples = _fitted(x, contract)
             size = engine.manifest.micro_batch
             shape = engine.manifest.methods["predict"].outputs[0].shape[1:]
             result = np.empty((len(samples), *shape), np.float32)
@@ -147,3 +148,19 @@ class Model:
         if folder is None:
             raise NoModel("the program is not on this device any more: take part in the run until it has come again")
         return folder
+
+
+def _fitted(x: Any, contract: InputContract) -> npt.NDArray[Any]:
+    """
+    What predictions are asked for, as the task takes it.
+
+    Raises:
+        DataError: if it does not fit.
+
+    """
+    several = bool(contract.x_parts)
+    samples = batch_of("x", list(x) if isinstance(x, tuple) and not several else x)
+    if not several and samples.shape[1:] != contract.x_shape:
+        takes = ", ".join(map(str, ("n", *contract.x_shape)))
+        raise DataError(f"x has the shape {samples.shape}; the task takes ({takes}), where n counts samples")
+    return fit_parts(samples, "x", contract)

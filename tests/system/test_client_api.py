@@ -115,6 +115,10 @@ def test_a_blocking_client_runs_in_its_own_thread_and_predicts_offline(site: Sit
         bad[3] = np.nan
         with pytest.raises(DataError, match="sample 3 has an x"):
             client.check((bad, y))
+        with pytest.raises(DataError, match=r"x has the shape \(1, 8, 8\); the task takes \(n, 1, 8, 8\)"):
+            client.predict(x[0])
+        with pytest.raises(DataError, match="x is text"):
+            client.predict(x.astype(str))
         assert client.contract.labels == tuple("0123456789")
         latest = client.predict(x)
     server.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -162,9 +163,23 @@ def test_what_the_system_refuses_is_one_sentence(
     (tmp_path / "run.toml").write_text("")
     monkeypatch.setattr("coordinator.cli.doctor.examine", _full_disk)
     code, out, err = run("doctor", "run.toml", *(["--json"] if as_json else []))
-    assert (code, out) == (1, "")
+    assert (code, out) == (1, "" if as_json else "importing torch, to check the task\n")
     sentence = json.loads(err)["error"] if as_json else err.removeprefix("ftte: ").removesuffix("\n")
     assert sentence == "No space left on device; free some space, or choose another folder"
+
+
+def test_a_process_of_a_command_that_the_system_ends_is_one_sentence(tmp_path: Path) -> None:
+    """As it does where memory is short; and until then it was said what the command does."""
+    (tmp_path / "greedy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    (tmp_path / "run.toml").write_text(
+        '[run]\nname = "a"\ntask = "greedy:task"\n[server]\nport = 0\n[budgets]\nall = "1MB"\n'
+    )
+    done = subprocess.run([FTTE, "serve", "run.toml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        ["starting a coordinator for run.toml", "importing torch, to check the task"],
+    )
+    assert re.fullmatch(r"ftte: a process that worked .* was ended from outside, .* try again\n", done.stderr)
 
 
 def _full_disk(*_: object) -> None:

@@ -47,6 +47,8 @@ def test_what_is_no_dataset_is_refused_with_the_choices(tmp_path: Path) -> None:
         as_dataset(3)
     with pytest.raises(DataError, match="holds no samples"):
         as_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
+        as_dataset(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="sample 1 is a int"):
         SequenceDataset(cast(Any, [(1, 2), 5])).batch(np.arange(2))
     np.save(tmp_path / "x.npy", np.zeros(3))
@@ -80,8 +82,13 @@ def test_a_sample_of_another_shape_or_dtype_is_named_in_a_sequence() -> None:
         DataError, match=r"sample 270 has x of float32 and shape \(4,\); the task takes float32 and \(3,\)"
     ):
         check(SequenceDataset(items), CONTRACT)
-    with pytest.raises(DataError, match="sample 0 has x of float64"):
-        check(ArrayDataset(x.astype(np.float64), y), CONTRACT)
+
+
+def test_a_check_takes_what_training_takes() -> None:
+    x, y = samples(3)
+    check(ArrayDataset(x.astype(np.float64), y.astype(np.uint8)), CONTRACT)
+    with pytest.raises(DataError, match=r"y is text \(<U\d+\); .* a label is its number, 0 for a to 1 for b"):
+        check(ArrayDataset(x, y.astype(str)), CONTRACT)
 
 
 # The on-device store.

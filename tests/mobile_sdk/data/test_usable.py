@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,52 @@ def test_what_would_change_is_refused() -> None:
         fit_dtype(np.array([0.5]), "int64", "y")
     with pytest.raises(DataError, match="x has values that float32 cannot hold"):
         fit_dtype(np.array([2**24 + 1]), "float32", "x")
+    with pytest.raises(DataError, match="y has values that int64 cannot hold"):
+        fit_dtype(np.array([2**63], np.uint64), "int64", "y")
+
+
+class FromTheApp:
+    """A dataset of somebody's own that gives, or raises, ``answer``."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def __len__(self) -> int:
+        return 3
+
+    def batch(self, indices: np.ndarray) -> Any:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (RuntimeError("Anna, 71 kg"), r"batch\(\) of FromTheApp fails in .*test_usable\.py, line \d+: RuntimeError$"),
+        (np.ones((3, 4)), r"gives a ndarray; it must give a pair \(x, y\)"),
+        (good(2), "gives 2 x and 2 y for 1 indices"),
+        (([[1, 2], [3]], [0, 1]), "the samples of x differ in shape"),
+        ((np.float32(1), np.int64(0)), "x is a single value; its first axis must count samples"),
+    ],
+)
+def test_what_is_wrong_with_an_apps_own_dataset_is_a_sentence_without_its_samples(answer: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words) as raised:
+        usable_samples(FromTheApp(answer), CONTRACT)
+    assert "Anna" not in str(raised.value), "the coordinator is told the sentence"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"x": [[1, 2], [3]], "y": [0, 1]}, "the samples of x differ in shape"),
+        ({"x": 3.0, "y": 1}, r"x is a single value; .* give a batch of one, x\[None\]"),
+        (([[1.0] * 4] * 5, [0] * 5), "sample 0 is a list; .* make them arrays"),
+    ],
+)
+def test_lists_and_single_values_in_place_of_arrays_are_told_so(source: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        usable_samples(as_dataset(source), CONTRACT)
 
 
 def test_a_dict_of_arrays_is_a_dataset_and_other_dicts_are_told_so() -> None:
