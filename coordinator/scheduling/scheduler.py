@@ -197,9 +197,6 @@ class Scheduler:
             able += [wait for wait in firsts if wait is not None]
         if not able:
             return None
-        if len(able) == 1:
-            del waiting[able[0].device]
-            return able[0].device
         missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
         best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
         del waiting[best.device]

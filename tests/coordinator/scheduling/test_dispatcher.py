@@ -177,8 +177,10 @@ def test_the_place_of_who_left_is_free_long_before_its_deadline(tmp_path: Path) 
         desk.dispatcher.left("d0")
         await asyncio.sleep(99)
         assert second.told == []
+        assert desk.woken == 0
         await asyncio.sleep(2)
         assert isinstance(second.told[0], Assign)
+        assert desk.woken == 1
 
     run(main())
 
@@ -554,5 +556,22 @@ def test_who_got_work_meanwhile_hears_the_reason_again_when_it_waits_again(tmp_p
             desk.dispatcher.ended("d1")
             told.append([type(word) for word in guest.told])
         assert told == [[str, Assign], [str, Assign]]
+
+    run(main())
+
+
+def test_a_run_is_exhausted_while_devices_wait_and_none_works(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"repeat": False}))
+        shown = [desk.state.exhausted]
+        await desk.ask("d0")
+        shown.append(desk.state.exhausted)
+        desk.dispatcher.ended("d0")
+        shown.append(desk.state.exhausted)
+        await desk.ask("d0")
+        shown.append(desk.state.exhausted)
+        await desk.ask("d1")
+        shown.append(desk.state.exhausted)
+        assert shown == [False, False, False, True, False]
 
     run(main())

@@ -505,3 +505,65 @@ def test_a_cohort_has_room_for_as_many_devices_as_it_says_and_for_those_who_come
     assert [task.device for task in d.scheduler.expire(d.now)] == ["a"]
     assert d.choose() == ["c"], "who was late leaves its place in the cohort"
     assert d.ask("d", version=1) == ["d"], "each version has a cohort of its own"
+
+
+def test_a_device_is_heard_again_at_the_very_moment_that_it_was_told() -> None:
+    d = desk(concurrency=1, coverage=0, deadline_seconds=10, retry_seconds=1)
+    d.scheduler.begin("a", "small", 0, 0.0)
+    assert [task.device for task in d.scheduler.expire(10.0)] == ["a"]
+    early = d.scheduler.ask("a", "small", 49.5)
+    assert early == Postpone(1.0, "the last 1 tasks of this device did not come back"), "no sooner than any other"
+    assert d.scheduler.ask("a", "small", 50.0) is None
+
+
+def test_however_often_a_device_loses_its_tasks_its_wait_stops_to_grow() -> None:
+    d = desk(concurrency=1, coverage=0, deadline_seconds=2.0**-20, retry_seconds=2.0**-30)
+    waits = []
+    for _ in range(300):
+        d.scheduler.begin("a", "small", 0, 0.0)
+        d.scheduler.expire(2.0**-20)
+        answer = d.scheduler.ask("a", "small", 2.0**-20)
+        assert isinstance(answer, Postpone)
+        waits.append(answer.seconds)
+    assert waits == [4 * 16.0 ** min(lost, 8) * 2.0**-20 for lost in range(300)]
+
+
+def test_no_task_is_too_slow_before_a_device_might_come_back_that_was_sent_away() -> None:
+    d = desk(concurrency="auto", coverage=0, deadline_seconds=1800, retry_seconds=50)
+    for _ in range(200):
+        task = d.scheduler.begin("known", "small", 0, d.now)
+        d.hand_in("known")  # after a second
+    assert (task.slow_at - task.since, task.deadline - task.since) == (50.0, 1800.0)
+    task = d.scheduler.begin("newcomer", "small", 0, d.now)
+    assert (task.slow_at - task.since, task.deadline - task.since) == (50.0, 50.0)
+
+
+def test_who_leaves_waits_no_more() -> None:
+    d = desk(concurrency=1, coverage=0)
+    assert d.ask("a") + d.ask("b") == ["a"]
+    d.scheduler.left("b", d.now)
+    assert d.scheduler.waiting == {}
+    d.hand_in("a")
+    assert d.choose() == []
+
+
+@pytest.mark.parametrize("order", [("small", "large"), ("large", "small")])
+def test_among_equals_who_has_waited_longest_goes_first_whatever_it_trains(order: tuple[str, str]) -> None:
+    d = desk(concurrency=1, coverage=0)
+    d.ask("a")
+    for name in order:
+        d.ask(name, name)
+    d.hand_in("a")
+    assert d.choose() == [order[0]]
+
+
+def test_who_asks_twice_waits_once_and_with_its_newest_wish() -> None:
+    d = desk(concurrency=1, coverage=0)
+    d.ask("a")
+    d.ask("b", "large")
+    d.ask("b", "small")
+    assert {wait.device: wait.tier for wait in d.scheduler.waiting.values()} == {"b": "small"}
+    d.hand_in("a")
+    assert d.choose() == ["b"]
+    d.hand_in("b")
+    assert d.choose() == []
