@@ -15,7 +15,7 @@ __all__ = ["Piece", "WeightRegion"]
 Positions = npt.NDArray[np.int64]
 
 # A run of neighbours shorter than this is gathered by its indices: the overhead of a slice is not worth it.
-MIN_RUN = 2048
+MIN_RUN = 2048  # pragma: no mutate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ RobustRule = Literal["trimmed-mean", "median", "multi-krum", "centred-clipping"]
 ROBUST_RULES: tuple[RobustRule, ...] = ("trimmed-mean", "median", "multi-krum", "centred-clipping")
 
 # Elements of all votes together that are sorted at a time.
-BLOCK = 2**21
+BLOCK = 2**21  # pragma: no mutate
 
 # Above every vote: a device that does not hold the coordinate.
 ABSENT = np.iinfo(np.int64).max

@@ -19,7 +19,7 @@ __all__ = ["PIECE", "Squares", "norm", "square_sum"]
 BITS = 20
 PIECE = 2**13
 # Elements of channels that are looked at together, each channel for itself: 512 KB as float64.
-SIDE_BY_SIDE = 2**16
+SIDE_BY_SIDE = 2**16  # pragma: no mutate
 
 
 def square_sum(values: npt.NDArray[Any]) -> float:

@@ -59,11 +59,11 @@ LOW_MASK = 2**LOW_BITS - 1
 MAX_WEIGHT = 2**30
 
 # Elements of a block; beyond 10,000 OpenBLAS would start threads, which costs more than the addition.
-BLOCK = 8192
+BLOCK = 8192  # pragma: no mutate
 EXACT = 2**53
 
 # Elements of all vectors of integers that are added at a time: 4 MB as float64.
-BLOCK_OF_ALL = 2**19
+BLOCK_OF_ALL = 2**19  # pragma: no mutate
 # So many vectors are added at a time; of 15 bits and with the largest weights they stay below EXACT steps of theirs.
 MOST_STEPPED = 64
 

@@ -29,7 +29,7 @@ __all__ = ["UpdateUpload"]
 ROOM_SECONDS = 60.0
 
 # Updates up to this size are hashed and parsed in the event loop: that takes less than the way to a thread and back.
-SMALL_BYTES = 65_536
+SMALL_BYTES = 65_536  # pragma: no mutate
 
 # An update that comes with another hash than was announced is asked for again, so many times in all.
 MOST_FETCHES = 3

@@ -26,8 +26,8 @@ __all__ = ["apply_difference", "make_difference"]
 _HEADERS = 100_000
 _LONGEST_HEADER = 1_000_000
 # Elements that are worked on at a time, and packed bytes that are looked at.
-_BLOCK = 16_384
-_PIECE = 65_536
+_BLOCK = 16_384  # pragma: no mutate
+_PIECE = 65_536  # pragma: no mutate
 
 _DTYPES = (np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32))
 

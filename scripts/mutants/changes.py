@@ -10,6 +10,8 @@ Not drawn, since no test could notice it:
 - annotations, aliases of types, imports, ``__all__``, bodies of protocols, what stands under ``if TYPE_CHECKING``;
 - decorators and arguments of dataclasses that only a type checker reads, such as ``override`` and ``frozen=True``;
 - what is logged, and the names of crash points, at which tests of another kind end the process;
+- what decides of speed alone: sizes of ``lru_cache``, levels of ``zlib``, and constants marked ``# pragma: no mutate``,
+  such as how many elements are worked on at a time;
 - lines that are marked ``# pragma: no cover``;
 - arithmetic in place of operators on bits and the other way around: most of these are no programs any more, and would
   be noticed by whatever runs the line.
@@ -168,6 +170,12 @@ def _quiet_parts(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
             yield node
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr="_warn"))):
             yield node
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="functools"), attr="lru_cache")):
+            yield from (*node.args, *(keyword.value for keyword in node.keywords))
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="zlib"), attr="compress")):
+            yield from node.args[1:]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="zlib"), attr="compressobj")):
+            yield from node.args
 
 
 def _quiet_decorators(decorators: Sequence[ast.expr]) -> Iterator[ast.expr]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -353,3 +354,53 @@ def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
     assert lost
     assert len(store.updates.buffered()) == 1
     assert store.devices.all()[0].updates == 1
+
+
+@pytest.mark.parametrize("error", [StoreError("odd"), StoreUnavailable("the objects are away")])
+def test_bytes_that_cannot_be_erased_after_a_commit_are_erased_later_and_nobody_hears_of_it(
+    open_one: Callable[..., PostgresStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store = open_one(grace_seconds=0.0)
+    fill(store)
+    given = update(store, b"k" * (LARGE_BYTES + 1))
+    store.updates.accept([given])
+
+    def fail(keys: object) -> int:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.updates._objects, "delete", fail)
+        store.updates.discard([DiscardedUpdate(given[0].assignment, "stale")])
+    assert store.updates.buffered() == []
+    assert len(list(tmp_path.rglob("updates/*"))) == 1
+    assert store.updates.collect() == 1
+    assert list(tmp_path.rglob("updates/*")) == []
+    assert store.updates.collect() == 0
+
+
+def test_an_object_that_no_row_names_is_kept_for_an_hour_and_deleted_once(
+    open_one: Callable[..., PostgresStore], tmp_path: Path
+) -> None:
+    store = open_one()
+    store.updates.keep_objects([("updates/a00000098.left", b"one"), ("updates/a00000099.left", b"another")])
+    minutes = "UPDATE objects SET put_at = put_at - make_interval(mins => $1)"
+    found = []
+    for passed in (0, 59, 2):
+        store.database.transact(lambda rows, passed=passed: rows.execute(minutes, passed))
+        found.append(store.updates.collect())
+    assert found == [0, 0, 2]
+    assert list(tmp_path.rglob("updates/*")) == []
+    assert store.updates._objects.delete(["updates/a00000098.left"]) == 0
+
+
+def test_updates_that_are_accepted_together_are_counted_each_and_the_last_report_stays(
+    open_one: Callable[..., PostgresStore],
+) -> None:
+    store = open_one()
+    fill(store)
+    given = [update(store, bytes([number])) for number in range(3)]
+    given = [(dataclasses.replace(record, report={"samples": n}), content) for n, (record, content) in enumerate(given)]
+    assert store.updates.accept([*given, given[0]]) == {record.assignment for record, _ in given}
+    (device,) = store.devices.all()
+    assert (device.updates, device.report) == (3, {"samples": 2})
+    assert [record.report["samples"] for record in store.updates.buffered()] == [0, 1, 2]

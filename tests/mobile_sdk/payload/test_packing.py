@@ -159,3 +159,63 @@ def test_a_text_says_itself_how_long_it_is(content: bytes) -> None:
 def test_what_is_no_text_is_refused(packed: bytes, encoding: str) -> None:
     with pytest.raises(PayloadError):
         unpack_text(packed, encoding)
+
+
+def taken_out(*numbers: float) -> list[tuple[int, int, int]]:
+    """First word, length and exponent of each segment."""
+    table, _ = take_out(np.array(numbers, "<f4").view("<u4"))
+    segments, _ = struct.unpack_from("<II", table)
+    starts, lengths = (np.frombuffer(table, "<u4", segments, 8 + 4 * segments * n).tolist() for n in range(2))
+    exponents = np.frombuffer(table, np.int8, segments, 8 + 8 * segments).tolist()
+    return list(zip(starts, lengths, exponents, strict=True))
+
+
+def test_thirty_two_numbers_in_a_row_are_worth_their_entry_in_the_table_and_fewer_are_not() -> None:
+    odd = 1 + 2.0**-20
+    assert taken_out(*[3.0] * 31) == []
+    assert taken_out(*[3.0] * 32) == [(0, 32, 0)]
+    assert taken_out(odd, *[0.75] * 32, odd, *[6.0] * 40) == [(1, 32, -2), (34, 40, 1)]
+
+
+def test_numbers_that_are_mostly_zero_are_left() -> None:
+    assert taken_out(*[5.0, 0.0] * 20) == [(0, 40, 0)]
+    assert taken_out(*[5.0, 0.0] * 20, 0.0) == []
+
+
+def test_a_segment_ends_where_its_numbers_are_too_far_apart_for_int8() -> None:
+    assert taken_out(*[1.0] * 32, *[64.0] * 32) == [(0, 64, 0)]
+    assert taken_out(*[1.0] * 32, *[128.0] * 32) == [(0, 32, 0), (32, 32, 7)]
+    assert taken_out(*[127.0] * 32) == [(0, 32, 0)]
+    assert taken_out(*[129.0] * 32) == [], "eight bits"
+
+
+@pytest.mark.parametrize(("power", "found"), [(126, True), (127, False), (-120, True), (-121, False)])
+def test_numbers_at_the_ends_of_what_float32_holds_are_left(power: int, found: bool) -> None:
+    assert taken_out(*[2.0**power] * 32) == ([(0, 32, power)] if found else [])
+
+
+def test_the_numbers_of_a_table_are_put_where_it_says() -> None:
+    table = _table(2, 4, (0, 3, 0), (3, 1, 3))
+    words, left = put_back(table + b"rest", 5)
+    assert words.view(np.float32).tolist() == [1.0, 1.0, 1.0, 8.0, 0.0]
+    assert left == b"rest"
+    words, left = put_back(_table(0, 0), 1)
+    assert (words.tolist(), left) == ([0], b"")
+    with pytest.raises(PayloadError, match="not one of this file"):
+        put_back(table, 3)
+    with pytest.raises(PayloadError, match="breaks off"):
+        put_back(table[:-1], 5)
+
+
+def test_numbers_that_float32_does_not_hold_are_refused() -> None:
+    largest = _table(1, 1, (0, 1, 127))
+    assert put_back(largest, 1)[0].view(np.float32).tolist() == [2.0**127]
+    with pytest.raises(PayloadError, match="too large for float32"):
+        put_back(largest[:-1] + b"\2", 1)
+
+
+def test_a_text_of_sixteen_mebibytes_is_unpacked_and_a_longer_one_is_not() -> None:
+    most = 16 * 2**20
+    assert len(unpack_text(zlib.compress(bytes(most), 1), "zlib")) == most
+    with pytest.raises(PayloadError, match=f"longer than {most} bytes"):
+        unpack_text(zlib.compress(bytes(most + 1), 1), "zlib")

@@ -22,6 +22,7 @@ from mobile_sdk.payload import Grid, UpdateFormat, apply_difference, decode_upda
 from mobile_sdk.payload.feedback import carried_over, left_out
 from mobile_sdk.payload.grid import METADATA
 from mobile_sdk.payload.quantise import pack_nibbles, unpack_nibbles
+from mobile_sdk.payload.updates import most_bytes
 
 LAYOUT = Layout([Parameter("conv", (6, 3, 3)), Parameter("bias", (6,)), Parameter("head", (4, 6))])
 SUBSET = Subset(LAYOUT, {"conv": Slice(0, (0, 2, 5)), "bias": None, "head": None})
@@ -401,3 +402,82 @@ def test_a_difference_that_unpacks_to_more_than_the_file_is_refused() -> None:
         rebuild(old, b"rubbish", len(old))
     with pytest.raises(PayloadError, match="do not go together"):
         rebuild(ours.dumps({"w": np.zeros(3, np.float32)}), make_difference(None, old) or b"", len(old))
+
+
+def test_the_integers_of_a_difference_are_as_short_as_they_can_be() -> None:
+    names = {"tiny": 127, "small": -128, "middle": 2**15 - 1, "large": -(2**15), "huge": 2**24}
+    arrays = {name: np.array([value], np.float32) for name, value in names.items()}
+    grid = Grid([(name, (1,)) for name in names], np.zeros(5, np.int8))
+    packed = make_difference(None, ours.dumps(arrays, {METADATA: grid.to_text()}))
+    steps = safetensors.numpy.load(zlib.decompress(packed or b""))
+    assert {name: str(steps[name].dtype) for name in names} == {
+        "tiny": "int8",
+        "small": "int16",
+        "middle": "int16",
+        "large": "int32",
+        "huge": "int32",
+    }
+    too_far = ours.dumps(
+        {"w": np.array([2.0**31], np.float32)}, {METADATA: Grid([("w", (1,))], np.zeros(1, np.int8)).to_text()}
+    )
+    assert make_difference(None, too_far) is None
+
+
+def test_a_difference_may_fill_the_file_that_it_gives_and_no_more() -> None:
+    grid = Grid([("w", (10,))], np.zeros(1, np.int8))
+    file = ours.dumps({"w": np.arange(10, dtype=np.float32)}, {METADATA: grid.to_text()})
+    packed = make_difference(None, file) or b""
+    assert rebuild(None, packed, 40) == file, "the caller knows its size, and looks at its hash"
+    with pytest.raises(PayloadError, match="more than the file"):
+        rebuild(None, packed, 39)
+
+
+def test_a_difference_of_floats_is_refused() -> None:
+    grid = Grid([("w", (3,))], np.zeros(1, np.int8))
+    floats = ours.dumps({"w": np.zeros(3, np.float32)}, {METADATA: grid.to_text()})
+    with pytest.raises(PayloadError, match="a difference has 'w' as float32"):
+        rebuild(None, zlib.compress(floats), len(floats))
+
+
+def test_a_file_that_says_more_than_its_grid_has_no_difference() -> None:
+    grid = Grid([("w", (3,))], np.zeros(1, np.int8))
+    said = ours.dumps({"w": np.zeros(3, np.float32)}, {METADATA: grid.to_text(), "author": "anna"})
+    assert make_difference(None, said) is None
+
+
+def test_an_update_has_room_on_the_disk_for_its_elements_and_their_places() -> None:
+    assert SUBSET.size == 3 * 9 + 6 + 24
+    assert most_bytes(SUBSET, UpdateFormat("float32")) == 4 * 57 + 4096 + 3 * 512
+    assert most_bytes(SUBSET, UpdateFormat("int8", 0.5)) == 2 * (4 * 57 + 4096 + 3 * 512)
+
+
+def test_halves_are_cut_off_at_the_largest_that_there_is() -> None:
+    subset = Subset.whole(Layout([Parameter("w", (3,))]))
+    coded = encode_update({"w": np.array([1e9, -1e9, 65504.0], np.float32)}, UpdateFormat("float16"), 0)
+    assert dict(decode_update(*coded, subset))["w"].tolist() == [65504.0, -65504.0, 65504.0]
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((3, 4), 3), ((3, 3), 1), ((12,), 1), ((2, 2, 2), 2)])
+def test_a_channel_of_four_values_is_worth_a_scale_of_its_own(shape: tuple[int, ...], scales: int) -> None:
+    arrays, _ = encode_update({"w": np.ones(shape, np.float32)}, UpdateFormat("int8"), 0)
+    assert arrays["w:scale"].shape == (scales,)
+
+
+def test_which_elements_are_sent_is_said_by_a_mask_or_by_their_numbers_whichever_is_shorter() -> None:
+    rng = np.random.default_rng(0)
+    found = {}
+    for count in (2, 3):
+        values = np.zeros(64, np.float32)
+        values[rng.choice(64, count, replace=False)] = 1
+        arrays, _ = encode_update({"w": values}, UpdateFormat("float32", count / 64), 0)
+        found[count] = sorted(arrays)
+    assert found == {2: ["w", "w:index"], 3: ["w", "w:mask"]}
+
+
+def test_the_smallest_scales_are_zeros() -> None:
+    """Below what float32 holds in full a scale would lose digits."""
+    subset = Subset.whole(Layout([Parameter("w", (4,))]))
+    tiny = float(np.finfo(np.float32).tiny)
+    for scale, kept in ((127 * tiny, True), (126 * tiny, False)):
+        coded = encode_update({"w": np.full(4, scale, np.float32)}, UpdateFormat("int8"), 0)
+        assert bool(dict(decode_update(*coded, subset))["w"].any()) == kept
