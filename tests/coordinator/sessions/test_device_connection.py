@@ -78,8 +78,11 @@ def test_a_device_is_let_in_trains_and_hands_in(tmp_path: Path) -> None:
                 assert await device.download(ref) == small.store.artifacts.path(ref.sha256).read_bytes()
             await asyncio.sleep(1)  # the last acknowledgement arrives
             assert office.state.device("phone-1").state == "training"
+            await asyncio.sleep(2)
             assert isinstance(await device.upload(assign, update_bytes("large")), Accepted)
             await device.wire.close()
+        (accepted,) = small.store.updates.buffered()
+        assert accepted.report["trip"] == {"waiting": 0.0, "download": 0.0, "away": 3.0, "upload": 0.0}
         record = small.store.devices.find("phone-1")
         assert record is not None
         assert (record.bytes_up, record.bytes_down) == (7, 9)
