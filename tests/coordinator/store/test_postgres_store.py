@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -383,10 +384,10 @@ def test_an_object_that_no_row_names_is_kept_for_an_hour_and_deleted_once(
 ) -> None:
     store = open_one()
     store.updates.keep_objects([("updates/a00000098.left", b"one"), ("updates/a00000099.left", b"another")])
-    minutes = "UPDATE objects SET put_at = put_at - make_interval(mins => $1)"
     found = []
-    for passed in (0, 59, 2):
-        store.database.transact(lambda rows, passed=passed: rows.execute(minutes, passed))
+    for minutes in (0, 59, 2):
+        passed = f"UPDATE objects SET put_at = put_at - make_interval(mins => {minutes})"
+        store.database.transact(functools.partial(asyncpg.Connection.execute, query=passed))
         found.append(store.updates.collect())
     assert found == [0, 0, 2]
     assert list(tmp_path.rglob("updates/*")) == []
