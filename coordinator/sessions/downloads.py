@@ -46,10 +46,9 @@ class Downloads:
         self._session = session
         self._status = status
         self._now = now
-        self._allowed: set[str] = set()
+        self._allowed: dict[str, int] = {}  # hashes of files, and the version that they are of
         self._sending: set[str] = set()
         self._differences: dict[str, bytes] = {}
-        self._version = 0  # that the device may fetch
 
     async def allow(self, message: Assign | Evaluate) -> tuple[Difference, ...]:
         """
@@ -74,10 +73,9 @@ class Downloads:
 
     def _allow(self, message: Assign | Evaluate, ways: Mapping[Difference, bytes]) -> tuple[Difference, ...]:
         self._differences = {way.artifact.sha256: content for way, content in ways.items()}
-        self._allowed = {ref.sha256 for ref in (message.manifest, message.program, *message.weights)}
-        self._allowed.update(self._differences)
+        files = [ref.sha256 for ref in (message.manifest, message.program, *message.weights)]
+        self._allowed = dict.fromkeys((*files, *self._differences), message.version)
         self._sending.clear()
-        self._version = message.version
         return tuple(ways)
 
     async def send(self, event: FetchRequested) -> None:
@@ -100,17 +98,18 @@ class Downloads:
         if (difference := self._differences.get(event.sha256)) is not None:
             content = memoryview(difference)
         else:
-            content = await self._run.offload(self._open, event.sha256)
+            version = self._allowed[event.sha256]
+            content = await self._run.offload(self._open, event.sha256, version)
         self._session.send_artifact(event.sha256, content, event.offset, self._now())
 
-    def _open(self, sha256: str) -> memoryview:
+    def _open(self, sha256: str, version: int) -> memoryview:
         store = self._run.store
         try:
             with disk_available():
                 return map_file(store.artifacts.path(sha256))
         except StoreError:
-            if store.versions.get(self._version).pruned:
-                words = f"version {self._version} was removed while it was on its way: come again"
+            if store.versions.get(version).pruned:
+                words = f"version {version} was removed while it was on its way: come again"
                 raise Refused("unavailable", words) from None
             raise
 
