@@ -239,6 +239,8 @@ class Runner:
             sys.path[:] = [str(self._folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
             sys.dont_write_bytecode = True
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            # Plugins that other packages bring take longer to import than most tests run, and no test here needs one.
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             code = work()
         finally:
             os._exit(code)
@@ -266,7 +268,7 @@ class Runner:
     def _options(self, ran: set[str]) -> list[str]:
         tests = f"tests/{self._room}"
         left = [*(f"{tests}/{name}" for name in ROOMS[self._room]), *sorted(ran)]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--tb=short"]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short"]
         return [*options, "--show-capture=no", "-W", "ignore", *(f"--deselect={name}" for name in left)]
 
     def _measure(self, files: list[str]) -> int:
