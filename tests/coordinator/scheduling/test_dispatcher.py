@@ -575,3 +575,17 @@ def test_a_run_is_exhausted_while_devices_wait_and_none_works(tmp_path: Path) ->
         assert shown == [False, False, False, True, False]
 
     run(main())
+
+
+def test_who_comes_back_after_a_restart_and_does_nothing_is_overdue_all_the_same(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, scheduling={"deadline_seconds": 100, "liveness_seconds": 10})
+        await Desk(small).ask("d0")
+        again = Desk(small)
+        again.dispatcher.came("d0")
+        await asyncio.sleep(99)
+        assert again.state.device("d0").failures == 0
+        await asyncio.sleep(2)
+        assert again.state.device("d0").failures == 1
+
+    run(main())
