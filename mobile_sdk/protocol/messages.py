@@ -482,14 +482,8 @@ def shortened(value: Any) -> str:
 
 
 def _integer(value: Any, where: str) -> int:
-    if type(value) is int and 0 <= value < 2**63:  # nearly always
-        return value
-    _expect(
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
-        value,
-        where,
-        "a whole number of at least 0",
-    )
+    # Not isinstance: a bool is an int.
+    _expect(type(value) is int and 0 <= value < 2**63, value, where, "a whole number of at least 0")
     return int(value)
 
 

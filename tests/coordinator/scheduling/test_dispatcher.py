@@ -589,3 +589,16 @@ def test_who_comes_back_after_a_restart_and_does_nothing_is_overdue_all_the_same
         assert again.state.device("d0").failures == 1
 
     run(main())
+
+
+def test_work_of_a_version_that_is_not_among_the_newest_is_gone_on_with_as_well(tmp_path: Path) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        (guest,) = await desk.ask("phone-1")
+        desk.publish()
+        desk.state._history.popleft()  # as after many versions
+        desk.dispatcher.left("phone-1")
+        (again,) = await desk.ask("phone-1")
+        assert again.told == guest.told
+
+    run(main())

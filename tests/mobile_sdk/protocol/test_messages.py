@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.protocol import messages
-from mobile_sdk.protocol.frames import MAX_CHUNK_BYTES, Chunk
+from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     ENCODINGS,
-    MAX_DEPTH,
-    MAX_TEXT_BYTES,
     Ack,
     Announce,
     ArtifactRef,
@@ -58,6 +56,9 @@ MESSAGES: list[Message] = [
 ]
 WIRE = {"sha256": "ab" * 32, "size": 12, "encoding": "zlib"}
 DIFFERENCE = {"target": "ab" * 32, "base": "", "artifact": WIRE}
+
+# As written down in docs/reference/protocol.md: peers of other releases go by these.
+MAX_TEXT_BYTES, MAX_DEPTH, MAX_CHUNK_BYTES = 65_536, 16, 2**20
 
 
 def test_no_message_can_be_changed() -> None:

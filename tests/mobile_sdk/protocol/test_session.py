@@ -436,3 +436,27 @@ def test_messages_do_not_change_once_they_are_made() -> None:
         field = dataclasses.fields(message)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(message, field, None)
+
+
+def test_eight_artifacts_are_sent_at_once_and_one_of_them_may_begin_anew() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    names = [f"{number:064x}" for number in range(9)]
+    for name in names[:8]:
+        coordinator.send_artifact(name, memoryview(SHORT), 0, 0.0)
+    with pytest.raises(ProtocolError, match="more than 8 artifacts were asked for at once"):
+        coordinator.send_artifact(names[8], memoryview(SHORT), 0, 0.0)
+    coordinator.send_artifact(names[0], memoryview(SHORT), 5, 0.0)
+
+
+def test_nothing_is_short_before_it_has_a_byte_or_beyond_a_chunk() -> None:
+    device, _ = make()
+    assert [device.is_short(size) for size in (0, 1, 16_384, 16_385)] == [False, True, True, False]
+
+
+def test_there_is_nothing_to_fetch_from_the_end_on() -> None:
+    device, coordinator = make()
+    handshake(device, coordinator, SECRET)
+    device.fetch(SHORT_REF, len(SHORT) - 1)
+    with pytest.raises(ValueError, match=f"from offset {len(SHORT)} of {len(SHORT)}"):
+        device.fetch(SHORT_REF, len(SHORT))
