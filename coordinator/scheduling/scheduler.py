@@ -125,7 +125,7 @@ class Scheduler:
         self._queues: dict[str, list[tuple[float, float, int, Wait]]] = collections.defaultdict(list)
         self._asked = itertools.count()
         self._trained: dict[str, int] = {}
-        self._cohort: tuple[int, set[str]] = -1, set()  # a version, and who has trained it or is at it
+        self._cohort: tuple[int | None, set[str]] = None, set()  # a version, and who has trained it or is at it
         self._seconds = section.retry_seconds
         self._gone = 0  # of those at work, who are not connected
         self._slow: set[str] = set()  # of those at work, stragglers, connected or not

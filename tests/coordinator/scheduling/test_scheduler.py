@@ -567,3 +567,11 @@ def test_who_asks_twice_waits_once_and_with_its_newest_wish() -> None:
     assert d.choose() == ["b"]
     d.hand_in("b")
     assert d.choose() == []
+
+
+def test_who_is_of_a_full_cohort_may_train_its_version_again() -> None:
+    d = desk(cohort=1, coverage=0)
+    assert d.ask("a") == ["a"]
+    d.hand_in("a")
+    assert d.ask("b") == []
+    assert d.ask("a") == ["a"]
