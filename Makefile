@@ -45,8 +45,8 @@ test-android: setup
 	$(BIN)/python -m tests.android.framework.parts
 	$(BIN)/pytest -q tests/android
 
-# Federations under faults, one a seed; the tests run the first forty.
-CAMPAIGN ?= --seeds 40:2000 --minutes 20
+# Federations under faults, one a seed; the tests run the first 300.
+CAMPAIGN ?= --seeds 300:2000 --minutes 20
 campaign: setup
 	$(BIN)/python -m tests.campaign $(CAMPAIGN)
 

@@ -274,7 +274,7 @@ class DeviceConnection:
             case Hello():
                 await self._enrolment.greeted(event)
             case Enrol():
-                await self._enrolment.enrol(event)
+                self._enrolment.enrol(event)
             case Proof():
                 await self._open(await self._enrolment.prove(event))
             case Ready():

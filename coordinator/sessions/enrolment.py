@@ -30,6 +30,7 @@ class Enrolment:
         self._run = run
         self._key = key
         self._session = session
+        self._asked: Enrol | None = None
 
     async def greeted(self, message: Hello) -> None:
         """Challenge the device that said hello, whether or not it has enrolled."""
@@ -50,19 +51,29 @@ class Enrolment:
             if seen == run.membership:
                 return found
 
-    async def enrol(self, message: Enrol) -> None:
+    def enrol(self, message: Enrol) -> None:
         """
-        Write a new device down.
+        A device says its secret; it is written down when the device has proved that it knows it.
 
         Raises:
-            Refused: ``enrolment`` if the token, the secret or the name cannot be used, ``revoked`` if the operator has
-                revoked a device of this name.
+            Refused: ``enrolment`` if the secret cannot be one.
 
         """
-        secret = bytes.fromhex(message.secret)
-        if len(secret) != SECRET_BYTES:
-            raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {len(secret)}")
-        device, run, token = self._session.device, self._run, self._token(message.token.encode())
+        size = len(bytes.fromhex(message.secret))
+        if size != SECRET_BYTES:
+            raise Refused("enrolment", f"a device's secret has {SECRET_BYTES} bytes, not {size}")
+        self._asked = message
+
+    async def _write_down(self, secret: bytes, given: str) -> None:
+        """
+        A new device has proved the ``secret`` that it said; ``given`` is its token.
+
+        Raises:
+            Refused: ``enrolment`` if the token or the name cannot be used, ``revoked`` if the operator has revoked a
+                device of this name.
+
+        """
+        device, run, token = self._session.device, self._run, self._token(given.encode())
         match await run.offload(lambda: run.store.devices.enrol(device, secret, run.clock.wall(), token=token)):
             case "taken":
                 raise Refused(
@@ -77,7 +88,6 @@ class Enrolment:
             case "revoked":
                 raise Refused("revoked", "the operator has revoked this device")
         run.withdrawn.discard(device)
-        self._session.enrolled(secret)
 
     def _token(self, given: bytes) -> str | None:
         """SHA-256 (hex) of the token as the store knows it; :obj:`None` where the device needs none of those."""
@@ -90,25 +100,35 @@ class Enrolment:
 
     async def prove(self, message: Proof) -> str:
         """
-        Check the device's proof and welcome it.
+        Check the device's proof, write it down if it is new, and welcome it.
 
         Returns:
             Its name. Nothing is awaited between the last look at the store and the return: the caller registers the
             connection at once, so that an operation on the device that comes later finds it.
 
         Raises:
-            Refused: ``auth`` if the proof is wrong, ``revoked`` if the operator has revoked the device.
+            Refused: ``auth`` if the proof is wrong, ``revoked`` if the operator has revoked the device, ``enrolment``
+                if it is new, and its token or name cannot be used.
 
         """
         device = self._session.device
+        if self._asked is not None:
+            # A link may have garbled the secret. Were it written down unproved, the device could never prove it again,
+            # and nobody could have its name.
+            secret = bytes.fromhex(self._asked.secret)
+            self._session.enrolled(secret)
+            if not self._session.is_proved(message):
+                raise self._not_proved()
+            await self._write_down(secret, self._asked.token)
         # Between the challenge and the proof an operator may have revoked or withdrawn the device.
-        secret, revoked = await self._look_up()
-        self._session.enrolled(secret)
+        known, revoked = await self._look_up()
+        self._session.enrolled(known)
         if not self._session.prove(message, self._run.versions.newest.version):
-            raise Refused(
-                "auth",
-                f"{device} could not prove that it is the device that enrolled: it may enrol again",
-            )
+            raise self._not_proved()
         if revoked:  # said to the device itself only, and after the welcome, which proves who says it
             raise Refused("revoked", "the operator has revoked this device")
         return device
+
+    def _not_proved(self) -> Refused:
+        device = self._session.device
+        return Refused("auth", f"{device} could not prove that it is the device that enrolled: it may enrol again")

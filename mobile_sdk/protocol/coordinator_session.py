@@ -95,19 +95,26 @@ class CoordinatorSession(Session):
         self.state = State.PROVING
 
     def enrolled(self, secret: bytes | None) -> None:
-        """What is known of the device now: its enrolment was written down, or it is no device of the run any more."""
+        """What is known of the device now: the secret that it said, or that it is no device of the run any more."""
         self._secret = secret
+
+    def is_proved(self, message: Proof) -> bool:
+        """Whether the device knows the secret that is known of it."""
+        if self._secret is None:
+            return False
+        return auth.matches(auth.device_mac(self._secret, *self._parts), message.mac)
 
     def prove(self, message: Proof, version: int) -> bool:
         """Check the device's proof and welcome it; ``version`` is the newest one. False if the proof is wrong."""
-        if self._secret is None:
+        if self._secret is None or not self.is_proved(message):
             return False
-        parts = (self._run, self.device, self._peer_nonce, self._nonce)
-        if not auth.matches(auth.device_mac(self._secret, *parts), message.mac):
-            return False
-        self._send(Welcome(Hex(auth.coordinator_mac(self._secret, *parts)), version))
+        self._send(Welcome(Hex(auth.coordinator_mac(self._secret, *self._parts)), version))
         self.state = State.OPEN
         return True
+
+    @property
+    def _parts(self) -> tuple[str, str, str, str]:
+        return self._run, self.device, self._peer_nonce, self._nonce
 
     def assign(self, message: Assign) -> None:
         """Give the device work."""

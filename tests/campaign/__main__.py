@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from .federation import Outcome, run
+from .hunt import hunt
 from .plan import Plan, draw
 from .planted import names, planted, world
 from .shrink import shrink
@@ -34,6 +35,8 @@ def main() -> int:
     seeds = range(int(first), int(last) if last else int(first) + 1)
     began, counts, failed = time.monotonic(), collections.Counter[str](), []
     done = 0
+    if options.planted:
+        return _hunt_all()
     left_out = frozenset(int(index) for index in options.without.split(",") if index)
     plant_world = world(options.plant) if options.plant else ""
     gateways, database = (getattr(options, each) or plant_world == each for each in ("gateways", "database"))
@@ -72,11 +75,28 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--database", action="store_true", help="two machines, one of which leads, with PostgreSQL")
     parser.add_argument("--without", default="", help="places of faults to leave out, as in 0,3,4")
     parser.add_argument("--plant", default="", choices=["", *names()], help="a planted fault that is to be found")
+    parser.add_argument("--planted", action="store_true", help="have every planted fault found, one after the other")
     parser.add_argument("--trace", action="store_true", help="print configuration, schedule and trace of every seed")
     parser.add_argument("--digest", action="store_true", help="print the hash of every trace")
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
     parser.add_argument("--keep", action="store_true", help="do not shrink schedules of failing seeds")
     return parser.parse_args()
+
+
+def _hunt_all() -> int:
+    """Every planted fault that needs no database, and by which seed it is found."""
+    missed = 0
+    for name in names("", "gateways"):
+        began = time.process_time()
+        try:
+            outcome = hunt(name)
+            words = f"seed {outcome.plan.seed:3}  {outcome.problems[0].invariant}"
+        except AssertionError as error:
+            missed += 1
+            words = str(error)
+        print(f"{name:36} {time.process_time() - began:4.0f} s  {words}", flush=True)
+    print(f"{missed} not found")
+    return 1 if missed else 0
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from unittest import mock
 
 import asyncpg
 
+from coordinator.config import Config
 from coordinator.errors import LedElsewhere, StoreError, StoreUnavailable, Superseded
 from coordinator.store.interface import Store
 from coordinator.store.objects.folder import FolderObjects
@@ -115,9 +116,9 @@ class DatabaseService(Service):
     site: DatabaseSite
     other: DatabaseService
 
-    def _open_store(self) -> Store:
+    def _open_store(self, config: Config) -> Store:
         objects = FolderObjects(self.site.objects)
-        return PostgresStore(self.site.address, self.site.run, self.config.run.state, objects)
+        return PostgresStore(self.site.address, self.site.run, config.run.state, objects)
 
     def expected(self, error: Exception) -> bool:
         return isinstance(error, LedElsewhere | StoreUnavailable | Superseded)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,7 @@ class SimulatedPhone:
         self.out = ""
         self.away_until = 0.0
         self._network = network
-        self._ledger = ledger
+        self.ledger = ledger
         self._run, self._key, self._token = run, key, token
         self._rng = random.Random(plan.seed)
         self._numbers = np.random.default_rng(plan.seed)
@@ -149,7 +151,7 @@ class SimulatedPhone:
             await asyncio.wait({app, cut}, return_when=asyncio.FIRST_COMPLETED)
             cut.cancel()
             if app.done() and not app.cancelled() and not isinstance(app.exception(), PowerCut | None):
-                self._ledger.fail("no exception but the documented ones", f"{self.plan.name}: {app.exception()!r}")
+                self.ledger.fail("no exception but the documented ones", f"{self.plan.name}: {app.exception()!r}")
             if self.machine.ended.is_set():
                 await self._restart()
                 await asyncio.sleep(self._rng.uniform(0.5, 8.0))
@@ -157,12 +159,12 @@ class SimulatedPhone:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _restart(self) -> None:
-        self._network.device_gone(self.plan.name, silently=self._rng.random() < 0.5)
+        self._network.device_gone(self.plan.place, silently=self._rng.random() < 0.5)
         await self.machine.stopped()
 
     async def twin(self, seconds: float) -> None:
         """The device's folder was copied to another one, which runs for a while: two connections of one device."""
-        copy = self.machine.disk.root.parent / f"twin-{self.plan.name}"
+        copy = self.machine.disk.root.parent / f"twin-{self.plan.place}"
         with self.machine.powered():
             if copy.exists() or not (self.folder / "device.json").exists():
                 return
@@ -178,7 +180,7 @@ class SimulatedPhone:
     async def reinstall(self, seconds: float) -> None:
         """The app is removed with all that it has, and comes back later."""
         self.away_until = asyncio.get_running_loop().time() + seconds
-        self._network.device_gone(self.plan.name, silently=False)
+        self._network.device_gone(self.plan.place, silently=False)
         self.machine.cut_after(1, whole=True)
         await self.machine.ended.wait()
         while self.machine.tasks:
@@ -186,13 +188,13 @@ class SimulatedPhone:
         with self.machine.powered():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.machine.disk.take_as_synced()
-        self._ledger.disowned.add(self.plan.name)
+        self.ledger.disowned.add(self.plan.name)
 
     async def _app(self, folder: Path, clock: Clock, offload: Any) -> None:
         plan = self.plan
         try:
             client = Client(
-                self._network.connect(plan.name),
+                self._network.connect(plan.place),
                 run=self._run,
                 key=self._key,
                 dataset=ArrayDataset(np.zeros((plan.samples, 1), np.float32), np.zeros(plan.samples, np.int64)),
@@ -211,10 +213,10 @@ class SimulatedPhone:
             )
         except (FtteError, OSError) as error:
             if not self.machine.troubled:
-                self._ledger.fail("a device starts again after any end", f"{plan.name}: {error!r}")
+                self.ledger.fail("a device starts again after any end", f"{plan.name}: {error!r}")
             return
         with contextlib.closing(client):
-            self._ledger.secrets.add(client._storage.identity.secret.hex())
+            self.ledger.secrets.add(client._storage.identity.secret.hex())
             try:
                 name = client._storage.identity.device  # a copy of the folder keeps it
                 await client.run(lambda event: self._heard(name, event))
@@ -222,35 +224,35 @@ class SimulatedPhone:
                 self._refused(error)
             except FtteError as error:
                 if plan.persona == HONEST:
-                    self._ledger.fail("no exception but the documented ones", f"{plan.name}: {error!r}")
+                    self.ledger.fail("no exception but the documented ones", f"{plan.name}: {error!r}")
                 self.out = str(error)
             except OSError as error:
-                self._ledger.fail("no exception but the documented ones", f"{plan.name}: {error!r}")
+                self.ledger.fail("no exception but the documented ones", f"{plan.name}: {error!r}")
                 self.out = str(error)
 
     def _name(self) -> str:
-        reinstalled = self._ledger.disowned
+        reinstalled = self.ledger.disowned
         return f"{self.plan.name}-again" if self.plan.name in reinstalled else self.plan.name
 
     def _refused(self, error: Refused) -> None:
         self.out = f"{error.code}: {error}"
-        self._ledger.refused[self.plan.name] = error.code
+        self.ledger.refused[self.plan.name] = error.code
         self._note(f"is out: {error.code}")
 
     def _note(self, words: str) -> None:
-        self._ledger.note(asyncio.get_running_loop().time(), f"{self.plan.name} {words}")
+        self.ledger.note(asyncio.get_running_loop().time(), f"{self.plan.name} {words}")
 
     def _heard(self, name: str, event: Event) -> None:
         now = asyncio.get_running_loop().time()
         match event:
             case UpdateAccepted():
                 self.acknowledged_at = now
-                self._ledger.acknowledged.setdefault(event.assignment, Acknowledged(self.plan.name, now))
+                self.ledger.acknowledged.setdefault(event.assignment, Acknowledged(self.plan.name, now))
                 self._note(f"was told that {event.assignment} is accepted")
             case Assigned():
-                owner = self._ledger.given.setdefault(event.assignment, name)
+                owner = self.ledger.given.setdefault(event.assignment, name)
                 if owner != name:
-                    self._ledger.fail("no number is used twice", f"{event.assignment} was given to {owner} and {name}")
+                    self.ledger.fail("no number is used twice", f"{event.assignment} was given to {owner} and {name}")
             case UpdateRejected():
                 self._note(f"was told that {event.assignment} is not: {event.code}")
             case Postponed() | Disconnected() | Declined():
@@ -305,12 +307,18 @@ async def _at_once(function: Any, *args: Any) -> Any:
     return function(*args)
 
 
-def watch_updates(ledger: Ledger) -> Any:
-    """Note the bytes of every update that a device keeps; gives the function that undoes it."""
+def watch_updates(find: Callable[[Path], Ledger]) -> Any:
+    """
+    Note the bytes of every update that a device keeps; gives the function that undoes it.
+
+    ``find`` gives the ledger of the run of the device whose folder it is.
+    """
     real = UpdateFolder.save
 
     def save(self: UpdateFolder, assignment: str, content: Any, *rest: Any, **options: Any) -> Any:
+        ledger = find(self._folder)
         whole = b"".join(bytes(piece) for piece in content)
+        ledger.made.add(hashlib.sha256(whole).hexdigest())
         body = whole[8 + int.from_bytes(whole[:8], "little") :]
         if len(body) >= 16:
             ledger.canaries[assignment] = body[-16:]

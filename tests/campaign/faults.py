@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 from .devices import SimulatedPhone
-from .ledger import Ledger
+from .ledger import Trace
 from .links import Network
 from .machines import Machine
 from .operators import Operator
@@ -25,8 +26,8 @@ class Faults:
         service: the coordinator.
         phones: the devices that have machines.
         network: between them.
-        operator: acts on the coordinator.
-        ledger: for the trace.
+        operators: act on the coordinator, each on a run.
+        trace: is told what happens.
 
     """
 
@@ -36,15 +37,15 @@ class Faults:
         service: Service,
         phones: list[SimulatedPhone],
         network: Network,
-        operator: Operator,
-        ledger: Ledger,
+        operators: Sequence[Operator],
+        trace: Trace,
     ) -> None:
         self._plan = plan
         self._service = service
-        self._phones = {phone.plan.name: phone for phone in phones}
+        self._phones = {phone.plan.place: phone for phone in phones}
         self._network = network
-        self._operator = operator
-        self._ledger = ledger
+        self._operators = operators
+        self._trace = trace
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -52,7 +53,7 @@ class Faults:
         loop = asyncio.get_running_loop()
         for fault in self._plan.faults:
             await asyncio.sleep(max(fault.at - loop.time(), 0.0))
-            self._ledger.note(loop.time(), f"fault: {fault.kind} {fault.whom} {fault.amount:g}")
+            self._trace.note(loop.time(), f"fault: {fault.kind} {fault.whom} {fault.amount:g}")
             task = asyncio.ensure_future(self._happen(fault))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -68,7 +69,7 @@ class Faults:
             machine.clock.shift = 0.0
         self._network.delay.clear()
         self._network.unreachable.clear()
-        self._ledger.note(asyncio.get_running_loop().time(), "every fault is over")
+        self._trace.note(asyncio.get_running_loop().time(), "every fault is over")
 
     async def _happen(self, fault: Fault) -> None:
         rng = random.Random(fault.seed)
@@ -79,7 +80,8 @@ class Faults:
         elif kind.startswith("database"):
             self._service.database_fault(kind.removeprefix("database "), int(fault.amount))
         elif kind in OPERATIONS:
-            await self._operator.act(kind, fault.whom, rng)
+            run, name = (phone.plan.run, phone.plan.name) if phone is not None else (0, fault.whom)
+            await self._operators[run].act(kind, name, rng)
         elif kind.startswith("link"):
             await self._link(kind.removeprefix("link "), fault, rng)
         elif machine is None:
@@ -149,9 +151,9 @@ class Faults:
                 await phone.reinstall(seconds)
             case "twin":
                 await phone.twin(seconds)
-            case "gone" if self._operator.spares():
+            case "gone" if self._operators[phone.plan.run].spares():
                 phone.out = "it never comes back"
-                self._ledger.maybe_gone.add(phone.plan.name)
+                phone.ledger.maybe_gone.add(phone.plan.name)
                 phone.machine.cut_after(1, whole=True)
 
     def _rot(self, rng: random.Random) -> None:
@@ -165,7 +167,7 @@ class Faults:
                 content = bytearray(path.read_bytes())
                 content[rng.randrange(len(content))] ^= 0x10
                 path.write_bytes(bytes(content))
-                self._ledger.rotten = True
+                self._service.hosted[0].ledger.rotten = True
 
         if self._service.between is None:
             self._service.between = rot

@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -26,6 +26,7 @@ from coordinator.programs import run_key
 from coordinator.runs.served_run import ServedRun
 from coordinator.store import segments
 from mobile_sdk.manifest import PROGRAM_FILE, FileEntry
+from mobile_sdk.protocol import coordinator_session, session, transfer
 from mobile_sdk.signing import ed25519
 
 from .devices import SimulatedPhone, watch_updates
@@ -33,16 +34,16 @@ from .disk import Disk
 from .faults import Faults
 from .gateways import SimulatedGateway, gateways_in_memory
 from .interposer import Interposer, PowerCut
-from .invariants import check_erased, check_numbers, check_state
-from .ledger import Ledger, Violation
+from .invariants import check_erased, check_numbers, check_state, scrape
+from .ledger import Ledger, Trace, Violation
 from .liars import Stranger
 from .links import Network
 from .machines import CampaignLoop, Machine, running
-from .model import SUBSETS, manifest_of
+from .model import BUDGETS, SUBSETS, manifest_of
 from .operators import Operator
 from .pipes import LocalSockets
 from .plan import HONEST, SCHEDULE_SECONDS, Plan
-from .service import Service
+from .service import HostedRun, Service
 
 __all__ = ["Outcome", "run"]
 
@@ -109,7 +110,10 @@ class _Federation:
         self._address = address
         self._root = root
         self._rng = random.Random(f"course {plan.seed}")
-        self._ledger = Ledger()
+        self._trace = Trace()
+        self._ledgers = [
+            Ledger(self._trace, f"run {index}: " if index else "") for index in range(1 + len(plan.others))
+        ]
         self._interposer = Interposer(self._operation, hole=plan.hole, who=_own_disk)
         self._machines: dict[Disk, Machine] = {}
         self._loop = CampaignLoop()
@@ -120,7 +124,7 @@ class _Federation:
         """A line of the log stands in the trace."""
         text = record.getMessage().replace(str(self._root), "")
         # Not of its hash: what peers cause is logged less and less, over all federations of a process.
-        self._ledger.lines.append(f"{self._loop.time():9.3f}   log: {text[:200]}")
+        self._trace.lines.append(f"{self._loop.time():9.3f}   log: {text[:200]}")
 
     def _operation(self, disk: Disk, kind: str, path: str) -> None:
         machine, process = self._machines[disk], running()
@@ -131,18 +135,19 @@ class _Federation:
 
     def _machine(self, name: str) -> Machine:
         rng = random.Random(self._rng.getrandbits(64))
-        note = lambda line: self._ledger.note(self._loop.time(), line)  # noqa: E731
+        note = lambda line: self._trace.note(self._loop.time(), line)  # noqa: E731
         machine = Machine(name, self._root / name, self._loop, self._interposer, rng, note)
         machine.hasty = self._plan.hasty
         self._machines[machine.disk] = machine
         return machine
 
     def run(self, log: list[logging.LogRecord]) -> None:
-        undo = watch_updates(self._ledger)
+        undo = watch_updates(self._ledger_of)
         try:
             with (
                 self._interposer.active(),
                 _repeatable(self._plan.seed),
+                _in_pieces(self._plan.piece_bytes),
                 gateways_in_memory(self._sockets) if self._plan.gateways else contextlib.nullcontext(),
                 self._database(),
             ):
@@ -150,20 +155,25 @@ class _Federation:
                 try:
                     self._loop.run_until_complete(asyncio.wait_for(self._main(), 10 * PATIENCE_SECONDS))
                 except TimeoutError:
-                    self._ledger.fail("the run comes to its end", "it does not, though every fault is over")
+                    self._trace.fail("the run comes to its end", "it does not, though every fault is over")
                 except RuntimeError:
                     if not self._loop.stuck:
                         raise
-                    self._ledger.fail("the run comes to its end", self._loop.stuck)
+                    self._trace.fail("the run comes to its end", self._loop.stuck)
                 except (StoreError, Violation) as error:
-                    self._ledger.fail("the coordinator starts again after any end", str(error))
+                    self._trace.fail("the coordinator starts again after any end", str(error))
                 finally:
                     self._close_loop()
         finally:
             undo()
         for message in self._loop.unexpected:
-            self._ledger.fail("no exception but the documented ones", message)
+            self._trace.fail("no exception but the documented ones", message)
         self._look_at_log(log)
+
+    def _ledger_of(self, folder: Path) -> Ledger:
+        """The ledger of the run of the device, or of its twin, whose folder this is."""
+        place = folder.relative_to(self._root).parts[0].removeprefix("twin-")
+        return next(self._ledgers[device.run] for device in self._plan.devices if device.place == place)
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[None]:
@@ -192,16 +202,14 @@ class _Federation:
         self._loop.close()
 
     async def _main(self) -> None:
-        ledger, root = self._ledger, self._root
-        vault = root / "vault"
-        vault.mkdir()
+        (self._root / "vault").mkdir()
         network = Network(random.Random(self._rng.getrandbits(64)))
         service = self._make_services(network)
-        ledger.secrets |= {service.config.server.token} - {""}
+        self._ledgers[0].secrets |= {service.config.server.token} - {""}
         self._add_gateways(service, network)
         serving = asyncio.ensure_future(service.live())
         fronts = [asyncio.ensure_future(gateway.live()) for gateway in service.gateways]
-        course = asyncio.ensure_future(self._course(service, network, vault))
+        course = asyncio.ensure_future(self._course(service, network))
         await asyncio.wait({serving, course}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             course.cancel()
@@ -225,10 +233,14 @@ class _Federation:
 
     def _make(self, kind: type[AnyService], name: str, network: Network) -> AnyService:
         machine = self._machine(name)
-        sections = {"run": {"name": RUN, "task": TASK, "state": "state"}, "budgets": {"small": 1_000, "large": 2_000}}
-        config = parse_config({**sections, **self._plan.sections}, machine.disk.root)
+        hosted = []
+        for ledger, sections, number in zip(
+            self._ledgers, (self._plan.sections, *self._plan.others), ("", "-1"), strict=False
+        ):
+            run = {"run": {"name": RUN + number, "task": TASK, "state": "state" + number}, "budgets": BUDGETS}
+            hosted.append(HostedRun(parse_config({**run, **sections}, machine.disk.root), ledger))
         rng = random.Random(self._rng.getrandbits(64))
-        return kind(machine, network, config, self._ledger, self._check, rng)
+        return kind(machine, network, hosted, self._check, rng)
 
     def _add_gateways(self, service: Service, network: Network) -> None:
         service.socket = self._root / "conductor.sock"
@@ -242,64 +254,82 @@ class _Federation:
                     service.socket,
                     service.config,
                     service.machine.clock,
-                    self._ledger,
+                    self._trace,
                     random.Random(self._rng.getrandbits(64)),
                 )
             )
 
-    async def _course(self, service: Service, network: Network, vault: Path) -> None:
-        plan, ledger, config = self._plan, self._ledger, service.config
+    async def _course(self, service: Service, network: Network) -> None:
         await service.up.wait()
-        ledger.key = service.first_key
-        phones, strangers = self._fleet(network, service.first_key, config.server.token)
+        for hosted in service.hosted:
+            hosted.ledger.key = hosted.first_key
+        phones, strangers = self._fleet(service, network)
         lives = [asyncio.ensure_future(phone.live()) for phone in phones]
         lives += [asyncio.ensure_future(stranger.live()) for stranger in strangers]
-        least = max(config.merge.min_contributors, 2)
-        operator = Operator(service, ledger, vault, sparing=max(len(phones) - least - 1, 0))
         self._service, self._phones = service, phones
-        faults = Faults(plan, service, phones, network, operator, ledger)
+        operators = [self._operator(hosted, of) for hosted, of in zip(service.hosted, self._by_run(), strict=True)]
+        faults = Faults(self._plan, service, phones, network, operators, self._trace)
         await faults.run()
         await asyncio.sleep(max(SCHEDULE_SECONDS - self._loop.time(), 0.0))
         await faults.heal()
-        await self._goes_on(service, phones)
-        await self._finish(service)
+        first, *others = zip(service.hosted, self._by_run(), strict=True)
+        ends = [asyncio.ensure_future(self._come_to_an_end(*each)) for each in others]
+        await self._come_to_an_end(*first)
+        for end in ends:
+            await end
         for life in lives:
             life.cancel()
         await asyncio.gather(*lives, return_exceptions=True)
         await self._end(service)
 
-    def _fleet(self, network: Network, key: str, token: str) -> tuple[list[SimulatedPhone], list[Stranger]]:
+    def _fleet(self, service: Service, network: Network) -> tuple[list[SimulatedPhone], list[Stranger]]:
         phones, strangers = [], []
         program = FileEntry.of(b"program")
-        manifests = {name: manifest_of(name, RUN, TASK, {PROGRAM_FILE: program}) for name in SUBSETS}
         for each in self._plan.devices:
+            hosted = service.hosted[each.run]
+            name, ledger = hosted.config.run.name, hosted.ledger
+            access = {"run": name, "key": hosted.first_key, "token": hosted.config.server.token}
             if each.persona == "stranger":
+                manifests = {tier: manifest_of(tier, name, TASK, {PROGRAM_FILE: program}) for tier in SUBSETS}
                 rng = random.Random(each.seed)
-                strangers.append(
-                    Stranger(each.name, network, self._ledger, rng, run=RUN, key=key, token=token, manifests=manifests)
-                )
+                strangers.append(Stranger(each.name, network, ledger, rng, manifests=manifests, **access))
             else:
-                machine = self._machine(each.name)
-                phones.append(SimulatedPhone(each, machine, network, self._ledger, run=RUN, key=key, token=token))
+                phones.append(SimulatedPhone(each, self._machine(each.place), network, ledger, **access))
         return phones, strangers
 
-    def _check(self, run: ServedRun) -> None:
+    def _by_run(self) -> list[list[SimulatedPhone]]:
+        """The devices of each run that have machines."""
+        return [[phone for phone in self._phones if phone.plan.run == run] for run in range(len(self._ledgers))]
+
+    def _operator(self, hosted: HostedRun, phones: list[SimulatedPhone]) -> Operator:
+        least = max(hosted.config.merge.min_contributors, 2)
+        return Operator(self._service, hosted, self._root / "vault", sparing=max(len(phones) - least - 1, 0))
+
+    def _check(self, hosted: Sequence[HostedRun]) -> None:
         """Every promise, just after a start; nothing of this is simulated."""
         self._starts += 1
         with self._interposer.untouched():
-            state = check_state(run, self._ledger, fresh=True)
-            check_erased(state, run.config.run.state, self._ledger)
-            check_numbers(state, self._ledger)
+            numbers = scrape([each.served for each in hosted if each.served is not None])
+            for each in hosted:
+                assert each.served is not None
+                state = check_state(each.served, each.ledger, fresh=True)
+                check_erased(state, each.config.run.state, each.ledger)
+                check_numbers(state, numbers[each.served.name], each.ledger)
 
-    async def _goes_on(self, service: Service, phones: list[SimulatedPhone]) -> None:
-        """Every device that can go on trains again, within a bound of time."""
-        healed, full = self._loop.time(), 0
+    async def _come_to_an_end(self, hosted: HostedRun, phones: list[SimulatedPhone]) -> None:
+        """A run goes on when every fault is over, and ends when each of its devices has."""
+        await self._goes_on(hosted, phones)
+        await self._finish(hosted, phones)
+
+    async def _goes_on(self, hosted: HostedRun, phones: list[SimulatedPhone]) -> None:
+        """Every device of a run that can go on trains again, within a bound of time."""
+        ledger, healed, full = hosted.ledger, self._loop.time(), 0
         while True:
-            run = service.run
+            run = hosted.served
             idle = run is None or run.coordinator.state.phase != "running" or not run.coordinator.state.buffer.is_full
             full = 0 if idle else full + 1
             if full > MOST_FULL_LOOKS:
-                self._ledger.fail("a full buffer is merged at once", f"it is full for {full} looks")
+                ledger.fail("a full buffer is merged at once", f"it is full for {full} looks")
                 break
             waiting = [
                 phone
@@ -316,58 +346,56 @@ class _Federation:
                     break  # too few devices are left for what the run file asks of a merge, and the run says so
                 names = ", ".join(phone.plan.name for phone in waiting)
                 phase = "down" if run is None else run.coordinator.status().phase
-                self._ledger.fail("every device that can go on trains again", f"{names} do not; the run is {phase}")
+                ledger.fail("every device that can go on trains again", f"{names} do not; the run is {phase}")
                 break
             if run is not None and run.coordinator.state.phase in ("paused", "draining"):
-                await self._service_operation(service, "resume")
+                await self._operator(hosted, []).act("resume", "", self._rng)
             await asyncio.sleep(3.0)
         self._refusals(phones)
 
     def _refusals(self, phones: list[SimulatedPhone]) -> None:
-        ledger = self._ledger
         for phone in phones:
-            name = phone.plan.name
+            name, ledger = phone.plan.name, phone.ledger
             if phone.plan.persona == HONEST and phone.out and name not in ledger.maybe_gone and not ledger.restored:
                 ledger.fail("no device is turned away for good without a reason", f"{name}: {phone.out}")
 
-    async def _service_operation(self, service: Service, what: str) -> None:
-        operator = Operator(service, self._ledger, self._root, sparing=0)
-        await operator.act(what, "", self._rng)
-
-    async def _finish(self, service: Service) -> None:
+    async def _finish(self, hosted: HostedRun, phones: list[SimulatedPhone]) -> None:
         """The operator ends the run; everybody hears of it."""
+        service, ledger = self._service, hosted.ledger
         while service.machine.counts:  # an end that is still to come
             await asyncio.sleep(1.0)
-        if service.run is None:
+        if hosted.served is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(service.up.wait(), PATIENCE_SECONDS)
-        run = service.run
+        run = hosted.served
         if run is None:
-            self._ledger.fail("the coordinator starts again after any end", "it is down long after the last fault")
+            ledger.fail("the coordinator starts again after any end", "it is down long after the last fault")
             return
         if run.failed:
-            self._ledger.fail("the run goes on", run.coordinator.state.stopped or "its task is gone")
+            ledger.fail("the run goes on", run.coordinator.state.stopped or "its task is gone")
         with contextlib.suppress(Exception):
-            await run.coordinator.phases.enter("finished", "the schedule is over", by="operator")
+            await run.coordinator.phases.enter("finished", "the schedule is over", by=ledger.operator)
         deadline = self._loop.time() + PATIENCE_SECONDS
         aside = set(run.coordinator.state.aside)  # they are away for a day
         while left := [
             phone.plan.name
-            for phone in self._phones
+            for phone in phones
             if not (phone.finished or phone.out) and phone.plan.persona == HONEST and phone.plan.name not in aside
         ]:
             if self._loop.time() > deadline:
-                self._ledger.fail("everybody hears of the end", ", ".join(left))
+                ledger.fail("everybody hears of the end", ", ".join(left))
                 break
             await asyncio.sleep(5.0)
 
     async def _end(self, service: Service) -> None:
         """Stop in good order, start once more, and check what is there."""
-        run = service.run
-        if run is not None:
-            with self._interposer.untouched():
-                state = check_state(run, self._ledger, fresh=False)
-                check_numbers(state, self._ledger)
+        served = [(each.served, each.ledger) for each in service.hosted if each.served is not None]
+        with self._interposer.untouched():
+            numbers = scrape([run for run, _ in served])
+            for run, ledger in served:
+                state = check_state(run, ledger, fresh=False)
+                check_numbers(state, numbers[run.name], ledger)
+        for run, _ in served:
             self._bounded(run)
         starts = service.starts
         service.machine.cut_after(1, whole=True)
@@ -382,41 +410,42 @@ class _Federation:
 
     def _bounded(self, run: ServedRun) -> None:
         """However long it went on, a process holds no more than its devices account for."""
-        machine, devices = self._service.machine, len(self._plan.devices)
+        machine, devices, runs = self._service.machine, len(self._plan.devices), len(self._ledgers)
         limit = run.config.merge.most(run.coordinator.state.buffer.capacity)
         for what, count, most in (
-            ("tasks", len(machine.tasks), 20 + 10 * devices + 10 * self._plan.gateways),
-            ("open files", self._interposer.opened(machine.disk), 25),
+            ("tasks", len(machine.tasks), 20 * runs + 10 * devices + 10 * self._plan.gateways),
+            ("open files", self._interposer.opened(machine.disk), 25 * runs),
             ("buffered updates", len(run.coordinator.state.buffer), 2 * limit + devices),
         ):
             if count > most:
-                self._ledger.fail("memory and open files are bounded", f"{count} {what}, more than {most}")
+                self._trace.fail("memory and open files are bounded", f"{count} {what}, more than {most}")
 
     def _look_at_log(self, log: list[logging.LogRecord]) -> None:
         """No line of the log has a secret, and no error is one that nobody foresaw."""
+        secrets = set().union(*(ledger.secrets for ledger in self._ledgers))
         for record in log:
             text = record.getMessage()
-            for secret in self._ledger.secrets:
+            for secret in secrets:
                 if secret in text:
-                    self._ledger.fail("no line of a log has a secret", text[:200])
+                    self._trace.fail("no line of a log has a secret", text[:200])
             if record.exc_info and record.exc_info[1] is not None and not isinstance(record.exc_info[1], PowerCut):
                 error = record.exc_info[1]
-                self._ledger.fail("no exception but the documented ones", f"{text[:100]}: {error!r}")
+                self._trace.fail("no exception but the documented ones", f"{text[:100]}: {error!r}")
 
     def outcome(self) -> Outcome:
-        ledger = self._ledger
+        trace = self._trace
         counts = {
             "faults": len(self._plan.faults),
             "ends": sum(machine.cuts for machine in self._machines.values()),
             "operations": sum(machine.operations for machine in self._machines.values()),
             "refused operations": sum(machine.troubled for machine in self._machines.values()),
-            "acknowledged updates": len(ledger.acknowledged),
-            "versions": len(ledger.published),
+            "acknowledged updates": sum(len(ledger.acknowledged) for ledger in self._ledgers),
+            "versions": sum(len(ledger.published) for ledger in self._ledgers),
             "starts checked": self._starts,
             "iterations": self._loop.iterations,
         }
-        ledger.note(self._loop.time(), f"end: {sorted(counts.items())}")
-        return Outcome(self._plan, tuple(ledger.lines), ledger.digest, tuple(ledger.problems), counts)
+        trace.note(self._loop.time(), f"end: {sorted(counts.items())}")
+        return Outcome(self._plan, tuple(trace.lines), trace.digest, tuple(trace.problems), counts)
 
 
 @contextlib.contextmanager
@@ -467,5 +496,21 @@ def _repeatable(seed: int) -> Iterator[None]:
         mock.patch.object(run_key, "Ed25519PrivateKey", _Key),
         mock.patch.object(ed25519, "verify", verify),
         mock.patch.object(segments, "SEGMENT_BYTES", rng.choice((600, 4_000, 16_000_000))),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _in_pieces(size: int) -> Iterator[None]:
+    """Files travel in pieces of ``size`` bytes, as larger ones do; as ever, if it is 0."""
+    if not size:
+        yield
+        return
+    with (
+        mock.patch.object(session, "MIN_CHUNK_BYTES", size),
+        mock.patch.object(transfer, "MIN_CHUNK_BYTES", size),
+        mock.patch.object(transfer, "LEAST_CHUNK_BYTES", size),
+        mock.patch.object(session.Session, "largest_chunk", size),
+        mock.patch.object(coordinator_session.CoordinatorSession, "largest_chunk", size),
     ):
         yield

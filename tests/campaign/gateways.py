@@ -19,7 +19,7 @@ from coordinator.net.admission import ConnectionLimits
 from mobile_sdk.clock import Clock
 
 from .interposer import PowerCut
-from .ledger import Ledger
+from .ledger import Trace
 from .links import Network
 from .machines import Machine, running
 from .pipes import LocalSockets
@@ -42,7 +42,7 @@ class SimulatedGateway:
         socket: the conductor's.
         config: of the run.
         clock: of the machine.
-        ledger: is told what should not happen.
+        trace: is told what should not happen.
         rng: draws how devices hear of an end.
 
     """
@@ -55,7 +55,7 @@ class SimulatedGateway:
         socket: Path,
         config: Config,
         clock: Clock,
-        ledger: Ledger,
+        trace: Trace,
         rng: random.Random,
     ) -> None:
         self.machine = machine
@@ -65,7 +65,7 @@ class SimulatedGateway:
         self._socket = socket
         self._section = config.server
         self._clock = clock
-        self._ledger = ledger
+        self._trace = trace
         self._rng = rng
         self._stopped = asyncio.Lock()
 
@@ -79,7 +79,7 @@ class SimulatedGateway:
             cut.cancel()
             if process.done() and not process.cancelled() and not isinstance(process.exception(), PowerCut | None):
                 error = process.exception()
-                self._ledger.fail("no exception but the documented ones", f"{self.machine.name}: {error!r}")
+                self._trace.fail("no exception but the documented ones", f"{self.machine.name}: {error!r}")
             await self.stop()
             if not self.stopping:
                 await asyncio.sleep(self._rng.uniform(0.2, RESTART_SECONDS))

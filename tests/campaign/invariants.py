@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from coordinator.store.sqlite import SqliteStore
 from .ledger import Ledger
 from .model import LAYOUT, SUBSETS
 
-__all__ = ["INVARIANTS", "check_erased", "check_numbers", "check_state"]
+__all__ = ["INVARIANTS", "check_erased", "check_numbers", "check_state", "scrape"]
 
 REASONS = ("stale", "outlier", "not-finite", "rolled-back", "withdrawn", "damaged", "set-aside")
 
@@ -60,6 +60,7 @@ class State:
         self.rows = [Row(*row) for row in rows]
         self.by_assignment = {row.assignment: row for row in self.rows}
         self.versions = {record.version: record for record in self.store.versions.all()}
+        self.devices = {record.id: record for record in self.store.devices.all()}
 
     def line(self, version: int) -> Iterator[int]:
         """The version and what it came from."""
@@ -206,20 +207,15 @@ def _samples(row: Row) -> float:
 
 
 def _people(state: State, ledger: Ledger) -> None:
-    """What an operator was told is done stays done; the audit log is whole."""
-    try:
-        state.store.audit.entries()
-    except StoreError as error:
-        ledger.fail("the audit log is whole", str(error))
-    devices = {record.id: record for record in state.store.devices.all()}
+    """What an operator was told is done stays done."""
     for device in ledger.revoked:
-        if device in devices and devices[device].revoked_at is None:
+        if device in state.devices and state.devices[device].revoked_at is None:
             ledger.fail("what an operator was told is done stays done", f"{device} is not revoked any more")
     accepted: dict[str, int] = {}
     for row in state.rows:
         if row.device is not None:
             accepted[row.device] = accepted.get(row.device, 0) + 1
-    for name, record in devices.items():
+    for name, record in state.devices.items():
         if record.updates != accepted.get(name, 0) and not ledger.rotten:
             ledger.fail("the list of devices agrees", f"{name}: {record.updates}, but {accepted.get(name, 0)} rows")
     phase, _ = state.store.phase()
@@ -228,6 +224,22 @@ def _people(state: State, ledger: Ledger) -> None:
         ledger.fail("what an operator was told is done stays done", f"the run was paused, and is {phase}")
     if ledger.key and state.run.coordinator.state.key.public != ledger.key:
         ledger.fail("what an operator was told is done stays done", "the run has another key than it said")
+
+
+def _apart(state: State, ledger: Ledger) -> None:
+    """A run holds what its own devices made, and nobody but its own operator has changed it; the audit log is whole."""
+    try:
+        for entry in state.store.audit.entries():
+            if entry.actor.endswith("operator") and entry.actor != ledger.operator:
+                ledger.fail("runs do not touch each other", f"{entry.action} by {entry.actor}, who operates another")
+    except StoreError as error:
+        ledger.fail("the audit log is whole", str(error))
+    for row in state.rows:
+        if row.device is not None and row.sha256 not in ledger.made:  # of a withdrawn device nothing is said
+            ledger.fail("runs do not touch each other", f"no device of this run made the update {row.assignment}")
+    for device, record in state.devices.items():
+        if record.revoked_at is not None and device not in ledger.maybe_gone:
+            ledger.fail("runs do not touch each other", f"{device} is revoked, though nobody asked for it")
 
 
 def _memory(state: State, ledger: Ledger) -> None:
@@ -250,6 +262,7 @@ INVARIANTS: tuple[Callable[[State, Ledger], None], ...] = (
     _merged,
     _weights,
     _people,
+    _apart,
 )
 
 
@@ -294,6 +307,10 @@ def _check_files(state: State, root: Path, ledger: Ledger) -> None:
         for assignment, canary in ledger.canaries.items()
         if (row := state.by_assignment.get(assignment)) is not None and row.fate
     ]
+    over = {row.sha256: row.assignment for row in state.rows if row.fate}
+    for path in sorted(root.glob("incoming/*")):
+        if assignment := over.get(path.name.partition("@")[2]):
+            ledger.fail("no update's bytes are left after its merge", f"a part of {assignment} in {path.name}")
     waiting = b"".join(_content(state, row.assignment) for row in state.rows if not row.fate)
     gone = [(assignment, canary) for assignment, canary in gone if canary not in waiting]  # two updates may end alike
     for path in sorted(root.rglob("*")):
@@ -306,8 +323,7 @@ def _check_files(state: State, root: Path, ledger: Ledger) -> None:
             if canary in content and len(set(canary)) > 4:
                 ledger.fail("no update's bytes are left after its merge", f"{assignment} in {path.relative_to(root)}")
         if path.name.startswith("state.sqlite"):
-            known = {record.id for record in state.store.devices.all()}
-            for device in ledger.withdrawn - known:
+            for device in ledger.withdrawn - state.devices.keys():
                 if f'"{device}"'.encode() in content or f"{device}{chr(0)}".encode() in content:
                     ledger.fail("a withdrawn device leaves no name", f"{device} in {path.name}")
 
@@ -319,15 +335,20 @@ def _content(state: State, assignment: str) -> bytes:
         return b""
 
 
-def check_numbers(state: State, ledger: Ledger) -> None:
-    """The metrics that are scraped, and the list of devices, say what happened."""
-    run = state.run
+def scrape(runs: Sequence[ServedRun]) -> dict[str, dict[str, float]]:
+    """The metrics of a process's runs, as they are scraped: run -> metric -> the sum of its samples."""
+    service = SimpleNamespace(runs={run.name: run for run in runs})
+    found: dict[str, dict[str, float]] = {run.name: {} for run in runs}
+    for family in metric_families(service, ConnectionLimits(1, 1, 1)):  # type: ignore[arg-type]
+        for sample in family.samples:
+            if "run" in sample.labels:
+                values = found[sample.labels["run"]]
+                values[family.name] = values.get(family.name, 0.0) + sample.value
+    return found
 
-    service = SimpleNamespace(runs={run.name: run})
-    gate = ConnectionLimits(1, 1, 1)
-    values: dict[str, float] = {}
-    for family in metric_families(service, gate):  # type: ignore[arg-type]
-        values[family.name] = sum(sample.value for sample in family.samples)
+
+def check_numbers(state: State, values: Mapping[str, float], ledger: Ledger) -> None:
+    """The metrics of a run that are scraped say what happened."""
     merged = sum(row.merged_into is not None for row in state.rows)
     waiting = sum(not row.fate for row in state.rows)
     expected = {

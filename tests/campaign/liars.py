@@ -110,6 +110,7 @@ class Stranger:
                     assigned = event
                     assignment, content, report = self._lie(event)
                     ref = ArtifactRef(Sha256(self._hash(content)), len(content) + self._rng.choice((0, 0, 0, 1, -1)))
+                    self._ledger.made.add(ref.sha256)
                     session.offer(assignment, ref, report)
                 case FetchRequested():
                     offset = min(event.offset, len(content))

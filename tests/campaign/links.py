@@ -14,7 +14,7 @@ from mobile_sdk.net.connection import Connect, Connection, ConnectionLost
 
 from .machines import Machine
 
-__all__ = ["Network"]
+__all__ = ["Network", "Serve"]
 
 # A peer that is gone without a word is noticed after so long: a ping, and the time to answer it.
 SILENCE_SECONDS = 40.0

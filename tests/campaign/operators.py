@@ -14,8 +14,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.simulation.virtual_time import START
 from coordinator.store.sqlite import backup, restore
 
-from .ledger import Ledger
-from .service import Service
+from .service import HostedRun, Service
 
 __all__ = ["Operator"]
 
@@ -25,26 +24,27 @@ class Operator:
     Somebody at the coordinator's command line.
 
     Args:
-        service: what is operated.
-        ledger: what was done is written down there.
+        service: what serves the run.
+        hosted: what is operated; what was done is written down in its ledger.
         vault: a folder elsewhere, for backups.
         sparing: devices that may be revoked or withdrawn before too few are left.
 
     """
 
-    def __init__(self, service: Service, ledger: Ledger, vault: Path, sparing: int) -> None:
+    def __init__(self, service: Service, hosted: HostedRun, vault: Path, sparing: int) -> None:
         self._service = service
-        self._ledger = ledger
+        self._hosted = hosted
+        self._ledger = hosted.ledger
         self._vault = vault
         self._spare = sparing
         self._backups: list[tuple[Path, dict[str, Any]]] = []
 
     async def act(self, what: str, device: str, rng: random.Random) -> None:
         """Do one thing, if the service is up; it may refuse, and it may end in the middle."""
-        run = self._service.run
+        run = self._hosted.served
         if run is None:
             return
-        task = self._service.machine.start(self._act(Operations(run, "operator"), what, device, rng))
+        task = self._service.machine.start(self._act(Operations(run, self._ledger.operator), what, device, rng))
         await asyncio.wait({task}, timeout=60.0)
         if not task.done():
             self._ledger.fail("an operation ends", f"{what} {device} goes on after a minute")
@@ -107,31 +107,32 @@ class Operator:
         self._ledger.phase = phase
 
     def _backup(self) -> None:
-        archive = self._vault / f"{len(self._backups)}.tar"
+        archive = self._vault / f"{self._hosted.config.run.name}-{len(self._backups)}.tar"
         snapshot = self._ledger.snapshot()
-        backup(self._service.config.run.state, archive)
+        backup(self._hosted.config.run.state, archive)
         self._backups.append((archive, snapshot))
 
     def _restore(self) -> None:
         """The machine is lost; its newest backup is restored onto another folder, with the newest key."""
-        if not self._backups:
+        if not self._backups or self._service.between is not None:
             return
         archive, snapshot = self._backups[-1]
-        self._service.between = lambda root: self._start_from(root, archive, snapshot)
+        state = self._hosted.config.run.state
+        self._service.between = lambda _: self._start_from(state, archive, snapshot)
         self._service.machine.cut_after(1, whole=True)
 
-    def _start_from(self, root: Path, archive: Path, snapshot: dict[str, Any]) -> None:
+    def _start_from(self, state: Path, archive: Path, snapshot: dict[str, Any]) -> None:
         keys = {}
         for name in ("run.key", "succession.json"):
-            path = root / "state" / name
+            path = state / name
             if path.exists():
                 keys[name] = path.read_bytes()
-        shutil.rmtree(root / "state")
+        shutil.rmtree(state)
         now = START + asyncio.get_running_loop().time()
-        restore(archive, root / "state", now, by="operator")
+        restore(archive, state, now, by=self._ledger.operator)
         for name, content in keys.items():
-            (root / "state" / name).write_bytes(content)
-            (root / "state" / name).chmod(0o600)
+            (state / name).write_bytes(content)
+            (state / name).chmod(0o600)
         key = self._ledger.key
         self._ledger.go_back(snapshot)
         self._ledger.key = key

@@ -11,6 +11,10 @@ __all__ = ["SCHEDULE_SECONDS", "DevicePlan", "Fault", "Plan", "draw"]
 # Faults come for so long; then everything works again, and the run has to go on.
 SCHEDULE_SECONDS = 45.0
 
+# Seeds modulo 8 whose federations have something that all others do not: those stay what they have always been.
+OVER_BAD_LINKS = (1, 6)
+OF_TWO_RUNS = (5,)
+
 HONEST = "honest"
 LIES = ("nan", "huge", "samples", "shape", "stranger")
 
@@ -40,7 +44,11 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class DevicePlan:
-    """A device: what it is like, and how long it trains."""
+    """
+    A device: what it is like, and how long it trains.
+
+    ``name`` is its own within its ``run``, ``place`` in the whole federation.
+    """
 
     name: str
     persona: str
@@ -48,11 +56,22 @@ class DevicePlan:
     samples: int
     seconds: float
     seed: int
+    run: int = 0
+
+    @property
+    def place(self) -> str:
+        """The name of its machine and of its link."""
+        return f"{self.name}-of-{self.run}" if self.run else self.name
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A whole federation; ``sections`` are those of the run file."""
+    """
+    A whole federation.
+
+    ``sections`` are those of the run file, ``others`` those of the other runs that the same coordinator serves. Files
+    travel in pieces of ``piece_bytes`` (0: whole, they are small).
+    """
 
     seed: int
     sections: dict[str, dict[str, Any]]
@@ -60,6 +79,8 @@ class Plan:
     faults: tuple[Fault, ...]
     hasty: bool
     hole: bool
+    others: tuple[dict[str, dict[str, Any]], ...] = ()
+    piece_bytes: int = 0
     gateways: int = 0
     database: bool = False
 
@@ -97,9 +118,62 @@ def draw(seed: int, *, gateways: bool = False, database: bool = False) -> Plan:
         devices = tuple(dataclasses.replace(d, persona="huge" if d.persona == "nan" else d.persona) for d in devices)
     faults = _faults(rng, [device.name for device in devices])
     plan = Plan(seed, sections, devices, tuple(faults), hasty=rng.random() < 0.3, hole=rng.random() < 0.5)
+    if seed % 8 in OVER_BAD_LINKS:
+        plan = _over_bad_links(plan)
     if database:
         return _in_database(plan)
+    if seed % 8 in OF_TWO_RUNS:
+        plan = _with_another_run(plan)
     return _with_gateways(plan) if gateways else plan
+
+
+def _over_bad_links(plan: Plan) -> Plan:
+    """Files travel in pieces, and letters change from the first word on, while devices enrol."""
+    rng = random.Random(f"bad links {plan.seed}")
+    flips = [Fault(rng.uniform(0.01, 0.1), "link flip", each.place, 0.0, rng.getrandbits(32)) for each in plan.devices]
+    return dataclasses.replace(
+        plan, piece_bytes=rng.choice((64, 128, 256)), faults=tuple(_in_order([*flips, *plan.faults]))
+    )
+
+
+def _with_another_run(plan: Plan) -> Plan:
+    """
+    A second run, whose devices have the names of the first one's, and whose updates have the same numbers.
+
+    It is a small one, with faults of its own beside those of the first.
+    """
+    rng = random.Random(f"another run {plan.seed}")
+    honest = rng.randint(2, 3)
+    sections = _sections(rng, honest) | {"server": plan.sections["server"]}
+    devices = [
+        DevicePlan(
+            name=f"phone-{index}",
+            persona=HONEST,
+            budget=rng.choice((0, 0, 1_500)),
+            samples=rng.randint(5, 60),
+            seconds=rng.uniform(4.0, 15.0),
+            seed=rng.getrandbits(32),
+            run=1,
+        )
+        for index in range(honest)
+    ]
+    sections["merge"] |= {"buffer": 2, "rule": "holders"}
+    for needs_many in ("least", "min_contributors", "hostile"):
+        sections["merge"].pop(needs_many, None)
+    sections["scheduling"]["repeat"] = True
+    faults = [
+        Fault(
+            rng.uniform(0.5, SCHEDULE_SECONDS),
+            rng.choice((*OPERATIONS, "link cut", "link flip", "device cut")),
+            rng.choice(devices).place,
+            float(rng.randint(1, 20)),
+            rng.getrandbits(32),
+        )
+        for _ in range(rng.randint(1, 4))
+    ]
+    faults += [Fault(rng.uniform(0.4, each.at), "backup", each.whom) for each in faults if each.kind == "restore"]
+    every = _in_order([*plan.faults, *faults])
+    return dataclasses.replace(plan, others=(sections,), devices=(*plan.devices, *devices), faults=tuple(every))
 
 
 # Of a state directory alone; and a key that is rotated has to be brought to the other machine by an operator.
@@ -237,6 +311,10 @@ def _faults(rng: random.Random, devices: list[str]) -> list[Fault]:
             case "away" | "reinstall" | "twin" | "gone":
                 fault = dataclasses.replace(fault, whom=device, amount=rng.uniform(5.0, 60.0))
         faults.append(fault)
+    return _in_order(faults)
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
     if any(fault.kind == "restore" for fault in faults):
         # By a clock that goes back nobody can say how long ago the backup was taken.
         faults = [fault for fault in faults if fault.kind != "clock" or fault.whom]

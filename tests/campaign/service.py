@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coordinator.conductor.listener import GatewayConnections, listen_for_gateways
@@ -15,6 +15,7 @@ from coordinator.programs.run_key import RunKey
 from coordinator.programs.signing import sign_tiers
 from coordinator.programs.tiers import load_tiers
 from coordinator.runs.served_run import ServedRun
+from coordinator.runs.service import Service as RunsOfProcess
 from coordinator.simulation.virtual_time import START
 from coordinator.store.interface import Store
 from coordinator.store.records import RunRecord, TierRecord, VersionRecord
@@ -30,16 +31,34 @@ from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from .gateways import SimulatedGateway
 from .interposer import PowerCut
 from .ledger import Ledger
-from .links import Network
+from .links import Network, Serve
 from .machines import Machine
 from .model import BUDGETS, LAYOUT, START_WEIGHTS, SUBSETS, evaluate, manifest_of
 
-__all__ = ["Service"]
+__all__ = ["HostedRun", "Service"]
 
 # Whoever keeps the service running starts it again after so long.
 RESTART_SECONDS = 3.0
 # A start that fails so often will not succeed.
 MOST_FAILURES = 5
+
+
+class HostedRun:
+    """
+    One of the runs that a coordinator serves, over all its starts.
+
+    Args:
+        config: of the run, with its state on the coordinator's machine.
+        ledger: is told what was published.
+
+    ``served`` is the run while it is served, ``first_key`` the public key that it began with.
+    """
+
+    def __init__(self, config: Config, ledger: Ledger) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.served: ServedRun | None = None
+        self.first_key = ""
 
 
 class _Told(Trackers):
@@ -88,34 +107,30 @@ class Service:
     Args:
         machine: what it runs on.
         network: is told who serves.
-        config: of the run, with its state on the machine.
-        ledger: is told what was published.
-        check: called with the run just after every start.
+        hosted: the runs that it serves.
+        check: called with the runs just after every start, when all are served and have done nothing.
         rng: draws how the peers hear of an end.
 
-    ``run`` is the run while it is served. ``gateways`` are on the same machine, and find it at ``socket``; without any,
-    devices come to the coordinator itself.
+    ``run`` is the first run while it is served. ``gateways`` are on the same machine, and find it at ``socket``;
+    without any, devices come to the coordinator itself.
     """
 
     def __init__(
         self,
         machine: Machine,
         network: Network,
-        config: Config,
-        ledger: Ledger,
-        check: Callable[[ServedRun], None],
+        hosted: Sequence[HostedRun],
+        check: Callable[[Sequence[HostedRun]], None],
         rng: random.Random,
     ) -> None:
         self.machine = machine
-        self.config = config
-        self.run: ServedRun | None = None
-        self.first_key = ""
+        self.hosted = hosted
         self.stopping = False
         self.starts = 0
         self.served_at = -1.0
         self.failures = 0
         self._network = network
-        self._ledger = ledger
+        self._ledger = hosted[0].ledger
         self._check = check
         self._rng = rng
         self.up = asyncio.Event()
@@ -124,6 +139,20 @@ class Service:
         self.gateways: list[SimulatedGateway] = []
         self.socket = Path()
 
+    @property
+    def config(self) -> Config:
+        """Of the first run."""
+        return self.hosted[0].config
+
+    @property
+    def run(self) -> ServedRun | None:
+        """The first run, while it is served."""
+        return self.hosted[0].served
+
+    def coordinators(self) -> dict[str, Coordinator]:
+        """Of the runs that are served, by name."""
+        return {each.served.name: each.served.coordinator for each in self.hosted if each.served is not None}
+
     async def live(self) -> None:
         """Serve, and start again whenever the process has ended, until ``stopping``."""
         while not self.stopping:
@@ -131,7 +160,8 @@ class Service:
             cut = asyncio.ensure_future(self.machine.ended.wait())
             await asyncio.wait({serving, cut}, return_when=asyncio.FIRST_COMPLETED)
             cut.cancel()
-            self.run = None
+            for hosted in self.hosted:
+                hosted.served = None
             self.up.clear()
             if serving.done() and not serving.cancelled() and not isinstance(serving.exception(), PowerCut | None):
                 self._ledger.fail("the coordinator starts again after any end", repr(serving.exception()))
@@ -177,23 +207,37 @@ class Service:
     async def _serve(self) -> None:
         self.starts += 1
         troubled = self.machine.troubled
+        opened: list[ServedRun] = []
         try:
-            run = self._open()
+            for hosted in self.hosted:
+                opened.append(self._open(hosted))
         except (StoreError, OSError) as error:
+            for run in opened:
+                run.store.close()
             self._note(f"does not start: {type(error).__name__}")
             if self.machine.troubled == troubled and not self.expected(error):
                 raise
             return
-        self.first_key = self.first_key or run.coordinator.state.key.public
-        self._check(run)
-        run.start()
-        self.run = run
+        for hosted, run in zip(self.hosted, opened, strict=True):
+            hosted.served = run
+            hosted.first_key = hosted.first_key or run.coordinator.state.key.public
+        self._check(self.hosted)
+        for run in opened:
+            run.start()
         self.served_at = asyncio.get_running_loop().time()
         if self.gateways:
-            async with listen_for_gateways(self.socket, lambda: {run.name: run.coordinator}, GatewayConnections()):
+            async with listen_for_gateways(self.socket, self.coordinators, GatewayConnections()):
                 await self._goes_on()
-        self._network.hosts[self.machine.name] = self.machine, run.coordinator.serve
+        self._network.hosts[self.machine.name] = self.machine, self._front(opened)
         await self._goes_on()
+
+    def _front(self, opened: list[ServedRun]) -> Serve:
+        """Who takes devices' connections: the run, or what stands before several."""
+        if len(opened) == 1:
+            return opened[0].coordinator.serve
+        front = RunsOfProcess(self.config.server)
+        front._runs.update({run.name: run for run in opened})
+        return front.serve
 
     async def _goes_on(self) -> None:
         self._note("serves")
@@ -203,18 +247,18 @@ class Service:
     def _note(self, words: str) -> None:
         self._ledger.note(asyncio.get_running_loop().time(), f"coordinator {words}")
 
-    def _open_store(self) -> Store:
-        return SqliteStore(self.config.run.state)
+    def _open_store(self, config: Config) -> Store:
+        return SqliteStore(config.run.state)
 
-    def _open(self) -> ServedRun:
-        config, clock = self.config, self.machine.clock
-        store = self._open_store()
+    def _open(self, hosted: HostedRun) -> ServedRun:
+        config, clock = hosted.config, self.machine.clock
+        store = self._open_store(config)
         try:
             key = RunKey.load_or_create(config.run.state / "run.key")
             if store.run() is None:
                 _begin(config, store, key)
             sign_tiers(store, key)
-            told = _Told(config, self._ledger, store.versions.get)
+            told = _Told(config, hosted.ledger, store.versions.get)
             coordinator = Coordinator(
                 config,
                 store,

@@ -8,9 +8,10 @@ import pytest
 
 from ..postgres_server import open_server
 from . import planted
-from .federation import Outcome, run
+from .federation import run
+from .hunt import hunt
 from .plan import draw
-from .test_campaign import WITHIN, words
+from .sweep import words
 
 SEEDS = 60
 
@@ -33,13 +34,4 @@ def test_federations_in_a_database_keep_every_promise_under_faults(first: int, a
 
 @pytest.mark.parametrize("name", planted.names("database"))
 def test_faults_that_are_planted_between_a_leader_and_its_database_are_found(name: str, address: str) -> None:
-    assert found(name, address).problems
-
-
-def found(name: str, address: str) -> Outcome:
-    with planted.planted(name):
-        for seed in range(WITHIN):
-            outcome = run(draw(seed, database=True), address)
-            if outcome.problems:
-                return outcome
-    raise AssertionError(f"the campaign does not find {name} within {WITHIN} seeds")
+    assert hunt(name, address).problems

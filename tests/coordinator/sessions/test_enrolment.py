@@ -48,7 +48,7 @@ class Door:
         """The whole handshake; the name that was proved."""
         for event in await self.greet():
             if isinstance(event, Enrol):
-                await self.enrolment.enrol(event)
+                self.enrolment.enrol(event)
             elif isinstance(event, Proof):
                 name = await self.prove(event)
         (welcome,) = self._pass(self.ours, self.theirs)
@@ -133,12 +133,34 @@ def test_a_name_that_another_device_took_meanwhile_is_refused(tmp_path: Path) ->
         small = make_run(tmp_path)
         state = small.state()
         late = door(small, state, secret=b"t" * 32)
-        enrol, _ = await late.greet()
+        enrol, proof = await late.greet()
         await door(small, state).come_in()
         assert isinstance(enrol, Enrol)
+        assert isinstance(proof, Proof)
+        late.enrolment.enrol(enrol)
         with pytest.raises(Refused, match="taken by another device") as refused:
-            await late.enrolment.enrol(enrol)
+            await late.prove(proof)
         assert refused.value.code == "enrolment"
+
+    run(main())
+
+
+def test_a_secret_that_a_link_garbled_takes_no_name_and_no_token(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path, server={"open_enrolment": False})
+        state = small.state()
+        digest = hashlib.sha256(b"invited").hexdigest()
+        small.store.tokens.add(TokenRecord("t1", digest, 1, None, 0.0), by="anna")
+        garbled = door(small, state, token="invited")
+        enrol, proof = await garbled.greet()
+        assert isinstance(enrol, Enrol)
+        assert isinstance(proof, Proof)
+        garbled.enrolment.enrol(dataclasses.replace(enrol, secret=Hex("ff" + enrol.secret[2:])))
+        with pytest.raises(Refused, match="it may enrol again") as refused:
+            await garbled.prove(proof)
+        assert refused.value.code == "auth"
+        assert small.store.devices.all() == []
+        assert await door(small, state, token="invited").come_in() == "phone-1"
 
     run(main())
 
@@ -150,7 +172,7 @@ def test_a_secret_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
         opened = door(small, small.state())
         await opened.greet()
         with pytest.raises(Refused, match=f"has 32 bytes, not {size}"):
-            await opened.enrolment.enrol(Enrol("", Hex("ab" * size)))
+            opened.enrolment.enrol(Enrol("", Hex("ab" * size)))
         assert small.store.devices.all() == []
 
     run(main())
