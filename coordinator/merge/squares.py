@@ -22,7 +22,7 @@ PIECE = 2**13
 SIDE_BY_SIDE = 2**16  # pragma: no mutate
 
 
-def square_sum(values: npt.NDArray[Any]) -> float:
+def square_sum(values: npt.NDArray[Any], largest: float | None = None) -> float:
     """
     The sum of squares of finite values, to about six digits of each; 0 where there are none.
 
@@ -31,9 +31,11 @@ def square_sum(values: npt.NDArray[Any]) -> float:
 
     Args:
         values: float32 or float64, shape ``(n,)``, no NaN or infinity.
+        largest: the largest magnitude of them, where it is known.
 
     """
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if largest is None:
+        largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     squares = Squares(largest)
     for start in range(0, len(values), PIECE):
         squares.add(values[start : start + PIECE])
@@ -72,15 +74,16 @@ class Squares:
         return math.ldexp(float(self._total), 2 * self._exponent)
 
 
-def norm(values: npt.NDArray[Any] | SteppedVector) -> float:
+def norm(values: npt.NDArray[Any] | SteppedVector, largest: float | None = None) -> float:
     """
     The Euclidean norm, as exact as :func:`square_sum`.
 
     Args:
         values: float32 or float64, shape ``(n,)``; or integers on steps, of which no floats are made.
+        largest: the largest magnitude of them, where it is known.
 
     """
-    return math.sqrt(_stepped_square_sum(values) if isinstance(values, SteppedVector) else square_sum(values))
+    return math.sqrt(_stepped_square_sum(values) if isinstance(values, SteppedVector) else square_sum(values, largest))
 
 
 def _stepped_square_sum(vector: SteppedVector) -> float:

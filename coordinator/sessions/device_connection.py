@@ -46,6 +46,9 @@ from .update_upload import UpdateUpload
 
 __all__ = ["DeviceConnection", "Host"]
 
+# How long the news of what became of an update may wait for another message to go with.
+FATE_SECONDS = 0.1
+
 log = logging.getLogger(__name__)
 peers = PeerLog(log)
 
@@ -104,6 +107,7 @@ class DeviceConnection:
         self._tasks = BackgroundTasks()
         self._news: Announce | Finished | None = None
         self._pushing = False
+        self._fates: asyncio.TimerHandle | None = None  # when the fate of an update is told at the latest
 
     async def serve(self) -> None:
         """Serve the device until it leaves. Whatever goes wrong ends this connection only."""
@@ -221,8 +225,17 @@ class DeviceConnection:
             self._pushing = False
 
     def tell(self, message: MergedMessage) -> None:
-        """Tell the device what became of its update; does not wait until the link takes it."""
+        """
+        Tell the device what became of its update; does not wait until the link takes it.
+
+        Nobody waits for that, so it goes with what is sent next, if that is soon: each system call costs.
+        """
         self._session.announce(message)
+        if self._fates is None:
+            self._fates = asyncio.get_running_loop().call_later(FATE_SECONDS, self._tell_fates)
+
+    def _tell_fates(self) -> None:
+        self._fates = None
         self._post("telling of its update")
 
     def _post(self, doing: str) -> None:
@@ -236,6 +249,8 @@ class DeviceConnection:
 
     async def leave(self) -> None:
         """Settle the accounts after the connection has ended."""
+        if self._fates is not None:
+            self._fates.cancel()
         if self.device:
             self._status.earlier.up += self._traffic.up
             self._status.earlier.down += self._traffic.down

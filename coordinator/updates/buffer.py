@@ -30,7 +30,8 @@ class BufferedUpdate:
     @classmethod
     def measured(cls, record: UpdateRecord, delta: Elements) -> BufferedUpdate:
         """An update of multiples of the merge's step, looked at once, so that no merge has to."""
-        return cls(record, delta, largest_magnitude(delta), norm(delta))
+        largest = largest_magnitude(delta)
+        return cls(record, delta, largest, norm(delta, largest))
 
 
 class Buffer:

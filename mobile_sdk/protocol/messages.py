@@ -368,13 +368,75 @@ Message = (
 )
 
 
-# What is inside a message is a plain dataclass, too: its fields are its JSON.
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=vars)
+def _json_writer() -> Callable[[Any], str]:
+    """
+    How JSON is written.
+
+    What is inside a message is a plain dataclass, too: its fields are its JSON. :class:`json.JSONEncoder` makes its
+    part that is written in C anew for each text, which takes as long as most of our texts: so it is made once.
+    """
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without it
+        return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=vars).encode
+    # No check for circles; default, strings, no indent, separators, neither sorted keys nor skipped ones, no NaN.
+    write = make(None, vars, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    return lambda value: "".join(write(value, 0))
+
+
+_write = _json_writer()
+
+
+class _Shared:
+    """
+    The JSON of what goes out many times, such as the files of a version, or an announcement: written once.
+
+    Values are told apart by identity, and nobody changes them; an entry keeps its value, so no other has its ``id``.
+
+    Args:
+        write: gives the JSON of a value.
+
+    """
+
+    MOST = 256
+
+    def __init__(self, write: Callable[[Any], str]) -> None:
+        self._write = write
+        self._texts: dict[int, tuple[object, str]] = {}
+
+    def __call__(self, value: object) -> str:
+        known = self._texts.get(id(value))
+        if known is None:
+            if len(self._texts) >= self.MOST:
+                self._texts.clear()
+            known = self._texts[id(value)] = value, self._write(value)
+        return known[1]
 
 
 def encode(message: Message) -> str:
     """One text frame."""
-    return _ENCODER.encode({"type": _WORDS[type(message)], **vars(message)})
+    kind = type(message)
+    if kind is Assign:
+        return _encode_assign(message)
+    return _announced(message) if kind is Announce else _encode(message)
+
+
+def _encode(message: Message) -> str:
+    return _write({"type": _WORDS[type(message)], **vars(message)})
+
+
+_shared, _announced = _Shared(_write), _Shared(_encode)
+
+
+def _encode_assign(message: Any) -> str:
+    """All but the name and the seed is the same for all devices that train a version."""
+    differences = _shared(message.differences) if message.differences else "[]"
+    return (
+        f'{{"type":"assign","assignment":{_write(message.assignment)},"version":{message.version},'
+        f'"manifest":{_shared(message.manifest)},"signature":{_write(message.signature)},'
+        f'"program":{_shared(message.program)},"weights":{_shared(message.weights)},'
+        f'"settings":{_shared(message.settings)},"seed":{message.seed},"differences":{differences},'
+        f'"payload":{_shared(message.payload)}}}'
+    )
 
 
 def is_name(text: str) -> bool:
@@ -460,7 +522,9 @@ def _build(cls: Any, data: Any, where: str) -> Any:
             raise ProtocolError(f"{where} has an unknown field {shortened(extra[0])}")
         missing = next(name for name in fields if name not in data)
         raise ProtocolError(f"{where} lacks the field {missing!r}")
-    return cls(**{name: check(data[name], place) for name, (check, place) in fields.items()})
+    message = object.__new__(cls)  # frozen, and without anything to do after its fields are set: sooner done so
+    message.__dict__.update({name: check(data[name], place) for name, (check, place) in fields.items()})
+    return message
 
 
 @functools.lru_cache(1024)
@@ -494,7 +558,8 @@ def _seconds(value: Any, where: str) -> float:
 
 
 def _boolean(value: Any, where: str) -> bool:
-    _expect(isinstance(value, bool), value, where, "true or false")
+    if value is not True and value is not False:
+        _expect(False, value, where, "true or false")
     return bool(value)
 
 
@@ -526,14 +591,17 @@ def _metrics(value: Any, where: str) -> dict[str, float]:
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
-    _expect(isinstance(value, dict), value, where, "an object")
+    if not isinstance(value, dict):
+        _expect(False, value, where, "an object")
     return dict(value)
 
 
 def _artifact(value: Any, where: str) -> ArtifactRef:
     ref: ArtifactRef = _build(ArtifactRef, value, where)
-    _expect(ref.size >= 1, ref.size, f"{where}.size", "at least 1")
-    _expect(ref.encoding in ENCODINGS, ref.encoding, f"{where}.encoding", f"one of {', '.join(ENCODINGS)}")
+    if ref.size < 1:
+        _expect(False, ref.size, f"{where}.size", "at least 1")
+    if ref.encoding not in ENCODINGS:
+        _expect(False, ref.encoding, f"{where}.encoding", f"one of {', '.join(ENCODINGS)}")
     return ref
 
 

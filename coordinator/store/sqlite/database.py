@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
 from ..disk_errors import disk_error
 
-__all__ = ["SCHEMA_VERSION", "Database", "available"]
+__all__ = ["SCHEMA_VERSION", "Database", "available", "taking_part"]
 
 SCHEMA_VERSION = 4
 
@@ -125,6 +126,12 @@ class Database:
         """A copy of the database as it is at this moment."""
         with contextlib.closing(sqlite3.connect(target)) as copy, self._reading, available():
             self._reader.backup(copy)
+
+
+def taking_part(database: sqlite3.Connection, devices: Iterable[str]) -> set[str]:
+    """Those of ``devices`` that are in the run: neither unknown, withdrawn nor revoked."""
+    query = "SELECT id FROM devices WHERE id IN (SELECT value FROM json_each(?)) AND revoked_at IS NULL"
+    return {name for (name,) in database.execute(query, (json.dumps(list(devices)),))}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from ..crash_points import step
 from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
 from ..rows import UPDATE_COLUMNS, assignment_number, update_record
 from ..segments import Location, Segments
-from .database import Database, available
+from .database import Database, available, taking_part
 from .erasure import WAITING, Erasure
 
 __all__ = ["UpdateTable", "discard_rows", "merge_rows"]
@@ -46,16 +46,20 @@ class UpdateTable:
         with self._accepting, available():
             new = {update.assignment: (update, content) for update, content in reversed(updates)}
             marks = ", ".join("?" * len(new))
-            accepted = f"SELECT assignment FROM updates WHERE assignment IN ({marks}) AND {INTACT}"
-            for (known,) in self._database.rows(accepted, *new):
-                del new[known]
+            here = f"SELECT assignment, {INTACT} FROM updates WHERE assignment IN ({marks})"
+            damaged = []
+            for known, intact in self._database.rows(here, *new):
+                if intact:
+                    del new[known]
+                else:
+                    damaged.append((known,))
             chosen = [new[name] for name in dict.fromkeys(u.assignment for u, _ in updates) if name in new]
             # Bytes first: a row must never name bytes that a power cut could take.
             locations = self._segments.append([content for _, content in chosen])
             try:
                 with self._database.transaction() as database:
-                    for (update, _), location in zip(chosen, locations, strict=True):
-                        _insert(database, update, location)
+                    database.executemany("DELETE FROM updates WHERE assignment = ? AND discarded = 'damaged'", damaged)
+                    _insert(database, [update for update, _ in chosen], locations)
                     step("accept: rows")
             except BaseException:
                 with self._database.writing():
@@ -137,30 +141,46 @@ class UpdateTable:
         return [TripRecord(*row) for row in reversed(rows)]
 
 
-def _insert(database: sqlite3.Connection, update: UpdateRecord, location: Location) -> None:
-    # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
-    if not database.execute("SELECT 1 FROM devices WHERE id = ? AND revoked_at IS NULL", (update.device,)).fetchone():
-        raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
-    database.execute("DELETE FROM updates WHERE assignment = ? AND discarded = 'damaged'", (update.assignment,))
-    report = json.dumps(update.report)
-    database.execute(
+def _insert(database: sqlite3.Connection, updates: Sequence[UpdateRecord], locations: Sequence[Location]) -> None:
+    """
+    Each statement for all updates: statements of single rows cost a thread the interpreter's lock each time.
+
+    Raises:
+        Expelled: if a device of them was revoked or withdrawn while its update was on its way.
+
+    """
+    known = taking_part(database, {update.device for update in updates})
+    for update in updates:
+        if update.device not in known:
+            raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
+    reports = [json.dumps(update.report) for update in updates]
+    database.executemany(
         "INSERT INTO updates (assignment, device, version, tier, sha256, size, report, received_at, segment, start) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            update.assignment,
-            update.device,
-            update.version,
-            update.tier,
-            update.artifact.sha256,
-            update.artifact.size,
-            report,
-            update.received_at,
-            location.segment,
-            location.start,
-        ),
+        [
+            (
+                update.assignment,
+                update.device,
+                update.version,
+                update.tier,
+                update.artifact.sha256,
+                update.artifact.size,
+                report,
+                update.received_at,
+                location.segment,
+                location.start,
+            )
+            for update, report, location in zip(updates, reports, locations, strict=True)
+        ],
     )
-    database.execute("UPDATE assignments SET open = 0 WHERE number = ?", (assignment_number(update.assignment),))
-    database.execute("UPDATE devices SET updates = updates + 1, report = ? WHERE id = ?", (report, update.device))
+    database.executemany(
+        "UPDATE assignments SET open = 0 WHERE number = ?",
+        [(assignment_number(update.assignment),) for update in updates],
+    )
+    database.executemany(
+        "UPDATE devices SET updates = updates + 1, report = ? WHERE id = ?",
+        [(report, update.device) for update, report in zip(updates, reports, strict=True)],
+    )
 
 
 def _reopen(database: sqlite3.Connection, assignment: str) -> None:
@@ -205,14 +225,22 @@ def merge_rows(database: sqlite3.Connection, version: int, updates: Iterable[Mer
         StoreError: if one of them was consumed before, or never accepted.
 
     """
+    updates = list(updates)
+    names = json.dumps([update.assignment for update in updates])
+    found = database.execute(
+        "SELECT assignment, segment, start, size FROM updates "
+        f"WHERE assignment IN (SELECT value FROM json_each(?)) AND {WAITING}",
+        (names,),
+    )
+    places = {assignment: Location(*place) for assignment, *place in found}
     gone = []
     for update in updates:
-        rows = database.execute(
-            f"UPDATE updates SET merged_into = ?, staleness = ?, weight = ? WHERE assignment = ? AND {WAITING} "
-            "RETURNING segment, start, size",
-            (version, update.staleness, update.weight, update.assignment),
-        ).fetchall()
-        if not rows:
+        place = places.pop(update.assignment, None)
+        if place is None:
             raise StoreError(f"the update of {update.assignment} was merged before, or was never accepted")
-        gone.append(Location(*rows[0]))
+        gone.append(place)
+    database.executemany(
+        "UPDATE updates SET merged_into = ?, staleness = ?, weight = ? WHERE assignment = ?",
+        [(version, update.staleness, update.weight, update.assignment) for update in updates],
+    )
     return gone
