@@ -9,16 +9,23 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol, cast
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Event
+from websockets.protocol import Event, State
 
-from mobile_sdk.net.connection import WEBSOCKET_LIMITS, Connection, WebSocketConnection
+from mobile_sdk.net.connection import (
+    WEBSOCKET_LIMITS,
+    Connection,
+    ConnectionLost,
+    WebSocketConnection,
+    describe,
+)
 
 from ..config import ServerSection
 from ..errors import ConfigError
 from .admission import ConnectionLimits, Rate
 from .coalescing import coalesce_writes
-from .frames import whole_frame
+from .frames import FrameCutter, whole_frame
 from .join_page import answer_page
 from .proxies import PassedOn, Proxies
 from .tls import server_context
@@ -55,20 +62,49 @@ UNPROVEN_BYTES = 32_768
 # Frames that carry no message: pings, pongs, and pieces of messages, of which our SDK sends a few a minute.
 BARE_FRAMES_PER_SECOND = 20.0
 _BARE = (Opcode.PING, Opcode.PONG, Opcode.CONT)
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+# So many messages that nobody has asked for, and a connection is not read any more.
+MOST_MESSAGES = 16
 
 
 class _OpenDoor(WebSocketConnection):
-    """Makes short frames itself: the library takes several times as long, and most of what is sent is short."""
+    """Makes short frames itself, and takes whole messages: the library takes several times as long."""
+
+    def __init__(self, door: _Door) -> None:
+        super().__init__(door)
+        self._door = door
 
     def _put(self, frame: str | bytes) -> None:
-        self._socket.transport.write(whole_frame(frame))
+        self._door.transport.write(whole_frame(frame))
+
+    async def receive(self) -> str | bytes:
+        try:
+            return await self._door.next_message()
+        except ConnectionClosed as error:
+            raise ConnectionLost(describe(error)) from error
 
 
 class _Door(ServerConnection):
-    """Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included."""
+    """
+    Has a place at the gate, and counts the bytes of the WebSocket stream, handshake and framing included.
+
+    Messages of one frame, nearly all there are, are unpacked here; every other frame goes to the library whole.
+    """
 
     # Most connections are idle, and a dictionary of all attributes would take 1.6 KB more of each.
-    __slots__ = ("_address", "_bare_frames", "_entered", "_gate", "_proven", "traffic")
+    __slots__ = (
+        "_address",
+        "_bare_frames",
+        "_entered",
+        "_frames",
+        "_gate",
+        "_lost",
+        "_messages",
+        "_proven",
+        "_waiting",
+        "traffic",
+    )
 
     def __init__(self, *args: Any, gate: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -78,6 +114,12 @@ class _Door(ServerConnection):
         self._entered = False
         self._proven = False
         self._bare_frames = Rate(BARE_FRAMES_PER_SECOND)
+        self._frames: FrameCutter | None = None  # once the handshake is over
+        self._messages: list[
+            str | bytes | None
+        ] = []  # that nobody has asked for yet; none for one that the library has
+        self._waiting: asyncio.Future[None] | None = None  # for the next of them
+        self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         stream = cast(asyncio.Transport, transport)  # uvloop's are, and derive from nothing
@@ -92,6 +134,8 @@ class _Door(ServerConnection):
             self._gate.leave(self.address, proven=self._proven)
             self._entered = False
         super().connection_lost(exc)
+        self._lost = True
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         self.traffic.up += len(data)
@@ -100,7 +144,43 @@ class _Door(ServerConnection):
             self._gate.cut += 1
             self.transport.abort()
             return
+        if self._frames is not None:
+            self._take(self._frames, data)
+            return
+        # A device waits for the answer to its request; whoever does not is left to the library.
+        if self.protocol.state is State.CONNECTING and data.endswith(b"\r\n\r\n"):
+            self._frames = FrameCutter(self.protocol.max_message_size)
         super().data_received(data)
+
+    def _take(self, frames: FrameCutter, data: bytes) -> None:
+        """Unpack what is a whole message, and hand everything else to the library, frame by frame."""
+        for frame in frames.cut(data):
+            whole = self.protocol.state is State.OPEN and self.protocol.current_size is None
+            message = frame.message() if whole else None
+            if message is None:
+                super().data_received(bytes(frame.content))
+            else:
+                self._add(message)
+
+    def _add(self, message: str | bytes | None) -> None:
+        self._messages.append(message)
+        if len(self._messages) == MOST_MESSAGES and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def next_message(self) -> str | bytes:
+        """The next message. Raises :exc:`ConnectionClosed` once there are no more."""
+        while not self._messages and not self._lost:
+            self._waiting = self.loop.create_future()
+            await self._waiting
+        if len(self._messages) == MOST_MESSAGES and not self.transport.is_closing():
+            self.transport.resume_reading()
+        message = self._messages.pop(0) if self._messages else None
+        return await self.recv() if message is None else message
 
     def process_event(self, event: Event) -> None:
         # The library answers pings by itself, and no message comes of them that anybody would count.
@@ -110,6 +190,8 @@ class _Door(ServerConnection):
             self.transport.abort()
             return
         super().process_event(event)
+        if isinstance(event, Frame) and event.fin and event.opcode in _DATA:
+            self._add(None)
 
     def prove(self) -> None:
         """The device has proved who it is."""

@@ -16,7 +16,7 @@ from coordinator.errors import StoreUnavailable
 from coordinator.net.traffic import Traffic
 from coordinator.run_state import RunState
 from coordinator.scheduling.dispatcher import Dispatcher
-from coordinator.sessions.device_connection import DeviceConnection
+from coordinator.sessions.device_connection import FATE_SECONDS, DeviceConnection
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.frames import Chunk
@@ -233,6 +233,24 @@ def test_a_device_is_told_what_became_of_its_update_and_of_the_end(tmp_path: Pat
             office.state.finish("enough", {})
             await device.ask()
             assert (await device.expect(Finished)).reason == "enough"
+
+    run(main())
+
+
+def test_what_became_of_an_update_goes_with_what_is_sent_next(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        office = Office(small)
+        async with Device(small).connected(office.serve) as device:
+            await device.join()
+            connection = office.connection
+            assert connection is not None
+            connection.tell(MergedMessage(Name("a00000001"), 1, 0, 1.0))
+            connection.push(Announce(2, {}))
+            before = asyncio.get_running_loop().time()
+            await device.expect(Announce)
+            assert asyncio.get_running_loop().time() < before + FATE_SECONDS
+            assert [message["type"] for message in device.heard][-2:] == ["merged", "announce"]
 
     run(main())
 

@@ -9,6 +9,7 @@ import pytest
 from coordinator.errors import StoreError
 from coordinator.store.interface import DeviceOrder, Store
 from coordinator.store.records import (
+    AssignmentRequest,
     DiscardedUpdate,
     MergedUpdate,
     TokenRecord,
@@ -42,6 +43,27 @@ def test_an_update_is_accepted_once(store: Store) -> None:
     assert store.updates.accept([accepted]) == set()
     assert len(store.updates.buffered()) == 1
     assert store.devices.all()[0].updates == 1
+
+
+def test_work_that_is_given_at_once_is_numbered_in_order(store: Store) -> None:
+    for device in ("phone-2", "phone-3"):
+        store.devices.enrol(device, b"t" * 32, 1.0)
+    wanted = ["phone-3", "phone-1", "phone-2"]
+    records = store.assignments.assign([AssignmentRequest(device, 0, "small", 2.0) for device in wanted])
+    assert [record.device for record in records] == wanted
+    assert [record.number for record in records] == sorted(record.number for record in records)
+    assert {record.id: record.device for record in store.assignments.open()} == {
+        record.id: record.device for record in records
+    }
+
+
+def test_a_merge_that_names_an_update_twice_does_not_happen(store: Store) -> None:
+    accepted = update(store)
+    store.updates.accept([accepted])
+    twice = [MergedUpdate(accepted[0].assignment, 0, 1.0)] * 2
+    with pytest.raises(StoreError, match="merged before"):
+        store.versions.commit(version(1), twice)
+    assert store.updates.buffered() == [accepted[0]]
 
 
 def test_updates_that_were_taken_in_are_known_by_device_and_hash_merged_or_not(store: Store) -> None:

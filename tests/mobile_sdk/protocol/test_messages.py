@@ -22,11 +22,13 @@ from mobile_sdk.protocol.messages import (
     ArtifactRef,
     Assign,
     Challenge,
+    Difference,
     Error,
     Evaluate,
     Evaluated,
     Fetch,
     Hello,
+    Hex,
     Later,
     Message,
     Name,
@@ -74,6 +76,17 @@ def test_no_message_can_be_changed() -> None:
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_a_message_survives_the_wire(message: Message) -> None:
     assert decode(encode(message)) == message
+
+
+def test_assignments_that_share_their_files_differ_in_the_rest() -> None:
+    files = (REF, REF)
+    given = [
+        Assign(Name(f"a{number:08d}"), version, REF, Hex("aa"), REF, files, {"epochs": epochs}, number)
+        for number, version, epochs in [(1, 3, 1), (2, 3, 2), (3, 4, 2)]
+    ]
+    for message in [*given, dataclasses.replace(given[0], differences=(Difference(Sha256("ab" * 32), Hex(""), REF),))]:
+        assert decode(encode(message)) == message
+        assert decode(encode(message)) == message  # from what was remembered
 
 
 @pytest.mark.parametrize(
