@@ -24,6 +24,7 @@ from mobile_sdk.payload import (
     encode_update,
 )
 from mobile_sdk.payload.feedback import carried_over, left_out
+from mobile_sdk.payload.quantise import round_to_steps
 from mobile_sdk.payload.steps import BITS, COARSEST, FINEST, MOST_STEPS, OPEN, largest_integer
 
 LAYOUT = Layout([Parameter("conv", (6, 4, 3, 3)), Parameter("bias", (6,)), Parameter("head", (4, 6))])
@@ -301,3 +302,13 @@ def test_steps_that_were_given_are_answered_by_the_same_ones_and_open_ones_by_an
     assert not given_steps(0, 2, 3, 4, 5).answers(given)
     assert not given.answers(given), "none may be left open"
     assert not Steps([(2,)], np.array([1], np.int8)).answers(Steps([(3,)], np.array([1], np.int8)))
+
+
+def test_the_largest_integers_of_int16_are_rounded_without_bias_too() -> None:
+    """A float32 next to them would be drawn in 512 parts, and be off by half of one: 0.001."""
+    value = np.float32(30_000 + 77 / 256)
+    values = np.full(2**23, value)
+    rounded, saturated = round_to_steps(values, np.zeros(len(values), np.int8), 2**15 - 1, np.random.default_rng(0))
+    assert saturated == 0
+    assert rounded.dtype == np.int16
+    assert abs(rounded.mean() - value) < 0.0005, "three standard deviations"
