@@ -10,6 +10,7 @@ Not drawn, since no test could notice it:
 - annotations, aliases of types, imports, ``__all__``, bodies of protocols, what stands under ``if TYPE_CHECKING``;
 - decorators and arguments of dataclasses that only a type checker reads, such as ``override`` and ``frozen=True``;
 - what is logged, and the names of crash points, at which tests of another kind end the process;
+- ``*`` and ``/`` among the parameters of a function, which a type checker sees to;
 - what decides of speed alone: sizes of ``lru_cache``, levels of ``zlib``, and constants marked ``# pragma: no mutate``,
   such as how many elements are worked on at a time;
 - lines that are marked ``# pragma: no cover``;
@@ -116,9 +117,10 @@ def mutants_of(room: str, path: Path, known: dict[str, Operator]) -> Iterator[Mu
     quiet = quiet_spans(path.read_text())
     nodes = list(ast_nodes(get_ast_from_path(path)))
     for name, operator in known.items():
-        positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
-        for occurrence, start in enumerate(positions):
-            if not any(begin <= start < end for begin, end in quiet):
+        positions = ((node, start) for node in nodes for start, _ in operator.mutation_positions(node))
+        for occurrence, (node, start) in enumerate(positions):
+            in_signature = node.parent is not None and node.parent.type == "parameters"
+            if not in_signature and not any(begin <= start < end for begin, end in quiet):
                 yield Mutant(room, str(path.relative_to(ROOT)), name, occurrence, start[0])
 
 
