@@ -69,21 +69,14 @@ class Database:
         """
         if self.found == SCHEMA_VERSION:
             return
-        with self._writing, available():
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                for number in range(self.found + 1, SCHEMA_VERSION + 1):
-                    # One by one: `executescript` would commit in between.
-                    for statement in _statements((_MIGRATIONS / f"{number:04d}.sql").read_text()):
-                        self._writer.execute(statement)
-                    if self.found and number in steps:
-                        steps[number](self._writer)
-                self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        with self.transaction() as writer:
+            for number in range(self.found + 1, SCHEMA_VERSION + 1):
+                # One by one: `executescript` would commit in between.
+                for statement in _statements((_MIGRATIONS / f"{number:04d}.sql").read_text()):
+                    writer.execute(statement)
+                if self.found and number in steps:
+                    steps[number](writer)
+            writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close both connections."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from asyncpg.types import ServerVersion
 
 from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
 from coordinator.store.postgres import Address, PostgresStore, schema_name
@@ -405,3 +406,16 @@ def test_updates_that_are_accepted_together_are_counted_each_and_the_last_report
     (device,) = store.devices.all()
     assert (device.updates, device.report) == (3, {"samples": 2})
     assert [record.report["samples"] for record in store.updates.buffered()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("major", [13, 14])
+def test_a_server_that_is_too_old_is_refused(
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, major: int
+) -> None:
+    version = ServerVersion(major, 5, 0, "final", 0)
+    monkeypatch.setattr(asyncpg.Connection, "get_server_version", lambda connection: version)
+    if major >= 14:
+        open_one()
+        return
+    with pytest.raises(StoreError, match="is PostgreSQL 13: FTTE needs 14 or newer"):
+        open_one()

@@ -154,3 +154,11 @@ def test_a_checkpoint_is_verified_by_its_hash_when_read(store: SqliteStore) -> N
     store.artifacts.path(entry.sha256).write_bytes(b"weighty")
     with pytest.raises(StoreError, match="damaged: restore"):
         store.artifacts.verified(entry.sha256)
+
+
+def test_a_transaction_that_failed_holds_nothing_up(store: SqliteStore) -> None:
+    with pytest.raises(ZeroDivisionError), store._database.transaction() as writer:
+        writer.execute("DELETE FROM devices")
+        raise ZeroDivisionError
+    assert not store._database._writer.in_transaction
+    assert [device.id for device in store.devices.all()] == ["phone-1"]
