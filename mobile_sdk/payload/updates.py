@@ -269,9 +269,8 @@ def _sent(
 
 def _of_channel(size: int, positions: npt.NDArray[np.intp] | None, channels: int) -> npt.NDArray[np.intp]:
     """Which channel each value belongs to: intp, shape ``(count,)``."""
-    if positions is None:
-        return np.repeat(np.arange(channels), size // max(channels, 1))
-    return positions // max(size // max(channels, 1), 1)
+    each = size // max(channels, 1)  # 0 of an empty parameter, which has no values
+    return np.repeat(np.arange(channels), each) if positions is None else positions // each
 
 
 def _values(

@@ -157,8 +157,12 @@ def test_a_checkpoint_is_verified_by_its_hash_when_read(store: SqliteStore) -> N
 
 
 def test_a_transaction_that_failed_holds_nothing_up(store: SqliteStore) -> None:
-    with pytest.raises(ZeroDivisionError), store._database.transaction() as writer:
-        writer.execute("DELETE FROM devices")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with store._database.transaction() as writer:
+            writer.execute("DELETE FROM devices")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not store._database._writer.in_transaction
     assert [device.id for device in store.devices.all()] == ["phone-1"]
