@@ -481,3 +481,17 @@ def test_the_smallest_scales_are_zeros() -> None:
     for scale, kept in ((127 * tiny, True), (126 * tiny, False)):
         coded = encode_update({"w": np.full(4, scale, np.float32)}, UpdateFormat("int8"), 0)
         assert bool(dict(decode_update(*coded, subset))["w"].any()) == kept
+
+
+def test_integers_of_which_none_were_sent_are_not_unpacked_to_any() -> None:
+    arrays, metadata = encode_update(update(), UpdateFormat("int8", 0.3), 0)
+    for name in ("head", "head:zlib", "head:mask", "head:index"):
+        arrays.pop(name, None)
+    arrays |= {"head:index": np.zeros(0, np.int32), "head:zlib": deflated(bytes(20_000_000))}
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError, match="does not unpack to the 0 bytes"):
+            dict(decode_update(arrays, metadata, SUBSET))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -312,14 +312,3 @@ def test_the_largest_integers_of_int16_are_rounded_without_bias_too() -> None:
     assert saturated == 0
     assert rounded.dtype == np.int16
     assert abs(rounded.mean() - value) < 0.0005, "three standard deviations"
-
-
-@pytest.mark.parametrize("top_k", [1.0, 0.5])
-def test_an_update_may_have_parameters_without_elements(top_k: float) -> None:
-    layout = Layout([Parameter("none", (0, 20)), Parameter("some", (2, 20))])
-    arrays = {"none": np.zeros((0, 20), np.float32), "some": np.ones((2, 20), np.float32)}
-    how = UpdateFormat("int8", top_k, Steps.open([(0, 20), (2, 20)]).to_text())
-    coded, metadata = encode_update(arrays, how, 0)
-    decoded = dict(decode_update(coded, metadata, Subset.whole(layout)))
-    assert decoded["none"].shape == (0, 20)
-    assert np.count_nonzero(decoded["some"]) == 40 * top_k
