@@ -217,7 +217,7 @@ class Buffer:
         for future, device in list(self._waiting[reserve].items()):
             if not (self._closed or self._has_place(reserve, let_in) or self._is_awaited(device)):
                 if len(self._coming) >= self._contributors:
-                    break
+                    break  # pragma: no mutate: nobody behind could come in either
                 continue
             del self._waiting[reserve][future]
             if not future.done():
