@@ -281,6 +281,26 @@ def test_a_region_reaches_the_same_elements_by_slices_and_by_indices(runs: list[
     assert np.array_equal(target, expected)
 
 
+def test_long_runs_of_a_region_are_slices_and_what_lies_between_are_indices() -> None:
+    positions = [0, 2, *range(10, 10 + MIN_RUN), 20_000, *range(30_000, 30_000 + MIN_RUN), 40_000]
+    pieces = WeightRegion(np.array(positions)).pieces
+    assert [piece.where if isinstance(piece.where, slice) else piece.where.tolist() for piece in pieces] == [
+        [0, 2],
+        slice(10, 10 + MIN_RUN),
+        [20_000],
+        slice(30_000, 30_000 + MIN_RUN),
+        [40_000],
+    ]
+    assert [(piece.start, piece.stop) for piece in pieces] == [
+        (0, 2),
+        (2, 2 + MIN_RUN),
+        (2 + MIN_RUN, 3 + MIN_RUN),
+        (3 + MIN_RUN, 3 + 2 * MIN_RUN),
+        (3 + 2 * MIN_RUN, 4 + 2 * MIN_RUN),
+    ]
+    assert WeightRegion(np.empty(0, np.int64)).pieces == ()
+
+
 def test_trained_coordinates_are_the_union_of_all_subsets() -> None:
     a, b = WeightRegion(np.array([5, 6, 9])), WeightRegion(np.array([6, 7]))
     trained = trained_region([a, b])

@@ -97,6 +97,12 @@ def test_a_slow_upload_goes_to_its_file_now_and_then(tmp_path: Path) -> None:
     assert Uploads(tmp_path).begin("phone-1", REF, 7.0).size == 1000, "over a restart"
 
 
+def test_of_an_upload_of_which_nothing_has_come_there_is_no_file(tmp_path: Path) -> None:
+    upload = Uploads(tmp_path).begin("phone-1", REF, 0.0)
+    upload.spool(6.0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_left_of_updates_that_nobody_waits_for(tmp_path: Path) -> None:
     parts = Uploads(tmp_path)
     for device in ("phone-1", "phone-2"):
