@@ -64,6 +64,15 @@ class Verdict:
     difference: str
 
 
+def crowding() -> float:
+    """
+    How many processes want each processor, at least 1: so many times longer everything takes here.
+
+    Without it, a test that is still about to start on a busy machine would count as one that noticed a change.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def copy_tree(target: Path) -> None:
     """What the tests need, with bytecode that is checked by the source's hash, not by its time."""
     for name in COPIED:
@@ -135,7 +144,7 @@ class Runner:
         kept = {file: found for file, key in keys.items() if (found := self._kept(key)) is not None}
         missing = [file for file in keys if file not in kept]
         if missing:
-            outcome, _, _ = self._fork(lambda: self._measure(missing), wall=1800.0)
+            outcome, _, _ = self._fork(lambda: self._measure(missing), wall=1800.0 * crowding())
             if outcome != "passed":
                 sys.exit(f"the tests of {self._room} fail without any change:\n{self._log.read_text()[-3000:]}")
             measured = json.loads(self._said.read_text())["files"]
@@ -193,14 +202,14 @@ class Runner:
         """
         # A change may make a loop endless, or wait for what never comes: the usual times, and a lot more.
         usual = [sum(reach.seconds[test] for test in first), sum(reach.seconds.values())]
-        walls = [20.0 + 10 * seconds for seconds in usual]
+        walls = [(20.0 + 10 * seconds) * crowding() for seconds in usual]
         cpus = [min(5.0 + 10 * usual[0], 5.0 + 2 * reach.cpu_seconds), 10.0 + 3 * reach.cpu_seconds]
         limits = list(zip(walls, cpus, strict=True))
         return self._fork(lambda: self._run([first, others], limits, unfit=unfit), wall=sum(walls))
 
     def passes(self, tests: list[str], reach: Reach) -> bool:
         """Whether these tests alone, in this order, pass as the code is now."""
-        wall = 30.0 + 10 * sum(reach.seconds.get(test, 0.0) for test in tests)
+        wall = (30.0 + 10 * sum(reach.seconds.get(test, 0.0) for test in tests)) * crowding()
         return self._fork(lambda: self._run([tests], [(wall, 10.0 + wall)]), wall=wall)[0] == "passed"
 
     def _fork(self, work: Callable[[], int], wall: float) -> tuple[str, str, float]:
@@ -277,7 +286,7 @@ class Runner:
         coverage = Coverage(data_file=None, config_file=False, include=[f"{self._folder}/{self._room}/*"])
         watch = Watch(coverage)
         coverage.start()
-        code = self._run([files], [(1700.0, 900.0)], watch)
+        code = self._run([files], [(1700.0 * crowding(), 900.0)], watch)
         coverage.stop()
         data = coverage.get_data()
         modules = sorted(name for name in sys.modules if name.partition(".")[0] in _PRELOADED)
