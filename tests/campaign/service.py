@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from coordinator.conductor.listener import GatewayConnections, listen_for_gateways
 from coordinator.config import Config
@@ -214,6 +215,7 @@ class Service:
         except (StoreError, OSError) as error:
             for run in opened:
                 run.store.close()
+                cast(_Told, run._trackers).close()
             self._note(f"does not start: {type(error).__name__}")
             if self.machine.troubled == troubled and not self.expected(error):
                 raise

@@ -15,7 +15,7 @@ from coordinator.programs.tiers import Tier
 from coordinator.run_state import RunState
 from coordinator.scheduling.dispatcher import Dispatcher
 from coordinator.scheduling.stall_notices import StallNotices
-from coordinator.simulation.virtual_time import offload, run
+from coordinator.simulation.virtual_time import START, VirtualClock, offload, run
 from coordinator.store.records import SetAside
 from mobile_sdk.clock import Offload
 from mobile_sdk.errors import Refused
@@ -119,6 +119,20 @@ def test_a_run_that_does_not_run_gives_no_work(tmp_path: Path, phase: Any) -> No
         desk.state.phase = phase
         (guest,) = await desk.ask("phone-1")
         assert guest.told == [(30.0, f"the run is {phase}")]
+
+    run(main())
+
+
+@pytest.mark.parametrize("seconds", [-86_400.0, 86_400.0])
+def test_a_wall_clock_that_is_set_takes_no_device_its_work_or_its_place(tmp_path: Path, seconds: float) -> None:
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path, scheduling={"concurrency": 1}))
+        (first,) = await desk.ask("phone-1")
+        desk.state.clock = VirtualClock(asyncio.get_running_loop(), START + seconds)
+        (second,) = await desk.ask("phone-2")
+        assert not any(isinstance(each, Assign) for each in second.told)
+        (again,) = await desk.ask("phone-1")
+        assert [each.assignment for each in again.told] == [each.assignment for each in first.told]
 
     run(main())
 
