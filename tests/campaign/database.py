@@ -175,6 +175,16 @@ def _abandon(database: Database) -> None:
         database._loop.close()
 
 
+class _LedRun:
+    """The run of whichever machine leads it: a :class:`~.service.HostedRun`."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pair.leader.hosted[0], name)
+
+
 class Pair:
     """
     Both services, as those see them who want the one that leads: the operator and the faults.
@@ -187,6 +197,7 @@ class Pair:
 
     def __init__(self, first: DatabaseService, second: DatabaseService) -> None:
         self.both = first, second
+        self.hosted = [_LedRun(self)]
         first.other, second.other = second, first
 
     @property
