@@ -11,10 +11,12 @@ import argparse
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from coordinator.cli.demo_folder import clear_demo_folder
@@ -119,23 +121,28 @@ def _coordinator() -> Iterator[tuple[subprocess.Popen[str], Invite]]:
         process = subprocess.Popen(
             [BIN / "ftte", "serve", FOLDER / "run.toml"], stdout=subprocess.PIPE, stderr=log, text=True
         )
+        assert process.stdout is not None
+        # What it prints later goes to its log: a full pipe would stop it.
+        rest = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, log))
         try:
-            yield process, _announced(process)
+            invite = _announced(process.stdout)
+            rest.start()
+            yield process, invite
         finally:
             process.terminate()
             process.wait()
+            if rest.ident is not None:
+                rest.join()
 
 
-def _announced(process: subprocess.Popen[str]) -> Invite:
-    """From the command for joining, which the coordinator prints when it listens."""
-    assert process.stdout is not None
-    told = []
-    for line in process.stdout:
-        told.append(line)
+def _announced(lines: Iterable[str]) -> Invite:
+    """From the command for joining, which the coordinator prints when it listens; until then, show how far it is."""
+    for line in lines:
         found = re.search(r"join (\S+) --run (\S+) --key ([0-9a-f]{64})", line)
         if found is not None:
             return Invite(*found.groups())
-    raise SystemExit(f"the coordinator did not start: {''.join(told)}\nsee {FOLDER / 'serve.log'}")
+        print(f"  {line}", end="", flush=True)
+    raise SystemExit(f"the coordinator did not start: see above, and {FOLDER / 'serve.log'}")
 
 
 @contextlib.contextmanager

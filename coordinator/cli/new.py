@@ -25,7 +25,7 @@ class Kind:
     """
     What a project begins with.
 
-    ``values`` are put in place of their names in the templates: budgets, learning rate and goal.
+    ``values`` are put in place of their names in the templates: budgets and goal.
     """
 
     words: str
@@ -33,9 +33,9 @@ class Kind:
 
 
 KINDS = {
-    "table": Kind("measurements in a table", {"SMALL": "400KB", "LARGE": "1MB", "RATE": "0.05", "GOAL": "0.95"}),
-    "sensors": Kind("windows of sensors", {"SMALL": "1MB", "LARGE": "4MB", "RATE": "0.02", "GOAL": "0.9"}),
-    "pictures": Kind("pictures in a folder", {"SMALL": "1MB", "LARGE": "4MB", "RATE": "0.05", "GOAL": "0.9"}),
+    "table": Kind("measurements in a table", {"SMALL": "600KB", "LARGE": "1MB", "GOAL": "0.95"}),
+    "sensors": Kind("windows of sensors", {"SMALL": "1MB", "LARGE": "4MB", "GOAL": "0.9"}),
+    "pictures": Kind("pictures in a folder", {"SMALL": "1MB", "LARGE": "4MB", "GOAL": "0.9"}),
 }
 
 
