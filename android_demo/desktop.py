@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "DISPLAY" not in os.environ and "WAYLAND_DISPLAY" not in os.environ:
         print("make demo-app opens a window, and there is no screen: set DISPLAY, or run it under xvfb-run")
         return 1
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, _leave)  # so that no process is left behind
     try:
         if options.new or not FOLDER.exists():
@@ -141,7 +141,8 @@ def _announced(lines: Iterable[str]) -> Invite:
         found = re.search(r"join (\S+) --run (\S+) --key ([0-9a-f]{64})", line)
         if found is not None:
             return Invite(*found.groups())
-        print(f"  {line}", end="", flush=True)
+        if "Join it with" not in line:  # the app does
+            print(f"  {line}", end="", flush=True)
     raise SystemExit(f"the coordinator did not start: see above, and {FOLDER / 'serve.log'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # Kivy reads these when it is imported.
@@ -25,4 +26,9 @@ from ftte_demo.app import DemoApp
 from ftte_demo.host import this_host
 
 if __name__ == "__main__":
+    if platform in ("linux", "macosx"):
+        # A terminal that closes, or its Ctrl-C, tells all that was started in it. The window closes as by a click then,
+        # so that the trainer ends, too.
+        for signum in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(signum, lambda *_: DemoApp.get_running_app().stop())
     DemoApp(this_host(sys.argv[1:])).run()

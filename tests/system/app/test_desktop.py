@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ def left_of(pids: dict[int, str]) -> dict[int, str]:
         time.sleep(0.05)  # other processes' children: there is nothing to await
 
 
+def tell(pids: Iterable[int], signum: int) -> None:
+    """What a terminal does that closes, or where somebody presses Ctrl-C: all that was started in it are told."""
+    group = os.getpgid(0)
+    for pid in [pid for pid in pids if os.getpgid(pid) == group]:
+        os.kill(pid, signum)
+
+
 def command(pid: int) -> str:
     """Its command line; empty if it has ended."""
     try:
@@ -66,7 +73,9 @@ def command(pid: int) -> str:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "its terminal closed"])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=["terminated", "its terminal closed", "Ctrl-C"]
+)
 def test_it_leaves_no_process_behind_and_goes_on_with_the_same_devices(start: Any, tmp_path: Path, signum: int) -> None:
     folder = tmp_path / "ftte-demo-app"
     for _ in range(2):
@@ -75,7 +84,7 @@ def test_it_leaves_no_process_behind_and_goes_on_with_the_same_devices(start: An
         demo.wait_for(r"Start application main loop")
         everything = {pid: command(pid) for pid in family(demo.pid)}
         assert len(everything) >= 6
-        os.kill(demo.pid, signum)
+        tell([demo.pid] if signum == signal.SIGTERM else everything, signum)
         assert demo.wait() == 128 + signum
         assert not left_of(everything)
         assert "CRITICAL" not in demo.output
