@@ -61,4 +61,4 @@ def test_a_first_run_with_an_own_model(tmp_path: Path) -> None:
     right = re.match(r"(0\.\d+) of the held-out samples are right", done.stdout)
     assert right is not None
     assert float(right[1]) >= 0.95
-    assert "has reached 0.95" in done.stdout
+    assert "version 20 has reached the limit of 20" in done.stdout
