@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 from collections.abc import Callable
@@ -148,6 +149,8 @@ def _end_with_workers() -> None:
 
     def end(signum: int, frame: object) -> None:
         processes.stop_all()
+        # Frees the pools' semaphores, of which Python would warn otherwise.
+        multiprocessing.util._run_finalizers(0)
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
