@@ -50,8 +50,8 @@ def test_every_file_is_filled_in_and_the_settings_are_good(tmp_path: Path, kind:
                 compile(text, file.name, "exec")
     config = load_config(folder / "run.toml")
     assert config.run.name == "my_project"
-    for file in ("run.toml", "scenario.toml"):
-        written = tomllib.loads((folder / file).read_text())
+    for name in ("run.toml", "scenario.toml"):
+        written = tomllib.loads((folder / name).read_text())
         assert not written.keys() & {"training", "merge"}, "what has a good default is not written down"
     assert config.local.data == "my_project.data:part({index}, of={devices})"
     assert load_scenario(folder / "scenario.toml").data.source == "my_project.data:training"
