@@ -150,7 +150,7 @@ def _end_with_workers() -> None:
     def end(signum: int, frame: object) -> None:
         processes.stop_all()
         # Frees the pools' semaphores, of which Python would warn otherwise.
-        multiprocessing.util._run_finalizers(0)
+        multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
