@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import multiprocessing
 import os
 import pickle
 import sys
@@ -17,6 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from mobile_sdk.system.spawning import SPAWN
 
 __all__ = ["Workers", "stop_all"]
 
@@ -61,18 +62,20 @@ class Workers:
         if packed is None:
             yield from _here(function, context, items)
             return
-        spawn = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
-        # In a file: arguments go through a pipe whose reading end is open here, too. If Ctrl-C ends a process before it
-        # has read them, whoever writes more than a pipe holds would wait for ever.
+        # In a file: arguments go through a pipe whose reading end is open here, too. If a process is ended before it has
+        # read them, whoever writes more than a pipe holds would wait for ever.
         with tempfile.TemporaryDirectory(prefix="ftte-") as folder:
             file = Path(folder) / "context.pickle"
             file.write_bytes(packed)
-            pool = concurrent.futures.ProcessPoolExecutor(count, spawn, _prepare, (str(file), list(sys.path)))
+            pool = concurrent.futures.ProcessPoolExecutor(count, SPAWN, _prepare, (str(file), list(sys.path)))
             _pools.add(pool)
             try:
                 waiting = {pool.submit(_work, item): key for key, item in items.items()}
                 for future in concurrent.futures.as_completed(waiting):
                     yield waiting[future], future.result()
+            except BaseException:
+                _kill(pool)  # they do not hear Ctrl-C, and nobody wants what they still do
+                raise
             finally:
                 _pools.discard(pool)
                 pool.shutdown(cancel_futures=True)
@@ -81,8 +84,12 @@ class Workers:
 def stop_all() -> None:
     """End all processes at work: a thread that waits for one gets ``BrokenProcessPool``, and ends too."""
     for pool in list(_pools):
-        for process in list(pool._processes.values()):
-            process.kill()
+        _kill(pool)
+
+
+def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    for process in list(pool._processes.values()):
+        process.kill()
 
 
 def _here(function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]) -> Iterator[tuple[Key, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import signal
 import threading
 from multiprocessing.process import BaseProcess
@@ -20,6 +19,7 @@ import numpy as np
 from mobile_sdk.layout import Vector
 from mobile_sdk.system.processor import lower_priority
 from mobile_sdk.system.signals import ENDING
+from mobile_sdk.system.spawning import SPAWN
 
 __all__ = ["EvaluationProcess", "SpareProcess"]
 
@@ -147,9 +147,8 @@ class EvaluationProcess:
 
 
 def _spawn() -> tuple[BaseProcess, _Pipe]:
-    context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), name="ftte-evaluation", daemon=True)
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_serve, args=(theirs,), name="ftte-evaluation", daemon=True)
     process.start()
     theirs.close()
     return process, ours

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import multiprocessing
 import multiprocessing.util
 import os
 import signal
@@ -19,6 +18,7 @@ from mobile_sdk import safetensors
 from mobile_sdk.fields import parts
 from mobile_sdk.layout import Vector
 from mobile_sdk.sizes import format_count
+from mobile_sdk.system.spawning import SPAWN
 
 from ..config import Config, PlanningSection
 from .worker_progress import Sender, hear_workers, say_now_and_then, speak_through
@@ -72,7 +72,7 @@ def identify_task(task: str) -> dict[str, Any]:
         TaskError: if the task cannot be loaded.
 
     """
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_workers) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, SPAWN, _end_with_workers) as pool:
         return pool.submit(_identify, task).result()
 
 
@@ -85,7 +85,7 @@ def check_budget(task: str, budget: int) -> None:
         ExportError: if the task cannot be loaded, or its model not be lowered.
 
     """
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_workers) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, SPAWN, _end_with_workers) as pool:
         pool.submit(_check_budget, task, budget).result()
 
 
@@ -100,13 +100,13 @@ def export_all(config: Config, progress: Progress) -> ExportedRun:
         tiers = tiers[:1]
     journal = config.run.state / "planning.json"
     workers = min(len(tiers), os.cpu_count() or 1)
-    context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with contextlib.ExitStack() as stack:
-        said = stack.enter_context(hear_workers(context, progress))
-        executor = concurrent.futures.ProcessPoolExecutor(workers, context, _prepare_worker, (said,))
+        said = stack.enter_context(hear_workers(SPAWN, progress))
+        executor = concurrent.futures.ProcessPoolExecutor(workers, SPAWN, _prepare_worker, (said,))
         pool = stack.enter_context(executor)
         _pools.add(pool)
         stack.callback(_pools.discard, pool)
+        stack.push(_stop_if_interrupted)
         progress("importing torch, to check the task")
         for sentence in pool.submit(_check, config).result():
             progress(f"warning: {sentence}")
@@ -137,6 +137,12 @@ def stop_planning() -> None:
             process.terminate()
 
 
+def _stop_if_interrupted(kind: type[BaseException] | None, *_: object) -> None:
+    """By Ctrl-C, which workers do not hear: nobody waits for what they do."""
+    if kind is KeyboardInterrupt:
+        stop_planning()
+
+
 def _prepare_worker(said: Sender) -> None:
     """In a worker: its progress goes through ``said``."""
     speak_through(said)
@@ -154,7 +160,6 @@ def _end_with_workers() -> None:
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the coordinator decides
 
 
 def _plan(task: str, budgets: list[int], planning: PlanningSection, journal: Path) -> tuple[list[Any], list[str]]:

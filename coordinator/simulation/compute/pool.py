@@ -14,10 +14,11 @@ import functools
 import heapq
 import importlib
 import itertools
-import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from mobile_sdk.system.spawning import SPAWN
 
 from ...errors import CoordinatorError
 from .workshop import Job, Workshop, WorkshopFiles, do_job, open_workshop
@@ -120,9 +121,8 @@ def local_pool(files: WorkshopFiles, workers: int) -> Iterator[Pool]:
         # One at a time, and the next only when it is done: nothing is ever under way.
         yield Pool(start, 1)
         return
-    context = multiprocessing.get_context("spawn")  # torch and threads do not survive a fork
     with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=open_workshop, initargs=(files,)
+        workers, mp_context=SPAWN, initializer=open_workshop, initargs=(files,)
     ) as executor:
         try:
             # Twice as many as there are workers: the next job is there when one ends.
