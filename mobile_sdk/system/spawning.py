@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 __all__ = ["SPAWN"]
@@ -21,6 +22,7 @@ class _SpawnProcess(SpawnProcess):
         if sys.platform == "win32":  # a process has no mask of signals there
             super().start()
             return
+        resource_tracker.ensure_running()  # where `start` does that, it unblocks SIGINT
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread, which the process inherits
         try:
             super().start()
