@@ -62,7 +62,7 @@ class Workers:
         if packed is None:
             yield from _here(function, context, items)
             return
-        # In a file: arguments go through a pipe whose reading end is open here, too. If a process is ended before it has
+        # In a file: arguments go through a pipe whose reading end is open here, too. If a process ends before it has
         # read them, whoever writes more than a pipe holds would wait for ever.
         with tempfile.TemporaryDirectory(prefix="ftte-") as folder:
             file = Path(folder) / "context.pickle"
