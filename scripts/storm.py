@@ -16,14 +16,14 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.chaos_parts.plan import plan_run  # noqa: E402
-from scripts.chaos_parts.storm import Storm  # noqa: E402
+from scripts.chaos_parts.storm import STAGES, Storm  # noqa: E402
 from tests.postgres_server import open_server  # noqa: E402
 
 
@@ -57,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report.show()
 
 
-def _show(found: Sequence[tuple[float, float]]) -> int:
-    for what, column in zip(("an acknowledged update", "a version"), zip(*found, strict=True), strict=True):
-        print(f"until {what}: median {statistics.median(column):.2f} s, worst {max(column):.2f} s")
+def _show(found: Sequence[Mapping[str, float]]) -> int:
+    for stage in STAGES:
+        seconds = [times[stage] for times in found]
+        print(f"until {stage}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
     return 0
 
 

@@ -51,14 +51,15 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
-# How long a device waits here for a conductor, before it is sent away: a standby takes over in less.
-HOLD_SECONDS = 2.0
+# How long a device waits here for a conductor, before it is sent away: a standby takes over in less, even on a machine
+# that has much to do.
+HOLD_SECONDS = 10.0
 
-# How long a device stays away that comes while the conductor is.
-AWAY_SECONDS = 2.0
+# How long a device stays away that has waited so long: not for long, since it is held again when it comes.
+AWAY_SECONDS = 1.0
 
 # How often the conductor is looked for, and how often it is told how many connections there are.
-RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.1
 REPORT_SECONDS = 1.0
 
 # A conductor that does not answer for so long is gone, and its machine as well, or the network in between.
@@ -205,6 +206,7 @@ class Gateway:
         self._clock = clock or SystemClock()
         self._offices: dict[str, _Office] = {}
         self._closing = False
+        self._tasks = BackgroundTasks()
         self.connected = asyncio.Event()
 
     @property
@@ -269,6 +271,7 @@ class Gateway:
 
     async def _work(self, pipe: Pipe, conductors: Conductors) -> None:
         said: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        ended = False
         pipe.send({"m": "hello", "release": RELEASE, "process": os.getpid(), "machine": platform.node()})
         # Answers are read meanwhile: beginning a run asks for files.
         tasks = [
@@ -294,15 +297,18 @@ class Gateway:
                     )
                 else:
                     self._hear(message)
+        except asyncio.CancelledError:
+            ended = True
+            raise
         finally:
             for task in tasks:
                 task.cancel()
             self.connected.clear()
             offices, self._offices = list(self._offices.values()), {}
-            await pipe.close()
-            for office in offices:
-                await office.dismiss("unavailable", "the coordinator restarts: try again later")
-                office.close()
+            if ended:
+                await _leave(pipe, offices)
+            else:  # another conductor is looked for meanwhile: a device that is slow to hear of it holds up no others
+                self._tasks.start(_leave(pipe, offices), "sending devices away")
 
     async def _begin(self, pipe: Pipe, said: dict[str, Any], conductors: Conductors) -> None:
         name = said["r"]
@@ -359,6 +365,16 @@ class Gateway:
             except TimeoutError:
                 raise PipeClosed(f"the conductor has not answered for {SILENT_SECONDS:g} s") from None
             await asyncio.sleep(REPORT_SECONDS)
+
+
+async def _leave(pipe: Pipe, offices: list[_Office]) -> None:
+    """A conductor is gone, and what devices were connected to of its runs."""
+    await pipe.close()
+    await asyncio.gather(
+        *(office.dismiss("unavailable", "the coordinator restarts: try again later") for office in offices)
+    )
+    for office in offices:
+        office.close()
 
 
 async def _read(pipe: Pipe, into: asyncio.Queue[dict[str, Any] | Exception]) -> None:

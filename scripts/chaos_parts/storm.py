@@ -24,7 +24,7 @@ from .processes import BIN, Processes, count_accepted, join_command
 from .remerge import read_kept_merge
 from .run_file import RUN_FILE
 
-__all__ = ["Database", "Storm"]
+__all__ = ["STAGES", "Database", "Storm"]
 
 CONDUCTORS = ("conductor-1", "conductor-2")
 GATEWAYS = ("gateway-1", "gateway-2", "gateway-3")
@@ -39,6 +39,18 @@ STOP_SECONDS = (((0.2, 2.0), 30), ((3.0, 6.0), 64), ((30.0, 30.0), 6))
 MOST_STOPPED = 2
 # What the killed leader has still committed is known by then, and nobody leads yet.
 IN_FLIGHT_SECONDS = 0.25
+# What is looked at after the leader was killed, in order.
+STAGES = (
+    "another leads",
+    "it listens",
+    "a gateway works for it",
+    "a device is back",
+    "an update is acknowledged",
+    "a version is made",
+)
+# What a gateway's log and a device's say then.
+CONNECTED = "works for the conductor"
+JOINED = "connected as "
 # Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
 PATIENCE_SECONDS = 300.0
 
@@ -49,6 +61,14 @@ enabled = false
 postgres = "$FTTE_CHAOS_DATABASE"
 objects = "{objects}"
 """
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was made, or changed last; 0 while there is none."""
+    try:
+        return path.stat().st_ctime_ns
+    except FileNotFoundError:
+        return 0
 
 
 class Database(Protocol):
@@ -126,12 +146,12 @@ class Storm:
                 task.cancel()
             self._processes.kill_all()
 
-    async def takeovers(self, count: int) -> list[tuple[float, float]]:
+    async def takeovers(self, count: int) -> list[dict[str, float]]:
         """
         Kill the leader so often, with a standby ready.
 
         Returns:
-            Seconds from each SIGKILL to the next acknowledged update, and to the next merged version.
+            For each SIGKILL the seconds until each of :data:`STAGES`.
 
         """
         found = []
@@ -141,23 +161,49 @@ class Storm:
                 leader = await self._wait_for_standby()
                 await self._progress()
                 await asyncio.sleep(self._rng.uniform(0, 2))  # at any time of the lease
-                self._processes.kill(leader)
-                killed = time.monotonic()
-                await asyncio.sleep(IN_FLIGHT_SECONDS)
-                accepted, version = self._accepted(), await self._version()
-                times: list[float | None] = [None, None]
-                while None in times:
-                    await asyncio.sleep(0.01)
-                    if times[0] is None and self._accepted() > accepted:
-                        times[0] = time.monotonic() - killed
-                    if times[1] is None and await self._version() > version:
-                        times[1] = time.monotonic() - killed
-                found.append((float(times[0] or 0), float(times[1] or 0)))
-                print(f"{leader}: {found[-1][0]:.2f} s to an update, {found[-1][1]:.2f} s to a version", flush=True)
+                found.append(await self._take_over(leader))
+                shown = ", ".join(f"{seconds:.2f} s {stage}" for stage, seconds in found[-1].items())
+                print(f"{leader}: {shown}", flush=True)
                 self._start(leader)
         finally:
             self._processes.kill_all()
         return found
+
+    async def _take_over(self, leader: str) -> dict[str, float]:
+        """Kill the leader, and look at what happens until there is a new version."""
+        connected = {name: self._processes.printed(name).count(CONNECTED) for name in GATEWAYS}
+        joined = {name: self._processes.printed(name).count(JOINED) for name in DEVICES}
+        epoch = await self._ask("SELECT epoch FROM ftte_digits.lease")
+        self._processes.kill(leader)
+        killed = time.monotonic()
+        socket = _changed_at(self.folder / "conductor.sock")
+        accepted: int | None = None
+        version = 0
+        times: dict[str, float] = {}
+
+        async def reached(stage: str) -> bool:
+            match stage:
+                case "another leads":
+                    return bool(await self._ask(f"SELECT 1 FROM ftte_digits.lease WHERE epoch > {epoch}"))
+                case "it listens":
+                    return _changed_at(self.folder / "conductor.sock") != socket
+                case "a gateway works for it":
+                    return any(self._processes.printed(name).count(CONNECTED) > connected[name] for name in GATEWAYS)
+                case "a device is back":
+                    return any(self._processes.printed(name).count(JOINED) > joined[name] for name in DEVICES)
+                case "an update is acknowledged":
+                    return accepted is not None and self._accepted() > accepted
+                case _:
+                    return accepted is not None and await self._version() > version
+
+        while len(times) < len(STAGES):
+            await asyncio.sleep(0.01)
+            if accepted is None and time.monotonic() > killed + IN_FLIGHT_SECONDS:
+                accepted, version = self._accepted(), await self._version()
+            for stage in STAGES:
+                if stage not in times and await reached(stage):
+                    times[stage] = time.monotonic() - killed
+        return {stage: times[stage] for stage in STAGES}
 
     # Processes.
 

@@ -110,7 +110,8 @@ def test_a_coordinator_that_waits_for_a_database_says_so_and_tells_no_password(
         f'[store]\npostgres = "postgresql://ftte:hidden@/ftte?host={tmp_path}"\n'
     )
     process = site.keep(Process(BIN / "ftte", "serve", run_file, log=site.folder / "serve.log"))
-    process.wait_for(r"cannot be used just now: .*; trying for 30 s")
-    process.kill()
+    process.wait_for(r"cannot be used just now: .*; waiting for it")
+    process.signal()
+    process.wait()
     assert "hidden" not in process.output
     assert "Traceback" not in process.output

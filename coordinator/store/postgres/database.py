@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
 import threading
@@ -32,6 +33,8 @@ CONNECTIONS = 6
 # For how long a start waits for a server that does not answer: after a power cut both come up together.
 START_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+# Who serves waits as long as it takes, and says so again and again.
+SAY_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
 
 # A statement that takes longer has lost its server, or waits for a lock that nobody will give.
@@ -53,6 +56,7 @@ class Database:
     Args:
         address: of the database.
         schema: that holds the run; made, or brought up to date.
+        giving_up: wait for a server that does not answer until this is set; without it, for :data:`START_SECONDS`.
 
     ``epoch`` is that of the lease that this process took: every write is fenced with it, where it is not :obj:`None`;
     ``superseded`` says whether another process has taken the lease since. ``sessions`` names the connections of this
@@ -64,7 +68,7 @@ class Database:
 
     """
 
-    def __init__(self, address: Address, schema: str) -> None:
+    def __init__(self, address: Address, schema: str, giving_up: threading.Event | None = None) -> None:
         self.address = address
         self.schema = schema
         self.sessions = f"ftte {os.getpid()} {secrets.token_hex(8)}"
@@ -72,6 +76,7 @@ class Database:
         self.superseded = False
         self._slots: dict[Any, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._giving_up = giving_up
         self._closing = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ftte-postgres", daemon=True)
@@ -204,23 +209,32 @@ class Database:
         )
 
     async def _connect_patiently(self, settings: dict[str, str]) -> Any:
-        until = time.monotonic() + START_SECONDS
-        said = False
+        began, said = time.monotonic(), -math.inf
         while True:
             try:
-                return await asyncpg.connect(
+                connection = await asyncpg.connect(
                     self.address.url,
                     server_settings=settings,
                     timeout=CONNECT_SECONDS,
                     command_timeout=STATEMENT_SECONDS,
                 )
             except Exception as error:
-                if not is_lost(error) or time.monotonic() > until or self._closing.is_set():
+                waited = time.monotonic() - began
+                if not is_lost(error) or self._closing.is_set() or self._gives_up(waited):
                     raise
-                if not said:
-                    log.warning("%s; trying for %g s", translate(error, self.address), START_SECONDS)
-                    said = True
+                if waited >= said + SAY_SECONDS:
+                    patience = f"trying for {START_SECONDS:g} s" if self._giving_up is None else "waiting for it"
+                    so_far = f" ({waited:.0f} s so far)" if said >= 0 else ""
+                    log.warning("%s; %s%s", translate(error, self.address), patience, so_far)
+                    said = waited
                 await asyncio.sleep(RETRY_SECONDS)
+            else:
+                if said >= 0:
+                    log.warning("the database %s is back", self.address)
+                return connection
+
+    def _gives_up(self, waited: float) -> bool:
+        return waited > START_SECONDS if self._giving_up is None else self._giving_up.is_set()
 
     async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[Any]:
         for attempt in range(ATTEMPTS):

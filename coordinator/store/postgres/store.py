@@ -47,7 +47,7 @@ class PostgresStore:
         objects: hold artifacts and large updates; by default, files in ``folder``, which only this machine has.
         leading: this process alone leads the run, from now until it closes the store; or it takes no lead unless
             it asks :attr:`lease` for it.
-        standby: wait for the lead, however long another process has it, until this is set.
+        standby: wait for the lead, however long another process has it, and for the database, until this is set.
         stands_by: called once when another process has had the lead for some seconds.
         grace_seconds: for how long objects are kept that no row names.
 
@@ -75,7 +75,7 @@ class PostgresStore:
         try:
             with disk_available():
                 files = Artifacts(folder / "artifacts", alone=False)
-            self._database = database = Database(address, schema_name(run))
+            self._database = database = Database(address, schema_name(run), standby)
             kept = KeptObjects(database, objects or FolderObjects(folder / "objects"), grace_seconds)
             self.artifacts = SharedArtifacts(kept, files) if objects is not None else files
             ((namespace,),) = database.rows("SELECT oid FROM pg_namespace WHERE nspname = $1", database.schema)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,55 @@ def test_a_server_that_dies_and_comes_back_loses_nothing_and_doubles_nothing(
         worker.ending.set()
         worker.join(60)
         store.close()
+
+
+class Said(logging.Handler):
+    """Waits for words in the log."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+        self.heard = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self.heard.set()
+
+
+@contextlib.contextmanager
+def said(words: str) -> Iterator[threading.Event]:
+    """Set once the log says so."""
+    handler = Said(words)
+    logging.getLogger("coordinator").addHandler(handler)
+    try:
+        yield handler.heard
+    finally:
+        logging.getLogger("coordinator").removeHandler(handler)
+
+
+def test_who_serves_waits_for_a_server_that_is_not_there_yet_until_told_to_give_up(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    address, giving_up = Address(server.database()), threading.Event()
+
+    def open_store() -> None:
+        PostgresStore(address, "digits", tmp_path / "state", standby=giving_up).close()
+
+    server.stop()
+    with ThreadPoolExecutor() as threads:
+        with said("waiting for it") as waits:
+            opened = threads.submit(open_store)
+            assert waits.wait(60)
+        server.start()
+        opened.result(60)
+        server.stop()
+        with said("waiting for it") as waits:
+            opened = threads.submit(open_store)
+            assert waits.wait(60)
+        giving_up.set()
+        with pytest.raises(StoreUnavailable, match="cannot be used just now"):
+            opened.result(60)
+    server.start()
 
 
 STOPPED = """
