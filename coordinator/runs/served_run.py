@@ -14,10 +14,12 @@ from mobile_sdk.durable_files import write_durably
 from mobile_sdk.errors import FtteError
 from mobile_sdk.protocol.messages import Finished, printable
 
+from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import StoreUnavailable, Superseded
 from ..evaluation.central_process import EvaluationProcess, SpareProcess
 from ..loop.coordinator import Coordinator
+from ..merge.from_config import safe_gain, staleness_policy
 from ..programs.begin import begin_or_resume, with_found
 from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
@@ -28,6 +30,7 @@ from ..store.interface import Store
 from ..store.open import in_postgres, open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
+from ..updates.buffer_size import AdaptiveSize
 from ..updates.partial_uploads import Uploads
 
 __all__ = ["ServedRun", "load_evaluator", "open_run"]
@@ -51,7 +54,8 @@ class ServedRun:
     """
     A run that is served.
 
-    ``coordinator`` is the run at work, ``finished`` how it ended, once it has.
+    ``coordinator`` is the run at work, ``finished`` how it ended, once it has. With ``left_over`` its store is tidied
+    up once it is served.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class ServedRun:
         coordinator: Coordinator,
         evaluate: EvaluationProcess | None,
         trackers: Trackers | None = None,
+        *,
+        left_over: bool = False,
     ) -> None:
         self.config = config
         self.store = store
@@ -68,6 +74,8 @@ class ServedRun:
         self.finished: Finished | None = None
         self._evaluate = evaluate
         self._trackers = trackers
+        self._left_over = left_over
+        self._tasks = BackgroundTasks()
         self._task: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
 
@@ -88,6 +96,13 @@ class ServedRun:
             self._ended.clear()
             self.finished = None
             self._task = asyncio.create_task(self._run())
+        if self._left_over:
+            self._left_over = False
+            self._tasks.start(self._collect(), f"removing what nobody needs of the run {self.name}")
+
+    async def _collect(self) -> None:
+        async with self.coordinator.version_maker.idle():
+            await asyncio.to_thread(self.store.collect)
 
     async def _run(self) -> None:
         try:
@@ -174,6 +189,7 @@ class ServedRun:
 
     async def close(self) -> None:
         """Let the merge that is under way end, and give the state directory back."""
+        self._tasks.close()
         async with self.coordinator.version_maker.idle():
             if self._task is not None:
                 self._task.cancel()
@@ -209,13 +225,22 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
 
     """
     # Who may stand by loads meanwhile what it would wait for when it leads.
-    spare = SpareProcess() if giving_up is not None and in_postgres(config) else None
+    spare = None
+    if giving_up is not None and in_postgres(config):
+        spare = SpareProcess()
+        _warm_up(config)
     try:
         return _open_run(config, progress, giving_up, spare)
     except BaseException:
         if spare is not None:
             spare.close()
         raise
+
+
+def _warm_up(config: Config) -> None:
+    """Compute what follows from the run file alone: it is remembered, and a leader would take a while for it."""
+    merge = config.merge
+    AdaptiveSize(staleness_policy(merge.staleness).by_age, safe_gain(merge), merge.smallest)
 
 
 def _open_run(
@@ -239,7 +264,8 @@ def _open_run(
             spare.close()
         trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
         coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
-        return ServedRun(config, store, coordinator, evaluate, trackers)
+        left_over = giving_up is not None and in_postgres(config)
+        return ServedRun(config, store, coordinator, evaluate, trackers, left_over=left_over)
     except BaseException:
         store.close()
         raise

@@ -47,7 +47,8 @@ class PostgresStore:
         objects: hold artifacts and large updates; by default, files in ``folder``, which only this machine has.
         leading: this process alone leads the run, from now until it closes the store; or it takes no lead unless
             it asks :attr:`lease` for it.
-        standby: wait for the lead, however long another process has it, and for the database, until this is set.
+        standby: wait for the lead, however long another process has it, and for the database, until this is set. A new
+            leader is waited for: what is left over is for the caller to :meth:`collect`, once there is time.
         stands_by: called once when another process has had the lead for some seconds.
         grace_seconds: for how long objects are kept that no row names.
 
@@ -88,8 +89,8 @@ class PostgresStore:
             self.lease = LeaseRow(database)
             if leading:
                 lead(database, self.lease, run, standby, stands_by)
-                self._forget_receipts()
-                self.collect()
+                if standby is None:
+                    self.collect()
         except BaseException:
             self.close()
             raise
@@ -127,6 +128,7 @@ class PostgresStore:
             if reading or self._is_copied() or not (leads or isinstance(self.artifacts, SharedArtifacts)):
                 return 0  # files that no row names yet may be another process's
             if leads:
+                self._forget_receipts()
                 self.updates.collect()
             wanted: set[str] = set()
             for tier in self.tiers():
