@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from socket import gaierror
 from typing import Any, Protocol, runtime_checkable
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -172,7 +172,7 @@ def websocket(url: str, transport: Transport | None = None) -> Connect:
     """
     transport = transport or Transport()
     parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or not _has_port(parts):
         raise ValueError(f"{url!r} is not the address of a coordinator, such as wss://example.org:8765")
     if parts.scheme == "ws" and not transport.insecure and not is_loopback(parts.hostname):
         raise ValueError(
@@ -297,3 +297,11 @@ def _check_certificate(socket: ConnectionBase, wanted: str) -> None:
             f"the server shows the certificate {found or '(none)'}, not {wanted} of the invite: "
             "another network may help; if the operator has a new certificate, ask for a new link"
         )
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port is one, or left out; a full stop behind it, for instance, was copied from a sentence."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

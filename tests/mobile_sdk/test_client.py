@@ -46,8 +46,9 @@ def test_a_malformed_address_or_key_is_named_and_touches_no_folder(
     make: type[Client] | type[BlockingClient], tmp_path: Path
 ) -> None:
     folder = tmp_path / "phone"
-    with pytest.raises(ValueError, match="not the address of a coordinator"):
-        make("example.org", run="digits", key="ab" * 32, dataset=DATA, storage=folder)
+    for address in ("example.org", "ws://127.0.0.1:8765.", "wss://example.org:70000"):
+        with pytest.raises(ValueError, match="not the address of a coordinator"):
+            make(address, run="digits", key="ab" * 32, dataset=DATA, storage=folder)
     with pytest.raises(ValueError, match=r"in the clear.*Transport\(insecure=True\)"):
         make("ws://example.org:1", run="digits", key="ab" * 32, dataset=DATA, storage=folder)
     with pytest.raises(ValueError, match="64 hex digits"):
