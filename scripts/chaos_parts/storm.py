@@ -45,9 +45,11 @@ STAGES = (
     "it listens",
     "a gateway works for it",
     "a device is back",
-    "an update is acknowledged",
+    "an update is accepted",  # durable, in the database
+    "a device says so",
     "a version is made",
 )
+_NEWEST = "SELECT coalesce(max(arrival), 0) FROM ftte_digits.updates"
 # What a gateway's log and a device's say then.
 CONNECTED = "works for the conductor"
 JOINED = "connected as "
@@ -178,7 +180,7 @@ class Storm:
         killed = time.monotonic()
         socket = _changed_at(self.folder / "conductor.sock")
         accepted: int | None = None
-        version = 0
+        newest = version = 0
         times: dict[str, float] = {}
 
         async def reached(stage: str) -> bool:
@@ -191,7 +193,9 @@ class Storm:
                     return any(self._processes.printed(name).count(CONNECTED) > connected[name] for name in GATEWAYS)
                 case "a device is back":
                     return any(self._processes.printed(name).count(JOINED) > joined[name] for name in DEVICES)
-                case "an update is acknowledged":
+                case "an update is accepted":
+                    return accepted is not None and await self._ask(_NEWEST) > newest
+                case "a device says so":
                     return accepted is not None and self._accepted() > accepted
                 case _:
                     return accepted is not None and await self._version() > version
@@ -199,7 +203,7 @@ class Storm:
         while len(times) < len(STAGES):
             await asyncio.sleep(0.01)
             if accepted is None and time.monotonic() > killed + IN_FLIGHT_SECONDS:
-                accepted, version = self._accepted(), await self._version()
+                accepted, version, newest = self._accepted(), await self._version(), await self._ask(_NEWEST)
             for stage in STAGES:
                 if stage not in times and await reached(stage):
                     times[stage] = time.monotonic() - killed
