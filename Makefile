@@ -58,7 +58,7 @@ coverage: setup
 
 # A sample of 25 changes per room: MUTANTS="--sample 40 --seed 7 --room coordinator/store" draws another.
 mutants: setup
-	$(BIN)/python -m scripts.mutants $(MUTANTS)
+	$(BIN)/python -m scripts.mutants --keep build/mutants $(MUTANTS)
 
 # Each target in turn: FUZZ="--runs 10000000" for more, FUZZ="--seconds 60" for a limit of time.
 fuzz: setup
