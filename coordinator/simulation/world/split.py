@@ -33,7 +33,8 @@ def split(
         rng: fixes the draw.
 
     Returns:
-        Sorted indices of samples, one array per device, none empty.
+        Sorted indices of samples, one array per device, none empty. A device whose classes have too few samples has
+        fewer than the others.
 
     Raises:
         ConfigError: if there are too few samples, or the labels do not fit the split.
@@ -49,33 +50,53 @@ def split(
         raise ConfigError(
             f"{devices} devices with {each or 1} samples each need more than the {len(labels)} samples of data.source"
         )
-    return _by_proportions(_proportions(section, labels, stragglers, rng), labels, each, rng)
+    shares = _proportions(section, labels, stragglers, rng)
+    hands = _by_proportions(shares, labels, each, rng)
+    for device, hand in enumerate(hands):
+        if not len(hand):
+            raise ConfigError(
+                f"nothing is left for device {device}, which may have the classes "
+                f"{np.flatnonzero(shares[device]).tolist()} alone; give devices fewer samples (data.samples) or "
+                "let there be fewer of them (simulation.devices)"
+            )
+    return hands
 
 
 def _proportions(
     section: DataSection, labels: npt.NDArray[np.int64], stragglers: Sequence[bool], rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """What fraction of a device's samples is of which class, shape (devices, classes)."""
+    """What fraction of a device's samples is of which class, shape (devices, classes); 0: it must have none of that."""
     devices, classes = len(stragglers), int(labels.max()) + 1
+    for label in section.straggler_classes:
+        if not 0 <= label < classes:
+            raise ConfigError(f"data.straggler_classes has {label}; classes are 0 to {classes - 1}")
+    allowed = np.ones((devices, classes), bool)
+    allowed[np.ix_(~np.array(stragglers, bool), list(section.straggler_classes))] = False
     match section.split:
         case "dirichlet":
             shares = rng.dirichlet(np.full(classes, section.alpha), devices)
         case "by-class":
             if section.classes > classes:
                 raise ConfigError(f"data.classes is {section.classes}, but there are {classes} classes")
-            shares = np.zeros((devices, classes))
-            for device in range(devices):
-                shares[device, rng.permutation(classes)[: section.classes]] = 1.0
+            shares = _few_classes(allowed, section.classes, rng)
+            allowed &= shares > 0
         case _:
             shares = np.tile(np.bincount(labels, minlength=classes) / len(labels), (devices, 1))
-    late = np.array(stragglers, bool)
-    for label in section.straggler_classes:
-        if not 0 <= label < classes:
-            raise ConfigError(f"data.straggler_classes has {label}; classes are 0 to {classes - 1}")
-        shares[~late, label] = 0.0
-    shares += 1e-9  # nobody is left without anything to have
+    shares = np.where(allowed, shares + 1e-9, 0.0)  # whose favourites are used up has others that it may have
     normalised: npt.NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
     return normalised
+
+
+def _few_classes(allowed: npt.NDArray[np.bool_], count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Ones for ``count`` allowed classes of each device, shape (devices, classes); each class has about as many."""
+    shares = np.zeros(allowed.shape)
+    holders = np.zeros(allowed.shape[1])
+    for own, may_have in zip(shares, allowed, strict=True):
+        labels = rng.permutation(np.flatnonzero(may_have))
+        rarest = labels[np.argsort(holders[labels], kind="stable")][:count]
+        own[rarest] = 1.0
+        holders[rarest] += 1
+    return shares
 
 
 def _by_proportions(
@@ -89,10 +110,12 @@ def _by_proportions(
     for _ in range(each):
         for device in rng.permutation(len(shares)):
             chances = shares[device] * (left > 0)
+            if not chances.any():
+                continue
             label = int(np.searchsorted(np.cumsum(chances), rng.random() * chances.sum(), side="right"))
             label = min(label, classes - 1)
-            if left[label] == 0:  # rounding at the upper end
-                label = int(np.flatnonzero(left)[-1])
+            if chances[label] == 0:  # rounding at the upper end
+                label = int(np.flatnonzero(chances)[-1])
             hands[device].append(int(piles[label].pop()))
             left[label] -= 1
     return [np.sort(np.array(hand, np.int64)) for hand in hands]

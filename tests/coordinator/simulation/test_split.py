@@ -43,16 +43,34 @@ def test_a_smaller_alpha_differs_more() -> None:
     assert largest(0.1) > largest(1.0) > largest(100.0)
 
 
-def test_by_class_gives_few_classes() -> None:
-    """While there are enough samples of them."""
-    hands = dealt(DataSection(source="a:b", split="by-class", classes=2, samples=10))
-    assert all(len(np.unique(LABELS[hand])) <= 2 for hand in hands)
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("samples", [10, None])
+def test_by_class_gives_no_other_classes(classes: int, samples: int | None) -> None:
+    """Not even where all samples are dealt; each class is on as many devices, and no sample is left then."""
+    hands = dealt(DataSection(source="a:b", split="by-class", classes=classes, samples=samples))
+    held = [set(LABELS[hand]) for hand in hands]
+    assert max(map(len, held)) == classes
+    holders = [sum(label in own for own in held) for label in range(10)]
+    assert set(holders) == {2 * classes} if samples is None else min(holders) >= 1
+    if samples is None and classes == 1:
+        assert [len(hand) for hand in hands] == [50] * 20
 
 
-def test_classes_that_only_stragglers_have() -> None:
-    """Nobody else gets a sample of them."""
+def test_a_device_without_a_sample_of_its_classes_is_refused() -> None:
+    """With its number, its classes, and what to change."""
+    few = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+    section = DataSection(source="a:b", split="by-class", classes=1, samples=2)
+    with pytest.raises(ConfigError, match=r"nothing is left for device \d, which may have the classes \[1\] alone"):
+        split(section, few, None, [False] * 4, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("how", ["dirichlet", "by-class", "even"])
+@pytest.mark.parametrize("samples", [20, None])
+def test_classes_that_only_stragglers_have(how: str, samples: int | None) -> None:
+    """Nobody else gets a sample of them, even where every sample is dealt."""
     late = [index < 10 for index in range(20)]
-    hands = dealt(DataSection(source="a:b", alpha=1.0, samples=20, straggler_classes=(8, 9)), late)
+    section = {"source": "a:b", "split": how, "alpha": 1.0, "samples": samples, "straggler_classes": (8, 9)}
+    hands = dealt(DataSection.model_validate(section), late)
     held = [set(LABELS[hand]) & {8, 9} for hand in hands]
     assert any(held[:10])
     assert not any(held[10:])
