@@ -33,6 +33,7 @@ from exporters import Task
 from . import cifar10
 
 __all__ = [
+    "BACKBONE",
     "backbone",
     "from_pretrained",
     "from_pretrained_tuning",
@@ -41,6 +42,7 @@ __all__ = [
     "part",
     "proxy",
     "task_of",
+    "train_backbone",
     "training",
 ]
 
@@ -49,6 +51,8 @@ Samples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 TRAIN_PARTS = {"pretraining": slice(0, 20_000), "devices": slice(20_000, 47_500), "validation": slice(47_500, 50_000)}
 TEST_PARTS = {"reported": slice(0, 5_000)}
 PRETRAINING_EPOCHS = 12
+# Its convolutions, trained once: runs on several machines are comparable only if they begin at the same weights.
+BACKBONE = Path(__file__).parent / "results" / "backbone.npz"
 # The layers before this index are the backbone; those from it on are new, and know nothing.
 TOP = 21
 MEAN, DEVIATION = np.float32(0.473), np.float32(0.251)
@@ -126,20 +130,17 @@ def backbone(seed: int = 0) -> nn.Sequential:
 
 def pretrained() -> nn.Sequential:
     """The net after central training on the pre-training part, but for its last convolution and what follows it."""
-    kept = (
-        cifar10.cache_folder()
-        / f"cifar10-eight-convolutions-{hashlib.sha256(str(_source().resolve()).encode()).hexdigest()[:16]}.npz"
-    )
     model = backbone()
-    if not kept.exists():
-        trained = train_centrally(backbone(seed=1), "pretraining", PRETRAINING_EPOCHS, seed=1)
-        convolutions = {n: t.numpy() for n, t in trained.state_dict().items() if int(n.split(".")[0]) < TOP}
-        temporary = kept.with_suffix(f".{os.getpid()}.npz")
-        np.savez(temporary, **convolutions)
-        temporary.replace(kept)
-    with np.load(kept) as arrays:
+    with np.load(BACKBONE) as arrays:
         model.load_state_dict({n: torch.from_numpy(arrays[n]) for n in arrays.files}, strict=False)
     return model
+
+
+def train_backbone(file: Path) -> None:
+    """Make what :data:`BACKBONE` holds. Half an hour; another processor makes slightly other weights of it."""
+    trained = train_centrally(backbone(seed=1), "pretraining", PRETRAINING_EPOCHS, seed=1)
+    convolutions = {n: t.numpy() for n, t in trained.state_dict().items() if int(n.split(".")[0]) < TOP}
+    np.savez_compressed(file, **convolutions)
 
 
 def train_centrally(model: nn.Sequential, name: str, epochs: int, seed: int, rate: float = 0.05) -> nn.Sequential:

@@ -5,7 +5,8 @@ The comparison's grid with the defaults: a buffer and a concurrency that follow 
 
 The common subset at the learning rate that it was tuned to with a fixed buffer, one rate for all cells and one seed.
 Buffer, concurrency and staleness weights are those of a run file that sets none; the rest is that of
-``scenarios/paper.toml``. Results are kept beside the others; a kept run is not run again.
+``scenarios/paper.toml``. Results are kept beside the others; a kept run is not run again, but
+with ``--anew`` if it began with a backbone of another machine. A row has runs of one backbone alone.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def cells(paper: Paper) -> Iterator[tuple[int, float, float, str]]:
 
 
 def pair(cell: tuple[int, float, float, str], trips: int) -> dict[str, Run]:
-    """The three runs of a cell: synchronous FedAvg, a fixed buffer of ten, and the defaults."""
+    """The three runs of a cell: the defaults, synchronous FedAvg, and a fixed buffer of ten."""
     devices, stragglers, slowdown, law = cell
     rate = {"training": {"learning_rate": RATE}}
     common: dict[str, Any] = {
@@ -50,9 +51,9 @@ def pair(cell: tuple[int, float, float, str], trips: int) -> dict[str, Run]:
         "trips": trips,
     }
     return {
+        "after": Run(PART, "ftte_common", **common, changes=rate | DEFAULTS),
         "fedavg": Run("grid", "fedavg", **common, changes=rate),
         "before": Run("grid", "ftte_common", **common, changes=rate),
-        "after": Run(PART, "ftte_common", **common, changes=rate | DEFAULTS),
     }
 
 
@@ -60,7 +61,10 @@ def row(paper: Paper, cell: tuple[int, float, float, str], results: dict[str, di
     """A row of the table: final accuracies, and seconds until 95 % of FedAvg's."""
     target = paper.section["target"] * final_accuracy(results["fedavg"])
     texts = []
-    for result in results.values():
+    for name in ("fedavg", "before", "after"):
+        if (result := results.get(name)) is None:
+            texts.append("")
+            continue
         reached = to_target(result, target)
         seconds = f"{reached['seconds']:,.0f} s" if reached else "never"
         texts.append(f"{final_accuracy(result):.3f}, {seconds}")
@@ -68,10 +72,29 @@ def row(paper: Paper, cell: tuple[int, float, float, str], results: dict[str, di
     return f"| {devices}, {stragglers:.0%}, {law} times {slowdown:g} | {' | '.join(texts)} |"
 
 
+def comparable(paper: Paper, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
+    """What is kept of a cell with one backbone: with today's if FedAvg and the defaults are, else with another's."""
+    today = {name: paper.result(run, only_done=True, older=False) for name, run in runs.items()}
+    before = {name: paper.older_result(run) for name, run in runs.items()}
+    for results in (today, before):
+        done = {name: result for name, result in results.items() if result is not None}
+        begins = {name: initial_accuracy(result) for name, result in done.items()}
+        if "fedavg" in done and "after" in done and begins["fedavg"] == begins["after"]:
+            return {name: result for name, result in done.items() if begins[name] == begins["after"]}
+    return {}
+
+
+def initial_accuracy(result: dict[str, Any]) -> float:
+    """Of version 0: each machine's backbone had its own."""
+    accuracy: float = result["curve"][0]["metrics"]["accuracy"]
+    return accuracy
+
+
 def main() -> None:
     """Run what is missing, as far as the time goes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
+    parser.add_argument("--anew", action="store_true", help="run what was kept with a backbone of another machine")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--workers", type=int, help="processes that train")
     parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown whose table to replace")
@@ -81,10 +104,10 @@ def main() -> None:
     lines = ["| devices, stragglers | FedAvg | buffer of 10 | defaults |", "|---|---|---|---|"]
     for cell in cells(paper):
         runs = pair(cell, paper.section["trips"])
-        wait = options.report or time.monotonic() > until
-        results = {name: paper.result(run, workers=options.workers, only_done=wait) for name, run in runs.items()}
-        done = {name: result for name, result in results.items() if result is not None}
-        if len(done) == len(results):
+        for run in runs.values() if options.anew or not comparable(paper, runs) else ():
+            if not options.report and time.monotonic() < until:
+                paper.result(run, workers=options.workers, older=False)
+        if done := comparable(paper, runs):
             lines.append(row(paper, cell, done))
             print(lines[-1], flush=True)
     if options.table:

@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a fleet of 100 and one seed: minutes")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--anew", action="store_true", help="run what was kept with a backbone of another machine")
     parser.add_argument("--no-tuning", action="store_true", help="every algorithm with the scenario's learning rate")
     parser.add_argument("--only", default="", help="parts to run, with commas: headline,curve,...")
     parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown file whose table to replace")
@@ -60,7 +61,7 @@ def main() -> None:
     paper = Paper()
     name = "ftte_paper_quick" if options.quick else "ftte_paper"
     print(f"scenario {paper.sha256[:16]}, {platform.processor() or platform.machine()}, {os.cpu_count()} processors")
-    runner = _Runner(paper, began + 60 * options.minutes, options.report, options.workers)
+    runner = _Runner(paper, began + 60 * options.minutes, options.report, options.workers, not options.anew)
     rates = {} if options.no_tuning else _tune(paper, runner, options.quick)
     runs = list(grid(paper, quick=options.quick, rates=rates))
     parts = set(options.only.split(",")) if options.only else {run.part for run in runs}
@@ -74,18 +75,19 @@ def main() -> None:
 class _Runner:
     """Runs, while there is time."""
 
-    def __init__(self, paper: Paper, until: float, report: bool, workers: int | None) -> None:
+    def __init__(self, paper: Paper, until: float, report: bool, workers: int | None, older: bool) -> None:
         self._paper = paper
         self._until = until
         self._report = report
         self._workers = workers
+        self._older = older
 
     def __call__(self, run: Run, only_done: bool = False) -> dict[str, Any] | None:
-        kept = self._paper.result(run, only_done=True)
+        kept = self._paper.result(run, only_done=True, older=self._older)
         if kept is not None or only_done or self._report or time.monotonic() > self._until:
             return kept
         began = time.monotonic()
-        result = self._paper.result(run, workers=self._workers)
+        result = self._paper.result(run, workers=self._workers, older=self._older)
         if result is not None:
             took = time.monotonic() - began
             what = f"{run.part:9} {run.algorithm:21} seed {run.seed}, {run.law} x {run.slowdown:g}"
@@ -94,7 +96,7 @@ class _Runner:
 
     def estimate(self, runs: list[Run]) -> None:
         """Say how long it will take before it begins."""
-        missing = [run for run in runs if self._paper.result(run, only_done=True) is None]
+        missing = [run for run in runs if self._paper.result(run, only_done=True, older=self._older) is None]
         speeds = [kept.result["machine"]["trips_per_second"] for kept in self._paper.kept]
         speed = statistics.median(speeds) if speeds else TRIPS_PER_SECOND
         hours = sum(run.trips for run in missing) / speed / 3600

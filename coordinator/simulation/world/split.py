@@ -67,11 +67,11 @@ def _proportions(
 ) -> npt.NDArray[np.float64]:
     """What fraction of a device's samples is of which class, shape (devices, classes); 0: it must have none of that."""
     devices, classes = len(stragglers), int(labels.max()) + 1
+    allowed = np.ones((devices, classes), bool)
     for label in section.straggler_classes:
         if not 0 <= label < classes:
             raise ConfigError(f"data.straggler_classes has {label}; classes are 0 to {classes - 1}")
-    allowed = np.ones((devices, classes), bool)
-    allowed[np.ix_(~np.array(stragglers, bool), list(section.straggler_classes))] = False
+        allowed[~np.array(stragglers, bool), label] = False
     match section.split:
         case "dirichlet":
             shares = rng.dirichlet(np.full(classes, section.alpha), devices)
