@@ -5,8 +5,8 @@ The comparison's grid with the defaults: a buffer and a concurrency that follow 
 
 The common subset at the learning rate that it was tuned to with a fixed buffer, one rate for all cells and one seed.
 Buffer, concurrency and staleness weights are those of a run file that sets none; the rest is that of
-``scenarios/paper.toml``. Results are kept beside the others; a kept run is not run again, but
-with ``--anew`` if it began with a backbone of another machine. A row has runs of one backbone alone.
+``scenarios/paper.toml``. Results are kept beside the others. A kept run is not run again, but with ``--anew`` if it
+began with a backbone of another machine; a star marks accuracies with another one than that of the defaults.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def pair(cell: tuple[int, float, float, str], trips: int) -> dict[str, Run]:
 
 
 def row(paper: Paper, cell: tuple[int, float, float, str], results: dict[str, dict[str, Any]]) -> str:
-    """A row of the table: final accuracies, and seconds until 95 % of FedAvg's."""
+    """A row of the table: final accuracies, starred if they began with another backbone than the defaults' run."""
     target = paper.section["target"] * final_accuracy(results["fedavg"])
     texts = []
     for name in ("fedavg", "before", "after"):
@@ -67,27 +67,26 @@ def row(paper: Paper, cell: tuple[int, float, float, str], results: dict[str, di
             continue
         reached = to_target(result, target)
         seconds = f"{reached['seconds']:,.0f} s" if reached else "never"
-        texts.append(f"{final_accuracy(result):.3f}, {seconds}")
+        star = "" if begins_like(result, results["after"]) else "*"
+        texts.append(f"{final_accuracy(result):.3f}{star}, {seconds}")
     devices, stragglers, slowdown, law = cell
     return f"| {devices}, {stragglers:.0%}, {law} times {slowdown:g} | {' | '.join(texts)} |"
 
 
-def comparable(paper: Paper, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
-    """What is kept of a cell with one backbone: with today's if FedAvg and the defaults are, else with another's."""
-    today = {name: paper.result(run, only_done=True, older=False) for name, run in runs.items()}
-    before = {name: paper.older_result(run) for name, run in runs.items()}
-    for results in (today, before):
-        done = {name: result for name, result in results.items() if result is not None}
-        begins = {name: initial_accuracy(result) for name, result in done.items()}
-        if "fedavg" in done and "after" in done and begins["fedavg"] == begins["after"]:
-            return {name: result for name, result in done.items() if begins[name] == begins["after"]}
-    return {}
+def kept(paper: Paper, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
+    """What is kept of a cell: with today's backbone as far as there is, so that as many as can be began alike."""
+    results = {name: paper.result(run, only_done=True) for name, run in runs.items()}
+    if (after := results["after"]) is not None:
+        for name, run in runs.items():
+            if (older := paper.older_result(run)) is not None and begins_like(older, after):
+                results[name] = older
+    return {name: result for name, result in results.items() if result is not None}
 
 
-def initial_accuracy(result: dict[str, Any]) -> float:
-    """Of version 0: each machine's backbone had its own."""
-    accuracy: float = result["curve"][0]["metrics"]["accuracy"]
-    return accuracy
+def begins_like(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both began with the same backbone: each had its own accuracy before training."""
+    first, second = (result["curve"][0]["metrics"] for result in (one, other))
+    return bool(first == second)
 
 
 def main() -> None:
@@ -104,10 +103,11 @@ def main() -> None:
     lines = ["| devices, stragglers | FedAvg | buffer of 10 | defaults |", "|---|---|---|---|"]
     for cell in cells(paper):
         runs = pair(cell, paper.section["trips"])
-        for run in runs.values() if options.anew or not comparable(paper, runs) else ():
+        for run in runs.values():
             if not options.report and time.monotonic() < until:
-                paper.result(run, workers=options.workers, older=False)
-        if done := comparable(paper, runs):
+                paper.result(run, workers=options.workers, older=not options.anew)
+        done = kept(paper, runs)
+        if "fedavg" in done and "after" in done:
             lines.append(row(paper, cell, done))
             print(lines[-1], flush=True)
     if options.table:
