@@ -12,10 +12,11 @@ what was tried. Both run the same trips; accuracies are the mean of the last ten
 run of ours gives every device room for the full model: what is left of the difference then is merging's, the rest is
 memory's.
 
-    python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits] [--rules]
+    python -m benchmarks.defaults [--seeds 1 2 3] [--trips 900] [--tasks motion text digits] [--rules | --one-class]
 
-``--rules`` runs the three tiers alone, once with each ``merge.rule``. Writes ``benchmarks/results/defaults.json``.
-About ten minutes on two cores.
+``--rules`` runs the three tiers alone, once with each ``merge.rule``. ``--one-class`` is another world: ten devices
+with room for the full model and one class of digits each, none or two of them ten times slower. Writes
+``benchmarks/results/defaults.json``. About ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -86,6 +87,14 @@ def tiers(task: Task) -> dict[str, int]:
     return {"large": 2 * whole, "middle": whole, "small": (whole + last) // 2}
 
 
+def parts_of(world: dict[str, Any]) -> Parts:
+    """The samples of each device of a simulated world."""
+    parsed = parse_scenario(world, Path.cwd())
+    with tempfile.TemporaryDirectory() as folder:
+        samples = load_simulation_samples(parsed.data.source, Path(folder))
+    return [(np.asarray(samples.x)[own], np.asarray(samples.y)[own]) for own in draw_world(parsed, samples)[1]]
+
+
 def fedavg(task: Task, parts: Parts, rate: float, seed: int, trips: int) -> list[float]:
     """Synchronous FedAvg (McMahan et al. 2017): held-out accuracy after each round."""
     rng = np.random.default_rng([seed, 7])
@@ -132,10 +141,15 @@ def tuned(task: Task, parts: Callable[[int], Parts], trips: int) -> tuple[float,
 
 
 def ftte(name: str, budgets: dict[str, int], seed: int, trips: int, **merge: str) -> float:
-    """What a run comes to that sets nothing, or ``merge`` alone; planned programs are kept from seed to seed."""
-    key = "-".join(map(str, budgets.values()))
-    plans = Path(tempfile.gettempdir()) / f"ftte-defaults-{name}-{key}"
-    result = simulate(parse_scenario(scenario(name, budgets, seed, trips, **merge), Path.cwd()), plans=plans)
+    """What a run comes to that sets nothing, or ``merge`` alone."""
+    return simulated(scenario(name, budgets, seed, trips, **merge))
+
+
+def simulated(world: dict[str, Any]) -> float:
+    """What a run comes to; planned programs are kept from seed to seed."""
+    key = "-".join(map(str, world["budgets"].values()))
+    plans = Path(tempfile.gettempdir()) / f"ftte-defaults-{world['run']['name']}-{key}"
+    result = simulate(parse_scenario(world, Path.cwd()), plans=plans)
     return final([point["metrics"]["accuracy"] for point in result["curve"] if point["metrics"]])
 
 
@@ -152,10 +166,7 @@ def compare(name: str, seeds: list[int], trips: int) -> dict[str, Any]:
     budgets = tiers(task)
 
     def parts(seed: int) -> Parts:
-        world = parse_scenario(scenario(name, budgets, seed, trips), Path.cwd())
-        with tempfile.TemporaryDirectory() as folder:
-            samples = load_simulation_samples(world.data.source, Path(folder))
-        return [(np.asarray(samples.x)[own], np.asarray(samples.y)[own]) for own in draw_world(world, samples)[1]]
+        return parts_of(scenario(name, budgets, seed, trips))
 
     rate, trials = tuned(task, parts, trips)
     print(f"{name}: FedAvg's rate {rate:g} of {', '.join(f'{r:g}: {a:.3f}' for r, a in trials.items())}", flush=True)
@@ -182,15 +193,44 @@ def rules(name: str, seeds: list[int], trips: int) -> dict[str, dict[str, float]
     return found
 
 
+def one_class(seeds: list[int], trips: int) -> list[dict[str, Any]]:
+    """Digits on ten devices, one class each: what becomes of a class that only a straggler has."""
+    task = load_task(TASKS["digits"][0])
+
+    def world(seed: int, stragglers: float, **scheduling: int) -> dict[str, Any]:
+        changed = scenario("digits", {"all": tiers(task)["large"]}, seed, trips)
+        changed["simulation"]["devices"] = 10
+        changed["data"] |= {"split": "by-class", "classes": 1}
+        changed["stragglers"]["share"] = stragglers
+        return changed | {"scheduling": scheduling}
+
+    rate, _ = tuned(task, lambda seed: parts_of(world(seed, 0.0)), trips)
+    rows = []
+    for seed in seeds:
+        row = {
+            "fedavg": final(fedavg(task, parts_of(world(seed, 0.0)), rate, seed, trips)),
+            "alike": simulated(world(seed, 0.0)),
+            "two late": simulated(world(seed, 0.2)),
+            "two late, four at a time": simulated(world(seed, 0.2, concurrency=4)),
+        }
+        rows.append({"seed": seed, "rate": rate, **row})
+        print(f"seed {seed}: {', '.join(f'{name} {a:.3f}' for name, a in row.items())}", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--trips", type=int, default=900)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--rules", action="store_true")
+    parser.add_argument("--one-class", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     known = json.loads(OUT.read_text()) if OUT.exists() else {"tasks": {}}
+    if options.one_class:
+        known["one class"] = {"trips": options.trips, "runs": one_class(options.seeds, options.trips)}
+        options.tasks = []
     for name in options.tasks if options.rules else ():
         known["tasks"][name].setdefault("rules", {}).update(rules(name, options.seeds, options.trips))
     for name in options.tasks if not options.rules else ():
