@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,7 @@ from coordinator.gateway import conductors, gateway, remote_store
 from coordinator.gateway.conductors import LocalConductor
 from coordinator.gateway.gateway import Gateway
 from coordinator.net.admission import ConnectionLimits
+from coordinator.versions import differences
 from mobile_sdk.clock import Clock
 
 from .interposer import PowerCut
@@ -23,7 +25,7 @@ from .ledger import Trace
 from .links import Network
 from .machines import Machine, running
 from .pipes import LocalSockets
-from .threads import ask, in_thread
+from .threads import LockInTurn, ask, in_thread
 
 __all__ = ["SimulatedGateway", "gateways_in_memory"]
 
@@ -121,6 +123,7 @@ def gateways_in_memory(sockets: LocalSockets) -> Iterator[None]:
         mock.patch.object(gateway, "offload", _offload),
         mock.patch.object(gateway, "REPORT_SECONDS", 30.0),
         mock.patch.object(gateway, "RETRY_SECONDS", 0.5),
+        mock.patch.object(differences, "threading", SimpleNamespace(Lock=LockInTurn)),
         mock.patch.object(listener, "listen_locally", sockets.listen),
         mock.patch.object(listener, "LOOK_SECONDS", 0.5),
         mock.patch.object(remote_store._Questions, "ask", asks),

@@ -8,12 +8,13 @@ with it. So the order of things is the same each time.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ["ask", "in_thread"]
+__all__ = ["LockInTurn", "ask", "in_thread"]
 
 _CALL: contextvars.ContextVar[_Call | None] = contextvars.ContextVar("call", default=None)
 
@@ -111,3 +112,18 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     if call.error is not None:
         raise call.error
     return call.result
+
+
+class LockInTurn:
+    """A lock whose holder may :func:`ask`: who waits for it lets the event loop go on, as a real thread does."""
+
+    def __init__(self) -> None:
+        self._held = False
+
+    def __enter__(self) -> None:
+        while self._held:
+            ask(asyncio.sleep(0.001))
+        self._held = True
+
+    def __exit__(self, *error: object) -> None:
+        self._held = False
