@@ -1,10 +1,12 @@
-"""Processes of one's own that a terminal's Ctrl-C does not reach: whoever started them ends them."""
+"""Processes of one's own: a terminal's Ctrl-C does not reach them, and none outlives the one that started it."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from multiprocessing import resource_tracker
+import threading
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 
 __all__ = ["SPAWN"]
@@ -28,6 +30,18 @@ class _SpawnProcess(SpawnProcess):
             super().start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self) -> None:
+        # A process that is killed tells nobody; one that works for it would go on for ever, or wait for more.
+        threading.Thread(target=_end_with_parent, name="ends with its parent", daemon=True).start()
+        super().run()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Spawn(SpawnContext):
