@@ -131,6 +131,7 @@ class Forgetful(MemoryModel):
         return Costs(true.base / 2, true.layer / 2)
 
 
+@pytest.mark.full
 def test_a_budget_is_used_however_wrong_predictions_are() -> None:
     hidden = [part for _ in range(6) for part in (nn.Linear(200, 200), nn.ReLU())]
     task = task_of(nn.Sequential(nn.Flatten(), nn.Linear(72, 200), nn.ReLU(), *hidden, nn.Linear(200, 3)))

@@ -85,6 +85,7 @@ def test_windows_does_not_measure_it() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs pip install -e '.[wheels]'")
+@pytest.mark.full
 def test_the_structure_is_that_of_macos_own_header(tmp_path: Path, on_macos: tuple[Any, MacOS]) -> None:
     """Ziglang brings the header; the compiler compares every field's place, and that the functions' names exist."""
     usage = on_macos[0]._Usage
