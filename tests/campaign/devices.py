@@ -129,6 +129,7 @@ class SimulatedPhone:
         self.finished = False
         self.out = ""
         self.away_until = 0.0
+        self._reinstalled = 0
         self._network = network
         self.ledger = ledger
         self._run, self._key, self._token = run, key, token
@@ -188,7 +189,7 @@ class SimulatedPhone:
         with self.machine.powered():
             shutil.rmtree(self.folder, ignore_errors=True)
             self.machine.disk.take_as_synced()
-        self.ledger.disowned.add(self.plan.name)
+        self._reinstalled += 1
 
     async def _app(self, folder: Path, clock: Clock, offload: Any) -> None:
         plan = self.plan
@@ -231,8 +232,7 @@ class SimulatedPhone:
                 self.out = str(error)
 
     def _name(self) -> str:
-        reinstalled = self.ledger.disowned
-        return f"{self.plan.name}-again" if self.plan.name in reinstalled else self.plan.name
+        return self.plan.name + "-again" * self._reinstalled  # every time, the name before is taken
 
     def _refused(self, error: Refused) -> None:
         self.out = f"{error.code}: {error}"

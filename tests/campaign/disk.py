@@ -92,8 +92,8 @@ class Disk:
 
     ``dead`` is set when its machine has ended: whatever is left of the process touches nothing any more. ``untouched``
     gives a context in which nothing is simulated. ``commit_fate`` (0 to 1) draws what becomes of a commit within which
-    the machine ends; ``torn`` has the content of logs that such a cut has torn; ``unsynced`` the database as it was
-    before the first commit that did not wait for the disk.
+    the machine ends; ``torn`` has the logs that such a cut has torn, and their databases; ``unsynced`` the database as
+    it was before the first commit that did not wait for the disk.
     """
 
     def __init__(

@@ -82,7 +82,6 @@ class Ledger:
         self.revoked: set[str] = set()
         self.withdrawn: set[str] = set()
         self.maybe_gone: set[str] = set()
-        self.disowned: set[str] = set()
         self.refused: dict[str, str] = {}
         self.highest = -1
         self.given: dict[str, str] = {}

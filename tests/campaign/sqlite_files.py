@@ -90,3 +90,5 @@ class SimulatedConnection(sqlite3.Connection):
                 torn.extend(bytes(max(start + len(new) - len(torn), 0)))
                 torn[start : start + len(new)] = new
         self._disk.torn[str(log)] = bytes(torn)
+        # As long as the log is whole: closing the connections will move all of it into the database.
+        self._disk.torn[str(self._path)] = pages
