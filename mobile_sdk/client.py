@@ -355,7 +355,8 @@ class Client:
         """How many times the usual wait the device stays away; raises ``error`` if it is final."""
         # The version comes before any proof.
         refused = Unproven("version", str(error)) if isinstance(error, VersionMismatch) else error
-        self._refusals.weigh(refused)
+        with contextlib.suppress(OSError):  # a full disk: it hears the same again, and remembers it then
+            self._refusals.weigh(refused)
         return UNPROVEN_WAITS if isinstance(refused, Unproven) and self._storage.identity.enrolled else 1.0
 
     async def _until_samples(self, listener: Listener) -> None:

@@ -63,6 +63,7 @@ class Refusals:
 
         Raises:
             Refused, ProgramRejected, PayloadError: ``error``, where it is final.
+            OSError: if the disk does not take what it means; then it is weighed anew the next time.
 
         """
         if isinstance(error, Unproven):
@@ -74,8 +75,8 @@ class Refusals:
         if word == "auth" and self._identity.enrolled and not self._enrols_again:
             # It was restored from a backup of before the device enrolled. It has proved to be the run's coordinator,
             # so it may be told the secret once more.
-            self._enrols_again = True
             self._identity.forget_enrolment()
+            self._enrols_again = True
             return
         if word == "revoked":  # it comes after the proof, so that no link can be why
             raise error

@@ -34,11 +34,14 @@ class Identity:
         if path.exists():
             self._data = _read(path, run)
         else:
-            self._data = _new(run, name)
-            self._write()
+            self._data = {}
+            self._change(_new(run, name))
 
-    def _write(self) -> None:
-        replace_secret(self._path, json.dumps(self._data, indent=1).encode())
+    def _change(self, values: dict[str, Any]) -> None:
+        """On the disk first: what a full one does not take is tried again, and not believed to be there."""
+        data = {**self._data, **values}
+        replace_secret(self._path, json.dumps(data, indent=1).encode())
+        self._data = data
 
     @property
     def device(self) -> str:
@@ -58,14 +61,12 @@ class Identity:
     def remember_enrolment(self) -> None:
         """The coordinator knows the secret: it is never sent again."""
         if not self.enrolled:
-            self._data["enrolled"] = True
-            self._write()
+            self._change({"enrolled": True})
 
     def forget_enrolment(self) -> None:
         """The coordinator does not know the device any more: it enrols again, with the same name and secret."""
         if self.enrolled:
-            self._data["enrolled"] = False
-            self._write()
+            self._change({"enrolled": False})
 
     def trusted_key(self, pinned: str) -> str:
         """The key (hex) that has followed ``pinned``, or ``pinned`` itself."""
@@ -75,8 +76,7 @@ class Identity:
     def trust_key(self, pinned: str, key: str) -> None:
         """Remember that ``key`` follows ``pinned``: the older one is not trusted any more."""
         if key != self.trusted_key(pinned):
-            self._data["followers"] = {**self._data.get("followers", {}), pinned: key}
-            self._write()
+            self._change({"followers": {**self._data.get("followers", {}), pinned: key}})
 
     @property
     def serial(self) -> int:
@@ -86,8 +86,7 @@ class Identity:
     def raise_serial(self, serial: int) -> None:
         """Remember ``serial``: programs with a lower one are refused from now on."""
         if serial > self.serial:
-            self._data["serial"] = serial
-            self._write()
+            self._change({"serial": serial})
 
 
 def _new(run: str, name: str) -> dict[str, Any]:

@@ -131,6 +131,29 @@ def test_a_coordinator_that_was_restored_from_before_the_device_enrolled_lets_it
     assert (found["secret"], found["enrolled"]) == (secret, True), "the same name and secret"
 
 
+def test_a_device_that_cannot_write_meanwhile_comes_back_and_enrols_again_when_it_can(
+    served: Served, tmp_path: Path
+) -> None:
+    take_part(client(served, finish, tmp_path))
+    served.secrets.clear()
+    in_the_way = tmp_path / "device.json.new"  # where the file is written first
+
+    async def forgot(talk: Talk) -> None:
+        with pytest.raises(AssertionError):  # the proof is wrong
+            await talk.next()
+        if len(made) == 1:
+            in_the_way.mkdir()
+        else:
+            in_the_way.rmdir()
+        await say(talk, "auth")
+
+    script, made = in_turn(forgot, forgot, finish)
+    told = take_part(client(served, script, tmp_path))
+    assert len(made) == 3
+    assert isinstance(told[-1], RunFinished)
+    assert json.loads((tmp_path / "device.json").read_text())["enrolled"]
+
+
 def test_a_proven_coordinator_that_does_not_want_the_device_is_believed(served: Served, tmp_path: Path) -> None:
     async def revoke(talk: Talk) -> None:
         await talk.ready()

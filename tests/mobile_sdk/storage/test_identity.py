@@ -78,3 +78,25 @@ def test_a_name_that_is_too_long_is_shown_in_part_with_the_limit(tmp_path: Path)
     words = str(refused.value)
     assert "a name has 1 to 64 letters, digits" in words
     assert len(words) < 200
+
+
+def test_what_the_disk_did_not_take_is_not_believed_and_is_written_the_next_time(tmp_path: Path) -> None:
+    home = tmp_path / "device"
+    home.mkdir()
+    identity = Identity(home / "device.json", "digits")
+    identity.remember_enrolment()
+    home.rename(tmp_path / "gone")  # as good as a full disk: nothing can be written
+    changes = [
+        lambda: identity.raise_serial(3),
+        lambda: identity.trust_key("aa", "bb"),
+        identity.forget_enrolment,
+    ]
+    for change in changes:
+        with pytest.raises(OSError, match=r"device\.json"):
+            change()
+    assert (identity.serial, identity.trusted_key("aa"), identity.enrolled) == (0, "aa", True)
+    (tmp_path / "gone").rename(home)
+    for change in changes:
+        change()
+    again = Identity(home / "device.json", "digits")
+    assert (again.serial, again.trusted_key("aa"), again.enrolled) == (3, "bb", False)
