@@ -62,6 +62,12 @@ def sent(arrays: dict[str, np.ndarray], how: UpdateFormat, seed: int = 0) -> tup
     return vector, dict(ours.loads(content)[1])
 
 
+@pytest.mark.parametrize("top_k", [1.0, 0.3])
+def test_only_an_update_with_every_element_is_whole(top_k: float) -> None:
+    vector, _ = sent(update(), packing("int8", given_steps(*[-8] * CHANNELS), top_k))
+    assert vector.whole == (top_k == 1.0)
+
+
 def test_channels_that_are_large_have_steps_of_their_own() -> None:
     steps = Steps.open(SHAPES)
     assert steps.lengths.tolist() == [36, 36, 36, 6, 24]
