@@ -369,12 +369,14 @@ class Gateway:
 
 async def _leave(pipe: Pipe, offices: list[_Office]) -> None:
     """A conductor is gone, and what devices were connected to of its runs."""
-    await pipe.close()
-    await asyncio.gather(
-        *(office.dismiss("unavailable", "the coordinator restarts: try again later") for office in offices)
-    )
-    for office in offices:
-        office.close()
+    try:
+        await pipe.close()
+        await asyncio.gather(
+            *(office.dismiss("unavailable", "the coordinator restarts: try again later") for office in offices)
+        )
+    finally:
+        for office in offices:
+            office.close()
 
 
 async def _read(pipe: Pipe, into: asyncio.Queue[dict[str, Any] | Exception]) -> None:
