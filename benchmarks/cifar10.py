@@ -41,7 +41,7 @@ def load(source: Path) -> tuple[Split, Split]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}")
         with partial.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
         partial.replace(kept)
     with np.load(kept) as arrays:
         train = arrays["train_x"], arrays["train_y"].astype(np.int64)

@@ -280,7 +280,7 @@ def main() -> None:
             paint = asyncio.run(first_paint(idle, loads))
         finally:
             idle.close()
-    result = {
+    result: dict[str, Any] = {
         "machine": machine(),
         "devices": DEVICES,
         "update_bytes": UPDATE_BYTES,

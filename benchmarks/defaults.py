@@ -100,6 +100,7 @@ def fedavg(task: Task, parts: Parts, rate: float, seed: int, trips: int) -> list
     rng = np.random.default_rng([seed, 7])
     model = copy.deepcopy(task.model).train()
     training = TrainingSection()
+    assert task.held_out is not None
     held_x, held_y = (torch.from_numpy(np.asarray(array)) for array in task.held_out())
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     curve = []

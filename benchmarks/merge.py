@@ -164,7 +164,7 @@ def main() -> None:
         for name, arrays in buffers.items():
             methods[f"{name}, defended"] = functools.partial(_defended, _contributions(arrays))
             methods[f"{name}, lengths"] = functools.partial(_lengths, arrays)
-            methods[name] = lambda arrays=arrays, bound=bounds[name]: exact_values(arrays, weights, bound)
+            methods[name] = functools.partial(exact_values, arrays, weights, bounds[name])
         rows = _measure(methods)
         report["sizes"][str(size)] = rows
         for name, row in rows.items():

@@ -149,12 +149,14 @@ def accuracy(engine: Engine, initial: Any, packing: UpdateFormat, on_grid: bool,
             if packing.top_k < 1:
                 residuals[device] = left_out(update, arrays, metadata)
             content = safetensors.dumps(arrays, metadata)
-            delta: Elements | None = decode_vector(*safetensors.loads(content), subset)
-            if delta is None:
+            stepped = decode_vector(*safetensors.loads(content), subset)
+            delta: Elements
+            if stepped is None:
                 parts = [a.reshape(-1) for _, a in decode_update(*safetensors.loads(content), subset)]
                 delta = np.concatenate(parts)
             else:
-                votes.append(Vote("", str(device), wanted_ranges(delta)))
+                delta = stepped
+                votes.append(Vote("", str(device), wanted_ranges(stepped)))
             contributions.append(Contribution(f"{number:08d}", region, delta, result.samples))
         sizes.merged(votes)
         if votes and is_due(version + 1):

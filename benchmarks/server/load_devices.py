@@ -14,6 +14,7 @@ import hashlib
 import ssl
 import sys
 import time
+from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
@@ -45,7 +46,7 @@ class Device:
         """Connect and prove who this is."""
         options = self._options
         # Its own certificate is not verified: the run's key says who the coordinator is.
-        tls = {"ssl": ssl._create_unverified_context()} if options.url.startswith("wss:") else {}
+        tls: dict[str, Any] = {"ssl": ssl._create_unverified_context()} if options.url.startswith("wss:") else {}
         tls |= {"local_addr": (options.address, 0)} if options.address else {}
         self._socket = await connect(
             options.url, compression=None, max_size=None, ping_interval=None, open_timeout=120, **tls

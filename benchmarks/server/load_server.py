@@ -141,17 +141,16 @@ async def _open_port(coordinator: Coordinator, config: Config, socket: Path | No
 async def coordinate(options: argparse.Namespace) -> None:
     """Serve a run until standard input ends."""
     began = time.perf_counter()
+    merge = {"buffer": options.buffer, "flush_seconds": 0} | ({"limit": options.limit} if options.limit else {})
     data = {
         "run": {"name": "load", "task": "load:task", "state": "state"},
         "server": {"port": 0, "handshakes": 10_000, "handshakes_per_address": 10_000},
         "budgets": {"all": 1},
-        "merge": {"buffer": options.buffer, "flush_seconds": 0, "limit": options.limit or None},
+        "merge": merge,
         "scheduling": {"concurrency": options.concurrency, "waiting": 10_000},
         "limits": {"messages_per_second": 100_000},
         "retention": {"versions": 2, "held_days": 0},
     }
-    if not options.limit:
-        del data["merge"]["limit"]
     if options.attacked:
         data |= {"server": {"port": 0}, "limits": {"bytes_per_day": options.bytes_per_day or None}}
     config = parse_config(data, options.folder)

@@ -89,7 +89,7 @@ def gateways(folder: Path, count: int, run: str, control: Path, share: float | N
     run_file = folder / "run.toml"
     run_file.write_text(run)
     ftte = "import sys; from coordinator.cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", ftte, "--verbose", "gateway", run_file, "--socket", control]
+    command = [sys.executable, "-c", ftte, "--verbose", "gateway", str(run_file), "--socket", str(control)]
     processes, groups = [], []
     try:
         for number in range(count):

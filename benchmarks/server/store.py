@@ -32,7 +32,7 @@ from coordinator.store.records import (
 )
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import FileEntry
-from mobile_sdk.protocol.messages import ArtifactRef
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 from tests.postgres_server import open_server
 
 RESULTS = Path(__file__).parents[1] / "results" / "store.json"
@@ -45,7 +45,7 @@ SERVER = "shared_buffers = 512MB\nmax_wal_size = 4GB\nmin_wal_size = 1GB\n"
 def begin(store: Store, devices: int) -> ArtifactRef:
     """A run of one tier, and its devices; the file that all of its versions have."""
     (entry,) = store.artifacts.put(b"weights")
-    ref = ArtifactRef(entry.sha256, entry.size)
+    ref = ArtifactRef(Sha256(entry.sha256), entry.size)
     first = VersionRecord(0, -1, (ref,), {}, 0.0, kind="initial")
     store.create(RunRecord("bench", {}, "", 0.0), [TierRecord("small", 1, 10, ref, "00", ref, None)], first)
     for number in range(devices):

@@ -181,6 +181,7 @@ def elsewhere(requirement: str, program: str, options: argparse.Namespace, algor
             y=np.array(samples.y)[chosen],
             x_test=held_out[0],
             y_test=held_out[1],
+            allow_pickle=False,
             **own,
         )
         torch.save(pretrained(), folder / "model.pt")

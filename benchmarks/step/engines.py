@@ -55,20 +55,20 @@ def main() -> None:
             manifest = loaded["native"].manifest
             weights = dict(map_weights(manifest.layout, [folder / "weights.safetensors"]))
             weights |= {trained: np.array(weights[trained]) for trained in manifest.subset}
-            batch = [arrays[role] for role in ("x", "y", "sample_weight")]
+            x, y, sample_weight = (arrays[role] for role in ("x", "y", "sample_weight"))
             seconds: dict[str, list[float]] = {engine: [] for engine in engines}
             for _ in range(options.steps + 2):
                 for engine in engines:
                     began = time.perf_counter()
-                    loaded[engine].train_step(*batch, weights)
+                    loaded[engine].train_step(x, y, sample_weight, weights)
                     seconds[engine].append(time.perf_counter() - began)
             median = {engine: statistics.median(values[2:]) for engine, values in seconds.items()}
             rows[case] = {engine: {"ms": 1e3 * s, "ratio": s / median["native"]} for engine, s in median.items()}
             print(
                 case, *(f"{engine} {r['ms']:.2f} ms ({r['ratio']:.1f}x)" for engine, r in rows[case].items()), sep="  "
             )
-            for engine in loaded.values():
-                engine.close()
+            for each in loaded.values():
+                each.close()
     jvm_used = importlib.util.find_spec("jnius") is not None and "android" in engines
     machine = {"machine": platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
     RESULTS.write_text(json.dumps({"machine": machine, "jvm": jvm_used, "cases": rows}, indent=2) + "\n")

@@ -135,7 +135,7 @@ def pretrained(name: str, domains: Domains, sizes: Sizes, settings: Pretraining,
     model = BACKBONES[name]()
     kept.parent.mkdir(parents=True, exist_ok=True)
     _pretrain(model, domains.pretrain, settings, kept, lambda text: say(f"{name}: {text}"))
-    model.to(memory_format=torch.contiguous_format).eval()
+    model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # torch types it for 4-d alone
     x, y = domains.finetune
     return Task(model, cross_entropy, x[:16], y[:16], name=name, metrics={"accuracy": correct})
 
@@ -149,7 +149,7 @@ def _pretrain(
 ) -> None:
     """An epoch at a time; each is kept, so that a stopped benchmark goes on."""
     x, y = samples
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
         model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.decay, nesterov=True
     )

@@ -93,7 +93,7 @@ def main() -> None:
     budget = parse_bytes(paper.algorithms["ftte_common"]["budgets"]["weak"])
     if options.plans:
         for selector in SELECTORS:
-            given = {"selector": selector} if selector else {}
+            given: dict[str, Any] = {"selector": selector} if selector else {}
             samples = paper_task.proxy() if selector not in (None, "magnitude", "random") else None
             (plan,) = plans_for(task, [budget], samples=samples, **given)
             print(
@@ -112,7 +112,7 @@ def main() -> None:
     for seed in range(options.random):
         plans.append((f"random {seed}", *random_plan(task, space, first, limit, seed)))
         print(f"{plans[-1][0]}: {shown(plans[-1][2])}, {plans[-1][3]:,} bytes", flush=True)
-    rates = _tune(paper, _Runner(paper, 0, True, None), False)
+    rates = _tune(paper, _Runner(paper, until=0, report=True, workers=None, older=True), False)
     headline = [
         r for r in grid(paper, quick=False, rates=rates) if (r.part, r.algorithm) == ("headline", "ftte_common")
     ]

@@ -52,15 +52,16 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.errorbar(x, y, spread, color=colour, label=selector, marker="o", markersize=4, capsize=2,
                           linestyle="--" if control else "-", linewidth=1.4)  # fmt: skip
         for bound in result["reach"]:
-            x = bound["fraction"] * result["full"]["memory_bytes"] / 1e6
-            y = 100 * fmean(bound["accuracy"])
-            axes.plot(x, y, "_", color="black", markersize=16, label="_" if bound is not result["reach"][0] else
-                      "everything from the first layer on that is reached with so much")  # fmt: skip
+            needed = bound["fraction"] * result["full"]["memory_bytes"] / 1e6
+            reached = 100 * fmean(bound["accuracy"])
+            everything = "everything from the first layer on that is reached with so much"
+            label = "_" if bound is not result["reach"][0] else everything
+            axes.plot(needed, reached, "_", color="black", markersize=16, label=label)
         full = result["full"]
         if full["accuracy"]:
-            y = 100 * fmean(full["accuracy"])
-            axes.plot(full["memory_bytes"] / 1e6, y, "*", color="black", markersize=13, label="everything")
-            axes.plot(full["memory_bytes_at_1"] / 1e6, y, "D", color="white", markeredgecolor="black",
+            reached = 100 * fmean(full["accuracy"])
+            axes.plot(full["memory_bytes"] / 1e6, reached, "*", color="black", markersize=13, label="everything")
+            axes.plot(full["memory_bytes_at_1"] / 1e6, reached, "D", color="white", markeredgecolor="black",
                       label="everything, one sample at a time")  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlabel("measured memory of a training step, MB")

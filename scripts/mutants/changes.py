@@ -59,7 +59,7 @@ _OF_DATACLASSES = ("frozen", "slots", "kw_only", "repr", "eq")
 Position = tuple[int, int]  # line from 1, column from 0
 
 
-class CallLeftOut(Operator):  # type: ignore[misc]  # cosmic-ray is not typed
+class CallLeftOut(Operator):
     """A statement that only calls something becomes ``pass``."""
 
     def mutation_positions(self, node):  # type: ignore[no-untyped-def]
