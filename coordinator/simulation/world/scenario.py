@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from ...config import Config, Size, parse_config
-from ...config_errors import explain, read_toml
+from ...config.toml_files import explain, read_toml
 from ...errors import ConfigError
 
 __all__ = [

@@ -23,8 +23,8 @@ from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.sizes import parse_bytes
 from mobile_sdk.training.settings import COUNTS, RANGES, OptimiserName, TrainingSettings
 
-from .config_errors import explain, read_toml
-from .errors import ConfigError
+from ..errors import ConfigError
+from .toml_files import explain, read_toml
 
 __all__ = ["Config", "load_config", "parse_config", "run_files", "shared_gateways", "shared_server", "split_address"]
 

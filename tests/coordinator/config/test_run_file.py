@@ -73,7 +73,7 @@ def test_off_loopback_devices_need_a_token_even_where_the_file_has_none() -> Non
 
 
 def test_every_key_is_in_the_documentation() -> None:
-    table = (Path(__file__).parents[2] / "docs" / "reference" / "run-file.md").read_text()
+    table = (Path(__file__).parents[3] / "docs" / "reference" / "run-file.md").read_text()
 
     def keys(model: type[BaseModel]) -> Iterator[str]:
         for name, field in model.model_fields.items():

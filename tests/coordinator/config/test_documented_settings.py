@@ -14,7 +14,7 @@ from coordinator.merge.contribution import Contribution
 from coordinator.merge.from_config import merger
 from coordinator.merge.regions import WeightRegion
 
-DOCS = Path(__file__).parents[2] / "docs" / "explanation"
+DOCS = Path(__file__).parents[3] / "docs" / "explanation"
 BASE = {"run": {"name": "digits", "task": "tasks:digits"}, "budgets": {"all": "1MB"}}
 
 
