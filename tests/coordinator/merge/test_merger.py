@@ -14,6 +14,7 @@ from coordinator.merge.contribution import Contribution
 from coordinator.merge.merger import Merger, trained_region
 from coordinator.merge.optimisers import ServerAdam, ServerMomentum, ServerOptimiser, ServerSgd, State
 from coordinator.merge.regions import MIN_RUN, WeightRegion
+from coordinator.merge.robust_rules import ROBUST_RULES, RobustRule
 from coordinator.merge.rules import (
     MAX_EXAMPLES,
     MAX_STALENESS_WEIGHT,
@@ -25,14 +26,16 @@ from coordinator.merge.rules import (
 )
 from coordinator.merge.staleness import (
     AgeVariance,
+    BufferView,
     Constant,
     Distance,
     Exponential,
     Hinge,
     Polynomial,
     StalenessPolicy,
+    Weights,
 )
-from coordinator.merge.sums import BLOCK, STEP, exact_values, to_steps
+from coordinator.merge.sums import BLOCK, STEP, exact_values, stays_small, to_steps
 from mobile_sdk.layout import Vector
 
 SIZE = 12
@@ -179,6 +182,59 @@ def test_an_update_that_holds_nothing_moves_nothing_that_the_others_do_not(
     held = {int(position) for c in given for position in c.region.positions}
     alone = [position for position in range(SIZE) if position not in held]
     assert merged.weights[alone].tobytes() == WEIGHTS[alone].tobytes()
+
+
+@given(mergers, buffers())
+def test_earlier_versions_are_looked_at_only_by_a_merger_that_says_so(
+    merger: Merger, given: list[Contribution]
+) -> None:
+    looked_at = set()
+
+    def seen(version: int) -> Vector:
+        looked_at.add(version)
+        return at(version)
+
+    merger(WEIGHTS, {}, given, seen)
+    assert looked_at <= ({c.base for c in given} if merger.needs_base else set())
+
+
+@pytest.mark.parametrize(
+    ("merger", "needs_base"),
+    [
+        (Merger(), False),
+        (Merger(policy=AgeVariance(), optimiser=ServerAdam(), clip_norm=1.0, outlier_factor=3.0), False),
+        (Merger(policy=Distance()), True),
+        (Merger(difference="current"), True),
+        (Merger(policy=Distance(), difference="current"), True),
+    ],
+)
+def test_a_merger_asks_for_earlier_versions_where_a_setting_needs_them(merger: Merger, needs_base: bool) -> None:
+    assert merger.needs_base is needs_base  # or updates of versions that are gone would be discarded as stale
+
+
+class ForgetsOne(Constant):
+    """A policy with a weight too few."""
+
+    def weights(self, buffer: BufferView) -> Weights:
+        return super().weights(buffer)[1:]
+
+
+@pytest.mark.parametrize("rule", [*RULES, *ROBUST_RULES])
+def test_an_update_without_a_weight_of_its_own_is_an_error_and_not_left_out(rule: Rule | RobustRule) -> None:
+    given = [contribution(number, [0, 1], 1.0, 10) for number in range(5)]
+    with pytest.raises(ValueError, match="zip"):
+        Merger(policy=ForgetsOne(), rule=rule)(np.zeros(2, np.float32), {}, given, at)
+
+
+def test_a_sum_of_more_arrays_than_weights_is_an_error() -> None:
+    arrays = [to_steps(np.ones(3, np.float32))] * 2
+    given = [contribution(number, [0, 1], 1.0, 10) for number in range(2)]
+    with pytest.raises(ValueError, match="zip"):
+        combine(2, given, [1.0])
+    with pytest.raises(ValueError, match="zip"):
+        exact_values(arrays, [1], [1.0, 1.0])
+    with pytest.raises(ValueError, match="zip"):
+        stays_small([1], [1.0, 1.0])
 
 
 def contribution(
