@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from mobile_sdk.protocol.session import FetchRequested
 
 from ..small_run import Device, SmallRun, Wire, make_run, open_work, update_bytes
 
+FEDERATED = {"federated_devices": 1, "federated_minimum": 1, "federated_every": 1}
+
 
 class Office:
     """What a coordinator is to a connection."""
@@ -62,6 +65,17 @@ class Office:
 
     def _proven(self) -> None:
         self.proven += 1
+
+
+@contextlib.asynccontextmanager
+async def let_in(tmp_path: Path, **sections: dict[str, Any]) -> AsyncIterator[tuple[Device, DeviceConnection, Office]]:
+    """A device that is in a small run, whose sections are ``sections`` where they are given."""
+    small = make_run(tmp_path, **sections)
+    office = Office(small)
+    async with Device(small).connected(office.serve) as device:
+        await device.join()
+        assert office.connection is not None
+        yield device, office.connection, office
 
 
 def test_a_device_is_let_in_trains_and_hands_in(tmp_path: Path) -> None:
@@ -111,10 +125,7 @@ def test_a_peer_that_does_not_prove_itself_in_time_is_sent_away(tmp_path: Path) 
 
 def test_who_is_in_may_be_silent_for_as_long_as_the_link_lasts(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path, server={"handshake_seconds": 5})
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path, server={"handshake_seconds": 5}) as (device, _, _):
             await asyncio.sleep(1000)
             await device.work()
 
@@ -123,10 +134,7 @@ def test_who_is_in_may_be_silent_for_as_long_as_the_link_lasts(tmp_path: Path) -
 
 def test_more_messages_than_a_device_may_send_end_its_connection(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path, limits={"messages_per_second": 10})
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path, limits={"messages_per_second": 10}) as (device, _, _):
             for _ in range(50):
                 await device.ask()
             with contextlib.suppress(ConnectionLost):
@@ -193,12 +201,7 @@ def test_a_fault_of_ours_asks_the_device_to_come_again(tmp_path: Path, error: Ex
 
 def test_news_of_which_a_slow_link_has_not_taken_the_first_are_told_once_and_newest(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
-            connection = office.connection
-            assert connection is not None
+        async with let_in(tmp_path) as (device, connection, _):
             open_again = asyncio.Event()
             send = device.server.send
 
@@ -222,12 +225,7 @@ def test_news_of_which_a_slow_link_has_not_taken_the_first_are_told_once_and_new
 
 def test_a_device_is_told_what_became_of_its_update_and_of_the_end(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
-            connection = office.connection
-            assert connection is not None
+        async with let_in(tmp_path) as (device, connection, office):
             connection.tell(MergedMessage(Name("a00000001"), 1, 0, 1.0))
             assert (await device.expect(MergedMessage)).version == 1
             office.state.finish("enough", {})
@@ -239,12 +237,7 @@ def test_a_device_is_told_what_became_of_its_update_and_of_the_end(tmp_path: Pat
 
 def test_what_became_of_an_update_goes_with_what_is_sent_next(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
-            connection = office.connection
-            assert connection is not None
+        async with let_in(tmp_path) as (device, connection, _):
             connection.tell(MergedMessage(Name("a00000001"), 1, 0, 1.0))
             connection.push(Announce(2, {}))
             before = asyncio.get_running_loop().time()
@@ -257,12 +250,8 @@ def test_what_became_of_an_update_goes_with_what_is_sent_next(tmp_path: Path) ->
 
 def test_telling_a_device_that_has_left_is_no_error(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
-        connection = office.connection
-        assert connection is not None
+        async with let_in(tmp_path) as (_, connection, _):
+            pass
         connection.push(Announce(1, {}))
         connection.tell(MergedMessage(Name("a00000001"), 1, 0, 1.0))
         with pytest.raises(ConnectionLost):
@@ -274,10 +263,7 @@ def test_telling_a_device_that_has_left_is_no_error(tmp_path: Path) -> None:
 
 def test_a_device_that_declines_gets_its_work_taken_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path) as (device, _, office):
             first = await device.work()
             device.session.decline(first.assignment, "memory", "too little memory")
             await device.flush()
@@ -402,10 +388,7 @@ def test_part_of_an_update_is_kept_for_the_next_connection_but_not_of_a_revoked_
 
 def test_a_device_whose_runtime_fails_a_self_check_is_shown_and_counted(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path)
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path) as (device, _, office):
             assign = await device.work()
             device.session.decline(assign.assignment, "self-check", "sums differ")
             await device.flush()
@@ -418,7 +401,7 @@ def test_a_device_whose_runtime_fails_a_self_check_is_shown_and_counted(tmp_path
             await device.flush()
             await asyncio.sleep(1)
             assert status.self_check == "sums differ"
-        record = small.store.devices.find("phone-1")
+        record = office.state.store.devices.find("phone-1")
         assert record is not None
         assert record.profile["self_check"] == "sums differ"
 
@@ -428,10 +411,7 @@ def test_a_device_whose_runtime_fails_a_self_check_is_shown_and_counted(tmp_path
 @pytest.mark.parametrize("code", ["evaluation", "self-check", "memory"])
 def test_a_device_that_cannot_evaluate_keeps_its_work_and_another_is_asked(tmp_path: Path, code: str) -> None:
     async def main() -> None:
-        small = make_run(tmp_path, evaluation={"federated_devices": 1, "federated_minimum": 1, "federated_every": 1})
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path, evaluation=FEDERATED) as (device, _, office):
             assign = await device.work()
             federated = office.state.federated
             federated.begin(office.state.versions.newest, ["phone-1"])
@@ -444,7 +424,7 @@ def test_a_device_that_cannot_evaluate_keeps_its_work_and_another_is_asked(tmp_p
             status = office.state.device("phone-1")
             kept = code == "evaluation"
             assert (status.failures, status.gave_back) == ((0, "") if kept else (1, "no samples to evaluate on"))
-            assert (open_work(small.store, "phone-1") is not None) == kept
+            assert (open_work(office.state.store, "phone-1") is not None) == kept
 
     run(main())
 
@@ -461,10 +441,7 @@ def test_a_device_with_few_samples_passes_over_them_more_often(tmp_path: Path) -
 
 def test_a_device_evaluates_a_version_on_its_own_samples(tmp_path: Path) -> None:
     async def main() -> None:
-        small = make_run(tmp_path, evaluation={"federated_devices": 1, "federated_minimum": 1, "federated_every": 1})
-        office = Office(small)
-        async with Device(small).connected(office.serve) as device:
-            await device.join()
+        async with let_in(tmp_path, evaluation=FEDERATED) as (device, _, office):
             office.state.federated.begin(office.state.versions.newest, ["phone-1"])
             await device.ask()
             question = await device.expect(Evaluate)
