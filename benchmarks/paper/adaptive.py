@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ def cells(paper: Paper) -> Iterator[tuple[int, float, float, str]]:
     yield from ((devices, share, slowdown, law) for share in stragglers for devices in (100, 50))
 
 
-def pair(cell: tuple[int, float, float, str], trips: int) -> dict[str, Run]:
+def pair(cell: tuple[int, float, float, str], trips: int, seed: int = SEED) -> dict[str, Run]:
     """The three runs of a cell: the defaults, synchronous FedAvg, and a fixed buffer of ten."""
     devices, stragglers, slowdown, law = cell
     rate = {"training": {"learning_rate": RATE}}
     common: dict[str, Any] = {
-        "seed": SEED,
+        "seed": seed,
         "devices": devices,
         "stragglers": stragglers,
         "slowdown": slowdown,
@@ -84,6 +85,26 @@ def kept(paper: Paper, runs: dict[str, Run]) -> dict[str, dict[str, Any]]:
     return {name: result for name, result in results.items() if result is not None}
 
 
+def spread(paper: Paper, seeds: Sequence[int], only_done: bool, workers: int | None) -> str:
+    """The cell in which the fixed buffer is furthest ahead, with the same backbone and other seeds: is it the seed?"""
+    share, slowdown, law = 0.6, paper.section["slowdown"], paper.section["law"]
+    lines = ["| seed | buffer of 10 | defaults | |", "|---|---|---|---|"]
+    differences = []
+    for seed in seeds:
+        runs = pair((500, share, slowdown, law), paper.section["trips"], seed)
+        both = [
+            paper.result(runs[name], older=False, only_done=only_done, workers=workers) for name in ("before", "after")
+        ]
+        if None not in both:
+            before, after = (final_accuracy(result) for result in both if result is not None)
+            differences.append(100 * (after - before))
+            lines.append(f"| {seed} | {before:.3f} | {after:.3f} | {differences[-1]:+.1f} points |")
+            print(lines[-1], flush=True)
+    if differences:
+        lines.append(f"| mean | | | {statistics.fmean(differences):+.1f} points |")
+    return "\n".join(lines)
+
+
 def begins_like(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether both began with the same backbone: each had its own loss before training."""
     # What a subset leaves frozen is computed in another order, which shows in the last digits.
@@ -96,12 +117,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after so long")
     parser.add_argument("--anew", action="store_true", help="run what was kept with a backbone of another machine")
+    parser.add_argument("--spread", type=int, nargs="+", metavar="SEED", help="one cell alone, with these seeds")
     parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--workers", type=int, help="processes that train")
     parser.add_argument("--table", type=Path, metavar="FILE", help="Markdown whose table to replace")
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
     paper = Paper()
+    if options.spread:
+        table = spread(paper, options.spread, options.report, options.workers)
+        print(table)
+        if options.table:
+            replace_table(options.table, "spread", table)
+        return
     lines = ["| devices, stragglers | FedAvg | buffer of 10 | defaults |", "|---|---|---|---|"]
     for cell in cells(paper):
         runs = pair(cell, paper.section["trips"])
