@@ -47,7 +47,7 @@ class StopSection(Section):
     ones.
     """
 
-    goal: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    goal: float | None = None
     accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
     versions: Annotated[int, Field(ge=1)] | None = None
     updates: Annotated[int, Field(ge=1)] | None = None

@@ -26,6 +26,6 @@ HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):
 
 
 class Section(BaseModel):
-    """A table of a run file. A key that it has not is refused."""
+    """A table of a run file or a scenario: keys that it has not, and numbers without end, are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

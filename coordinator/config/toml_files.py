@@ -130,6 +130,8 @@ def _words(first: Any, model: type[BaseModel], location: tuple[int | str, ...]) 
     ):
         if kind == limit:
             return f"{_shown(given)} is not possible: it must be {relation} {next(iter(context.values())):g}"
+    if kind == "finite_number":
+        return f"{_shown(given)} is not possible: it must be finite"
     wanted = _TYPES.get(kind.partition("_")[0], "")
     if wanted and kind.endswith(("_type", "_parsing", "_from_float")):
         return f"{_shown(given)} is not {wanted}"

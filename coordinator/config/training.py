@@ -25,7 +25,7 @@ def _training_field(name: str) -> Any:
         return Field(default, ge=COUNTS[name])
     if name in RANGES:
         least, below = RANGES[name]
-        return Field(default, ge=least, lt=below, allow_inf_nan=False)
+        return Field(default, ge=least, lt=below)
     return Field(default)
 
 
@@ -43,8 +43,7 @@ class TrainingSection(Section):
     batch_size: int = _training_field("batch_size")
     optimiser: OptimiserName = _training_field("optimiser")
     learning_rate: (
-        Annotated[float, Field(ge=RANGES["learning_rate"][0], lt=RANGES["learning_rate"][1], allow_inf_nan=False)]
-        | Literal["auto"]
+        Annotated[float, Field(ge=RANGES["learning_rate"][0], lt=RANGES["learning_rate"][1])] | Literal["auto"]
     ) = "auto"
     momentum: float = _training_field("momentum")
     nesterov: bool = _training_field("nesterov")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mobile_sdk.sizes import format_bytes, parse_bytes
 
 from ...config import Config, Size, parse_config
+from ...config.section import Section
 from ...config.toml_files import explain, read_toml
 from ...errors import ConfigError
 
@@ -35,11 +36,7 @@ Hour = Annotated[float, Field(ge=0, le=24)]
 Reference = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SimulationSection(_Section):
+class SimulationSection(Section):
     """
     How much to simulate.
 
@@ -56,10 +53,10 @@ class SimulationSection(_Section):
     start: Hour = 0.0
     evaluate_every: Annotated[int, Field(ge=1)] = 1
     evaluate_trips: Annotated[int, Field(ge=0)] = 0
-    step_seconds: dict[str, Annotated[float, Field(gt=0)]] = {}
+    step_seconds: dict[str, Annotated[float, Field(gt=0)]] = Field({})
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """
     Whose samples are where.
 
@@ -82,7 +79,7 @@ class DataSection(_Section):
     straggler_classes: tuple[int, ...] = ()
 
 
-class DeviceSection(_Section):
+class DeviceSection(Section):
     """
     A class of devices.
 
@@ -121,7 +118,7 @@ class DeviceSection(_Section):
         return self
 
 
-class StragglerSection(_Section):
+class StragglerSection(Section):
     """
     Devices that are late, whatever their class.
 
@@ -147,7 +144,7 @@ class StragglerSection(_Section):
         return self
 
 
-class _World(_Section):
+class _World(Section):
     simulation: SimulationSection
     data: DataSection
     devices: Annotated[dict[str, DeviceSection], Field(min_length=1)]

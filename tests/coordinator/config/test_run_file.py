@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,22 @@ def test_a_variable_that_the_environment_lacks_is_named(tmp_path: Path, monkeypa
     config = parse_config(GOOD | {"store": {"postgres": "$FTTE_NO_SUCH"}}, tmp_path)
     with pytest.raises(ConfigError, match=r"store\.postgres = '\$FTTE_NO_SUCH': the environment has no variable"):
         open_store(config)
+
+
+def numbers(model: type[BaseModel] = Config, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys of a run file that take fractions."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from numbers(field.annotation, (*prefix, name))
+        elif "float" in str(field.annotation):
+            yield *prefix, name
+
+
+@pytest.mark.parametrize("key", list(numbers()), ids=".".join)
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_no_number_of_a_run_file_is_infinite_or_not_a_number(key: tuple[str, ...], value: float) -> None:
+    table: Any = value
+    for part in reversed(key):
+        table = {part: table}
+    with pytest.raises(ConfigError, match=rf"{key[-1]}: {value} is not "):
+        parse_config(GOOD | table, Path())

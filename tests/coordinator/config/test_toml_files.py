@@ -23,6 +23,7 @@ RUN = '[run]\nname = "a"\ntask = "m:t"\n[budgets]\nall = "1MB"\n'
         (RUN + "[merge]\nbufer = 3", "merge.bufer: there is no such key; did you mean 'buffer'?"),
         (RUN + "[merge]\nbuffer = 0", "merge.buffer: 0 is not possible: it must be at least 1"),
         (RUN + '[merge]\nbuffer = "many"', "merge.buffer: "),
+        (RUN + "[merge]\nlearning_rate = inf", "merge.learning_rate: inf is not possible: it must be finite"),
         (
             RUN + '[merge]\nrule = "fixed-k"',
             "merge.rule: 'fixed-k' is not possible: use 'holders', 'fixed-K', 'trimmed-mean', ",
