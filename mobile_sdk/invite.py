@@ -25,7 +25,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from .errors import InviteError
-from .protocol.messages import NAME_RULE, is_name, shortened
+from .protocol.texts import NAME_RULE, is_name, shortened
 
 __all__ = ["PAGE_PATH", "Invite"]
 

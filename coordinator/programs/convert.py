@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Literal
 
-from mobile_sdk.protocol.messages import printable
+from mobile_sdk.protocol.texts import printable
 
 from ..errors import CoordinatorError
 

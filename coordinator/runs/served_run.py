@@ -12,7 +12,8 @@ from mobile_sdk import safetensors
 from mobile_sdk.clock import SystemClock
 from mobile_sdk.durable_files import write_durably
 from mobile_sdk.errors import FtteError
-from mobile_sdk.protocol.messages import Finished, printable
+from mobile_sdk.protocol.messages import Finished
+from mobile_sdk.protocol.texts import printable
 
 from ..background import BackgroundTasks
 from ..config import Config

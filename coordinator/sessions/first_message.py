@@ -9,7 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.net.connection import Connection, ConnectionLost, Prompt
-from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name, decode, encode, printable
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.encoding import encode
+from mobile_sdk.protocol.messages import Error, Hello, Later, Message, Name
+from mobile_sdk.protocol.texts import printable
 
 from ..net.peer_log import PeerLog
 

@@ -31,9 +31,9 @@ from .messages import (
     Succession,
     Wait,
     Welcome,
-    printable,
 )
 from .session import Event, Session, State
+from .texts import printable
 from .transfer import Incoming
 
 __all__ = ["CoordinatorSession"]

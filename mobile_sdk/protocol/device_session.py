@@ -33,9 +33,9 @@ from .messages import (
     Rejected,
     Wait,
     Welcome,
-    printable,
 )
 from .session import Event, Session, State
+from .texts import printable
 
 __all__ = ["DeviceSession"]
 

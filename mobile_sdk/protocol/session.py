@@ -16,9 +16,12 @@ import enum
 from collections.abc import Sequence
 
 from ..errors import ProtocolError
+from .decoding import decode
+from .encoding import encode
 from .frames import MAX_CHUNK_BYTES, Chunk
 from .messages import Ack as AckMessage
-from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256, decode, encode, printable
+from .messages import ArtifactRef, Error, Fetch, Message, Name, Sha256
+from .texts import printable
 from .transfer import MIN_CHUNK_BYTES, Incoming, Outgoing
 
 __all__ = ["Event", "FetchRequested", "PeerError", "Received", "SendProgress", "Session", "State"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import StorageError
 from ..protocol.auth import SECRET_BYTES
-from ..protocol.messages import NAME_RULE, is_name, shortened
+from ..protocol.texts import NAME_RULE, is_name, shortened
 from ..system.secret_files import replace_secret
 
 __all__ = ["Identity"]

@@ -42,7 +42,8 @@ from mobile_sdk.payload import (
 )
 from mobile_sdk.payload.differences import apply_difference
 from mobile_sdk.payload.steps import Steps
-from mobile_sdk.protocol.messages import ENCODINGS, ArtifactRef, Offer, Sha256, decode
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.messages import ENCODINGS, ArtifactRef, Offer, Sha256
 
 from .target import Target
 

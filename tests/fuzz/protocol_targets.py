@@ -9,9 +9,11 @@ from typing import Any
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.payload import UpdateFormat
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.decoding import decode
 from mobile_sdk.protocol.device_session import DeviceSession
+from mobile_sdk.protocol.encoding import encode
 from mobile_sdk.protocol.frames import Chunk
-from mobile_sdk.protocol.messages import ArtifactRef, Hello, Offer, Proof, Sha256, decode, encode
+from mobile_sdk.protocol.messages import ArtifactRef, Hello, Offer, Proof, Sha256
 from mobile_sdk.protocol.session import FetchRequested, Received, Session
 from mobile_sdk.protocol.transfer import Incoming
 from mobile_sdk.training.settings import TrainingSettings

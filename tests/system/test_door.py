@@ -20,7 +20,9 @@ from mobile_sdk import Client, Transport
 from mobile_sdk.data import load_dataset
 from mobile_sdk.errors import Refused
 from mobile_sdk.events import Connected, Disconnected, Event, UpdateAccepted
-from mobile_sdk.protocol.messages import Error, Later, Ready, Welcome, decode, encode
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.encoding import encode
+from mobile_sdk.protocol.messages import Error, Later, Ready, Welcome
 
 from .conftest import BIN, PATIENCE, Peer, Site
 

@@ -13,7 +13,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from mobile_sdk.protocol.messages import Accepted, Error, Name, Rejected, Welcome, decode
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.messages import Accepted, Error, Name, Rejected, Welcome
 
 from .conftest import Peer, Site, payload
 

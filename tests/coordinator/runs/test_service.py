@@ -13,7 +13,9 @@ from coordinator.errors import ConfigError, ConflictError, StoreError
 from coordinator.runs.service import Service
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import ConnectionLost
-from mobile_sdk.protocol.messages import Accepted, Hello, Hex, Later, Name, decode, encode
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.encoding import encode
+from mobile_sdk.protocol.messages import Accepted, Hello, Hex, Later, Name
 
 from ..small_run import Device, SmallRun, make_run, pair, update_bytes
 

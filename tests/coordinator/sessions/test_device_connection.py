@@ -20,6 +20,7 @@ from coordinator.scheduling.dispatcher import Dispatcher
 from coordinator.sessions.device_connection import FATE_SECONDS, DeviceConnection
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import ConnectionLost
+from mobile_sdk.protocol.encoding import encode
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     Accepted,
@@ -34,7 +35,6 @@ from mobile_sdk.protocol.messages import (
     Name,
     Sha256,
     Wait,
-    encode,
 )
 from mobile_sdk.protocol.session import FetchRequested
 

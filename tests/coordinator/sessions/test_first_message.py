@@ -10,7 +10,9 @@ import pytest
 from coordinator.sessions.first_message import Serve, serve_by_run
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import Connection, Prompt
-from mobile_sdk.protocol.messages import Announce, Error, Hello, Hex, Later, Name, decode, encode
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.encoding import encode
+from mobile_sdk.protocol.messages import Announce, Error, Hello, Hex, Later, Name
 
 from ..small_run import Wire, pair
 

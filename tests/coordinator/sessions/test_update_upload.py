@@ -21,19 +21,9 @@ from coordinator.updates.validation import most_bytes
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.decoding import decode
 from mobile_sdk.protocol.frames import Chunk
-from mobile_sdk.protocol.messages import (
-    Accepted,
-    ArtifactRef,
-    Fetch,
-    Message,
-    Name,
-    Offer,
-    Rejected,
-    Sha256,
-    Wait,
-    decode,
-)
+from mobile_sdk.protocol.messages import Accepted, ArtifactRef, Fetch, Message, Name, Offer, Rejected, Sha256, Wait
 from mobile_sdk.protocol.session import Received, State
 
 from ..small_run import SmallRun, accept_update, give_work, make_run, open_work, update_bytes

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from mobile_sdk.errors import ProtocolError
 from mobile_sdk.protocol import messages
+from mobile_sdk.protocol.decoding import decode
+from mobile_sdk.protocol.encoding import encode
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     ENCODINGS,
@@ -36,11 +38,8 @@ from mobile_sdk.protocol.messages import (
     Ready,
     Sha256,
     Succession,
-    decode,
-    encode,
-    printable,
-    shortened,
 )
+from mobile_sdk.protocol.texts import printable, shortened
 
 REF = ArtifactRef(Sha256("ab" * 32), 12, "zlib")
 MESSAGES: list[Message] = [

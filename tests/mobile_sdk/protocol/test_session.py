@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mobile_sdk.errors import ProtocolError, Refused
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
+from mobile_sdk.protocol.decoding import decode
 from mobile_sdk.protocol.device_session import DeviceSession
+from mobile_sdk.protocol.encoding import encode
 from mobile_sdk.protocol.frames import Chunk
 from mobile_sdk.protocol.messages import (
     Accepted,
@@ -36,8 +38,6 @@ from mobile_sdk.protocol.messages import (
     Succession,
     Wait,
     Welcome,
-    decode,
-    encode,
 )
 from mobile_sdk.protocol.session import FetchRequested, PeerError, Received, SendProgress, State
 from mobile_sdk.protocol.trust import succession_bytes
