@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,20 @@ def main() -> None:
     paper = Paper()
     until = time.monotonic() + (-1 if options.report else 60 * options.minutes)
     runs = _Runs(paper, until, options.workers)
-    trials = {algorithm: _trials(runs, algorithm, paper.section["tuning"]["seeds"][0]) for algorithm in ALGORITHMS}
-    rates = {algorithm: max(scores, key=scores.__getitem__) for algorithm, scores in trials.items() if scores}
+    tuning_seed = paper.section["tuning"]["seeds"][0]
+    scores = {algorithm: trials(runs, algorithm, tuning_seed) for algorithm in ALGORITHMS}
+    rates = {algorithm: max(by_rate, key=by_rate.__getitem__) for algorithm, by_rate in scores.items() if by_rate}
     done: dict[str, list[dict[str, Any]]] = {}
     for seed in paper.section["seeds"]:
         for algorithm, rate in rates.items():
             if (result := runs(algorithm, rate, seed, "from_pretrained")) is not None:
                 done.setdefault(algorithm, []).append(result)
-    _report(paper, trials, rates, done, options.table)
+    _report(paper, scores, rates, done, options.table)
 
 
-def _trials(runs: _Runs, algorithm: str, seed: int) -> dict[float, float]:
+def trials(
+    runs: Callable[[str, float, int, str], dict[str, Any] | None], algorithm: str, seed: int
+) -> dict[float, float]:
     """Final accuracy by learning rate; wider than ``RATES`` until the best is not at the edge."""
     wanted = list(RATES)
     scores: dict[float, float] = {}
@@ -96,12 +99,12 @@ def _trials(runs: _Runs, algorithm: str, seed: int) -> dict[float, float]:
 
 def _report(
     paper: Paper,
-    trials: dict[str, dict[float, float]],
+    scores: dict[str, dict[float, float]],
     rates: dict[str, float],
     done: dict[str, list[dict[str, Any]]],
     markdown_file: Path | None,
 ) -> None:
-    tuning = trials_markdown(trials)
+    tuning = trials_markdown(scores)
     print(tuning)
     if "fedavg" not in done:
         print("there is no run of FedAvg yet: nothing to compare with")
@@ -117,7 +120,7 @@ def _report(
         "backbone_sha256": paper.backbone,
         "target_accuracy": target,
         "learning_rates": rates,
-        "trials": trials,
+        "trials": scores,
         "algorithms": table,
         "gain": gain,
     }
@@ -133,16 +136,14 @@ def _report(
         replace_table(markdown_file, "headline", result)
 
 
-def trials_markdown(trials: dict[str, dict[float, float]]) -> str:
-    """Final accuracy of every trial, by algorithm and learning rate."""
-    rates = sorted({rate for scores in trials.values() for rate in scores})
+def trials_markdown(scores: dict[str, dict[float, float]]) -> str:
+    """Final accuracy of every trial, by algorithm and learning rate; the best in bold."""
+    rates = sorted({rate for by_rate in scores.values() for rate in by_rate})
     lines = ["| rate | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|---|" + "---|" * len(rates)]
-    for algorithm, scores in trials.items():
-        best = max(scores.values(), default=0.0)
-        cells = [
-            ("**{:.3f}**" if scores[r] == best else "{:.3f}").format(scores[r]) if r in scores else "" for r in rates
-        ]
-        lines.append(f"| {algorithm} | {' | '.join(cells)} |")
+    for algorithm, by_rate in scores.items():
+        best = max(by_rate.values(), default=0.0)
+        texts = {rate: f"**{score:.3f}**" if score == best else f"{score:.3f}" for rate, score in by_rate.items()}
+        lines.append(f"| {algorithm} | {' | '.join(texts.get(rate, '') for rate in rates)} |")
     return "\n".join(lines)
 
 

@@ -1,16 +1,10 @@
-"""
-What the runs of the comparison with the paper say: time, memory and payload to the target; JSON, CSV, figures.
-
-``python -m benchmarks.paper.report docs/results/gains.png`` draws the gains anew from the kept report.
-"""
+"""What the runs of the comparison with the paper say: time, memory and payload to the target; JSON, CSV, figures."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +12,6 @@ from typing import Any
 __all__ = [
     "algorithms",
     "baselines",
-    "baselines_markdown",
     "figures",
     "gains",
     "gains_figure",
@@ -33,7 +26,6 @@ __all__ = [
 # The paper's reductions against synchronous full-model FedAvg (abstract and figure 1).
 PAPER = {"time": 5.3, "memory": 5.0, "payload": 3.2}
 LAST = 5
-KEPT = Path(__file__).parents[1] / "results" / "ftte_paper.json"
 
 
 def final_accuracy(result: Mapping[str, Any]) -> float:
@@ -281,27 +273,6 @@ def baselines(
     return rows
 
 
-def baselines_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same as a Markdown table: times and payloads are gains."""
-    names = list(rows[0]["gain"]) if rows else []
-    lines = [
-        "| FedAvg's rate | seeds | accuracy | target | " + " | ".join(names) + " |",
-        "|---|---|---|---|" + "---|" * len(names),
-    ]
-    for row in rows:
-        cells = []
-        for name in names:
-            gain = row["gain"][name]
-            reached = f"time {gain['time']:.1f}x, payload {gain['payload']:.1f}x" if gain["time"] else "not reached"
-            cells.append(f"{gain['points_of_accuracy']:+.1f} points, {reached}")
-        accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in row["final_accuracies"])
-        seeds = ", ".join(map(str, row["seeds"]))
-        lines.append(
-            f"| {row['learning_rate']:g} | {seeds} | {accuracies} | {row['target']:.3f} | {' | '.join(cells)} |"
-        )
-    return "\n".join(lines)
-
-
 def replace_table(file: Path, name: str, table: str) -> None:
     """Put a table in the place of the one between the marks of its name, ``<!-- name -->`` and ``<!-- /name -->``."""
     before, _, rest = file.read_text().partition(f"<!-- {name} -->")
@@ -317,13 +288,3 @@ def _cell(pairs: Sequence[Mapping[str, Any]]) -> str:
         gains.append("not reached" if None in values else f"{what} {statistics.fmean(values):.1f}x")
     ours, base = (statistics.fmean(pair["accuracy"][a] for pair in pairs) for a in ("ftte_common", "fedavg"))
     return f"{', '.join(dict.fromkeys(gains))}; {ours:.3f} of {base:.3f} ({len(pairs)})"
-
-
-if __name__ == "__main__":
-    kept = json.loads(KEPT.read_text())
-    scale = kept["scale"]
-    gains_figure(
-        kept["gain"],
-        Path(sys.argv[1]),
-        f"CIFAR-10, {scale['devices']} simulated devices, 90 % stragglers, {len(scale['seeds'])} seeds",
-    )

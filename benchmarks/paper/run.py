@@ -25,11 +25,9 @@ from benchmarks.paper.memory import memory
 from benchmarks.paper.report import (
     algorithms,
     baselines,
-    baselines_markdown,
     figures,
     final_accuracy,
     gains,
-    gains_figure,
     grid_markdown,
     markdown,
     replace_table,
@@ -176,13 +174,10 @@ def _report(
         f"CIFAR-10, {size['devices']} devices, {paper.section['stragglers']:.0%} stragglers, "
         f"{paper.section['law']} x {paper.section['slowdown']:g}, {len(headline['fedavg'])} seed(s)"
     )
-    if not quick:
-        gains_figure(gain, FIGURES / "gains.png", note)
     figures(headline, table, report["curve"], target, FIGURES / f"{name}.png", note)
     if markdown_file is not None:
         replace_table(markdown_file, "paper", markdown(table, target))
         replace_table(markdown_file, "grid", grid_markdown(report["grid"]))
-        replace_table(markdown_file, "rate", baselines_markdown(report["rate"]))
     print(f"target accuracy {target:.4f}")
     for algorithm, row in table.items():
         g = {k: "   -" if v is None else f"{v:6.2f}" for k, v in gain[algorithm].items()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from benchmarks.paper.report import baselines, baselines_markdown, replace_table
+from benchmarks.paper.headline import trials, trials_markdown
+from benchmarks.paper.report import baselines, replace_table
 
 
 def run(seed: int, *accuracies: float, pace: float = 1.0) -> dict[str, Any]:
@@ -42,13 +44,25 @@ def test_a_better_baseline_has_a_higher_target_and_gains_of_its_own_seeds() -> N
         "the second seed, which reaches nothing, is not in it"
     )
     assert worse["gain"]["ours"]["time"] == pytest.approx(4 / 0.3)
-    text = baselines_markdown([better, worse])
-    assert "| 0.05 | 1 | 0.500 | 0.475 | +0.0 points, time 20.0x, payload 2.0x |" in text
 
 
 def test_what_never_reaches_the_target_is_said_not_to() -> None:
-    rows = baselines({"ours": [run(1, *[0.3] * 10)]}, {0.1: [run(1, *[0.4] * 10)]}, 0.95)
-    assert "-10.0 points, not reached" in baselines_markdown(rows)
+    (row,) = baselines({"ours": [run(1, *[0.3] * 10)]}, {0.1: [run(1, *[0.4] * 10)]}, 0.95)
+    assert row["gain"]["ours"]["points_of_accuracy"] == pytest.approx(-10)
+    assert row["gain"]["ours"]["time"] is None
+
+
+@pytest.mark.parametrize("best", [0.025, 0.05, 0.1, 0.2, 0.8])
+def test_trials_go_on_until_the_best_rate_is_not_at_the_edge(best: float) -> None:
+    def simulated(algorithm: str, rate: float, seed: int, task: str) -> dict[str, Any]:
+        assert (algorithm, seed, task) == ("ours", 101, "from_pretrained_tuning")
+        return run(seed, *[0.5 - abs(math.log2(rate / best)) / 20] * 5)
+
+    scores = trials(simulated, "ours", 101)
+    assert max(scores, key=scores.__getitem__) == pytest.approx(best)
+    assert min(scores) < best < max(scores)
+    assert {0.05, 0.1, 0.2} <= scores.keys()
+    assert trials_markdown({"ours": scores}).count("**0.500**") == 1
 
 
 def test_a_table_takes_the_place_of_the_one_between_its_marks(tmp_path: Any) -> None:
