@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from coordinator.merge.optimisers import ServerAdam, ServerMomentum, ServerSgd, State, corrected
-from coordinator.merge.regions import WeightRegion
+from coordinator.merge.regions import MIN_RUN, WeightRegion
 from coordinator.merge.rules import Direction
+from coordinator.merge.sums import BLOCK
 
 WEIGHTS = np.zeros(4, np.float32)
 EVERYWHERE = WeightRegion(np.arange(4))
@@ -21,6 +22,23 @@ def test_sgd_moves_by_the_learning_rate() -> None:
     moved, state = ServerSgd(0.5).apply(WEIGHTS, {}, direction(1, 2, 3, 4), 0.0)
     assert moved.tolist() == [0.5, 1.0, 1.5, 2.0]
     assert state == {}
+
+
+@pytest.mark.parametrize(
+    "optimiser", [ServerSgd(0.5), ServerMomentum(0.5, 0.0), ServerMomentum(1.0, 0.5, correct=False)]
+)
+def test_coordinates_in_long_runs_and_alone_between_them_move_alike(optimiser: ServerSgd | ServerMomentum) -> None:
+    places = [0, 2, *range(10, 10 + MIN_RUN), 20_000, *range(30_000, 30_001 + BLOCK), 30_003 + BLOCK]
+    values = np.random.default_rng(3).standard_normal(len(places))
+    weights = np.zeros(places[-1] + 2, np.float32)
+    moved, state = optimiser.apply(weights, {}, Direction(WeightRegion(np.array(places)), values), 0.0)
+    expected = np.zeros_like(weights)
+    expected[places] = 0.5 * values
+    assert moved.tobytes() == expected.tobytes()
+    if isinstance(optimiser, ServerMomentum):
+        mean = np.zeros_like(weights)
+        mean[places] = (1.0 - optimiser.momentum) * values
+        assert state["mean"].tobytes() == mean.tobytes()
 
 
 def test_momentum_is_a_moving_average_of_directions() -> None:
