@@ -24,7 +24,7 @@ from .crash_points import step
 __all__ = ["Location", "Segments"]
 
 # A segment that has grown beyond this is followed by another: merged updates then leave as whole files, mostly.
-SEGMENT_BYTES = 16_000_000
+SEGMENT_BYTES = 16_000_000  # pragma: no mutate
 
 _ZEROS = bytes(1_000_000)
 

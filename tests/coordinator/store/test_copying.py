@@ -14,6 +14,7 @@ from coordinator.config import load_config
 from coordinator.errors import StoreError
 from coordinator.programs.run_key import RunKey
 from coordinator.store.copying import copy_in, copy_out
+from coordinator.store.interface import Store
 from coordinator.store.open import open_postgres, open_store
 from coordinator.store.postgres import Address, PostgresStore
 from coordinator.store.postgres.updates import LARGE_BYTES
@@ -36,15 +37,23 @@ def fill_all(store: SqliteStore) -> None:
     for _ in range(3):
         accept(store)
         merge(store)
-    work = assign(store, "phone-x", 0, "small", 3.0)
-    record = UpdateRecord(work.id, "phone-x", 0, "small", FileEntry.of(LARGE), {"loss": 0.1, "of": "é\0"}, 4.5)
-    store.updates.accept([(record, LARGE)])
+    store.updates.accept([update_of(store, "phone-x", LARGE)])
     store.devices.seen("phone-0", 7.0, {"model": "a\0b", "cores": 2})
     store.devices.set_aside("phone-1", SetAside(9.0, "norm", "too long"), 8.0)
     store.devices.revoke("phone-2", 8.0, by="anna")
     store.versions.prune(lambda versions: {2}, since=99.0)
     store.set_phase("paused", "to be moved", 9.0, by="anna")
     store.started_at(2.0)
+    # The rows of the highest numbers are gone: no row says that these were used.
+    store.devices.enrol("phone-y", b"y" * 32, 1.5)
+    store.updates.accept([update_of(store, "phone-y")])
+    assert store.devices.withdraw("phone-y", 9.5, by="anna")
+
+
+def update_of(store: Store, device: str, content: bytes = b"content") -> tuple[UpdateRecord, bytes]:
+    """An update for new work of a device, and its bytes."""
+    work = assign(store, device, 0, "small", 3.0)
+    return UpdateRecord(work.id, device, 0, "small", FileEntry.of(content), {"loss": 0.1, "of": "é\0"}, 4.5), content
 
 
 def everything(store: Any) -> dict[str, Any]:
@@ -87,8 +96,12 @@ def test_a_run_that_went_into_a_database_and_back_is_the_same(
         assert copy_out(database, tmp_path / "back") == rows
         back = SqliteStore(tmp_path / "back")
         assert everything(back) == before
-        numbers = [assign(store, "phone-0", 0, "small", 9.0).number for store in (filled, database, back)]
-        assert len(set(numbers)) == 1, "no number is used again"
+        used = []
+        for store in (filled, database, back):
+            record, content = update_of(store, "phone-0")
+            store.updates.accept([(record, content)])
+            used.append((record.assignment, store.updates.arrived(0)[-1][0]))
+        assert len(set(used)) == 1, "no number is used again"
         back.close()
         with pytest.raises(StoreError, match="is not empty, and nothing is overwritten"):
             copy_out(database, tmp_path / "back")
