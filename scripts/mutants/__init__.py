@@ -3,5 +3,6 @@ How much the tests notice: change one thing, run the unit tests of that room, an
 
     python -m scripts.mutants --sample 20 --room coordinator/store --least 0.9
 
-``changes`` says what is changed and what is not, ``judging`` runs the tests. Needs Linux or macOS (fork).
+``changes`` says what is changed and what is not, ``running`` runs the tests, ``judging`` says what they notice.
+Needs Linux or macOS (fork).
 """

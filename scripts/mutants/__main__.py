@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from scripts.mutants.changes import sample
-from scripts.mutants.judging import ROOMS, judge
+from scripts.mutants.judging import judge
+from scripts.mutants.running import ROOMS
 
 
 def main() -> int:
