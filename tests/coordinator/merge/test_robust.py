@@ -55,6 +55,13 @@ def test_an_outlier_is_left_out_and_nobody_else(seed: int) -> None:
     assert merged.weights.tobytes() == Merger()(np.zeros(50, np.float32), {}, without, at).weights.tobytes()
 
 
+@pytest.mark.parametrize("held", [50, 25])
+def test_an_update_as_long_as_the_others_that_points_the_other_way_is_an_outlier(held: int) -> None:
+    given = [dataclasses.replace(c, delta=c.values() * np.float32(0.1) + np.float32(1)) for c in crowd(8)]
+    against = dataclasses.replace(given[3], region=WeightRegion(np.arange(held)), delta=-given[3].values()[:held])
+    assert outliers([*given[:3], against, *given[4:]], 3.0) == {against.id}
+
+
 def test_an_honest_crowd_has_no_outliers() -> None:
     assert outliers(crowd(12), 3.0) == set()
 
