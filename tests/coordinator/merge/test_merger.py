@@ -317,6 +317,14 @@ def test_fedasync_pulls_towards_where_the_device_ended() -> None:
     assert np.allclose(merger(WEIGHTS, {}, [one], at).weights, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("held", [SIZE, 3])
+def test_how_far_weights_have_moved_is_measured_where_the_update_holds_them(held: int) -> None:
+    """AsyncFedED: ``gamma = ||w_t - w_(t - tau)|| / ||delta||``, of which ``at`` makes 3 per coordinate."""
+    given = [contribution(1, list(range(held)), 2.0, 10, tau=3), contribution(2, [0], 2.0, 10)]
+    counted = Merger(policy=Distance(0.5))(WEIGHTS, {}, given, at).counted
+    assert counted == pytest.approx({given[0].id: 1 / (1 + 3 / 2 / 0.5), given[1].id: 1.0}, abs=1 / RESOLUTION)
+
+
 @given(st.lists(st.integers(1, 3 * MIN_RUN), min_size=1, max_size=5), st.integers(0, 1000))
 def test_a_region_reaches_the_same_elements_by_slices_and_by_indices(runs: list[int], seed: int) -> None:
     random_ = np.random.default_rng(seed)
