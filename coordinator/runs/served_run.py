@@ -253,18 +253,19 @@ def _open_run(
 
     store = open_store(config, standby=giving_up, stands_by=forget_parts)
     try:
-        check_key(store, config.run.state)
-        key = RunKey.load_or_create(config.run.state / "run.key")
-        tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
-        config = with_found(config, store, tiers[0].manifest.metrics)
-        # The largest tier was planned for the least memory pressure; every tier evaluates alike.
-        evaluate = load_evaluator(store, tiers[-1], spare)
-        if evaluate is not None:
-            evaluate.start()
-        elif spare is not None:
-            spare.close()
-        trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
-        coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
+        with store.read_ahead():
+            check_key(store, config.run.state)
+            key = RunKey.load_or_create(config.run.state / "run.key")
+            tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
+            config = with_found(config, store, tiers[0].manifest.metrics)
+            # The largest tier was planned for the least memory pressure; every tier evaluates alike.
+            evaluate = load_evaluator(store, tiers[-1], spare)
+            if evaluate is not None:
+                evaluate.start()
+            elif spare is not None:
+                spare.close()
+            trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
+            coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
         left_over = giving_up is not None and in_postgres(config)
         return ServedRun(config, store, coordinator, evaluate, trackers, left_over=left_over)
     except BaseException:

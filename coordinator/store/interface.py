@@ -9,6 +9,7 @@ power cut changes nothing; when it raises, nothing happened. Methods block, so t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -552,6 +553,14 @@ class Store(Protocol):
 
     def collect(self) -> int:
         """Remove artifacts that no record names any more; how many."""
+        ...
+
+    def read_ahead(self) -> contextlib.AbstractContextManager[None]:
+        """
+        What a run needs to begin is read at once, and remembered while the context lasts or until something is written.
+
+        Only for the process that leads.
+        """
         ...
 
     def run(self) -> RunRecord | None:

@@ -12,7 +12,14 @@ from ..rows import assignment_number
 from .connection import Connection
 from .database import Database
 
-__all__ = ["AssignmentTable", "lock_devices"]
+__all__ = ["FIRST_OF_ASSIGNMENTS", "AssignmentTable", "lock_devices"]
+
+_ASSIGNMENTS = "SELECT number, device, version, tier, issued_at, open, deadline FROM assignments"
+_FIND = f"{_ASSIGNMENTS} WHERE number = $1"
+_OPEN = f"{_ASSIGNMENTS} WHERE open ORDER BY number"
+
+# What a run that goes on asks for.
+FIRST_OF_ASSIGNMENTS = (_OPEN,)
 
 
 class AssignmentTable:
@@ -30,17 +37,15 @@ class AssignmentTable:
         number = assignment_number(assignment)
         if number is None:
             return None
-        record = next(iter(self._select("WHERE number = $1", number)), None)
+        record = next(iter(self._select(_FIND, number)), None)
         # Only the name that was given out counts, not another way to write its number.
         return record if record is not None and record.id == assignment else None
 
     def open(self) -> list[AssignmentRecord]:
-        return self._select("WHERE open ORDER BY number")
+        return self._select(_OPEN)
 
-    def _select(self, which: str, *arguments: Any) -> list[AssignmentRecord]:
-        rows = self._database.rows(
-            f"SELECT number, device, version, tier, issued_at, open, deadline FROM assignments {which}", *arguments
-        )
+    def _select(self, query: str, *arguments: Any) -> list[AssignmentRecord]:
+        rows = self._database.rows(query, *arguments)
         return [AssignmentRecord(*row) for row in rows]
 
     def close(self, assignment: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import math
@@ -10,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -75,9 +76,12 @@ class Database:
         self.epoch: int | None = None
         self.superseded = False
         self._slots: dict[Any, int] = {}
+        self._settings: dict[str, str] = {}
+        self._remembered: dict[tuple[Any, ...], list[Any]] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._giving_up = giving_up
         self._closing = threading.Event()
+        self._submitting = threading.Lock()  # nothing is begun that the end of the event loop would leave unanswered
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ftte-postgres", daemon=True)
         self._thread.start()
@@ -95,10 +99,11 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        self._submit(self._shut_down())
+        with self._submitting:
+            if self._closing.is_set():
+                return
+            self._closing.set()
+        asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -109,6 +114,13 @@ class Database:
         for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(ended, Exception):
                 log.error("%s", translate(ended, self.address))
+        # What another thread has asked for ends with an error, and not never.
+        asked = asyncio.all_tasks() - {asyncio.current_task()}
+        if asked:
+            await asyncio.wait(asked, timeout=CLOSE_SECONDS)
+        for question in asked:
+            question.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
@@ -121,7 +133,36 @@ class Database:
 
     def rows(self, query: str, *arguments: Any) -> list[Any]:
         """What a query finds in what is committed."""
-        return self.run(self._rows(query, arguments))
+        remembered = self._remembered
+        if remembered is None or any(isinstance(argument, list) for argument in arguments):
+            return self.run(self._rows(query, arguments))
+        known = remembered.get((query, *arguments))
+        if known is None:
+            known = remembered[query, *arguments] = self.run(self._rows(query, arguments))
+        return known
+
+    @contextlib.contextmanager
+    def remembering(self, queries: Collection[tuple[Any, ...]] = ()) -> Iterator[None]:
+        """
+        While the context lasts, a query is asked once, until this process writes.
+
+        Only for the process that leads: nobody else writes meanwhile.
+
+        Args:
+            queries: each with its arguments; they are asked at once. One after the other takes long where the machine
+                is busy: each answer waits for a processor several times.
+
+        """
+        self._remembered = dict(zip(queries, self.run(self._all_rows(queries)), strict=True))
+        try:
+            yield
+        finally:
+            self._remembered = None
+
+    def remember(self, rows: list[Any], query: str, *arguments: Any) -> None:
+        """A query finds ``rows``, as another has shown; nothing happens unless within :meth:`remembering`."""
+        if self._remembered is not None:
+            self._remembered[query, *arguments] = rows
 
     def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """
@@ -135,7 +176,11 @@ class Database:
             StoreUnavailable: if nothing can be written just now; nothing happened.
 
         """
-        return self.run(self._transact(work))
+        try:
+            return self.run(self._transact(work))
+        finally:
+            if self._remembered is not None:
+                self._remembered.clear()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """
@@ -146,11 +191,10 @@ class Database:
             Exception: what the coroutine raises, with the database's errors as those of the store.
 
         """
-        if self._closing.is_set():
-            coroutine.close()
-            raise StoreUnavailable(f"the store in {self.address} is closed")
         try:
             return self._submit(coroutine)
+        except concurrent.futures.CancelledError:
+            raise StoreUnavailable(f"the store in {self.address} was closed meanwhile") from None
         except Exception as error:
             translated = translate(error, self.address)
             self.superseded |= isinstance(translated, Superseded)
@@ -158,12 +202,23 @@ class Database:
                 raise
             raise translated from None  # the driver's error may quote what is in rows
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside everything else, until it ends or the database is closed."""
-        self._submit(self._begin(work))
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside everything else, until it ends, :meth:`stop` is called, or the database is closed."""
+        return self._submit(self._begin(work))
+
+    def stop(self, task: asyncio.Task[None]) -> None:
+        """End what :meth:`start` has begun; returns at once."""
+        with self._submitting:
+            if not self._closing.is_set():
+                self._loop.call_soon_threadsafe(task.cancel)
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._submitting:
+            if self._closing.is_set():
+                coroutine.close()
+                raise StoreUnavailable(f"the store in {self.address} is closed")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
 
     # In the database's thread.
 
@@ -174,8 +229,27 @@ class Database:
         async with self._pool.acquire(timeout=CONNECT_SECONDS) as connection:
             yield connection
 
-    async def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+    @contextlib.asynccontextmanager
+    async def own_connection(self, **settings: str) -> AsyncIterator[Any]:
+        """A connection beside the pool's, while the context lasts, on which a statement may take any time."""
+        connection = await asyncpg.connect(
+            self.address.url, server_settings={**self._settings, **settings}, timeout=CONNECT_SECONDS
+        )
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def warm_up(self) -> None:
+        """Have every connection open that there may be, so that nobody has to wait for one."""
+        async with contextlib.AsyncExitStack() as held:
+            for _ in range(CONNECTIONS):
+                await held.enter_async_context(self.connection())
+
+    async def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
 
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, on something else than this database, without holding up the event loop."""
@@ -198,6 +272,7 @@ class Database:
             await migrate(connection, self.schema, self.address)
         finally:
             await connection.close()
+        self._settings = settings
         return await asyncpg.create_pool(
             self.address.url,
             min_size=0,  # the pool itself would try to keep more, and fill the log while the server is away
@@ -236,7 +311,10 @@ class Database:
     def _gives_up(self, waited: float) -> bool:
         return waited > START_SECONDS if self._giving_up is None else self._giving_up.is_set()
 
-    async def _rows(self, query: str, arguments: tuple[Any, ...]) -> list[Any]:
+    async def _all_rows(self, queries: Collection[tuple[Any, ...]]) -> list[list[Any]]:
+        return await asyncio.gather(*(self._rows(query, arguments) for query, *arguments in queries))
+
+    async def _rows(self, query: str, arguments: Sequence[Any]) -> list[Any]:
         for attempt in range(ATTEMPTS):
             try:
                 async with self.connection() as connection:

@@ -20,10 +20,15 @@ from .database import Database
 from .tokens import is_good_token, spend_token
 from .updates import WAITING, UpdateTable, discard_rows
 
-__all__ = ["DeviceTable", "device_model"]
+__all__ = ["FIRST_OF_DEVICES", "DeviceTable", "device_model"]
 
 # What may be sorted by, as columns: nothing else comes into a query.
 _COLUMNS = {name: name for name in get_args(DeviceOrder)}
+
+_ALL = f"SELECT {DEVICE_COLUMNS} FROM devices ORDER BY id"
+
+# What a run that goes on asks for.
+FIRST_OF_DEVICES = (_ALL,)
 
 _SECRET = "SELECT secret, revoked_at FROM devices WHERE id = $1"
 
@@ -54,7 +59,7 @@ class DeviceTable:
         return next(iter(self._devices("WHERE id = $1", device)), None) if is_text(device) else None
 
     def all(self) -> list[DeviceRecord]:
-        return self._devices("ORDER BY id")
+        return [device_record(row) for row in self._database.rows(_ALL)]
 
     def page(
         self,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import os
 import platform
 import threading
 import time
 from collections.abc import Callable
 
+import asyncpg
+
 from ...errors import LedElsewhere, StoreUnavailable
 from .database import Database
-from .failures import is_lost, translate
-from .lease import LeaseRow
+from .failures import LOST, is_lost, translate
+from .lease import LeaseRow, hold_guard, wait_for_guard
 
 __all__ = ["LEASE_SECONDS", "lead", "stop_leading"]
 
@@ -26,6 +30,16 @@ LEASE_SECONDS = 2.5
 PATIENCE_SECONDS = LEASE_SECONDS + 2.0
 
 POLL_SECONDS = 0.1
+
+# How often it is looked after the leader's lock was let go, and for how long.
+AWAKE_POLL_SECONDS = 0.02
+AWAKE_SECONDS = 1.0
+
+# Connections that are not used are closed after 300 s: whoever stands by opens them again before.
+WARM_SECONDS = 100.0
+
+# Connections that hold a lock or wait for one say something so often: a network forgets those that do not.
+GUARD_SECONDS = 60.0
 
 
 def lead(
@@ -52,6 +66,10 @@ def lead(
     holder = f"{platform.node()}, process {os.getpid()}"
     until = time.monotonic() + PATIENCE_SECONDS
     said = False
+    wakened, awake = threading.Event(), -math.inf
+    waiting = []
+    if standby is not None:
+        waiting = [database.start(_watch_guard(database, wakened)), database.start(_stay_warm(database))]
     while not _take(lease, holder, waits=standby is not None):
         if standby is not None and not said and time.monotonic() > until:
             log.warning(
@@ -67,10 +85,15 @@ def lead(
             raise LedElsewhere(
                 f"another coordinator{_leader(lease)} uses the run {run} in {database.address}: stop it first"
             )
-        time.sleep(POLL_SECONDS)
+        if wakened.wait(AWAKE_POLL_SECONDS if time.monotonic() < awake else POLL_SECONDS):
+            wakened.clear()
+            awake = time.monotonic() + AWAKE_SECONDS
     if said:
         log.warning("this process leads the run %s now", run)
+    for task in waiting:
+        database.stop(task)
     database.start(_renew(database, lease))
+    database.start(_hold_guard(database))
 
 
 def _take(lease: LeaseRow, holder: str, *, waits: bool) -> bool:
@@ -118,3 +141,39 @@ async def _renew(database: Database, lease: LeaseRow) -> None:
         if away:
             log.info("the database %s is back", database.address)
             away = False
+
+
+async def _hold_guard(database: Database) -> None:
+    """Hold the leader's lock, and take it again where its connection breaks, for as long as this process leads."""
+    while not database.superseded:
+        closed = asyncio.Event()
+        with contextlib.suppress(*LOST):
+            async with database.own_connection() as connection:
+                connection.add_termination_listener(lambda _, closed=closed: closed.set())
+                await hold_guard(connection)
+                while not closed.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(closed.wait(), GUARD_SECONDS)
+                    await connection.fetchval("SELECT 1")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _watch_guard(database: Database, wakened: threading.Event) -> None:
+    """Set ``wakened`` whenever nobody holds the leader's lock, until cancelled."""
+    while True:
+        with contextlib.suppress(*LOST):
+            async with database.own_connection(lock_timeout=f"{GUARD_SECONDS:g}s") as connection:
+                while True:
+                    with contextlib.suppress(asyncpg.exceptions.LockNotAvailableError):
+                        await wait_for_guard(connection)
+                        wakened.set()
+                        await asyncio.sleep(AWAKE_SECONDS)  # whoever leads now has yet to take it
+        await asyncio.sleep(AWAKE_SECONDS)
+
+
+async def _stay_warm(database: Database) -> None:
+    """Keep connections open that a leader needs at once, until cancelled; a server that gives none is not urged."""
+    while True:
+        with contextlib.suppress(*LOST, asyncpg.exceptions.InsufficientResourcesError):
+            await database.warm_up()
+        await asyncio.sleep(WARM_SECONDS)

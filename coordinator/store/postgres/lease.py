@@ -1,4 +1,8 @@
-"""Which process leads the run: one row, taken by compare-and-set on the database's clock."""
+"""
+Which process leads the run: one row, taken by compare-and-set on the database's clock.
+
+The leader also holds an advisory lock, which ends with its connection. It decides nothing: it wakes those who stand by.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ from ..records import LeaseRecord
 from .connection import Connection
 from .database import Database
 
-__all__ = ["LeaseRow"]
+__all__ = ["LeaseRow", "hold_guard", "wait_for_guard"]
 
 # So many looks in turn must miss the leader's connections: it may open another one at this moment.
 MISSED = 3
+
+# The advisory lock (number of the run's schema, 2) is its leader's.
+_GUARD = "(SELECT oid::int4 FROM pg_namespace WHERE nspname = current_schema()), 2"
 
 _END = "clock_timestamp() + make_interval(secs => $1)"
 
@@ -40,14 +47,15 @@ class LeaseRow:
         own = self._database.sessions
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
-                "SELECT epoch, sessions, holder, until <= clock_timestamp() AS over FROM lease"
+                "SELECT epoch, sessions, holder, until <= clock_timestamp() AS over, pg_backend_pid() AS own, "
+                "(SELECT count(*) FROM pg_stat_activity WHERE application_name = sessions) AS open FROM lease"
             )
             if not row["over"]:
                 if (row["sessions"], row["holder"]) == (own, holder):
                     # The answer of an earlier call was lost.
                     self._database.epoch = row["epoch"]
                     return self._database.epoch
-                if row["sessions"] == own or not await self._has_died(connection, row["sessions"]):
+                if row["sessions"] == own or not self._has_died(row["sessions"], row["own"], row["open"]):
                     return None
             if row["sessions"] not in ("", own):
                 # Who has the right to write the run has that to end its connections, unless they are a superuser's.
@@ -69,20 +77,16 @@ class LeaseRow:
             self._database.epoch = taken
         return taken
 
-    async def _has_died(self, connection: Connection, sessions: str) -> bool:
+    def _has_died(self, sessions: str, own: int, connections: int) -> bool:
         """
-        Whether the leader's connections are gone, while this one of ours has lasted: its process was killed.
+        Whether the leader's connections are gone, while ours, of the process ``own``, has lasted: it was killed.
 
         A server that restarts ends our connection as well, and a network that breaks leaves the leader's connections at
         the server; then the lease runs out. Should the leader live after all, the epoch keeps it from writing.
         """
-        row = await connection.fetchrow(
-            "SELECT pg_backend_pid() AS own, count(*) AS open FROM pg_stat_activity WHERE application_name = $1",
-            sessions,
-        )
-        seen = (sessions, row["own"])
-        if row["open"] or self._seen != seen:
-            self._seen, self._missed = (seen if row["open"] else ("", 0)), 0
+        seen = (sessions, own)
+        if connections or self._seen != seen:
+            self._seen, self._missed = (seen if connections else ("", 0)), 0
             return False
         self._missed += 1
         return self._missed >= MISSED
@@ -138,3 +142,14 @@ class LeaseRow:
             "THEN extract(epoch FROM until - clock_timestamp())::float8 ELSE 0 END FROM lease"
         )
         return LeaseRecord(holder, epoch, left, address) if left > 0 else None
+
+
+async def hold_guard(connection: Connection) -> None:
+    """Hold the leader's lock from now on, for as long as the connection lasts; waits for a predecessor's."""
+    await connection.execute(f"SELECT pg_advisory_lock({_GUARD})")
+
+
+async def wait_for_guard(connection: Connection) -> None:
+    """Return when nobody holds the leader's lock: at once when a leader's process dies."""
+    await connection.execute(f"SELECT pg_advisory_lock_shared({_GUARD})")
+    await connection.execute(f"SELECT pg_advisory_unlock_shared({_GUARD})")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,19 +20,26 @@ from ..sqlite.backup import backup_runs
 from ..sqlite.store import lock_folder
 from .address import Address, schema_name
 from .artifacts import SharedArtifacts
-from .assignments import AssignmentTable
+from .assignments import FIRST_OF_ASSIGNMENTS, AssignmentTable
 from .audit import AuditTable, write_audit
 from .connection import Connection
 from .database import Database
-from .devices import DeviceTable
+from .devices import FIRST_OF_DEVICES, DeviceTable
 from .kept_objects import GRACE_SECONDS, KeptObjects
 from .leading import lead, stop_leading
 from .lease import LeaseRow
 from .tokens import TokenTable
-from .updates import UpdateTable
-from .versions import VersionTable, insert_version
+from .updates import FIRST_OF_UPDATES, UpdateTable
+from .versions import FIRST_OF_VERSIONS, VersionTable, insert_version
 
 __all__ = ["PostgresStore"]
+
+_RUN = "SELECT name, plans, evaluation, created_at FROM run"
+_TIERS = f"SELECT {TIER_COLUMNS} FROM tiers ORDER BY budget_bytes, name"
+_PHASE = "SELECT phase, reason FROM run"
+
+# What a run that begins or goes on asks for.
+_FIRST = ((_RUN,), (_TIERS,), (_PHASE,), *FIRST_OF_VERSIONS, *FIRST_OF_UPDATES, FIRST_OF_DEVICES, FIRST_OF_ASSIGNMENTS)
 
 
 class PostgresStore:
@@ -73,6 +81,7 @@ class PostgresStore:
         self._leading = leading
         self._lock_file: IO[bytes] | None = lock_folder(folder) if leading else None
         self._database: Database | None = None
+        self._collecting = threading.Lock()
         try:
             with disk_available():
                 files = Artifacts(folder / "artifacts", alone=False)
@@ -100,8 +109,9 @@ class PostgresStore:
             if self._database.epoch is not None:
                 stop_leading(self.lease)
             self._database.close()
-        if self._lock_file is not None:
-            self._lock_file.close()
+        with self._collecting:  # what still removes files would remove those of the folder's next process
+            if self._lock_file is not None:
+                self._lock_file.close()
 
     @property
     def database(self) -> Database:
@@ -116,6 +126,12 @@ class PostgresStore:
             raise StoreError("the store is not open")
         return self._database
 
+    @contextlib.contextmanager
+    def read_ahead(self) -> Iterator[None]:
+        with self.database.remembering(_FIRST):
+            self.updates.share_contents()
+            yield
+
     def _forget_receipts(self) -> None:
         """Those of processes that ended long ago."""
         self.database.transact(
@@ -123,7 +139,7 @@ class PostgresStore:
         )
 
     def collect(self) -> int:
-        with backup_runs(self._folder) as reading:
+        with self._collecting, backup_runs(self._folder) as reading:
             leads = self.database.epoch is not None
             if reading or self._is_copied() or not (leads or isinstance(self.artifacts, SharedArtifacts)):
                 return 0  # files that no row names yet may be another process's
@@ -152,7 +168,7 @@ class PostgresStore:
         return bool(copies)
 
     def run(self) -> RunRecord | None:
-        rows = self.database.rows("SELECT name, plans, evaluation, created_at FROM run")
+        rows = self.database.rows(_RUN)
         return RunRecord(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
 
     def create(
@@ -181,7 +197,7 @@ class PostgresStore:
         self.artifacts.named({run.evaluation, *named, *version_files(version)})
 
     def tiers(self) -> list[TierRecord]:
-        rows = self.database.rows(f"SELECT {TIER_COLUMNS} FROM tiers ORDER BY budget_bytes, name")
+        rows = self.database.rows(_TIERS)
         return [tier_record(row) for row in rows]
 
     def sign(self, signatures: Mapping[str, str]) -> None:
@@ -193,7 +209,7 @@ class PostgresStore:
         step("sign: committed")
 
     def phase(self) -> tuple[Phase, str]:
-        ((phase, reason),) = self.database.rows("SELECT phase, reason FROM run")
+        ((phase, reason),) = self.database.rows(_PHASE)
         return phase, reason
 
     def set_phase(self, phase: Phase, reason: str, at: float, *, by: str) -> None:

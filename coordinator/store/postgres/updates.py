@@ -17,7 +17,7 @@ from .connection import Connection
 from .database import Database
 from .kept_objects import KeptObjects
 
-__all__ = ["LARGE_BYTES", "WAITING", "UpdateTable", "discard_rows", "merge_rows", "object_key"]
+__all__ = ["FIRST_OF_UPDATES", "LARGE_BYTES", "WAITING", "UpdateTable", "discard_rows", "merge_rows", "object_key"]
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,19 @@ _KNOWN = (
     "ORDER BY id FOR NO KEY UPDATE) SELECT 'device', id FROM locked UNION ALL "
     f"SELECT 'update', assignment FROM updates WHERE assignment = ANY($1::text[]) AND {INTACT}"
 )
+
+_FROM_CONTENTS = f"FROM updates AS u LEFT JOIN contents AS c USING (assignment) WHERE {WAITING}"
+_CONTENTS = f"SELECT u.assignment, u.sha256, u.object, c.content {_FROM_CONTENTS}"
+_CONTENT = f"SELECT u.sha256, u.object, c.content {_FROM_CONTENTS} AND u.assignment = $1"
+
+_ARRIVED = f"SELECT arrival, {UPDATE_COLUMNS} FROM updates WHERE {WAITING} AND arrival > $1 ORDER BY arrival"
+_MERGED = (
+    "SELECT assignment, staleness, weight, merged_into FROM updates WHERE merged_into IS NOT NULL "
+    "ORDER BY merged_into, arrival"
+)
+
+# What a run that goes on asks for: each query with its arguments.
+FIRST_OF_UPDATES = ((_CONTENTS,), (_ARRIVED, 0), (_MERGED,))
 
 _INSERTED = ("arrival", *UPDATE_COLUMNS.split(", "), "object")
 
@@ -134,17 +147,16 @@ class UpdateTable:
         return [record for _, record in self.arrived(0)]
 
     def arrived(self, after: int) -> list[tuple[int, UpdateRecord]]:
-        rows = self._database.rows(
-            f"SELECT arrival, {UPDATE_COLUMNS} FROM updates WHERE {WAITING} AND arrival > $1 ORDER BY arrival", after
-        )
+        rows = self._database.rows(_ARRIVED, after)
         return [(row[0], update_record(tuple(row)[1:])) for row in rows]
 
+    def share_contents(self) -> None:
+        """Answer :meth:`content` of all updates that wait from one query, while the database remembers."""
+        for assignment, *row in self._database.rows(_CONTENTS):
+            self._database.remember([row], _CONTENT, assignment)
+
     def content(self, assignment: str) -> bytes:
-        for sha256, key, content in self._database.rows(
-            "SELECT u.sha256, u.object, c.content FROM updates AS u LEFT JOIN contents AS c USING (assignment) "
-            f"WHERE u.assignment = $1 AND {WAITING}",
-            assignment,
-        ):
+        for sha256, key, content in self._database.rows(_CONTENT, assignment):
             found = self._objects.get(key) if key is not None else content or b""
             if hashlib.sha256(found).hexdigest() == sha256:
                 return bytes(found)
@@ -183,10 +195,7 @@ class UpdateTable:
         return self._objects.collect([row[0] for row in rows], OBJECTS)
 
     def merged(self) -> list[MergedUpdate]:
-        rows = self._database.rows(
-            "SELECT assignment, staleness, weight, merged_into FROM updates WHERE merged_into IS NOT NULL "
-            "ORDER BY merged_into, arrival"
-        )
+        rows = self._database.rows(_MERGED)
         return [MergedUpdate(*row) for row in rows]
 
     def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:

@@ -19,7 +19,15 @@ from .connection import Connection
 from .database import Database
 from .updates import WAITING, UpdateTable, discard_rows, merge_rows
 
-__all__ = ["VersionTable", "insert_version"]
+__all__ = ["FIRST_OF_VERSIONS", "VersionTable", "insert_version"]
+
+_VERSIONS = f"SELECT {VERSION_COLUMNS} FROM versions"
+_ALL = f"{_VERSIONS} ORDER BY version"
+_LATEST = f"{_VERSIONS} ORDER BY version DESC LIMIT 1"
+_GET = f"{_VERSIONS} WHERE version = $1"
+
+# What a run that goes on asks for: each query with its arguments.
+FIRST_OF_VERSIONS = ((_ALL,), (_LATEST,), (_GET, 0))
 
 # So many new versions follow from the newest updates; for more, all updates are read.
 FEW_POINTS = 50
@@ -38,7 +46,7 @@ class VersionTable:
         self._updates = updates
 
     def latest(self) -> VersionRecord:
-        found = self._select("ORDER BY version DESC LIMIT 1")
+        found = self._select(_LATEST)
         if not found:
             raise StoreError(
                 f"schema {self._database.schema} of {self._database.address} holds no run: begin one first"
@@ -52,13 +60,13 @@ class VersionTable:
         return int(number)
 
     def get(self, number: int) -> VersionRecord:
-        found = self._select("WHERE version = $1", number)
+        found = self._select(_GET, number)
         if not found:
             raise StoreError(f"the run has no version {number}")
         return found[0]
 
     def all(self) -> list[VersionRecord]:
-        return self._select("ORDER BY version")
+        return self._select(_ALL)
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
         ((count, newest),) = self._database.rows(
@@ -79,13 +87,13 @@ class VersionTable:
         )
         return [VersionPoint(*(*row[:4], json.loads(row[4]), *row[5:])) for row in map(tuple, rows)]
 
-    def _select(self, which: str, *arguments: Any) -> list[VersionRecord]:
-        rows = self._database.rows(f"SELECT {VERSION_COLUMNS} FROM versions {which}", *arguments)
+    def _select(self, query: str, *arguments: Any) -> list[VersionRecord]:
+        rows = self._database.rows(query, *arguments)
         return [version_record(row) for row in rows]
 
     def with_files(self) -> list[VersionRecord]:
         """The versions that are not pruned, oldest first."""
-        return self._select("WHERE NOT pruned ORDER BY version")
+        return self._select(f"{_VERSIONS} WHERE NOT pruned ORDER BY version")
 
     def commit(
         self, version: VersionRecord, merged: Sequence[MergedUpdate], discarded: Sequence[DiscardedUpdate] = ()

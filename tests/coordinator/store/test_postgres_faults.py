@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import numpy as np
 import pytest
 
-from coordinator.errors import StoreUnavailable
+from coordinator.errors import StoreError, StoreUnavailable
+from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.postgres import Address, PostgresStore
 from coordinator.store.records import AssignmentRequest, MergedUpdate, UpdateRecord, VersionRecord
 from mobile_sdk.manifest import FileEntry
@@ -176,6 +182,7 @@ def test_who_serves_waits_for_a_server_that_is_not_there_yet_until_told_to_give_
 STOPPED = """
 import sys
 from pathlib import Path
+from typing import Any
 
 from coordinator.errors import Superseded
 from coordinator.store.postgres import Address, PostgresStore
@@ -234,3 +241,147 @@ def test_a_leader_that_is_stopped_in_a_transaction_and_wakes_has_written_nothing
         finally:
             stopped.kill()
     assert said.splitlines() == ["another process leads the run by now: this one writes nothing any more; stop it"] * 2
+
+
+LEADER = """
+import sys
+from pathlib import Path
+from typing import Any
+
+from coordinator.store.postgres import Address, PostgresStore
+
+store = PostgresStore(Address(sys.argv[1]), "digits", Path(sys.argv[2]))
+print("leads", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def leader(address: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that leads the run; it does nothing else."""
+    command = [sys.executable, "-c", LEADER, address, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "leads\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def guards(address: str) -> tuple[int, int]:
+    """How many connections hold the lock of a run's leader, and how many wait for it."""
+
+    async def ask() -> tuple[int, int]:
+        connection = await asyncpg.connect(address)
+        try:
+            row = await connection.fetchrow(
+                "SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND objid = 2 AND objsubid = 2 "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            return int(row[0]), int(row[1])
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Of another process, which says nothing: look until it is so."""
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_death_of_a_leader_wakes_who_stands_by(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for its next look, which is hours away here, nor for the end of the lease."""
+    address, giving_up = server.database(), threading.Event()
+    monkeypatch.setattr("coordinator.store.postgres.leading.POLL_SECONDS", 0.02)
+    with leader(address, tmp_path / "one") as killed, ThreadPoolExecutor() as threads:
+        wait_until(lambda: guards(address) == (1, 0))
+        opened = threads.submit(PostgresStore, Address(address), "digits", tmp_path / "two", standby=giving_up)
+        try:
+            wait_until(lambda: guards(address) == (1, 1))
+            monkeypatch.setattr("coordinator.store.postgres.leading.POLL_SECONDS", 36_000.0)
+            killed.kill()
+            with contextlib.closing(opened.result(60)) as successor:
+                holder = successor.lease.current()
+                assert holder is not None
+                assert holder.epoch == 2
+        finally:
+            giving_up.set()
+
+
+def test_a_leader_whose_connections_end_goes_on_leading_and_guards_its_lead_again(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    address = server.database()
+    with contextlib.closing(PostgresStore(Address(address), "digits", tmp_path / "one")) as store:
+        wait_until(lambda: guards(address) == (1, 0))
+        other = PostgresStore(Address(address), "digits", tmp_path / "two", leading=False)
+        with contextlib.closing(other):
+            ended = other.database.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+                store.database.sessions,
+            )
+            assert len(ended) >= 2
+        wait_until(lambda: guards(address) == (1, 0))
+        assert store.lease.renew(60.0)
+        assert not store.lease.lost
+
+
+def test_whoever_asks_while_the_store_is_closed_is_told_so_and_waits_for_no_answer(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.store.postgres.database.CLOSE_SECONDS", 0.01)
+    store = PostgresStore(Address(server.database()), "digits", tmp_path / "state")
+    asked = threading.Event()
+
+    async def ask() -> None:
+        asked.set()
+        await asyncio.sleep(3_600)
+
+    with ThreadPoolExecutor() as threads:
+        waits: list[Future[Any]] = [
+            threads.submit(store.database.run, ask()),
+            threads.submit(store.database.rows, "SELECT pg_sleep(3600)"),
+        ]
+        assert asked.wait(60)
+        store.close()
+        for each in waits:
+            with pytest.raises(StoreUnavailable, match="closed"):
+                each.result(60)
+
+
+def test_a_store_keeps_its_folder_until_it_has_removed_what_nobody_needs(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    """Else it could take a file of the folder's next process, whose version it does not know, for one of those."""
+    address = Address(server.database())
+    began, goes_on = threading.Event(), threading.Event()
+
+    class Slow(FolderObjects):
+        def delete(self, key: str) -> None:
+            began.set()
+            goes_on.wait(60)
+            super().delete(key)
+
+    store = PostgresStore(address, "digits", tmp_path / "one", Slow(tmp_path / "objects"), grace_seconds=0.0)
+    begin(store)
+    store.artifacts.put(b"what no row names")
+    store.artifacts.named([hashlib.sha256(b"what no row names").hexdigest()])
+    with ThreadPoolExecutor() as threads:
+        collecting = threads.submit(store.collect)
+        assert began.wait(60)
+        closing = threads.submit(store.close)
+        with pytest.raises(StoreError, match="another coordinator uses the state directory"):
+            PostgresStore(address, "digits", tmp_path / "one", leading=True)
+        goes_on.set()
+        closing.result(60)
+        with contextlib.suppress(StoreUnavailable):
+            collecting.result(60)
+    PostgresStore(address, "digits", tmp_path / "one").close()

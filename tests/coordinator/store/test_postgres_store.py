@@ -124,6 +124,31 @@ def test_a_leader_that_was_never_seen_is_waited_for(open_one: Callable[..., Post
     assert [waiting.lease.take("the second", 60.0) for _ in range(2 * MISSED)] == [None] * (2 * MISSED)
 
 
+def test_what_a_leader_begins_with_is_read_once_until_it_writes(
+    open_one: Callable[..., PostgresStore], postgres_database: str
+) -> None:
+    """Another question would find what an operator changes by hand meanwhile; what it writes itself it finds."""
+    store = open_one()
+    fill(store)
+    given = [update(store, content) for content in (b"one", b"two")]
+    store.updates.accept(given)
+
+    def read() -> list[Any]:
+        waiting = [(record, store.updates.content(record.assignment)) for record in store.updates.buffered()]
+        everything: list[Any] = [store.run(), store.tiers(), store.phase(), store.versions.all(), store.devices.all()]
+        return [*everything, store.versions.latest(), store.assignments.open(), store.updates.merged(), *waiting]
+
+    expected = read()
+    assert [content for _, content in expected[-2:]] == [b"one", b"two"]
+    with store.read_ahead():
+        query(postgres_database, f'DELETE FROM "{store.database.schema}".contents')
+        assert read() == expected
+        store.set_phase("paused", "to look", 2.0, by="anna")
+        assert store.phase() == ("paused", "to look")
+        with pytest.raises(StoreError, match="damaged"):
+            read()
+
+
 def test_two_coordinators_cannot_lead_one_run(open_one: Callable[..., PostgresStore]) -> None:
     first = open_one()
     with pytest.raises(StoreError, match=r"another coordinator \(.*, process \d+\) uses the run .*: stop it first"):
