@@ -219,6 +219,11 @@ def one_class(seeds: list[int], trips: int) -> list[dict[str, Any]]:
     return rows
 
 
+def keep(known: Mapping[str, Any]) -> None:
+    """Write down what there is, after each task: a run that is ended loses no more than one."""
+    OUT.write_text(json.dumps({**known, "machine": machine()}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
@@ -231,12 +236,14 @@ def main() -> None:
     known = json.loads(OUT.read_text()) if OUT.exists() else {"tasks": {}}
     if options.one_class:
         known["one class"] = {"trips": options.trips, "runs": one_class(options.seeds, options.trips)}
+        keep(known)
         options.tasks = []
     for name in options.tasks if options.rules else ():
         known["tasks"][name].setdefault("rules", {}).update(rules(name, options.seeds, options.trips))
+        keep(known)
     for name in options.tasks if not options.rules else ():
         known["tasks"][name] = {"trips": options.trips, **compare(name, options.seeds, options.trips)}
-    OUT.write_text(json.dumps({"machine": machine(), **known}, indent=1) + "\n")
+        keep(known)
 
 
 if __name__ == "__main__":
