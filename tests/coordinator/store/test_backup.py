@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sqlite3
+import stat
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,7 @@ def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: P
     store.close()
 
     restore(tmp_path / "backup.tar", tmp_path / "again", 10.0, by="anna")
+    assert stat.S_IMODE((tmp_path / "again").stat().st_mode) == 0o700  # it has the run's key
     again = SqliteStore(tmp_path / "again")
     assert (again.versions.all(), again.updates.buffered(), again.updates.merged(), again.devices.all()) == then[:4]
     assert again.audit.entries()[:-1] == then[4]

@@ -88,4 +88,5 @@ def test_the_newest_lines_of_the_audit_log_are_those_of_the_whole(store: Store) 
         store.audit.write(float(number), "anna", "tested", f"thing {number}", {"why": number})
     lines = store.audit.entries()
     assert store.audit.newest(3) == lines[-3:]
+    assert store.audit.newest(100) == lines
     assert store.audit.newest(100, lines[-2].number) == lines[-1:]

@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from asyncpg.types import ServerVersion
 
 from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
+from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.postgres import Address, PostgresStore, schema_name
 from coordinator.store.postgres.leader import LeaderAddress
 from coordinator.store.postgres.lease import MISSED
@@ -151,8 +153,10 @@ def test_what_a_leader_begins_with_is_read_once_until_it_writes(
 
 def test_two_coordinators_cannot_lead_one_run(open_one: Callable[..., PostgresStore]) -> None:
     first = open_one()
+    threads = set(threading.enumerate())
     with pytest.raises(StoreError, match=r"another coordinator \(.*, process \d+\) uses the run .*: stop it first"):
         open_one()
+    assert set(threading.enumerate()) == threads, "what was begun is ended"
     first.close()
     assert open_one().lease.current() is not None
 
@@ -204,8 +208,10 @@ def test_a_schema_of_a_newer_release_is_refused(postgres_database: str, open_one
     store = open_one()
     query(postgres_database, f'UPDATE "{store.database.schema}".schema_version SET number = 99')
     store.close()
+    threads = set(threading.enumerate())
     with pytest.raises(StoreError, match=r"is number 99, this coordinator knows up to \d+: run the FTTE version"):
         open_one()
+    assert set(threading.enumerate()) == threads, "what was begun is ended"
 
 
 def test_a_schema_of_the_release_before_is_brought_up_to_date(
@@ -342,45 +348,82 @@ def test_an_update_that_was_changed_in_the_database_is_told_from_a_good_one(
         store.updates.content(last[0].assignment)
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["by whoever leads", "by whoever leads next"])
 def test_objects_that_a_crash_left_without_a_row_are_collected(
-    open_one: Callable[..., PostgresStore], tmp_path: Path
+    open_one: Callable[..., PostgresStore], tmp_path: Path, again: bool
 ) -> None:
-    store = open_one(grace_seconds=0.0)
+    objects = FolderObjects(tmp_path / "objects")
+    store = open_one(objects=objects, grace_seconds=0.0)
     fill(store)
     kept = update(store, b"k" * (LARGE_BYTES + 1))
     store.updates.accept([kept])
     store.updates.keep_objects([("updates/a00000099.left", b"left by a crash")])
-    store.collect()
+    if again:
+        store.close()
+        open_one(objects=objects, grace_seconds=0.0)
+    else:
+        store.collect()
     assert [path.name for path in tmp_path.rglob("updates/*")] == [f"{kept[0].assignment}.{kept[0].artifact.sha256}"]
 
 
 # A lost connection.
 
+LOST = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
-@pytest.mark.parametrize("happened", [True, False])
+
+def lose_a_commit(
+    monkeypatch: pytest.MonkeyPatch, errors: Sequence[asyncpg.PostgresError | asyncpg.InterfaceError], *, happened: bool
+) -> list[str]:
+    """The next commit has no answer, and asking what became of it ends in ``errors``; gives what was tried."""
+    execute, fetchval = asyncpg.Connection.execute, asyncpg.Connection.fetchval
+    left = list(errors)
+    tried: list[str] = []
+
+    async def lose(connection: Any, statement: str, *arguments: Any, **options: Any) -> Any:
+        if statement != "COMMIT" or tried:
+            return await execute(connection, statement, *arguments, **options)
+        tried.append("commit")
+        if happened:
+            await execute(connection, statement)
+        connection.terminate()
+        raise LOST
+
+    async def ask(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        if query.startswith("SELECT token"):
+            tried.append("ask")
+            if left:
+                raise left.pop()
+        return await fetchval(connection, query, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", lose)
+    monkeypatch.setattr(asyncpg.Connection, "fetchval", ask)
+    return tried
+
+
+@pytest.mark.parametrize(("happened", "away"), [(True, 0), (False, 0), (True, 2), (False, 2)])
 def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
-    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, happened: bool
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, happened: bool, away: int
 ) -> None:
     store = open_one()
     fill(store)
     accepted = update(store)
-    execute = asyncpg.Connection.execute
-    lost: list[bool] = []
-
-    async def lose(connection: Any, statement: str, *arguments: Any, **options: Any) -> Any:
-        if statement != "COMMIT" or lost:
-            return await execute(connection, statement, *arguments, **options)
-        lost.append(True)
-        if happened:
-            await execute(connection, statement)
-        connection.terminate()
-        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
-
-    monkeypatch.setattr(asyncpg.Connection, "execute", lose)
+    tried = lose_a_commit(monkeypatch, [LOST] * away, happened=happened)
     assert store.updates.accept([accepted]) == {accepted[0].assignment}, "it is new, and its device hears so"
-    assert lost
+    assert tried == ["commit", *["ask"] * (away + 1)]
     assert len(store.updates.buffered()) == 1
     assert store.devices.all()[0].updates == 1
+
+
+def test_where_nobody_may_ask_what_became_of_a_commit_the_caller_hears_of_it(
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_one()
+    fill(store)
+    accepted = update(store)
+    tried = lose_a_commit(monkeypatch, [asyncpg.InsufficientPrivilegeError("permission denied")], happened=True)
+    with pytest.raises(StoreError, match="refuses: permission denied"):
+        store.updates.accept([accepted])
+    assert tried == ["commit", "ask"]
 
 
 @pytest.mark.parametrize("error", [StoreError("odd"), StoreUnavailable("the objects are away")])

@@ -14,6 +14,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
 def test_updates_are_where_it_was_said_one_after_the_other(tmp_path: Path) -> None:
     segments = Segments(tmp_path / "deep" / "segments")
     first, second = segments.append([b"abc", memoryview(b"defgh")])
@@ -60,6 +64,20 @@ def test_what_is_erased_reads_as_zeros_and_the_rest_stays(
     segments.erase([places[3]], {})
     assert names(tmp_path) == []
     assert segments.append([b"e"]) == [Location(2, 0, 1)], "a number is not used again"
+
+
+def test_whatever_was_done_one_file_is_open_at_the_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 8)
+    before = open_files()
+    segments = Segments(tmp_path)
+    places = [segments.append([b"abc"])[0] for _ in range(10)]
+    segments.named(places)
+    segments.erase(places[1:4], {1: 1, 2: 1})
+    segments.erase_all_but([places[0], places[-1]])
+    assert segments.read(places[0]) == b"abc"
+    assert open_files() <= before + 1
+    segments.close()
+    assert open_files() == before
 
 
 def test_a_segment_with_what_no_row_names_yet_is_not_removed(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
+from pathlib import Path
 
 import pytest
 
@@ -221,6 +223,18 @@ def test_a_file_that_no_row_names_yet_is_not_collected(store: Store) -> None:
     (entry,) = store.artifacts.put(b"weights of the version that is being merged")
     assert store.collect() == 0
     store.artifacts.path(entry.sha256)
+
+
+def test_a_run_begins_with_its_first_lines_in_the_audit_log(store: Store) -> None:
+    lines = [(entry.actor, entry.action, entry.subject) for entry in store.audit.entries()]
+    assert lines[:2] == [("coordinator", "created", RUN.name), ("coordinator", "signed", TIER.name)]
+    assert [action for _, action, _ in lines[2:]] == ["enrolled"]
+
+
+def test_the_state_directory_is_its_owners_alone(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    place.open()
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700  # it holds the run's key
 
 
 def test_a_run_keeps_its_phase_and_when_it_started(store: Store, place: Place) -> None:
