@@ -68,12 +68,12 @@ def test_a_full_disk_is_not_left_full_of_halves(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(("alone", "left"), [(True, []), (False, ["young.new"])])
 def test_what_a_process_left_unfinished_is_removed_unless_it_may_be_anothers(
-    tmp_path: Path, alone: bool, left: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool, left: list[str]
 ) -> None:
-    now = time.time()
-    for name, age in (("young.new", 3_500), ("old.new", 3_700)):
+    monkeypatch.setattr(time, "time", lambda: 10_000.0)
+    for name, age in (("young.new", 3_600), ("old.new", 3_601)):
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (now - age, now - age))
+        os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
     files = ContentFiles(tmp_path, alone=alone)
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     (tmp_path / "now.new").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import stat
 from pathlib import Path
 
@@ -229,6 +230,15 @@ def test_a_run_begins_with_its_first_lines_in_the_audit_log(store: Store) -> Non
     lines = [(entry.actor, entry.action, entry.subject) for entry in store.audit.entries()]
     assert lines[:2] == [("coordinator", "created", RUN.name), ("coordinator", "signed", TIER.name)]
     assert [action for _, action, _ in lines[2:]] == ["enrolled"]
+
+
+def test_a_devices_alias_is_its_own_and_nothing_that_could_be_guessed(store: Store) -> None:
+    for number in range(3):
+        store.devices.enrol(f"phone-{number}", b"s" * 32, 2.0)
+        store.devices.revoke(f"phone-{number}", 3.0, by="anna")
+    aliases = [entry.subject for entry in store.audit.entries() if entry.action == "revoked"]
+    assert len(set(aliases)) == 3
+    assert [re.fullmatch("[0-9a-f]{16}", alias) is not None for alias in aliases] == [True] * 3
 
 
 def test_the_state_directory_is_its_owners_alone(place: Place, tmp_path: Path) -> None:
