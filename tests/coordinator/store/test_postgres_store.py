@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from asyncpg.types import ServerVersion
 
 from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
 from coordinator.store.objects.folder import FolderObjects
-from coordinator.store.postgres import Address, PostgresStore, schema_name
+from coordinator.store.postgres import Address, PostgresStore, database, schema_name
 from coordinator.store.postgres.leader import LeaderAddress
 from coordinator.store.postgres.lease import MISSED
 from coordinator.store.postgres.updates import LARGE_BYTES
@@ -424,6 +425,38 @@ def test_where_nobody_may_ask_what_became_of_a_commit_the_caller_hears_of_it(
     with pytest.raises(StoreError, match="refuses: permission denied"):
         store.updates.accept([accepted])
     assert tried == ["commit", "ask"]
+
+
+@pytest.mark.parametrize(("seconds", "opens"), [(30.0, True), (0.0, False)])
+def test_a_server_that_does_not_answer_at_first_is_tried_again_for_a_while(
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, seconds: float, opens: bool
+) -> None:
+    connect = asyncpg.connect
+    refusals = [ConnectionRefusedError("nobody listens")] * 2
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        if refusals:
+            raise refusals.pop()
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", late)
+    monkeypatch.setattr(database, "START_SECONDS", seconds)
+    if opens:
+        open_one()
+        assert refusals == []
+    else:
+        with pytest.raises(StoreUnavailable, match="cannot be used just now: nobody listens"):
+            open_one()
+        assert len(refusals) == 1, "the first was the last"
+
+
+def test_work_for_a_store_that_was_closed_is_refused_and_ended(open_one: Callable[..., PostgresStore]) -> None:
+    store = open_one()
+    store.close()
+    work = asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.database.run(work)
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("error", [StoreError("odd"), StoreUnavailable("the objects are away")])
