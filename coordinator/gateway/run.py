@@ -77,11 +77,11 @@ class _Room:
         self._run = run
         self.open = True
 
-    def has_room(self, device: str, *, reserve: bool = False) -> bool:
+    def enter(self, device: str, *, reserve: bool = False) -> bool:
         return self.open or reserve
 
     async def room(self, device: str, *, reserve: bool = False) -> None:
-        if not self.has_room(device, reserve=reserve):
+        if not self.enter(device, reserve=reserve):
             await self._pipe.ask({"m": "room", "r": self._run, "device": device})
 
     def release(self, device: str) -> None:

@@ -210,10 +210,11 @@ class Defence:
         most = CAP * statistics.median(votes.values())
         totals = {name: sum(min(each, most) for each in given) for name, given in by_device.items()}
         share = SHARE * statistics.median(totals.values()) if len(totals) >= MIN_DEVICES else np.inf
-        return [
-            dataclasses.replace(c, examples=float(min(c.examples, most) * min(1.0, share / totals[c.device])))
-            for c in contributions
-        ]
+        bounded = []
+        for c in contributions:
+            examples = float(min(c.examples, most) * min(1.0, share / totals[c.device]))
+            bounded.append(c if examples == c.examples else dataclasses.replace(c, examples=examples))
+        return bounded
 
 
 def _bound_pulls(contributions: Sequence[Contribution], against: Collection[str]) -> list[Contribution]:

@@ -212,7 +212,8 @@ def _groups(weighted: Sequence[tuple[Contribution, float]]) -> list[_Group]:
             vector, bits, steps, scale = c.delta.integers, c.delta.bits, c.delta.steps, 1.0
         else:
             vector, bits, steps = c.delta, FLOAT_BITS, None
-            scale = math.ldexp(1.0, FLOAT_BITS - math.frexp(largest_magnitude(c.delta))[1])
+            largest = largest_magnitude(c.delta) if c.largest is None else c.largest
+            scale = math.ldexp(1.0, FLOAT_BITS - math.frexp(largest)[1])
         weight /= scale  # of an integer
         key = bits, b"" if steps is None else steps.key, math.frexp(weight)[1] // SPREAD_BITS
         groups.setdefault(key, _Group(bits, steps)).append(index, vector, scale, weight)

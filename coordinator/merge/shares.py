@@ -21,12 +21,16 @@ WINDOW = 32
 SHARE = 3.0
 MOST = 0.5
 
+WHOLE = 2**53
+
 
 class Shares:
-    """The shares of the last versions, by device."""
+    """The shares of the last versions, by device, in parts of ``1 / WHOLE``: sums of integers can be gone on with."""
 
     def __init__(self) -> None:
-        self._versions: collections.deque[Mapping[str, float]] = collections.deque(maxlen=WINDOW)
+        self._versions: collections.deque[Mapping[str, int]] = collections.deque()  # one less than the window has
+        self._taken: dict[str, int] = {}  # of all of them
+        self._count: collections.Counter[str] = collections.Counter()  # in how many of them a device is
 
     def bound(self, shares: Mapping[str, float], working: int, least: int) -> dict[str, float]:
         """
@@ -41,22 +45,29 @@ class Shares:
             By device, 0 to 1; the sum is at most 1, and exactly ``shares`` where nobody has too much.
 
         """
-        # The oldest version of a full window is about to leave it.
-        past = list(self._versions)[-(WINDOW - 1) :]
-        taken: collections.Counter[str] = collections.Counter()
-        for version in past:
-            taken.update(version)
-        devices = max(len(taken.keys() | shares.keys()), working)
+        taken = self._taken
+        devices = max(len(taken) + sum(device not in taken for device in shares), working)
         if devices < least:
             return dict(shares)
         # While the window fills, everybody may have what is theirs of one version for each device.
-        allowed = min(SHARE / devices, MOST) * max(len(past) + 1, devices)
-        rooms = {device: max(allowed - taken[device], 0.0) for device in sorted(shares)}
+        allowed = min(SHARE / devices, MOST) * max(len(self._versions) + 1, devices)
+        rooms = {device: max(allowed - taken.get(device, 0) / WHOLE, 0.0) for device in sorted(shares)}
         return _fill(shares, rooms)
 
     def add(self, shares: Mapping[str, float]) -> None:
         """A version was made of these."""
-        self._versions.append(dict(shares))
+        parts = {device: round(share * WHOLE) for device, share in shares.items()}
+        self._versions.append(parts)
+        for device, part in parts.items():
+            self._taken[device] = self._taken.get(device, 0) + part
+            self._count[device] += 1
+        if len(self._versions) < WINDOW:
+            return
+        for device, part in self._versions.popleft().items():
+            self._taken[device] -= part
+            self._count[device] -= 1
+            if self._count[device] == 0:
+                del self._taken[device], self._count[device]
 
 
 def _fill(shares: Mapping[str, float], rooms: Mapping[str, float]) -> dict[str, float]:

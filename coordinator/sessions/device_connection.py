@@ -46,8 +46,8 @@ from .update_upload import UpdateUpload
 
 __all__ = ["DeviceConnection", "Host"]
 
-# How long the news of what became of an update may wait for another message to go with.
-FATE_SECONDS = 0.1
+# How long news that no device waits for, of versions and of its update, may wait for another message to go with.
+NEWS_SECONDS = 0.25
 
 log = logging.getLogger(__name__)
 peers = PeerLog(log)
@@ -107,7 +107,7 @@ class DeviceConnection:
         self._tasks = BackgroundTasks()
         self._news: Announce | Finished | None = None
         self._pushing = False
-        self._fates: asyncio.TimerHandle | None = None  # when the fate of an update is told at the latest
+        self._late: asyncio.TimerHandle | None = None  # when news is sent at the latest
 
     async def serve(self) -> None:
         """Serve the device until it leaves. Whatever goes wrong ends this connection only."""
@@ -173,7 +173,8 @@ class DeviceConnection:
         if ways is None:
             return False
         self._assign(message, tier, ways)
-        self._post("giving work to")
+        if not self._link.send_at_once():
+            self._tasks.start(self._link.flush(), f"giving work to {self.device}")
         return True
 
     def _assign(self, message: Assign, tier: Tier, ways: tuple[Difference, ...]) -> None:
@@ -205,14 +206,15 @@ class DeviceConnection:
         return self._downloads
 
     def push(self, message: Announce | Finished) -> None:
-        """Tell the device of a new version, or of the end; does not wait until the link takes it."""
+        """Tell the device of a new version, soon, or of the end, at once; does not wait until the link takes it."""
         if self._pushing:  # a slow link: only the newest is worth sending when it is its turn
             self._news = message
             return
         self._session.announce(message)
-        if not self._link.send_at_once():
-            self._pushing = True
-            self._tasks.start(self._push_on(), f"telling {self.device} of version {message.version}")
+        if isinstance(message, Finished):
+            self._send_news()
+        else:
+            self._send_soon()
 
     async def _push_on(self) -> None:
         try:
@@ -225,23 +227,22 @@ class DeviceConnection:
             self._pushing = False
 
     def tell(self, message: MergedMessage) -> None:
-        """
-        Tell the device what became of its update; does not wait until the link takes it.
-
-        Nobody waits for that, so it goes with what is sent next, if that is soon: each system call costs.
-        """
+        """Tell the device what became of its update, soon; does not wait until the link takes it."""
         self._session.announce(message)
-        if self._fates is None:
-            self._fates = asyncio.get_running_loop().call_later(FATE_SECONDS, self._tell_fates)
+        self._send_soon()
 
-    def _tell_fates(self) -> None:
-        self._fates = None
-        self._post("telling of its update")
+    def _send_soon(self) -> None:
+        """News goes with what is sent next, if that is soon: each system call costs."""
+        if self._late is None:
+            self._late = asyncio.get_running_loop().call_later(NEWS_SECONDS, self._send_news)
 
-    def _post(self, doing: str) -> None:
-        """Send what there is to send, in the background where the link does not take it at once."""
+    def _send_news(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
         if not self._link.send_at_once():
-            self._tasks.start(self._link.flush(), f"{doing} {self.device}")
+            self._pushing = True
+            self._tasks.start(self._push_on(), f"telling {self.device} the news")
 
     async def replace(self) -> None:
         """The device has a newer connection; this one is of no use any more."""
@@ -249,8 +250,8 @@ class DeviceConnection:
 
     async def leave(self) -> None:
         """Settle the accounts after the connection has ended."""
-        if self._fates is not None:
-            self._fates.cancel()
+        if self._late is not None:
+            self._late.cancel()
         if self.device:
             self._status.earlier.up += self._traffic.up
             self._status.earlier.down += self._traffic.down

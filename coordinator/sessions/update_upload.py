@@ -124,7 +124,8 @@ class UpdateUpload:
                 staleness = run.versions.staleness(known.version)
                 self._session.accept(offer.assignment, staleness=staleness, duplicate=True)
                 return
-        await self._room()
+        if not run.buffer.enter(self._device):
+            await self._room()
         staleness = run.versions.staleness(record.version) if record is not None else 0
         tier = run.tier(record.tier) if record is not None else None
         try:
@@ -172,11 +173,8 @@ class UpdateUpload:
             self._session.acknowledge(chunk.sha256, chunk.offset + len(chunk.data))
 
     async def _room(self, *, reserve: bool = False) -> None:
-        """Wait until an update may come into the buffer, or send the device away."""
+        """Wait until an update may come into the buffer that is full just now, or send the device away."""
         buffer = self._run.buffer
-        if buffer.has_room(self._device, reserve=reserve):
-            await buffer.room(self._device, reserve=reserve)
-            return
         if not reserve:
             self._status.state = "waiting"
             if stall := self._run.stall():
@@ -199,11 +197,13 @@ class UpdateUpload:
 
     async def _complete(self, incoming: _Incoming) -> None:
         """All bytes are here: as soon as there is a place in the buffer, take the update in."""
-        await self._room(reserve=True)
+        buffer = self._run.buffer
+        if not buffer.enter(self._device, reserve=True):
+            await self._room(reserve=True)
         try:
             await self._take_in(incoming)
         finally:
-            self._run.buffer.release(self._device)
+            buffer.release(self._device)
 
     async def _take_in(self, incoming: _Incoming) -> None:
         """Validate an update, write it down, acknowledge it."""

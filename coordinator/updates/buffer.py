@@ -59,6 +59,7 @@ class Buffer:
         self._full = asyncio.Event()
         self._closed = False
         self._reserved: collections.Counter[str] = collections.Counter()  # places, by who will fill them
+        self._places = 0  # of all of them
         # Who waits for room, in the order they came: not to take a place, and to take one.
         self._waiting: tuple[dict[asyncio.Future[None], str], ...] = ({}, {})
         self.arrivals = 0
@@ -111,9 +112,7 @@ class Buffer:
             reserve: take a place, until :meth:`release`; without it, others may have come first by then.
 
         """
-        if self._closed or self.has_room(device, reserve=reserve):
-            if reserve:
-                self._reserved[device] += 1
+        if self.enter(device, reserve=reserve):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[reserve][future] = device
@@ -124,12 +123,25 @@ class Buffer:
                 self.release(device)
             raise
 
+    def enter(self, device: str, *, reserve: bool = False) -> bool:
+        """As :meth:`room`, if nothing has to be waited for; else nothing changes, and the answer is false."""
+        may = self._closed or self.has_room(device, reserve=reserve)
+        if may and reserve:
+            self._reserve(device)
+        return may
+
     def release(self, device: str) -> None:
         """Give a place of ``device`` back: its update is here, or will not come."""
+        self._places -= 1
         self._reserved[device] -= 1
         if self._reserved[device] == 0:
             del self._reserved[device]
-        self._wake(reserve=True)
+        if self._waiting[True]:
+            self._wake(reserve=True)
+
+    def _reserve(self, device: str) -> None:
+        self._places += 1
+        self._reserved[device] += 1
 
     def close(self) -> None:
         """Nothing is merged any more: nobody needs to wait."""
@@ -149,7 +161,7 @@ class Buffer:
         if self._limit is None:
             return True
         if reserve:
-            return len(self._updates) + self._reserved.total() < 2 * self._limit
+            return len(self._updates) + self._places < 2 * self._limit
         return len(self._updates) + let_in < self._limit
 
     def _is_awaited(self, device: str) -> bool:
@@ -203,9 +215,11 @@ class Buffer:
         """Forget updates that were merged."""
         gone = {update.record.assignment for update in updates}
         self._merged = {update.record.device for update in updates}
-        self.tiers.subtract(update.record.tier for update in self._updates if update.record.assignment in gone)
-        self._updates = [update for update in self._updates if update.record.assignment not in gone]
-        self._devices = collections.Counter(update.record.device for update in self._updates)
+        kept = [update for update in self._updates if update.record.assignment not in gone]
+        if len(kept) < len(self._updates):
+            self._updates = kept
+            self.tiers = collections.Counter([update.record.tier for update in kept])
+            self._devices = collections.Counter([update.record.device for update in kept])
         for reserve in (True, False):
             self._wake(reserve=reserve)
         if not self.is_full:
@@ -223,6 +237,6 @@ class Buffer:
             if not future.done():
                 future.set_result(None)
                 if reserve:
-                    self._reserved[device] += 1
+                    self._reserve(device)
                 else:
                     let_in += 1

@@ -9,8 +9,9 @@ Nothing here is durable, on purpose: nothing is acknowledged on its strength.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from mobile_sdk.protocol.messages import ArtifactRef
@@ -40,7 +41,8 @@ class Upload:
     One update on its way.
 
     Args:
-        path: where it is written when the connection is lost.
+        path: where it is written when the connection is lost, and
+        spooled: what is called before that.
         ref: what is coming.
         size: bytes that are in the file already.
         now: a monotonic time in seconds.
@@ -50,13 +52,21 @@ class Upload:
     """
 
     def __init__(
-        self, path: Path, ref: ArtifactRef, size: int, now: float, memory: _Memory, spool_seconds: float = SPOOL_SECONDS
+        self,
+        path: Path,
+        spooled: Callable[[], None],
+        ref: ArtifactRef,
+        size: int,
+        now: float,
+        memory: _Memory,
+        spool_seconds: float = SPOOL_SECONDS,
     ) -> None:
         self._spool_seconds = spool_seconds
         self.ref = ref
         self.resumed = size > 0
         self.size = size
         self._path = path
+        self._spooled = spooled
         self._in_file = size
         self._chunks: list[Bytes] = []
         self._spooled_at = now
@@ -83,6 +93,7 @@ class Upload:
         """Write what is in memory to the file. Blocks."""
         self._spooled_at = now
         if self._chunks and not self._forgotten:
+            self._spooled()
             with disk_available(), self._path.open("ab") as file:
                 file.truncate(self._in_file)
                 file.writelines(self._chunks)
@@ -134,7 +145,8 @@ class Uploads:
         self._spool_seconds = spool_seconds
         self._memory = _Memory()
         folder.mkdir(parents=True, exist_ok=True)
-        self._parts = {path.name.split("@")[0]: path for path in folder.iterdir()}
+        # Of each device the name of a file that may be here: of most updates none ever is.
+        self._parts = {path.name.split("@")[0]: path.name for path in folder.iterdir()}
         self._open: dict[str, Upload] = {}
 
     def begin(self, device: str, ref: ArtifactRef, now: float) -> Upload:
@@ -149,20 +161,20 @@ class Uploads:
         """
         # '@' cannot be part of a device's name.
         name = f"{device}@{ref.sha256}"
-        wanted = self._parts.get(device)
+        path = self._folder / name
+        before = self._parts.get(device)
         with disk_available():
-            if wanted is None or wanted.name != name:
-                if wanted is not None:
-                    wanted.unlink(missing_ok=True)
-                wanted = self._parts[device] = self._folder / name
-            try:
-                size = wanted.stat().st_size
-            except FileNotFoundError:  # of nearly every update
-                size = 0
+            if before is not None and before != name:
+                (self._folder / before).unlink(missing_ok=True)
+                del self._parts[device]
+            size = path.stat().st_size if os.access(path, os.F_OK) else 0  # of nearly every update
             if size > ref.size:
-                wanted.unlink()
+                path.unlink()
                 size = 0
-        upload = self._open[device] = Upload(wanted, ref, size, now, self._memory, self._spool_seconds)
+        spooled = functools.partial(self._parts.__setitem__, device, name)
+        if size > 0:
+            spooled()
+        upload = self._open[device] = Upload(path, spooled, ref, size, now, self._memory, self._spool_seconds)
         return upload
 
     def has(self, device: str, sha256: str) -> bool:
@@ -171,8 +183,7 @@ class Uploads:
 
     def knows(self, device: str, sha256: str) -> bool:
         """Whether a part of an upload was left here; without a look at the disk."""
-        part = self._parts.get(device)
-        return part is not None and part.name == f"{device}@{sha256}"
+        return self._parts.get(device) == f"{device}@{sha256}"
 
     def part(self, device: str, sha256: str, offset: int, most: int) -> tuple[int, bytes]:
         """How many bytes of an upload are in a file here, and ``most`` of them from ``offset`` on. Blocks."""
@@ -188,7 +199,7 @@ class Uploads:
     def put(self, device: str, sha256: str, offset: int, content: Bytes) -> None:
         """Put bytes of an upload into its file, from ``offset`` on: the next upload of it goes on there. Blocks."""
         path = self._path(device, sha256)
-        self._parts[device] = path
+        self._parts[device] = path.name
         with disk_available(), path.open("ab") as file:
             file.truncate(offset)
             file.write(content)
@@ -210,8 +221,9 @@ class Uploads:
         """Remove parts that nothing was added to since the wall time ``before``; how many. Blocks."""
         gone = 0
         for path in list(self._folder.iterdir()):  # gateways leave theirs here as well
-            self._parts.setdefault(path.name.split("@")[0], path)
-        for device, path in list(self._parts.items()):
+            self._parts.setdefault(path.name.split("@")[0], path.name)
+        for device, name in list(self._parts.items()):
+            path = self._folder / name
             with disk_available(), contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before:
                     path.unlink()
@@ -228,7 +240,7 @@ class Uploads:
         other = self._parts.pop(device, None)
         if other is not None:
             with disk_available():
-                other.unlink(missing_ok=True)
+                (self._folder / other).unlink(missing_ok=True)
         with disk_available():
             for path in self._folder.glob(f"{device}@*"):  # of another process
                 path.unlink(missing_ok=True)
@@ -245,7 +257,7 @@ class Uploads:
     @property
     def kept(self) -> set[tuple[str, str]]:
         """Device and SHA-256 of every part that may be in a file."""
-        return {(device, path.name.partition("@")[2]) for device, path in self._parts.items()}
+        return {(device, name.partition("@")[2]) for device, name in self._parts.items()}
 
     def accepted(self, device: str, sha256: str) -> None:
         """An update of this hash was taken in before: nothing is to be left of it here. Blocks."""

@@ -17,7 +17,7 @@ from coordinator.errors import StoreUnavailable
 from coordinator.net.traffic import Traffic
 from coordinator.run_state import RunState
 from coordinator.scheduling.dispatcher import Dispatcher
-from coordinator.sessions.device_connection import FATE_SECONDS, DeviceConnection
+from coordinator.sessions.device_connection import NEWS_SECONDS, DeviceConnection
 from coordinator.simulation.virtual_time import run
 from mobile_sdk.net.connection import ConnectionLost
 from mobile_sdk.protocol.encoding import encode
@@ -235,15 +235,19 @@ def test_a_device_is_told_what_became_of_its_update_and_of_the_end(tmp_path: Pat
     run(main())
 
 
-def test_what_became_of_an_update_goes_with_what_is_sent_next(tmp_path: Path) -> None:
+def test_news_go_with_what_is_sent_next(tmp_path: Path) -> None:
     async def main() -> None:
         async with let_in(tmp_path) as (device, connection, _):
             connection.tell(MergedMessage(Name("a00000001"), 1, 0, 1.0))
             connection.push(Announce(2, {}))
             before = asyncio.get_running_loop().time()
-            await device.expect(Announce)
-            assert asyncio.get_running_loop().time() < before + FATE_SECONDS
-            assert [message["type"] for message in device.heard][-2:] == ["merged", "announce"]
+            await connection.wait("a merge")
+            await device.expect(Wait)
+            assert asyncio.get_running_loop().time() < before + NEWS_SECONDS
+            assert [message["type"] for message in device.heard][-3:] == ["merged", "announce", "wait"]
+            connection.push(Announce(3, {}))
+            assert (await device.expect(Announce)).version == 3, "and alone where nothing else is sent"
+            assert asyncio.get_running_loop().time() >= before + NEWS_SECONDS
 
     run(main())
 
