@@ -229,9 +229,11 @@ class RunState:
     def aside_seconds(self, device: str) -> float:
         """For how long a device is still set aside; 0 if it is not."""
         aside = self.aside.get(device)
-        left = 0.0 if aside is None else aside.until - self.clock.wall()
+        if aside is None:
+            return 0.0
+        left = aside.until - self.clock.wall()
         if left <= 0:
-            self.aside.pop(device, None)
+            del self.aside[device]
         return max(left, 0.0)
 
     def use_key(self, key: RunKey) -> None:

@@ -283,7 +283,8 @@ class GatewayRun:
             OverQuota: if the device has moved as many bytes as it may in a day, as far as is known here.
 
         """
-        self._quota.check(device, self.device(device), self.clock.wall())
+        if self._quota.is_limited:
+            self._quota.check(device, self.device(device), self.clock.wall())
 
     def assignment(self, device: str) -> AssignmentRecord | None:
         """What a device is at work on."""

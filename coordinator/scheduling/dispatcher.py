@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mobile_sdk.net.connection import ConnectionLost
-from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
+from mobile_sdk.protocol.messages import ArtifactRef, Assign, Evaluate, Hex, Name, Ready
 
 from ..background import BackgroundTasks
 from ..errors import Expelled, StoreUnavailable
@@ -41,6 +41,10 @@ class Applicant(Protocol):
 
     def assign_at_once(self, message: Assign, tier: Tier) -> bool:
         """Give it work, if nothing has to be waited for; else nothing happens, and the answer is false."""
+        ...
+
+    def expect(self, weights: Sequence[ArtifactRef]) -> None:
+        """It is about to get work on these files."""
         ...
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
@@ -157,7 +161,8 @@ class Dispatcher:
             OverQuota: if the device has moved as many bytes as it may in a day.
 
         """
-        self._quota.check(device, self._run.device(device), self._run.clock.wall())
+        if self._quota.is_limited:
+            self._quota.check(device, self._run.device(device), self._run.clock.wall())
 
     def came(self, device: str) -> None:
         """The device is connected."""
@@ -238,9 +243,20 @@ class Dispatcher:
         while self._granted:
             group, self._granted = self._granted, []
             resumed = [grant for grant in group if self._resumes(grant)]
-            fresh = [grant for grant in group if grant not in resumed]
+            fresh = [grant for grant in group if grant not in resumed] if resumed else group
+            self._announce(fresh)
             for grant in (*resumed, *(await self._write_down(fresh) if fresh else ())):
                 self._tell(grant)
+
+    def _announce(self, grants: Sequence[_Grant]) -> None:
+        """Let the devices' connections prepare while the assignments are written down."""
+        for grant in grants:
+            version = self._run.recent(grant.version)
+            try:
+                if version is not None:
+                    grant.applicant.expect(self._run.versions.sent(version))
+            except Exception as error:  # others are not to suffer; when the work is told, this is too
+                log.debug("%s is not prepared: %s", grant.applicant.device, error)
 
     async def _write_down(self, grants: Sequence[_Grant]) -> Sequence[_Grant]:
         """Write assignments down; those that cannot be are turned away. Returns the others."""

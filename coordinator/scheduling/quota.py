@@ -26,9 +26,11 @@ class Quota:
     Args:
         bytes_per_day: the limit; none for no limit.
 
+    ``is_limited`` tells whether there is one.
     """
 
     def __init__(self, bytes_per_day: int | None) -> None:
+        self.is_limited = bytes_per_day is not None
         self._limit = bytes_per_day
         self._days: dict[str, tuple[float, int]] = {}  # device -> (start of its day, bytes moved before that)
 

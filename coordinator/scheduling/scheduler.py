@@ -171,8 +171,8 @@ class Scheduler:
         if now < record.until and device not in self._working:
             reason = f"the last {record.lost} tasks of this device did not come back"
             return Postpone(max(record.until - now, self._section.retry_seconds), reason)
-        needed = self._missing(tier) > 0
-        if device not in self._working and len(self._waiting) >= self._section.waiting and not needed and self._full():
+        crowded = device not in self._working and len(self._waiting) >= self._section.waiting and self._full()
+        if crowded and self._missing(tier) == 0:
             return Postpone(self.retry_seconds(), "there are more devices than work just now")
         wait = Wait(device, tier, now)
         self._waiting[device] = wait
@@ -197,8 +197,10 @@ class Scheduler:
             able += [wait for wait in firsts if wait is not None]
         if not able:
             return None
-        missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
-        best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
+        best = able[0]
+        if len(able) > 1:
+            missing = {tier: self._missing(tier) for tier in {wait.tier for wait in able}}
+            best = min(able, key=lambda wait: (-missing[wait.tier], self._contribution(wait.device), wait.since))
         del waiting[best.device]
         return best.device
 

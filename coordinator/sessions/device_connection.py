@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from mobile_sdk.errors import ProtocolError, Refused
@@ -15,6 +14,7 @@ from mobile_sdk.net.link import Link
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
 from mobile_sdk.protocol.messages import (
     Announce,
+    ArtifactRef,
     Assign,
     Decline,
     Difference,
@@ -27,6 +27,7 @@ from mobile_sdk.protocol.messages import (
     Offer,
     Proof,
     Ready,
+    with_differences,
 )
 from mobile_sdk.protocol.session import Event, FetchRequested, PeerError, Received, SendProgress
 
@@ -115,21 +116,21 @@ class DeviceConnection:
 
     async def _serve(self) -> None:
         async with asyncio.timeout(self._run.config.server.handshake_seconds) as limit:
-            while not self.device:
-                await self._serve_next()
+            await self._act_on_frames(until=lambda: bool(self.device))
             limit.reschedule(None)
-        while True:
-            await self._serve_next()
+        await self._act_on_frames(until=lambda: False)
 
-    async def _serve_next(self) -> None:
-        """Act on the device's next frame."""
-        for event in await self._link.receive():
-            if not self._rate.take(self._link.now()):
-                rate = self._run.config.limits.messages_per_second
-                raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
-            await self._handle(event)
-            if not self._link.send_at_once():
-                await self._link.flush()
+    async def _act_on_frames(self, until: Callable[[], bool]) -> None:
+        """Act on one frame of the device after the other."""
+        link = self._link
+        while not until():
+            for event in await link.receive():
+                if not self._rate.take(link.now()):
+                    rate = self._run.config.limits.messages_per_second
+                    raise Refused("rate", f"the device sends more than {rate:g} messages per second: update the SDK")
+                await self._handle(event)
+                if not link.send_at_once():
+                    await link.flush()
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """Do something for the device; what goes wrong is told to it and ends its connection."""
@@ -179,13 +180,17 @@ class DeviceConnection:
 
     def _assign(self, message: Assign, tier: Tier, ways: tuple[Difference, ...]) -> None:
         self._status.trip.assign(message.assignment, self._link.now())
-        self._session.assign(dataclasses.replace(message, differences=ways) if ways else message)
+        self._session.assign(with_differences(message, ways))
         self._status.tier, self._status.state = tier.name, "training"
+
+    def expect(self, weights: Sequence[ArtifactRef]) -> None:
+        """The device is about to get work on these files."""
+        self._downloads_of_device().expect(weights)
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         """Ask the device for metrics on its own samples."""
         ways = await self._downloads_of_device().allow(message)
-        self._session.evaluate(dataclasses.replace(message, differences=ways))
+        self._session.evaluate(with_differences(message, ways))
         self._status.tier, self._status.state = tier.name, "evaluating"
         await self._link.flush()
 
@@ -286,23 +291,23 @@ class DeviceConnection:
         peers.warning(self.device, kind, self.device or "a device", *words)
 
     async def _handle(self, event: Event) -> None:
-        match event:
+        match event:  # the most frequent ones first
+            case Received() if self._upload is not None:
+                await self._upload.received(event)
+            case Offer() if self._upload is not None:
+                await self._upload.offered(event)
+            case Ready():
+                await self._ready(event)
+            case SendProgress() if self._downloads is not None:
+                self._downloads.progressed(event)
+            case FetchRequested() if self._downloads is not None:
+                await self._downloads.send(event)
             case Hello():
                 await self._enrolment.greeted(event)
             case Enrol():
                 self._enrolment.enrol(event)
             case Proof():
                 await self._open(await self._enrolment.prove(event))
-            case Ready():
-                await self._ready(event)
-            case FetchRequested() if self._downloads is not None:
-                await self._downloads.send(event)
-            case SendProgress() if self._downloads is not None:
-                self._downloads.progressed(event)
-            case Offer() if self._upload is not None:
-                await self._upload.offered(event)
-            case Received() if self._upload is not None:
-                await self._upload.received(event)
             case Decline():
                 self._warn("%s gave %s back: %s", event.assignment, event.message)
                 if event.code != "evaluation":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mobile_sdk.durable_files import map_file
 from mobile_sdk.errors import Refused
 from mobile_sdk.protocol.coordinator_session import CoordinatorSession
-from mobile_sdk.protocol.messages import Assign, Difference, Evaluate
+from mobile_sdk.protocol.messages import ArtifactRef, Assign, Difference, Evaluate
 from mobile_sdk.protocol.session import FetchRequested, SendProgress
 
 from ..errors import StoreError
@@ -58,11 +58,10 @@ class Downloads:
             Shorter ways to its weights, from the files that the device holds; they may be fetched as well.
 
         """
-        ways = self.allow_at_once(message)
-        if ways is None:
+        found: Mapping[Difference, bytes] = {}
+        if self._run.config.payload.differences:
             found = await self._run.downlink.find(self.holds, message.weights, self._run.offload)
-            ways = self._allow(message, found)
-        return ways
+        return self._allow(message, found)
 
     def allow_at_once(self, message: Assign | Evaluate) -> tuple[Difference, ...] | None:
         """As :meth:`allow`, if the shorter ways are known already; else nothing changes, and there is no answer."""
@@ -70,6 +69,11 @@ class Downloads:
         if self._run.config.payload.differences:
             found = self._run.downlink.known(self.holds, message.weights)
         return None if found is None else self._allow(message, found)
+
+    def expect(self, weights: Sequence[ArtifactRef]) -> None:
+        """The device is about to get work on these files: begin to look for shorter ways to them."""
+        if self._run.config.payload.differences:
+            self._run.downlink.seek(self.holds, weights, self._run.offload)
 
     def _allow(self, message: Assign | Evaluate, ways: Mapping[Difference, bytes]) -> tuple[Difference, ...]:
         self._differences = {way.artifact.sha256: content for way, content in ways.items()}

@@ -41,8 +41,7 @@ class Upload:
     One update on its way.
 
     Args:
-        path: where it is written when the connection is lost, and
-        spooled: what is called before that.
+        path: gives the file that it is written to when the connection is lost; of most updates nobody asks for it.
         ref: what is coming.
         size: bytes that are in the file already.
         now: a monotonic time in seconds.
@@ -53,8 +52,7 @@ class Upload:
 
     def __init__(
         self,
-        path: Path,
-        spooled: Callable[[], None],
+        path: Callable[[], Path],
         ref: ArtifactRef,
         size: int,
         now: float,
@@ -66,7 +64,6 @@ class Upload:
         self.resumed = size > 0
         self.size = size
         self._path = path
-        self._spooled = spooled
         self._in_file = size
         self._chunks: list[Bytes] = []
         self._spooled_at = now
@@ -93,8 +90,7 @@ class Upload:
         """Write what is in memory to the file. Blocks."""
         self._spooled_at = now
         if self._chunks and not self._forgotten:
-            self._spooled()
-            with disk_available(), self._path.open("ab") as file:
+            with disk_available(), self._path().open("ab") as file:
                 file.truncate(self._in_file)
                 file.writelines(self._chunks)
             self._in_file = self.size
@@ -105,7 +101,7 @@ class Upload:
     def content(self) -> Bytes:
         """All that has come. Blocks if part of it is in the file."""
         with disk_available():
-            head = [self._path.read_bytes()[: self._in_file]] if self._in_file else []
+            head = [self._path().read_bytes()[: self._in_file]] if self._in_file else []
         parts = [*head, *self._chunks]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -124,7 +120,7 @@ class Upload:
         self.release()
         if self._in_file or self._forgotten:
             with disk_available():
-                self._path.unlink(missing_ok=True)
+                self._path().unlink(missing_ok=True)
         self.size = self._in_file = 0
         self.resumed = False
 
@@ -161,21 +157,26 @@ class Uploads:
         """
         # '@' cannot be part of a device's name.
         name = f"{device}@{ref.sha256}"
-        path = self._folder / name
         before = self._parts.get(device)
+        size = 0
         with disk_available():
             if before is not None and before != name:
                 (self._folder / before).unlink(missing_ok=True)
                 del self._parts[device]
-            size = path.stat().st_size if os.access(path, os.F_OK) else 0  # of nearly every update
-            if size > ref.size:
-                path.unlink()
-                size = 0
-        spooled = functools.partial(self._parts.__setitem__, device, name)
-        if size > 0:
-            spooled()
-        upload = self._open[device] = Upload(path, spooled, ref, size, now, self._memory, self._spool_seconds)
+            if os.access(f"{self._folder}/{name}", os.F_OK):  # of hardly any update
+                path = self._part(device, name)
+                size = path.stat().st_size
+                if size > ref.size:
+                    path.unlink()
+                    size = 0
+        path_of = functools.partial(self._part, device, name)
+        upload = self._open[device] = Upload(path_of, ref, size, now, self._memory, self._spool_seconds)
         return upload
+
+    def _part(self, device: str, name: str) -> Path:
+        """A file of a device, which may be there from now on."""
+        self._parts[device] = name
+        return self._folder / name
 
     def has(self, device: str, sha256: str) -> bool:
         """Whether a part of an upload is in a file here."""

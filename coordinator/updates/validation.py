@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -31,6 +32,9 @@ ARRAY_HEADER_BYTES = 120
 
 # An element beyond this is no training step; summed, such elements could overflow the weights.
 MAX_MAGNITUDE = 1e6
+
+# The numbers of a report that are kept, beside its metrics.
+REPORTED = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds", "saturated")
 
 # More metrics than a task has are somebody's attempt to fill the database.
 MAX_METRICS = 64
@@ -89,8 +93,13 @@ def check_offer(
 
 def most_bytes(tier: Tier) -> int:
     """The most bytes that an update of the tier may have: no packing of its arrays is longer than float32."""
-    names = sum(len(name.encode()) + ARRAY_HEADER_BYTES for name in tier.manifest.subset)
-    return tier.update_bytes + HEADER_BYTES + 3 * names
+    return tier.update_bytes + HEADER_BYTES + 3 * _names_bytes(tuple(tier.manifest.subset))
+
+
+@functools.lru_cache(64)
+def _names_bytes(parameters: tuple[str, ...]) -> int:
+    """Bytes of the names of a subset's parameters in a header, once each."""
+    return sum(len(name.encode()) + ARRAY_HEADER_BYTES for name in parameters)
 
 
 def _quoted(value: Any) -> str:
@@ -182,8 +191,7 @@ def _check_steps(stepped: SteppedVector, dtype: str, tier: Tier, ranges: Mapping
 
 def plain_report(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report's known numbers; anything else that a device says is not kept."""
-    known = ("version", "samples", "steps", "loss", "seconds", "cpu_seconds", "saturated")
-    plain: dict[str, Any] = {name: report[name] for name in known if _is_number(report.get(name))}
+    plain: dict[str, Any] = {name: report[name] for name in REPORTED if name in report and _is_number(report[name])}
     plain["metrics"] = _numbers(report.get("metrics"))
     # Where the task has parameters that stay on devices: both models on the device's own samples.
     for name in ("global_metrics", "personal_metrics"):

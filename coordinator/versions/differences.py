@@ -79,11 +79,21 @@ class Downlink:
         """
         if (answer := self.known(holds, weights)) is not None:
             return answer
-        wanted = tuple(holds), tuple(ref.sha256 for ref in weights)
+        # Whoever leaves does not stop it for the others.
+        return await asyncio.shield(self._task(holds, weights, offload))
+
+    def seek(self, holds: Sequence[str], weights: Sequence[ArtifactRef], offload: Offload) -> None:
+        """Begin with what :meth:`find` will soon be asked for; arguments as there."""
+        if self.known(holds, weights) is None:
+            # What goes wrong goes wrong again, for whoever waits for it then.
+            self._task(holds, weights, offload).add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _task(self, holds: Sequence[str], weights: Sequence[ArtifactRef], offload: Offload) -> asyncio.Task[_Ways]:
+        wanted = tuple(holds), tuple([ref.sha256 for ref in weights])
         task = self._asked.get(wanted)
         if task is None:
             task = self._asked[wanted] = asyncio.create_task(self._answer(wanted, weights, offload))
-        return await asyncio.shield(task)  # whoever leaves does not stop it for the others
+        return task
 
     def known(self, holds: Sequence[str], weights: Sequence[ArtifactRef]) -> _Ways | None:
         """What :meth:`find` gives, if it was found before."""

@@ -38,14 +38,10 @@ class Link(Generic[S]):
         self.session = session
         self._connection = connection
         self._prompt = connection if isinstance(connection, Prompt) else None
-        self._clock = clock
         self._sending = asyncio.Lock()
+        self.now = clock.monotonic  # what the session measures transfers with
         self.sent = 0
         self.received = 0
-
-    def now(self) -> float:
-        """The monotonic time that the session measures transfers with."""
-        return self._clock.monotonic()
 
     def send_at_once(self) -> bool:
         """Send all that the session wants sent, if the link takes it at once; else :meth:`flush` is to be awaited."""
@@ -84,11 +80,11 @@ class Link(Generic[S]):
         frame = await self._connection.receive()
         self.received += len(frame)
         try:
-            events = self.session.receive(frame, self._clock.monotonic())
+            events = self.session.receive(frame, self.now())
         except ProtocolError as error:
             await self.fail(error.code, str(error))
             raise
-        if not self.send_at_once():
+        if self.session.waiting_frames and not self.send_at_once():
             await self.flush()
         return events
 

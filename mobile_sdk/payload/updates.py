@@ -165,7 +165,7 @@ def decode_update(
 
     """
     dtype = _check_names(arrays, metadata, subset)
-    steps = steps_of(metadata, [subset.shape(name) for name in subset])
+    steps = steps_of(metadata, [subset.shape(name) for name in subset]) if "steps" in metadata else None
     parts: Iterator[npt.NDArray[np.int8]] = steps.parts() if steps is not None else iter(())
     for name in subset:
         shape = subset.shape(name)
@@ -242,7 +242,9 @@ def _check_names(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, 
     scaled = dtype in LEVELS and "steps" not in metadata
     if dtype in BITS and not scaled and "steps" not in metadata:
         raise PayloadError(f"the update is packed as {dtype} and does not say in what steps")
-    known = _names(tuple(subset), scaled)
+    whole, known = _names(tuple(subset), scaled)
+    if arrays.keys() == whole and not scaled:
+        return dtype  # as most are
     twice_or_not = {name for name in subset if (name in arrays) == (f"{name}:zlib" in arrays)}
     odd = sorted((arrays.keys() - known) | twice_or_not)
     if odd:
@@ -251,10 +253,10 @@ def _check_names(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, 
 
 
 @functools.lru_cache(64)
-def _names(parameters: tuple[str, ...], scaled: bool) -> frozenset[str]:
-    """The arrays that an update of these parameters may have."""
+def _names(parameters: tuple[str, ...], scaled: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """The arrays of an update of these parameters that is sent whole and not packed, and all that one may have."""
     parts = ("", ":mask", ":index", ":zlib", *((":scale",) if scaled else ()))
-    return frozenset(f"{name}{part}" for name in parameters for part in parts)
+    return frozenset(parameters), frozenset(f"{name}{part}" for name in parameters for part in parts)
 
 
 def _sent(

@@ -165,14 +165,14 @@ class CoordinatorSession(Session):
             self._send(message)
 
     def _message(self, message: Message) -> list[Event]:
-        match message, self.state:
-            case Hello(), State.GREETING:
-                return self._greeted(message)
-            case ((Enrol() | Proof()), State.PROVING):
-                return [message]
-            case Offer(), State.OPEN:
+        match self.state, message:
+            case State.OPEN, Offer():
                 return self._offered(message)
-            case ((Ready() | Decline() | Evaluated()), State.OPEN):
+            case State.OPEN, (Ready() | Decline() | Evaluated()):
+                return [message]
+            case State.GREETING, Hello():
+                return self._greeted(message)
+            case State.PROVING, (Enrol() | Proof()):
                 return [message]
             case _:
                 raise self._unexpected(message)

@@ -41,7 +41,9 @@ def decode(text: str) -> Message:
     if len(text) > MAX_TEXT_BYTES:
         raise ProtocolError(f"a control message has {len(text)} characters; the limit is {MAX_TEXT_BYTES}")
     try:
-        data = _DECODER.decode(text)
+        data, end = _DECODER.raw_decode(text) if text.startswith("{") else (None, -1)
+        if end != len(text):  # white space around it, or no message: what it is is said with its place
+            data = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a control message is not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -95,62 +97,68 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 def _build(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ProtocolError(f"{where} must be an object")
-    fields = _fields(cls, where)
-    if data.keys() != fields.keys():
-        extra = sorted(data.keys() - fields.keys())
+    names, checks = _fields(cls, where)
+    if data.keys() != names:
+        extra = sorted(data.keys() - names)
         if extra:
             raise ProtocolError(f"{where} has an unknown field {shortened(extra[0])}")
-        missing = next(name for name in fields if name not in data)
+        missing = next(name for name, _, _ in checks if name not in data)
         raise ProtocolError(f"{where} lacks the field {missing!r}")
     message = object.__new__(cls)  # frozen, and without anything to do after its fields are set: sooner done so
-    message.__dict__.update({name: check(data[name], place) for name, (check, place) in fields.items()})
+    fields = message.__dict__
+    for name, check, place in checks:
+        fields[name] = check(data[name], place)
     return message
 
 
 @functools.lru_cache(1024)
-def _fields(cls: Any, where: str) -> dict[str, tuple[Callable[[Any, str], Any], str]]:
+def _fields(cls: Any, where: str) -> tuple[frozenset[str], list[tuple[str, Callable[[Any, str], Any], str]]]:
     """The fields of a message, what their values must be, and how errors call them."""
-    return {field.name: (_CHECKS[str(field.type)], f"{where}.{field.name}") for field in dataclasses.fields(cls)}
+    checks = [(field.name, _CHECKS[str(field.type)], f"{where}.{field.name}") for field in dataclasses.fields(cls)]
+    return frozenset(name for name, _, _ in checks), checks
 
 
 def _expect(condition: bool, value: Any, where: str, wanted: str) -> None:
     if not condition:
-        secret = where.startswith(("enrol", "proof", "welcome"))  # secrets and MACs are never shown
-        raise ProtocolError(f"{where} must be {wanted}, not {'what was sent' if secret else shortened(value)}")
+        raise _wrong(value, where, wanted)
+
+
+def _wrong(value: Any, where: str, wanted: str) -> ProtocolError:
+    secret = where.startswith(("enrol", "proof", "welcome"))  # secrets and MACs are never shown
+    return ProtocolError(f"{where} must be {wanted}, not {'what was sent' if secret else shortened(value)}")
 
 
 def _integer(value: Any, where: str) -> int:
     # Not isinstance: a bool is an int.
-    _expect(type(value) is int and 0 <= value < 2**63, value, where, "a whole number of at least 0")
-    return int(value)
+    if type(value) is int and 0 <= value < 2**63:
+        return value
+    raise _wrong(value, where, "a whole number of at least 0")
 
 
 def _seconds(value: Any, where: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31
-    _expect(is_number, value, where, "a number of seconds of at least 0")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return float(value)
+    raise _wrong(value, where, "a number of seconds of at least 0")
 
 
 def _boolean(value: Any, where: str) -> bool:
-    if value is not True and value is not False:
-        _expect(False, value, where, "true or false")
-    return bool(value)
+    if value is True or value is False:
+        return bool(value)
+    raise _wrong(value, where, "true or false")
 
 
 def _text(value: Any, where: str) -> str:
     # Peers' words end up in logs and on terminals: no control characters, no broken Unicode.
-    good = isinstance(value, str) and len(value) <= MAX_STRING and value.isprintable()
-    if not good:
-        _expect(good, value, where, f"printable text of at most {MAX_STRING} characters")
-    return str(value)
+    if isinstance(value, str) and len(value) <= MAX_STRING and value.isprintable():
+        return value
+    raise _wrong(value, where, f"printable text of at most {MAX_STRING} characters")
 
 
 def _pattern(pattern: re.Pattern[str], wanted: str) -> Callable[[Any, str], str]:
     def check(value: Any, where: str) -> str:
-        matches = isinstance(value, str) and len(value) <= MAX_STRING and pattern.fullmatch(value) is not None
-        if not matches:
-            _expect(matches, value, where, wanted)
-        return str(value)
+        if isinstance(value, str) and len(value) <= MAX_STRING and pattern.fullmatch(value) is not None:
+            return value
+        raise _wrong(value, where, wanted)
 
     return check
 
@@ -165,17 +173,17 @@ def _metrics(value: Any, where: str) -> dict[str, float]:
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _expect(False, value, where, "an object")
-    return dict(value)
+    if isinstance(value, dict):
+        return value
+    raise _wrong(value, where, "an object")
 
 
 def _artifact(value: Any, where: str) -> ArtifactRef:
     ref: ArtifactRef = _build(ArtifactRef, value, where)
     if ref.size < 1:
-        _expect(False, ref.size, f"{where}.size", "at least 1")
+        raise _wrong(ref.size, f"{where}.size", "at least 1")
     if ref.encoding not in ENCODINGS:
-        _expect(False, ref.encoding, f"{where}.encoding", f"one of {', '.join(ENCODINGS)}")
+        raise _wrong(ref.encoding, f"{where}.encoding", f"one of {', '.join(ENCODINGS)}")
     return ref
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "ENCODINGS",
@@ -45,6 +45,7 @@ __all__ = [
     "Succession",
     "Wait",
     "Welcome",
+    "with_differences",
 ]
 
 PROTOCOL_VERSION = 1
@@ -354,3 +355,15 @@ def _type(cls: type[Any]) -> str:
 # The ``type`` of each message on the wire, both ways.
 TYPES: dict[str, Any] = {_type(cls): cls for cls in Message.__args__}
 WORDS: dict[Any, str] = {cls: word for word, cls in TYPES.items()}
+
+
+Work = TypeVar("Work", Assign, Evaluate)
+
+
+def with_differences(message: Work, differences: tuple[Difference, ...]) -> Work:
+    """The same message with shorter ways to its files."""
+    if not differences:
+        return message
+    longer = object.__new__(type(message))  # sooner done than by dataclasses.replace, for each assignment
+    longer.__dict__.update(vars(message), differences=differences)
+    return longer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from coordinator.store.records import SetAside
 from mobile_sdk.clock import Offload
 from mobile_sdk.errors import Refused
 from mobile_sdk.manifest import EXECUTORCH_VERSION
-from mobile_sdk.protocol.messages import Assign, Evaluate, Hex, Name, Ready
+from mobile_sdk.protocol.messages import ArtifactRef, Assign, Evaluate, Hex, Name, Ready
 
 from ..small_run import SmallRun, accept_update, make_run, open_work
 
@@ -31,6 +31,7 @@ class Guest:
 
     device: str
     told: list[Any] = dataclasses.field(default_factory=list)
+    expected: list[Sequence[ArtifactRef]] = dataclasses.field(default_factory=list)
     busy: bool = False  # whatever it is told has to wait
 
     async def assign(self, message: Assign, tier: Tier) -> None:
@@ -40,6 +41,11 @@ class Guest:
         if not self.busy:
             self.told.append(message)
         return not self.busy
+
+    def expect(self, weights: Sequence[ArtifactRef]) -> None:
+        if self.told:
+            raise ValueError("it was told before")
+        self.expected.append(weights)
 
     async def evaluate(self, message: Evaluate, tier: Tier) -> None:
         self.told.append(message)
@@ -93,6 +99,7 @@ def test_a_device_gets_the_newest_version_in_the_largest_program_that_fits(tmp_p
         assert (assign.assignment, assign.version, assign.seed) == ("a00000001", 1, 1)
         assert assign.manifest == desk.small.tiers[0].record.manifest
         assert assign.weights == desk.state.versions.newest.weights
+        assert guest.expected == [assign.weights], "while the assignment was written down"
         assert assign.settings["learning_rate"] == 0.5
         assert assign.payload["dtype"] == "int8"
         record = open_work(desk.state.store, "phone-1")
@@ -100,6 +107,22 @@ def test_a_device_gets_the_newest_version_in_the_largest_program_that_fits(tmp_p
         assert record is not None
         assert (record.version, record.tier) == (1, "small")
         assert record.deadline == record.issued_at + 1800
+
+    run(main())
+
+
+def test_a_connection_that_cannot_prepare_takes_nobody_the_work(tmp_path: Path) -> None:
+    class Clumsy(Guest):
+        def expect(self, weights: Sequence[ArtifactRef]) -> None:
+            raise RuntimeError("it cannot")
+
+    async def main() -> None:
+        desk = Desk(make_run(tmp_path))
+        desk.state.store.devices.enrol("phone-1", b"s" * 32, 0.0)
+        clumsy = Clumsy("phone-1")
+        await desk.dispatcher.ask(clumsy, Ready(0, 10, Name("native"), EXECUTORCH_VERSION, 0, 1, False))
+        (guest,) = await desk.ask("phone-2")
+        assert [len(each.told) for each in (clumsy, guest)] == [1, 1]
 
     run(main())
 

@@ -142,6 +142,26 @@ def test_devices_that_ask_at_once_have_a_delta_made_once(files: Artifacts) -> No
     asyncio.run(ask())
 
 
+def test_what_was_sought_before_anybody_asks_is_made_once(files: Artifacts) -> None:
+    base, target = versions(files, 2)
+    made = []
+
+    async def count(function: Callable[..., Any], *args: Any) -> Any:
+        made.append(args)
+        return await offload(function, *args)
+
+    async def main() -> None:
+        served = Downlink(files)
+        served.seek([base.sha256], [target], count)
+        served.seek([base.sha256], [target], count)
+        answer = await served.find([base.sha256], [target], count)
+        served.seek([base.sha256], [target], count)
+        assert len(made) == 1
+        assert answer == served.known([base.sha256], [target]) == served.differences([base.sha256], [target])
+
+    asyncio.run(main())
+
+
 def test_remembered_answers_are_bounded(files: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         monkeypatch.setattr(downlink, "MOST_ANSWERS", 3)
