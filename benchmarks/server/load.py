@@ -64,6 +64,7 @@ class Server:
 
     def __init__(self, kind: str, folder: Path, *options: object, checkout: Path = CHECKOUT) -> None:
         self._process = start("load_server.py", kind, folder, *options, checkout=checkout)
+        self.process_id = self._process.pid
         self.hello = self._read()
 
     def look(self) -> dict[str, Any]:
@@ -106,6 +107,7 @@ class Devices:
         given += ["--at-once", CONCURRENCY]
         self._process = start("load_devices.py", kind, server.hello["url"], *given, checkout=checkout)
         assert self._process.stdout is not None
+        self.process_id = self._process.pid
         if self._process.stdout.readline().strip() != "connected":
             raise RuntimeError("the devices could not connect: see the error above")
 
@@ -135,7 +137,7 @@ def load(
             finally:
                 fleet.close()
         finally:
-            server.close()
+            server.kill()  # its state is thrown away, and updates that wait for a merge would hold it up
 
 
 def measure(

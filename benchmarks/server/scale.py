@@ -7,6 +7,9 @@ machine with two processors cannot show what four more would do, so each gateway
 control group of Linux (``cpu.cfs_quota_us``): the rate then says how the work divides, and the processor time says what
 it costs. All sides are interleaved; medians.
 
+The processor time per update of every process also bounds the rate, twice: by what the gateways' shares allow, and by
+what the machine's processors allow, from which other work takes its part. The smaller bound is what limits a side.
+
     python -m benchmarks.server.scale                  # about six minutes; needs root for control groups
     python -m benchmarks.server.scale --share 0.05     # on a machine that has other work
 
@@ -53,20 +56,25 @@ handshakes_per_address = 10000
 
 
 class ControlGroup:
-    """Holds a process to ``share`` of a processor, which it also gets, whatever else the machine does."""
+    """
+    Holds a process to ``share`` of a processor, which it also gets, whatever else the machine does.
 
-    def __init__(self, name: str, share: float) -> None:
+    Without a share it gets what it wants, before other work does.
+    """
+
+    def __init__(self, name: str, share: float | None) -> None:
         root = next(group for group in GROUPS if group.exists())
         self._folder = root / name
         self._folder.mkdir()
-        quota = int(PERIOD_MICROSECONDS * share)
-        if (self._folder / "cpu.cfs_quota_us").exists():
-            (self._folder / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
-            (self._folder / "cpu.cfs_quota_us").write_text(str(quota))
-            (self._folder / "cpu.shares").write_text(str(16 * 1024))
-        else:
-            (self._folder / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
-            (self._folder / "cpu.weight").write_text("1600")
+        old = (self._folder / "cpu.cfs_quota_us").exists()
+        if share is not None:
+            quota = int(PERIOD_MICROSECONDS * share)
+            if old:
+                (self._folder / "cpu.cfs_period_us").write_text(str(PERIOD_MICROSECONDS))
+                (self._folder / "cpu.cfs_quota_us").write_text(str(quota))
+            else:
+                (self._folder / "cpu.max").write_text(f"{quota} {PERIOD_MICROSECONDS}")
+        (self._folder / ("cpu.shares" if old else "cpu.weight")).write_text(str(16 * 1024 if old else 1600))
 
     def take(self, process: int) -> None:
         """From now on."""
@@ -81,6 +89,14 @@ def cpu_seconds(process: int) -> float:
     """Processor time of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Processor time of everything on the machine, and what was idle, since its start."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    tick = os.sysconf("SC_CLK_TCK")
+    idle = fields[3] + fields[4]
+    return (sum(fields) - idle) / tick, idle / tick
 
 
 @contextlib.contextmanager
@@ -114,10 +130,10 @@ def gateways(folder: Path, count: int, run: str, control: Path, share: float | N
             group.close()
 
 
-def measure(count: int, devices: int, seconds: float, share: float) -> dict[str, float]:
+def measure(count: int, devices: int, seconds: float, share: float, disk: Path = HERE) -> dict[str, float]:
     """One side; ``count`` gateways, 0 for one process that does all, and so many ``devices`` for each."""
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=HERE)))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=disk)))
         control = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "conductor.sock"
         held = stack.enter_context(socket.socket())
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -125,25 +141,40 @@ def measure(count: int, devices: int, seconds: float, share: float) -> dict[str,
         port = held.getsockname()[1]
         options: list[object] = ["--update-bytes", UPDATE_BYTES, "--buffer", BUFFER]
         server = Server("coordinator", folder, *options, *(["--socket", control] if count else []))
-        stack.callback(server.close)
         processes: Sequence[int] = []
         if count:
             processes = stack.enter_context(gateways(folder, count, RUN.format(port=port), control, share))
             server.hello["url"] = f"ws://127.0.0.1:{port}"
         devices *= max(count, 1)
         fleet = Devices("coordinator", server, devices, UPDATE_BYTES)
+        for process in (server.process_id, fleet.process_id):
+            group = ControlGroup(f"ftte-scale-{process}", None)
+            stack.callback(group.close)
+            group.take(process)
+        stack.callback(server.kill)
         stack.callback(fleet.close)
         fleet.work()
         while server.look()["accepted"] < 2 * devices:
             time.sleep(0.2)
-        before, used = server.look(), sum(map(cpu_seconds, processes))
+        before, machine_before = server.look(), machine_seconds()
+        used, sent = sum(map(cpu_seconds, processes)), cpu_seconds(fleet.process_id)
         time.sleep(seconds)
-        after, used = server.look(), sum(map(cpu_seconds, processes)) - used
+        used, sent = sum(map(cpu_seconds, processes)) - used, cpu_seconds(fleet.process_id) - sent
+        after, (busy, idle) = server.look(), (b - a for a, b in zip(machine_before, machine_seconds(), strict=True))
     updates = max(after["merged"] - before["merged"], 1)
+    conductor, elapsed = after["cpu"] - before["cpu"], after["at"] - before["at"]
+    each = (conductor + used + sent) / updates
+    processors = os.cpu_count() or 1
+    others = max(busy - conductor - used - sent, 0.0) / (busy + idle) * processors
     return {
-        "updates_per_second": updates / (after["at"] - before["at"]),
-        "conductor_ms": 1e3 * (after["cpu"] - before["cpu"]) / updates,
+        "updates_per_second": updates / elapsed,
+        "conductor_ms": 1e3 * conductor / updates,
         "gateways_ms": 1e3 * used / updates,
+        "devices_ms": 1e3 * sent / updates,
+        "processors_of_others": others,
+        "most_by_shares": count * share * updates / used if used else 0.0,
+        "most_by_processors": processors / each,
+        "most_beside_others": (processors - others) / each,
     }
 
 
@@ -190,6 +221,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=100, help="for each gateway: as much work for each of them")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--disk", type=Path, default=HERE, metavar="FOLDER", help="where the state is kept meanwhile")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--figure", type=Path, default=FIGURE, metavar="FILE", help="PNG or SVG")
     options = parser.parse_args()
@@ -198,24 +230,26 @@ def main() -> None:
     found: dict[int, list[dict[str, float]]] = {count: [] for count in options.gateways}
     for _ in range(options.rounds):
         for count, rows in found.items():
-            rows.append(measure(count, options.devices, options.seconds, options.share))
+            rows.append(measure(count, options.devices, options.seconds, options.share, options.disk))
             console.print(f"{count} gateways: {json.dumps({name: round(v, 3) for name, v in rows[-1].items()})}")
     sides = [
         {"gateways": count, **{name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}}
         for count, rows in found.items()
     ]
-    table = Table("gateways", "updates/s", "conductor", "gateways together", box=None)
+    bounds = ("most by shares", "by processors", "beside others")
+    table = Table("gateways", "updates/s", "conductor", "gateways together", "devices", "others", *bounds, box=None)
     for side in sides:
-        cells = (
-            f"{side['updates_per_second']:,.0f}",
-            f"{side['conductor_ms']:.2f} ms",
-            f"{side['gateways_ms']:.2f} ms",
-        )
+        cells = [f"{side['updates_per_second']:,.0f}"]
+        cells += [f"{side[name]:.2f} ms" for name in ("conductor_ms", "gateways_ms", "devices_ms")]
+        cells.append(f"{side['processors_of_others']:.2f} processors")
+        cells.append(f"{side['most_by_shares']:,.0f}/s" if side["gateways"] else "")
+        cells += [f"{side[name]:,.0f}/s" for name in ("most_by_processors", "most_beside_others")]
         table.add_row("one process" if not side["gateways"] else str(side["gateways"]), *cells)
     console.print(table)
     result = {
         "machine": machine(),
         "share": options.share,
+        "disk": str(options.disk),
         "devices": options.devices,
         "update_bytes": UPDATE_BYTES,
         "seconds": options.seconds,
