@@ -8,7 +8,8 @@ control group of Linux (``cpu.cfs_quota_us``): the rate then says how the work d
 it costs. All sides are interleaved; medians.
 
 The processor time per update of every process also bounds the rate, twice: by what the gateways' shares allow, and by
-what the machine's processors allow, from which other work takes its part. The smaller bound is what limits a side.
+what the machine's processors allow. Conductor and devices get processor time before other work does. Where both bounds
+are far above the rate, something else limits it: the disk, for instance, without which ``--disk /dev/shm`` measures.
 
     python -m benchmarks.server.scale                  # about six minutes; needs root for control groups
     python -m benchmarks.server.scale --share 0.05     # on a machine that has other work
@@ -165,16 +166,14 @@ def measure(count: int, devices: int, seconds: float, share: float, disk: Path =
     conductor, elapsed = after["cpu"] - before["cpu"], after["at"] - before["at"]
     each = (conductor + used + sent) / updates
     processors = os.cpu_count() or 1
-    others = max(busy - conductor - used - sent, 0.0) / (busy + idle) * processors
     return {
         "updates_per_second": updates / elapsed,
         "conductor_ms": 1e3 * conductor / updates,
         "gateways_ms": 1e3 * used / updates,
         "devices_ms": 1e3 * sent / updates,
-        "processors_of_others": others,
+        "processors_of_others": max(busy - conductor - used - sent, 0.0) / (busy + idle) * processors,
         "most_by_shares": count * share * updates / used if used else 0.0,
         "most_by_processors": processors / each,
-        "most_beside_others": (processors - others) / each,
     }
 
 
@@ -236,14 +235,14 @@ def main() -> None:
         {"gateways": count, **{name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}}
         for count, rows in found.items()
     ]
-    bounds = ("most by shares", "by processors", "beside others")
+    bounds = ("most by shares", "by processors")
     table = Table("gateways", "updates/s", "conductor", "gateways together", "devices", "others", *bounds, box=None)
     for side in sides:
         cells = [f"{side['updates_per_second']:,.0f}"]
         cells += [f"{side[name]:.2f} ms" for name in ("conductor_ms", "gateways_ms", "devices_ms")]
         cells.append(f"{side['processors_of_others']:.2f} processors")
         cells.append(f"{side['most_by_shares']:,.0f}/s" if side["gateways"] else "")
-        cells += [f"{side[name]:,.0f}/s" for name in ("most_by_processors", "most_beside_others")]
+        cells.append(f"{side['most_by_processors']:,.0f}/s")
         table.add_row("one process" if not side["gateways"] else str(side["gateways"]), *cells)
     console.print(table)
     result = {
