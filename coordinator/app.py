@@ -18,6 +18,7 @@ from .errors import Superseded
 from .net.admission import ConnectionLimits
 from .net.listener import device_address, listen
 from .reports.live import live
+from .runs.preparation import Preparations
 from .runs.served_run import ServedRun
 from .runs.service import Service
 
@@ -80,7 +81,12 @@ class App:
 
 @contextlib.asynccontextmanager
 async def open_app(
-    configs: Sequence[Config], console: Console, *, admin: bool = True, gateways: Sequence[Path | RemoteGateways] = ()
+    configs: Sequence[Config],
+    console: Console,
+    *,
+    admin: bool = True,
+    gateways: Sequence[Path | RemoteGateways] = (),
+    preparations: Preparations | None = None,
 ) -> AsyncIterator[App]:
     """
     Open the runs, plan those that were not planned yet, and listen, for devices and for the operator.
@@ -90,6 +96,7 @@ async def open_app(
         console: where progress is shown.
         admin: whether operators can connect.
         gateways: where to wait for gateways, which hold the devices' connections; nowhere: this process does.
+        preparations: what is ready of the runs already, where this process has stood by.
 
     Raises:
         CoordinatorError: if a run file or a state directory cannot be used.
@@ -97,13 +104,15 @@ async def open_app(
 
     """
     section = shared_server(configs)
-    service = Service(section)
+    service, prepared = Service(section), preparations or Preparations(configs)
     limits = section.connections, section.handshakes, section.handshakes_per_address
     gate = GatewayConnections() if gateways else ConnectionLimits(*limits)
     async with contextlib.AsyncExitStack() as stack:
         if admin:
             stack.enter_context(claim_admin_folder(configs[0].admin))
         stack.push_async_callback(service.close)
+        if preparations is None:
+            stack.callback(prepared.close)
         with console.status("planning programs ...") as status:
 
             def progress(text: str) -> None:
@@ -114,8 +123,8 @@ async def open_app(
                 else:
                     console.print(text, highlight=False, soft_wrap=True)
 
-            for config in configs:
-                await service.create(config, progress)
+            await service.create_all(configs, progress, prepared)
+            prepared.close()
         if isinstance(gate, GatewayConnections):
             for place in gateways:
                 address = await stack.enter_async_context(listen_for_gateways(place, service.coordinators, gate))

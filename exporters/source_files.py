@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["changed_files", "file_hashes", "module_file"]
+__all__ = ["changed_files", "file_hashes", "module_file", "source_hashes"]
 
 # These are known by version.
 _OURS = ("coordinator", "exporters", "ftte", "mobile_sdk")
@@ -36,6 +36,13 @@ def changed_files(recorded: Mapping[str, str]) -> list[str]:
     """Names of the modules whose sources are not those of which :func:`file_hashes` gave ``recorded``, or are gone."""
     now = _hashed(recorded)
     return [name for name, sha256 in recorded.items() if now.get(name) != sha256]
+
+
+def source_hashes(names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the sources that modules have now, by name; empty for those that have none."""
+    wanted = list(names)
+    found = _hashed(wanted)
+    return {name: found.get(name, "") for name in wanted}
 
 
 def module_file(name: str) -> Path | None:

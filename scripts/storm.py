@@ -3,8 +3,7 @@ A whole service under kills and stops: ``python scripts/storm.py --faults 1000``
 
 PostgreSQL, two conductors, three gateways and four devices as processes. Any of them is killed (SIGKILL, ``pg_ctl -m
 immediate``) or stopped for a while (SIGSTOP), at random, under load. Then the faults stop, and database and logs are
-checked as by ``scripts/chaos.py``. ``--takeovers 20`` measures instead how long the service is away when its leader is
-killed.
+checked as by ``scripts/chaos.py``.
 """
 
 from __future__ import annotations
@@ -13,17 +12,16 @@ import argparse
 import asyncio
 import contextlib
 import random
-import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.chaos_parts.plan import plan_run  # noqa: E402
-from scripts.chaos_parts.storm import STAGES, Storm  # noqa: E402
+from scripts.chaos_parts.storm import Storm  # noqa: E402
 from tests.postgres_server import open_server  # noqa: E402
 
 
@@ -32,7 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/storm.py", description="A whole service under kills and stops.")
     parser.add_argument("--faults", type=int, default=1000, help="how many (default: 1000)")
     parser.add_argument("--minutes", type=float, default=120.0, help="the longest that faults go on (default: 120)")
-    parser.add_argument("--takeovers", type=int, default=0, help="measure so many takeovers; no other faults")
     parser.add_argument("--seed", type=int, help="of the faults (default: a new one)")
     parser.add_argument("--planned", type=Path, help="state directory of a run that has begun, to start from a copy")
     parser.add_argument("--keep", type=Path, help="an empty folder for logs and storages (default: a temporary one)")
@@ -48,20 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server = stack.enter_context(open_server())
         try:
             storm = Storm(folder, seed, planned, server)
-            if options.takeovers:
-                return _show(asyncio.run(storm.takeovers(options.takeovers)))
             report = asyncio.run(storm.run(options.faults, 60 * options.minutes))
         except AssertionError as error:
             print(f"FAILED: {error}", flush=True)
             return 1
         return report.show()
-
-
-def _show(found: Sequence[Mapping[str, float]]) -> int:
-    for stage in STAGES:
-        seconds = [times[stage] for times in found]
-        print(f"until {stage}: median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
-    return 0
 
 
 if __name__ == "__main__":

@@ -126,12 +126,16 @@ async def _opened(
     """The runs; on ``standby``, as soon as no other process leads them."""
     from ..app import open_app
     from ..errors import FolderInUse, LedElsewhere
+    from ..runs.preparation import Preparations
 
     async with contextlib.AsyncExitStack() as stack:
-        said = False
+        said, preparations = False, Preparations(configs)
+        stack.callback(preparations.close)
         while True:
             try:
-                server = await stack.enter_async_context(open_app(configs, console, gateways=gateways))
+                server = await stack.enter_async_context(
+                    open_app(configs, console, gateways=gateways, preparations=preparations)
+                )
                 break
             except (FolderInUse, LedElsewhere) as error:
                 if not standby:
@@ -139,6 +143,7 @@ async def _opened(
                 if not said:
                     console.print(f"Standing by: {error}", highlight=False, soft_wrap=True)
                     said = True
+                    preparations.start()
                 await asyncio.sleep(STANDBY_SECONDS)
         yield server
 

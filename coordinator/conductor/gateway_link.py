@@ -26,7 +26,7 @@ from ..net.peer_log import shown
 from ..programs.tiers import Tier
 from ..scheduling.quota import OverQuota
 from ..store.artifacts import disk_available
-from ..store.records import AssignmentRecord, UpdateRecord, VersionRecord
+from ..store.records import AssignmentRecord, DeviceRecord, UpdateRecord, VersionRecord
 from ..updates.validation import most_bytes, parse_elements
 from .session import RemoteDevice
 
@@ -59,6 +59,8 @@ class _Run:
         self.state = coordinator.state
         self.name = self.state.config.run.name
         self.devices: dict[str, RemoteDevice] = {}
+        # By the devices that have enrolled: the membership when they were looked up, and what was found.
+        self.looked_up: dict[str, tuple[int, bytes | None, DeviceRecord | None]] = {}
         self._pipe = pipe
         self._room = True
         self._tiers: list[Tier] = []
@@ -91,6 +93,25 @@ class _Run:
                 "finished": None if state.finished is None else vars(state.finished),
             }
         )
+
+    async def look_up(self, device: str) -> tuple[bytes | None, DeviceRecord | None]:
+        """
+        A device's secret and its record, as of now: with no operation on devices since they were read.
+
+        Gateways ask several times while a device proves itself, and after a takeover all devices do so at once.
+        """
+        state, devices = self.state, self.state.store.devices
+
+        def read() -> tuple[bytes | None, DeviceRecord | None]:
+            return devices.secret(device), devices.find(device)
+
+        while (known := self.looked_up.get(device)) is None or known[0] != state.membership:
+            seen = state.membership
+            secret, record = await state.offload(read)
+            if record is None and seen == state.membership:
+                return secret, None  # whoever comes with any name is not remembered
+            self.looked_up[device] = seen, secret, record
+        return known[1:]
 
     @property
     def content_bytes(self) -> int:
@@ -280,16 +301,17 @@ class GatewayLink:
                 await state.buffer.room(said["device"])
                 return {}
             case "secret":
-                secret = await state.offload(store.devices.secret, said["device"])
+                secret, _ = await run.look_up(said["device"])
                 return {"secret": None if secret is None else secret.hex()}
             case "device":
-                record = await state.offload(store.devices.find, said["device"])
+                _, record = await run.look_up(said["device"])
                 return {"device": None if record is None else {"id": record.id, "revoked_at": record.revoked_at}}
             case "enrol":
                 secret = bytes.fromhex(said["secret"])
                 answer = await state.offload(
                     lambda: store.devices.enrol(said["device"], secret, state.clock.wall(), token=said["token"])
                 )
+                run.looked_up.pop(said["device"], None)
                 if answer == "enrolled":
                     state.withdrawn.discard(said["device"])
                 return {"enrolment": answer}
@@ -322,15 +344,13 @@ class GatewayLink:
 
     async def _open(self, run: _Run, said: dict[str, Any]) -> dict[str, Any]:
         """A device has proved to its gateway who it is, with ``secret``."""
-        device, state, seen = said["device"], run.state, -1
-        while seen != state.membership:
-            seen = state.membership
-            secret = await state.offload(state.store.devices.secret, device)
-            record = await state.offload(state.store.devices.find, device)
+        device, state = said["device"], run.state
+        secret, record = await run.look_up(device)
         if secret is None or record is None or not hmac.compare_digest(secret.hex(), said["secret"]):
             raise Refused("auth", f"{device} could not prove that it is the device that enrolled: it may enrol again")
         if record.revoked_at is not None:
             raise Refused("revoked", "the operator has revoked this device")
+        run.looked_up.pop(device, None)
         # Nothing is awaited from here on: an operation on the device that comes later finds its connection.
         number, known_since = said["n"], run.known_since
         older = run.devices.get(device)

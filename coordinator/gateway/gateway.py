@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -45,7 +46,7 @@ from .copies import Copies
 from .messages import RELEASE
 from .pipe import Pipe, PipeClosed
 from .remote_store import RemoteStore
-from .run import GatewayRun, artifacts, read_tiers
+from .run import GatewayRun, Manifests, artifacts, read_tiers
 
 __all__ = ["Gateway"]
 
@@ -59,7 +60,7 @@ HOLD_SECONDS = 10.0
 AWAY_SECONDS = 1.0
 
 # How often the conductor is looked for, and how often it is told how many connections there are.
-RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.05
 REPORT_SECONDS = 1.0
 
 # A conductor that does not answer for so long is gone, and its machine as well, or the network in between.
@@ -202,6 +203,7 @@ class Gateway:
         self._section = section
         self._folder = folder
         self._copies: dict[str, Copies] = {}
+        self._manifests: Manifests = {}  # the next conductor has the same
         self._limits = limits
         self._clock = clock or SystemClock()
         self._offices: dict[str, _Office] = {}
@@ -321,7 +323,8 @@ class Gateway:
             folder = self._folder / name
             artifacts = self._copies.setdefault(name, Copies(folder / "artifacts"))
         store = RemoteStore.of(pipe, name, artifacts)
-        tiers = await offload(read_tiers, said, store, config.training.settings.state_copies)
+        read = functools.partial(read_tiers, said, store, config.training.settings.state_copies, self._manifests)
+        tiers = await offload(read)
         if (office := self._offices.get(name)) is not None:
             office.run.renew(said, tiers)  # it has a new key, and all that it signs
             return

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mobile_sdk.clock import Clock, Offload
 from mobile_sdk.manifest import Manifest
 from mobile_sdk.protocol.messages import ArtifactRef, Finished, Hex, Ready, Succession
@@ -28,7 +31,9 @@ from ..versions.lineage import Lineage
 from .pipe import Pipe
 from .remote_store import RemoteStore
 
-__all__ = ["GatewayRun", "artifacts", "read_tiers"]
+__all__ = ["GatewayRun", "Manifests", "artifacts", "read_tiers"]
+
+Manifests = dict[str, tuple[Manifest, npt.NDArray[np.int64]]]
 
 # Versions whose files are remembered: work of earlier ones names its files itself.
 KNOWN_VERSIONS = 64
@@ -317,13 +322,25 @@ class GatewayRun:
         return tier, weights
 
 
-def read_tiers(said: Mapping[str, Any], store: RemoteStore, state_copies: int) -> list[Tier]:
-    """The programs of a message ``run``. Blocks."""
+def read_tiers(said: Mapping[str, Any], store: RemoteStore, state_copies: int, known: Manifests) -> list[Tier]:
+    """
+    The programs of a message ``run``. Blocks.
+
+    Args:
+        said: the message.
+        store: the conductor's.
+        state_copies: of the optimiser's state on devices.
+        known: manifests by their hashes, and what they train; others are added.
+
+    """
     tiers = []
     for data in said["tiers"]:
         names = {"manifest": artifact(data["manifest"]), "program": artifact(data["program"])}
         graph = None if data["graph"] is None else artifact(data["graph"])
         record = TierRecord(**{**data, **names, "graph": graph})
-        manifest = Manifest.from_bytes(unpacked_manifest(store.artifacts, record))
-        tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
+        sha256 = record.manifest.sha256
+        if sha256 not in known:
+            manifest = Manifest.from_bytes(unpacked_manifest(store.artifacts, record))
+            known[sha256] = manifest, manifest.subset.positions()
+        tiers.append(Tier(record, *known[sha256], state_copies=state_copies))
     return tiers

@@ -12,7 +12,7 @@ from mobile_sdk.layout import Vector
 
 from .contribution import Contribution
 from .optimisers import ServerOptimiser, ServerSgd, State
-from .regions import WeightRegion
+from .regions import WeightRegion, union
 from .robust import clip_norms, outliers
 from .robust_rules import RobustRule, centred_clipping, far_devices, trimmed_mean
 from .rules import RESOLUTION, Direction, Rule, combine, fixed_examples, fixed_weight
@@ -146,4 +146,4 @@ def _against(c: Contribution, weights: Vector, at: Callable[[int], Vector]) -> C
 
 def trained_region(regions: Sequence[WeightRegion]) -> WeightRegion:
     """The union of all tiers' regions, sorted: the coordinates of the trained vector."""
-    return WeightRegion(np.unique(np.concatenate([region.positions for region in regions])))
+    return WeightRegion(union([region.positions for region in regions]))

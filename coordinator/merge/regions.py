@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Piece", "WeightRegion"]
+__all__ = ["Piece", "WeightRegion", "union"]
 
 Positions = npt.NDArray[np.int64]
 
@@ -111,3 +112,20 @@ class WeightRegion:
     def within(self, outer: WeightRegion) -> WeightRegion:
         """The same region in the compact coordinates of ``outer``, whose positions are sorted and include these."""
         return WeightRegion(np.searchsorted(outer.positions, self.positions))
+
+
+def union(parts: Sequence[Positions]) -> Positions:
+    """
+    The positions that are in any of ``parts``, sorted and once each.
+
+    Args:
+        parts: int64, of any shape ``(n,)``; not negative.
+
+    Returns:
+        int64, shape ``(positions,)``.
+
+    """
+    held = np.zeros(max((int(part.max()) + 1 for part in parts if len(part)), default=0), np.bool_)
+    for part in parts:
+        held[part] = True
+    return np.flatnonzero(held)  # sorting, as numpy.unique does, takes a hundred times as long

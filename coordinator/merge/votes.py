@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contribution import Contribution
-from .regions import WeightRegion
+from .regions import WeightRegion, union
 
 __all__ = ["Vote", "votes"]
 
@@ -90,7 +90,7 @@ class Vote:
         if self._is_simple:
             return self._parts[0].region
         everything = [np.empty(0, np.int64), *(part.region.positions for part in self._parts)]
-        return WeightRegion(np.unique(np.concatenate(everything)))
+        return WeightRegion(union(everything))
 
     def values(self, where: slice = slice(None)) -> Floats:
         """

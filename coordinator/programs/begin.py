@@ -24,7 +24,7 @@ from ..versions.files import put_weights, trained_part
 from .export_workers import Progress, export_all
 from .plan_checks import check_tiers
 from .run_key import RunKey
-from .same_task import check_same_task
+from .same_task import TaskComparison, check_same_task
 from .signing import sign_tiers
 from .tiers import Tier, load_tiers
 
@@ -35,7 +35,14 @@ RATE = "learning_rate"
 _FOUND = ("identity", RATE)
 
 
-def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progress: Progress) -> list[Tier]:
+def begin_or_resume(
+    config: Config,
+    store: Store,
+    key: RunKey,
+    now: float,
+    progress: Progress,
+    comparison: TaskComparison | None = None,
+) -> list[Tier]:
     """
     The tiers of the run: as stored, or newly planned where the state directory is empty.
 
@@ -45,6 +52,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
         key: signs the programs.
         now: wall time, for the records.
         progress: called with a sentence as planning goes on.
+        comparison: knows already, perhaps, whether the task is that of the run's beginning.
 
     Raises:
         StoreError: if the state belongs to another run, or to the same with other plans or another task.
@@ -71,7 +79,7 @@ def begin_or_resume(config: Config, store: Store, key: RunKey, now: float, progr
             "[planning]: restore them in the run file, or give a new state directory"
         )
     else:
-        check_same_task(config, existing.plans.get("identity", {}), progress)
+        check_same_task(config, existing.plans.get("identity", {}), progress, comparison)
     sign_tiers(store, key)
     tiers = load_tiers(store, config.training.settings.state_copies)
     for finding in check_tiers(tiers):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from ..checks.findings import Finding
+from ..merge.regions import union
 from .tiers import Tier
 
 __all__ = ["check_tiers"]
@@ -19,7 +18,7 @@ NOTHING = 0.02
 
 def check_tiers(tiers: Sequence[Tier]) -> Iterator[Finding]:
     """Whether each tier contributes, and whether all together train more than the last layer."""
-    together = np.unique(np.concatenate([tier.positions for tier in tiers]))
+    together = union([tier.positions for tier in tiers])
     manifest = tiers[0].manifest
     size = manifest.layout.size
     if len(together) < LITTLE * size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,9 +66,18 @@ def load_tiers(store: Store, state_copies: int = 1) -> list[Tier]:
     """The tiers of the run, smallest first, for an optimiser with so many numbers per trained element."""
     tiers = []
     for record in store.tiers():
-        manifest = Manifest.from_bytes(unpacked_manifest(store.artifacts, record))
-        tiers.append(Tier(record, manifest, manifest.subset.positions(), state_copies=state_copies))
+        manifest, positions = _read_manifest(unpacked_manifest(store.artifacts, record))
+        tiers.append(Tier(record, manifest, positions, state_copies=state_copies))
     return sorted(tiers, key=lambda tier: tier.needs_bytes)
+
+
+@functools.lru_cache(16)  # who stands by has read the manifests when it leads
+def _read_manifest(content: bytes) -> tuple[Manifest, npt.NDArray[np.int64]]:
+    """A manifest, and the positions of what its program trains."""
+    manifest = Manifest.from_bytes(content)
+    positions = manifest.subset.positions()
+    positions.flags.writeable = False
+    return manifest, positions
 
 
 def unpacked_manifest(artifacts: ArtifactFiles, record: TierRecord) -> bytes:

@@ -18,23 +18,21 @@ from mobile_sdk.protocol.texts import printable
 from ..background import BackgroundTasks
 from ..config import Config
 from ..errors import StoreUnavailable, Superseded
-from ..evaluation.central_process import EvaluationProcess, SpareProcess
+from ..evaluation.central_process import EvaluationProcess
 from ..loop.coordinator import Coordinator
-from ..merge.from_config import safe_gain, staleness_policy
 from ..programs.begin import begin_or_resume, with_found
 from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
 from ..programs.signing import check_key
-from ..programs.tiers import Tier, unpacked_manifest, unpacked_program
 from ..reports.summary import summarise
 from ..store.interface import Store
 from ..store.open import in_postgres, open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
-from ..updates.buffer_size import AdaptiveSize
 from ..updates.partial_uploads import Uploads
+from .preparation import Preparations, load_evaluator
 
-__all__ = ["ServedRun", "load_evaluator", "open_run"]
+__all__ = ["ServedRun", "open_run"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +44,9 @@ LONGEST_RETRY_SECONDS = 300.0
 
 # How often a run looks whether it is led here still.
 LOOK_SECONDS = 0.5
+
+# What a predecessor has left is removed so long after a run is served.
+COLLECT_SECONDS = 10.0
 
 # Characters of an error that are shown.
 MOST_WORDS = 500
@@ -102,6 +103,7 @@ class ServedRun:
             self._tasks.start(self._collect(), f"removing what nobody needs of the run {self.name}")
 
     async def _collect(self) -> None:
+        await asyncio.sleep(COLLECT_SECONDS)  # devices come back first
         async with self.coordinator.version_maker.idle():
             await asyncio.to_thread(self.store.collect)
 
@@ -197,10 +199,14 @@ class ServedRun:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         self.coordinator.close()
+        await asyncio.to_thread(self.discard)
+
+    def discard(self) -> None:
+        """Give back what was opened and is not served. Blocks."""
         if self._evaluate is not None:
-            await asyncio.to_thread(self._evaluate.close)
+            self._evaluate.close()
         if self._trackers is not None:
-            await asyncio.to_thread(self._trackers.close)
+            self._trackers.close()
         self.store.close()
 
 
@@ -210,7 +216,12 @@ def _sentence(error: Exception) -> str:
     return words if isinstance(error, FtteError) and words else f"of {type(error).__name__}: {words}"
 
 
-def open_run(config: Config, progress: Progress, giving_up: threading.Event | None = None) -> ServedRun:
+def open_run(
+    config: Config,
+    progress: Progress,
+    giving_up: threading.Event | None = None,
+    preparations: Preparations | None = None,
+) -> ServedRun:
     """
     Open a state directory, and plan the run's programs if that was not done yet. Blocks, for a minute if it plans.
 
@@ -219,51 +230,48 @@ def open_run(config: Config, progress: Progress, giving_up: threading.Event | No
         progress: called with a sentence as planning goes on.
         giving_up: where another process leads the run in a database, wait to take over, until this is set; without it,
             do not wait.
+        preparations: get ready meanwhile what a leader needs, of this run and of others; by default, of this run.
 
     Raises:
         CoordinatorError: if the run file or the state directory cannot be used.
         ExportError: if a program cannot be made.
 
     """
-    # Who may stand by loads meanwhile what it would wait for when it leads.
-    spare = None
-    if giving_up is not None and in_postgres(config):
-        spare = SpareProcess()
-        _warm_up(config)
+    if giving_up is None:
+        return _open_run(config, progress, None, Preparations([]))
+    if preparations is not None:
+        return _open_run(config, progress, giving_up, preparations)
+    own = Preparations([config])
     try:
-        return _open_run(config, progress, giving_up, spare)
-    except BaseException:
-        if spare is not None:
-            spare.close()
-        raise
-
-
-def _warm_up(config: Config) -> None:
-    """Compute what follows from the run file alone: it is remembered, and a leader would take a while for it."""
-    merge = config.merge
-    AdaptiveSize(staleness_policy(merge.staleness).by_age, safe_gain(merge), merge.smallest)
+        return _open_run(config, progress, giving_up, own)
+    finally:
+        own.close()
 
 
 def _open_run(
-    config: Config, progress: Progress, giving_up: threading.Event | None, spare: SpareProcess | None
+    config: Config, progress: Progress, giving_up: threading.Event | None, preparations: Preparations
 ) -> ServedRun:
+    preparation = preparations.of(config.run.name)
+    if preparation is not None:
+        preparation.begin()
+
     def forget_parts() -> None:
         # Devices hand their updates in at the other process: no part of one that came here is to outlive it.
         Uploads(config.run.state / "incoming").forget_all_but(())
 
-    store = open_store(config, standby=giving_up, stands_by=forget_parts)
+    store = open_store(config, standby=giving_up, waits=preparations.start, stands_by=forget_parts)
     try:
         with store.read_ahead():
             check_key(store, config.run.state)
             key = RunKey.load_or_create(config.run.state / "run.key")
-            tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress)
+            comparison = None if preparation is None else preparation.comparison
+            tiers = begin_or_resume(config, store, key, SystemClock().wall(), progress, comparison)
             config = with_found(config, store, tiers[0].manifest.metrics)
             # The largest tier was planned for the least memory pressure; every tier evaluates alike.
-            evaluate = load_evaluator(store, tiers[-1], spare)
+            load = load_evaluator if preparation is None else preparation.take_evaluation
+            evaluate = load(store, tiers[-1])
             if evaluate is not None:
                 evaluate.start()
-            elif spare is not None:
-                spare.close()
             trackers = open_trackers(config, ("loss", *tiers[0].manifest.metrics), config.run.state / "history")
             coordinator = Coordinator(config, store, key, tiers, evaluate, trackers=trackers)
         left_over = giving_up is not None and in_postgres(config)
@@ -271,13 +279,3 @@ def _open_run(
     except BaseException:
         store.close()
         raise
-
-
-def load_evaluator(store: Store, tier: Tier, spare: SpareProcess | None = None) -> EvaluationProcess | None:
-    """The run's central evaluation, in a program of ``tier``; none if the task has no held-out data."""
-    run = store.run()
-    if run is None or not run.evaluation:
-        return None
-    manifest = unpacked_manifest(store.artifacts, tier.record)
-    program = unpacked_program(store.artifacts, tier.record)
-    return EvaluationProcess(manifest, program, store.artifacts.verified(run.evaluation).read_bytes(), spare)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from mobile_sdk.net.connection import Connection
 from mobile_sdk.protocol.messages import Later
@@ -17,6 +17,7 @@ from ..loop.coordinator import Coordinator
 from ..net.traffic import Traffic
 from ..programs.export_workers import stop_planning
 from ..sessions.first_message import Serve, serve_by_run
+from .preparation import Preparations
 from .served_run import ServedRun, open_run
 
 __all__ = ["Service"]
@@ -44,6 +45,7 @@ class Service:
         self.url = ""
         self._runs: dict[str, ServedRun] = {}
         self._opening: set[str] = set()
+        self._unwanted: set[asyncio.Task[ServedRun]] = set()  # of runs that are opened, and that nobody waits for
         self._closing = False
 
     @property
@@ -55,9 +57,39 @@ class Service:
         """The coordinators of the runs, by name."""
         return {name: running.coordinator for name, running in self._runs.items()}
 
-    async def create(self, config: Config, progress: Callable[[str], None]) -> ServedRun:
+    async def create_all(
+        self, configs: Sequence[Config], progress: Callable[[str], None], preparations: Preparations
+    ) -> None:
+        """
+        Open runs, one after the other; but all that are left at once when another process has led the first.
+
+        Whoever leads the first run leads the others: two processes that begin at once do not wait for each other.
+        Arguments and errors are those of :meth:`create`.
+        """
+        left = list(configs)
+        while left:
+            # Planning one takes all processors; what was prepared takes nothing but time.
+            opening = left if preparations.started and self._runs else left[:1]
+            left = left[len(opening) :]
+            tasks = [asyncio.create_task(self.create(config, progress, preparations)) for config in opening]
+            try:
+                await asyncio.gather(*tasks)
+            except BaseException:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                raise
+
+    async def create(
+        self, config: Config, progress: Callable[[str], None], preparations: Preparations | None = None
+    ) -> ServedRun:
         """
         Open a run and serve it; it is planned first if its state directory is empty.
+
+        Args:
+            config: the run file.
+            progress: called with a sentence as planning goes on.
+            preparations: what is ready of it, should another process lead it at first.
 
         Raises:
             ConflictError: if a run of this name is served already.
@@ -75,11 +107,13 @@ class Service:
         try:
             # The coordinator binds to the event loop, so the slow part alone is done in a thread.
             config = config.model_copy(update={"server": self.section})
-            running = await asyncio.to_thread(open_run, config, progress, giving_up)
+            opening = asyncio.create_task(asyncio.to_thread(open_run, config, progress, giving_up, preparations))
+            running = await asyncio.shield(opening)
         except asyncio.CancelledError:
             # Planning goes on from where it was, next time; its thread would keep this process for minutes.
             stop_planning()
             giving_up.set()
+            self._unwanted.add(opening)
             raise
         finally:
             self._opening.discard(name)
@@ -138,3 +172,6 @@ class Service:
         for running in runs:
             await running.close()
         self._runs.clear()
+        for opened in await asyncio.gather(*self._unwanted, return_exceptions=True):
+            if isinstance(opened, ServedRun):  # another process may lead it
+                await asyncio.to_thread(opened.discard)

@@ -34,6 +34,7 @@ def open_store(
     *,
     leading: bool = True,
     standby: threading.Event | None = None,
+    waits: Callable[[], None] = lambda: None,
     stands_by: Callable[[], None] = lambda: None,
 ) -> Store:
     """
@@ -44,7 +45,8 @@ def open_store(
         leading: this process alone leads the run, until it closes the store. A state directory is always for one
             process alone.
         standby: where another process leads a run in a database, wait to take over, until this is set.
-        stands_by: called once when it waits because of another process.
+        waits: called once when another process leads.
+        stands_by: called once when it has led for some seconds.
 
     Raises:
         ConfigError: if ``[store]`` cannot be used, or what it needs is not installed.
@@ -52,7 +54,7 @@ def open_store(
 
     """
     if in_postgres(config):
-        return open_postgres(config, leading=leading, standby=standby, stands_by=stands_by)
+        return open_postgres(config, leading=leading, standby=standby, waits=waits, stands_by=stands_by)
     moved = config.run.state / MOVED
     if moved.exists():
         where = json.loads(moved.read_text()).get("to", "a database")
@@ -73,6 +75,7 @@ def open_postgres(
     *,
     leading: bool = True,
     standby: threading.Event | None = None,
+    waits: Callable[[], None] = lambda: None,
     stands_by: Callable[[], None] = lambda: None,
 ) -> PostgresStore:
     """
@@ -88,7 +91,14 @@ def open_postgres(
     place = config.store.objects
     objects = None if place is None else open_objects(_from_environment("objects", place))
     return PostgresStore(
-        address, config.run.name, config.run.state, objects, leading=leading, standby=standby, stands_by=stands_by
+        address,
+        config.run.name,
+        config.run.state,
+        objects,
+        leading=leading,
+        standby=standby,
+        waits=waits,
+        stands_by=stands_by,
     )
 
 

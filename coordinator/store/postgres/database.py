@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncpg
 
@@ -158,6 +158,17 @@ class Database:
             yield
         finally:
             self._remembered = None
+
+    def read_once(self, query: str, read: Callable[[list[Any]], T]) -> T:
+        """What ``read`` makes of a query's rows; made once within :meth:`remembering`, until this process writes."""
+        remembered = self._remembered
+        if remembered is None:
+            return read(self.rows(query))
+        if (query, read) not in remembered:
+            made = read(self.rows(query))
+            remembered[query, read] = [made]
+        (found,) = remembered[query, read]
+        return cast(T, found)
 
     def remember(self, rows: list[Any], query: str, *arguments: Any) -> None:
         """A query finds ``rows``, as another has shown; nothing happens unless within :meth:`remembering`."""

@@ -47,6 +47,7 @@ def lead(
     lease: LeaseRow,
     run: str,
     standby: threading.Event | None,
+    waits: Callable[[], None] = lambda: None,
     stands_by: Callable[[], None] = lambda: None,
 ) -> None:
     """
@@ -57,7 +58,8 @@ def lead(
         lease: in it.
         run: the run's name.
         standby: wait for the lead, however long another has it, until this is set; none: wait for seconds alone.
-        stands_by: called once when another process has had the lead for some seconds.
+        waits: called once when another process has the lead.
+        stands_by: called once when it has had it for some seconds.
 
     Raises:
         LedElsewhere: if another process leads the run.
@@ -70,7 +72,11 @@ def lead(
     waiting = []
     if standby is not None:
         waiting = [database.start(_watch_guard(database, wakened)), database.start(_stay_warm(database))]
+    first = True
     while not _take(lease, holder, waits=standby is not None):
+        if first:
+            waits()
+        first = False
         if standby is not None and not said and time.monotonic() > until:
             log.warning(
                 "another coordinator%s leads the run %s in %s: waiting to take over",

@@ -57,7 +57,8 @@ class PostgresStore:
             it asks :attr:`lease` for it.
         standby: wait for the lead, however long another process has it, and for the database, until this is set. A new
             leader is waited for: what is left over is for the caller to :meth:`collect`, once there is time.
-        stands_by: called once when another process has had the lead for some seconds.
+        waits: called once when another process has the lead.
+        stands_by: called once when it has had it for some seconds.
         grace_seconds: for how long objects are kept that no row names.
 
     Raises:
@@ -74,6 +75,7 @@ class PostgresStore:
         *,
         leading: bool = True,
         standby: threading.Event | None = None,
+        waits: Callable[[], None] = lambda: None,
         stands_by: Callable[[], None] = lambda: None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
@@ -97,7 +99,7 @@ class PostgresStore:
             self.audit = AuditTable(database)
             self.lease = LeaseRow(database)
             if leading:
-                lead(database, self.lease, run, standby, stands_by)
+                lead(database, self.lease, run, standby, waits, stands_by)
                 if standby is None:
                     self.collect()
         except BaseException:

@@ -66,7 +66,7 @@ class VersionTable:
         return found[0]
 
     def all(self) -> list[VersionRecord]:
-        return self._select(_ALL)
+        return list(self._database.read_once(_ALL, _records))
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
         ((count, newest),) = self._database.rows(
@@ -88,8 +88,7 @@ class VersionTable:
         return [VersionPoint(*(*row[:4], json.loads(row[4]), *row[5:])) for row in map(tuple, rows)]
 
     def _select(self, query: str, *arguments: Any) -> list[VersionRecord]:
-        rows = self._database.rows(query, *arguments)
-        return [version_record(row) for row in rows]
+        return _records(self._database.rows(query, *arguments))
 
     def with_files(self) -> list[VersionRecord]:
         """The versions that are not pruned, oldest first."""
@@ -141,6 +140,10 @@ class VersionTable:
             )
             step("prune: committed")
         return pruned
+
+
+def _records(rows: list[Any]) -> list[VersionRecord]:
+    return [version_record(row) for row in rows]
 
 
 async def insert_version(rows: Connection, version: VersionRecord) -> None:

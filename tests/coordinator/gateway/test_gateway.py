@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +16,14 @@ import pytest
 
 from coordinator.conductor.listener import GatewayConnections, RemoteGateways, listen_for_gateways
 from coordinator.config import ServerSection
-from coordinator.errors import Superseded
+from coordinator.errors import StoreUnavailable, Superseded
 from coordinator.gateway.conductors import LocalConductor, RemoteConductors
 from coordinator.gateway.gateway import Gateway
 from coordinator.gateway.messages import RELEASE
 from coordinator.gateway.pipe import PipeClosed
 from coordinator.gateway.process import run_gateway
+from coordinator.gateway.remote_store import RemoteStore
+from coordinator.gateway.run import read_tiers
 from coordinator.net.admission import ConnectionLimits
 from coordinator.net.traffic import Traffic
 from coordinator.store.records import VersionRecord
@@ -503,6 +506,60 @@ def test_conductors_are_replaced_and_no_device_is_refused(tmp_path: Path) -> Non
         kept = [update.assignment for update in small.store.updates.merged()]
         kept += [update.assignment for update in small.store.updates.buffered()]
         assert len(kept) == len(set(kept)) >= 3 * 2 * len(PHONES)
+
+    asyncio.run(main())
+
+
+def test_a_device_that_comes_back_is_looked_up_once_and_anew_after_an_operation_on_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a takeover all devices come back at once."""
+
+    async def main() -> None:
+        small = make_run(tmp_path)
+        looked_up: list[str] = []
+        secret = small.store.devices.secret
+
+        def look_up(device: str) -> bytes | None:
+            looked_up.append(device)
+            return secret(device)
+
+        async with conduct(small, 1) as conducted:
+            async with Device(small).connected(conducted.next.serve) as device:
+                await device.join()
+            monkeypatch.setattr(small.store.devices, "secret", look_up)
+            async with Device(small, enrolled=True).connected(conducted.next.serve) as device:
+                await device.join()
+            assert looked_up == ["phone-1"]
+            (link,) = conducted.connections.links
+            run = link._runs["small"]
+            assert not run.looked_up, "it is here: nothing is remembered of it"
+            assert await run.look_up("phone-1") == (secret("phone-1"), small.store.devices.find("phone-1"))
+            small.store.devices.revoke("phone-1", 1.0, by="a test")
+            conducted.coordinator.state.membership += 1
+            _, record = await run.look_up("phone-1")
+            assert record is not None
+            assert record.revoked_at == 1.0
+            assert await run.look_up("nobody") == (None, None)
+            assert list(run.looked_up) == ["phone-1"], "a name that anybody may say is not remembered"
+
+    asyncio.run(main())
+
+
+def test_a_gateway_has_read_the_programs_of_the_next_conductor_before(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        async with conduct(small, 1) as conducted:
+            gateway = conducted.next
+            assert set(gateway._manifests) == {tier.record.manifest.sha256 for tier in small.tiers}
+            said = {"tiers": [dataclasses.asdict(tier.record) for tier in small.tiers]}
+            (pipe,) = [office.pipe for office in gateway._offices.values()]
+            store = RemoteStore.of(pipe, "small", tmp_path / "no folder")
+            await pipe.close()
+            tiers = await asyncio.to_thread(read_tiers, said, store, 1, gateway._manifests)
+            assert [tier.manifest for tier in tiers] == [tier.manifest for tier in small.tiers]
+            with pytest.raises(StoreUnavailable):
+                await asyncio.to_thread(read_tiers, said, store, 1, {})
 
     asyncio.run(main())
 

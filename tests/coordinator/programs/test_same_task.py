@@ -11,7 +11,7 @@ import pytest
 from coordinator.config import Config, parse_config
 from coordinator.errors import StoreError
 from coordinator.programs.export_workers import identify_task
-from coordinator.programs.same_task import check_same_task
+from coordinator.programs.same_task import TaskComparison, check_same_task
 
 TASK = """\
 import torch
@@ -55,6 +55,27 @@ def test_another_task_is_refused_by_what_differs_and_a_new_comment_is_not(
     (tmp_path / "tiny_task.py").unlink()
     check_same_task(config, began, said.append)
     assert "its task cannot be loaded" in caplog.text
+
+
+def test_a_task_is_loaded_once_for_each_change_of_its_sources(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("CLASSES = 3\n")
+    uses_helper = "from helper import CLASSES\n" + TASK.format(classes="CLASSES")
+    source = tmp_path / "tiny_task.py"
+    began = identify_task(config.run.task)
+    comparison = TaskComparison(config)
+    said: list[str] = []
+
+    source.write_text(uses_helper)
+    for _ in range(2):
+        assert comparison.compare(began, said.append) == ""
+    assert len(said) == 1
+    (tmp_path / "helper.py").write_text("CLASSES = 5\n")  # which the run's beginning did not know
+    for _ in range(2):
+        assert "'weight' had the shape (3, 4) and has (5, 4)" in comparison.compare(began, said.append)
+    assert len(said) == 2
+    source.write_text(TASK.format(classes=3))
+    assert comparison.compare(began, said.append) == ""
+    assert len(said) == 2, "it is as it was"
 
 
 def test_comparing_needs_no_torch() -> None:
