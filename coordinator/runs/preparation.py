@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from mobile_sdk.errors import FtteError
+from mobile_sdk.weights import map_weights
 
 from ..config import Config
 from ..evaluation.central_process import EvaluationProcess, SpareProcess
@@ -77,6 +78,7 @@ class Preparation:
         newest = store.versions.latest()
         for weights in newest.weights[:-1]:  # the last are those that are trained, and others at each version
             store.artifacts.path(weights.sha256)
+        begun: EvaluationProcess | None = None
         with self._lock:
             if not self._taken and (key := _evaluates(store, tiers[-1])) != self._evaluates:
                 if self._evaluation is not None:
@@ -85,6 +87,11 @@ class Preparation:
                 if self._evaluation is not None:
                     self._spare = None
                     self._evaluation.start()
+                    begun = self._evaluation
+        if begun is not None:  # the first time takes longest: memory is mapped, threads are started
+            paths = [store.artifacts.verified(weights.sha256) for weights in newest.weights]
+            layout = tiers[-1].manifest.layout
+            begun(layout.flatten(map_weights(layout, paths)))
         refused = self.comparison.compare(run.plans.get("identity", {}), log.info)
         if refused:
             log.error("this process cannot take over: %s", refused)
