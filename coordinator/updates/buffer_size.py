@@ -23,6 +23,7 @@ from __future__ import annotations
 import bisect
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -107,7 +108,9 @@ class AdaptiveSize:
             stalenesses: of the updates in it, in the order in which they came.
 
         """
-        before = [0, *np.cumsum(list(reversed(self._sizes))).tolist()]  # updates in the last n merges
+        # Updates in the last n merges, as far back as these began: a run that is taken up again has many merges.
+        last = itertools.islice(reversed(self._sizes), max(stalenesses, default=0))
+        before = [0, *itertools.accumulate(last)]
         for place, tau in enumerate(stalenesses):
             known = before[min(tau, len(before) - 1)]
             # Its device began somewhere in the filling of a buffer; on average half of it had come.
