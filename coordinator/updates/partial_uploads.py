@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -69,6 +70,8 @@ class Upload:
         self._spooled_at = now
         self._memory = memory
         self._forgotten = False
+        self._handed_over = False
+        self._lock = threading.Lock()
 
     @property
     def on_disk(self) -> bool:
@@ -89,14 +92,29 @@ class Upload:
     def spool(self, now: float) -> None:
         """Write what is in memory to the file. Blocks."""
         self._spooled_at = now
-        if self._chunks and not self._forgotten:
-            with disk_available(), self._path().open("ab") as file:
-                file.truncate(self._in_file)
-                file.writelines(self._chunks)
-            self._in_file = self.size
+        with self._lock:
+            if self._chunks and not self._forgotten and not self._handed_over:
+                with disk_available(), self._path().open("ab") as file:
+                    file.truncate(self._in_file)
+                    file.writelines(self._chunks)
+                self._in_file = self.size
+                self.release()
+                if self._forgotten:  # while it was being written
+                    self.drop()
+
+    def hand_over(self) -> tuple[int, list[Bytes]]:
+        """
+        Another connection goes on with it, or with another update: nothing is written or removed here any more.
+
+        Returns:
+            How much of it is in the file, and what came after that.
+
+        """
+        with self._lock:
+            self._handed_over = True
+            chunks = list(self._chunks)
             self.release()
-            if self._forgotten:  # while it was being written
-                self.drop()
+            return self._in_file, chunks
 
     def content(self) -> Bytes:
         """All that has come. Blocks if part of it is in the file."""
@@ -118,7 +136,7 @@ class Upload:
     def drop(self) -> None:
         """Forget it. Blocks if part of it is in the file."""
         self.release()
-        if self._in_file or self._forgotten:
+        if (self._in_file or self._forgotten) and not self._handed_over:
             with disk_available():
                 self._path().unlink(missing_ok=True)
         self.size = self._in_file = 0
@@ -149,6 +167,8 @@ class Uploads:
         """
         An upload of ``ref``, with what has come of it before; other parts of this device are thrown away.
 
+        What an older connection has in memory goes on here: the device may be back before that one has noticed its end.
+
         Args:
             device: its name.
             ref: hash and size of the update.
@@ -158,6 +178,8 @@ class Uploads:
         # '@' cannot be part of a device's name.
         name = f"{device}@{ref.sha256}"
         before = self._parts.get(device)
+        older = self._open.get(device)
+        written, chunks = (0, []) if older is None else older.hand_over()
         size = 0
         with disk_available():
             if before is not None and before != name:
@@ -171,6 +193,10 @@ class Uploads:
                     size = 0
         path_of = functools.partial(self._part, device, name)
         upload = self._open[device] = Upload(path_of, ref, size, now, self._memory, self._spool_seconds)
+        if older is not None and older.ref == ref and written == size:
+            for chunk in chunks:
+                upload.append(chunk)
+            upload.resumed = upload.size > 0
         return upload
 
     def _part(self, device: str, name: str) -> Path:

@@ -116,17 +116,22 @@ def test_an_update_that_is_offered_again_is_acknowledged_and_counted_once(tmp_pa
     run(main())
 
 
-def test_a_broken_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["left before", "leaves when all is here"])
+def test_a_broken_upload_goes_on_where_it_stopped(tmp_path: Path, late: bool) -> None:
     async def main() -> None:
         hand = Hand(make_run(tmp_path))
         content = update_bytes("small")
         await hand.offer(content)
         await hand.send(content, 0, 100)
-        await hand.upload.leave()
+        older = hand.upload
+        if not late:
+            await older.leave()
         hand.connect()
         (fetch,) = await hand.offer(content)
         assert fetch == Fetch(Sha256(hashlib.sha256(content).hexdigest()), 100)
         assert [type(message) for message in await hand.send(content, 100, len(content))] == [Accepted]
+        if late:
+            await older.leave()
         assert list((tmp_path / "state" / "incoming").iterdir()) == []
 
     run(main())

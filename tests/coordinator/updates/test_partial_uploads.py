@@ -57,6 +57,38 @@ def test_another_update_of_the_device_takes_the_place_of_the_unfinished_one(tmp_
     assert parts.begin("phone-1", REF, 2.0).size == 0
 
 
+@pytest.mark.parametrize("written", [0, 100])
+def test_a_device_that_is_back_before_its_older_connection_has_left_goes_on(tmp_path: Path, written: int) -> None:
+    parts = Uploads(tmp_path)
+    older = parts.begin("phone-1", REF, 0.0)
+    older.append(b"1" * written)
+    older.spool(0.0)
+    older.append(b"2" * 100)
+    newer = parts.begin("phone-1", REF, 1.0)
+    assert (newer.size, newer.resumed) == (written + 100, True)
+    older.append(b"3" * 50)  # still on its way there
+    older.spool(2.0)
+    older.drop()
+    newer.append(b"4" * 100)
+    assert newer.content() == b"1" * written + b"2" * 100 + b"4" * 100
+    newer.spool(3.0)
+    assert Uploads(tmp_path).begin("phone-1", REF, 4.0).content() == newer.content()
+    newer.drop()
+    older.spool(5.0)
+    assert list(tmp_path.iterdir()) == []
+    assert not parts.begin("phone-2", REF, 0.0).should_spool(0.0)
+    assert parts._memory.bytes == 0
+
+
+def test_what_an_older_connection_has_of_another_update_is_left_nowhere(tmp_path: Path) -> None:
+    parts = Uploads(tmp_path)
+    older = parts.begin("phone-1", REF, 0.0)
+    older.append(b"1" * 100)
+    assert parts.begin("phone-1", ArtifactRef(Sha256("cd" * 32), 3000), 1.0).size == 0
+    older.spool(2.0)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("kept", "resumes"), [(2999, 2999), (3000, 3000), (3001, 0)])
 def test_an_upload_goes_on_unless_there_is_more_than_there_should_be(tmp_path: Path, kept: int, resumes: int) -> None:
     (tmp_path / f"phone-1@{REF.sha256}").write_bytes(b"1" * kept)
