@@ -204,8 +204,10 @@ async def _withdraw(rows: Connection, device: str, at: float, by: str) -> tuple[
     )
     stopped = [row[0] for row in waiting]
     gone = await discard_rows(rows, [DiscardedUpdate(name, "withdrawn") for name in stopped])
-    # What was merged keeps its place in the history, without a name, a report or a hash.
-    await rows.execute("UPDATE updates SET device = NULL, report = '{}', sha256 = '' WHERE device = $1", device)
+    # What was merged keeps its place in the history, without a name, a report or a hash: an object's key has the hash.
+    await rows.execute(
+        "UPDATE updates SET device = NULL, report = '{}', sha256 = '', object = NULL WHERE device = $1", device
+    )
     await rows.execute("DELETE FROM assignments WHERE device = $1", device)
     await rows.execute("DELETE FROM devices WHERE id = $1", device)
     await write_audit(rows, at, by, "withdrawn", alias, {"stopped": len(stopped)})

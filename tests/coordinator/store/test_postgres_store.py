@@ -18,13 +18,16 @@ from asyncpg.types import ServerVersion
 
 from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
 from coordinator.store.objects.folder import FolderObjects
-from coordinator.store.postgres import Address, PostgresStore, database, schema_name
+from coordinator.store.postgres import Address, PostgresStore, database, leading, schema_name
 from coordinator.store.postgres.leader import LeaderAddress
 from coordinator.store.postgres.lease import MISSED
 from coordinator.store.postgres.updates import LARGE_BYTES
-from coordinator.store.records import AssignmentRequest, DiscardedUpdate, MergedUpdate
+from coordinator.store.records import AssignmentRequest, DiscardedUpdate, MergedUpdate, UpdateRecord
+from coordinator.store.tables import TABLES
+from mobile_sdk.manifest import FileEntry
 
 from ...postgres_server import PASSWORD, PostgresServer
+from .assigning import assign
 from .filled import fill, update, version
 
 
@@ -367,6 +370,37 @@ def test_objects_that_a_crash_left_without_a_row_are_collected(
     assert [path.name for path in tmp_path.rglob("updates/*")] == [f"{kept[0].assignment}.{kept[0].artifact.sha256}"]
 
 
+@pytest.mark.parametrize("size", [7, LARGE_BYTES + 1])
+def test_no_row_and_no_object_has_a_trace_of_a_device_that_withdrew(
+    open_one: Callable[..., PostgresStore], tmp_path: Path, size: int
+) -> None:
+    store = open_one()
+    fill(store)
+    secret = b"a secret of thirty-two bytes ..."
+    store.devices.enrol("withdrawn-phone", secret, 1.0)
+    store.devices.seen("withdrawn-phone", 2.0, {"model": "a rare model"})
+    given = []
+    for number in range(2):
+        work = assign(store, "withdrawn-phone", 0, "small", 2.0)
+        content = bytes([number]) * size
+        record = UpdateRecord(work.id, "withdrawn-phone", 0, "small", FileEntry.of(content), {"samples": 4_242}, 3.0)
+        given.append((record, content))
+    store.updates.accept(given)
+    store.versions.commit(version(1), [MergedUpdate(given[0][0].assignment, 0, 1.0)])
+
+    def traces() -> list[str]:
+        """What of the device the rows of any table hold, written out as text, and the objects."""
+        rows = [str(row[0]) for table in TABLES for row in store.database.rows(f"SELECT t::text FROM {table} AS t")]
+        rows += [str(row[0]) for row in store.database.rows("SELECT c::text FROM contents AS c")]
+        hidden = ["withdrawn-phone", secret.hex(), "a rare model", "4242", *(one.artifact.sha256 for one, _ in given)]
+        objects = [path.name for path in tmp_path.rglob("updates/*") if path.is_file()]
+        return [word for word in hidden if any(word in row for row in rows)] + objects
+
+    assert len(traces()) == 6 + (size > LARGE_BYTES)
+    assert store.devices.withdraw("withdrawn-phone", 6.0, by="anna") == [given[1][0].assignment]
+    assert traces() == []
+
+
 # A lost connection.
 
 LOST = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
@@ -403,14 +437,21 @@ def lose_a_commit(
 
 @pytest.mark.parametrize(("happened", "away"), [(True, 0), (False, 0), (True, 2), (False, 2)])
 def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
-    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, happened: bool, away: int
+    open_one: Callable[..., PostgresStore],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    happened: bool,
+    away: int,
 ) -> None:
+    monkeypatch.setattr(database, "RETRY_SECONDS", 0.01)
     store = open_one()
     fill(store)
     accepted = update(store)
     tried = lose_a_commit(monkeypatch, [LOST] * away, happened=happened)
     assert store.updates.accept([accepted]) == {accepted[0].assignment}, "it is new, and its device hears so"
     assert tried == ["commit", *["ask"] * (away + 1)]
+    waits = f"the database {store.database.address} cannot be used just now: {LOST}; waiting for it, to learn what"
+    assert caplog.text.count(waits) == min(away, 1), "that it waits is said once"
     assert len(store.updates.buffered()) == 1
     assert store.devices.all()[0].updates == 1
 
@@ -448,6 +489,37 @@ def test_a_server_that_does_not_answer_at_first_is_tried_again_for_a_while(
         with pytest.raises(StoreUnavailable, match="cannot be used just now: nobody listens"):
             open_one()
         assert len(refusals) == 1, "the first was the last"
+
+
+def test_a_leader_that_may_not_renew_its_lease_ends_renewing_and_says_why_when_it_is_closed(
+    open_one: Callable[..., PostgresStore],
+    postgres_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Trying again would not help: it is no lost connection."""
+    monkeypatch.setattr(leading, "LEASE_SECONDS", 0.03)
+    store = open_one()
+    (renewing,) = [task for task in store.database._tasks if task.get_coro().__name__ == "_renew"]  # type: ignore[union-attr]
+    query(postgres_database, f'ALTER TABLE "{store.database.schema}".lease RENAME TO taken_away')
+
+    async def ended() -> None:
+        await asyncio.wait_for(asyncio.wait([renewing]), 60)
+
+    store.database.run(ended())
+    assert caplog.text == ""
+    query(postgres_database, f'ALTER TABLE "{store.database.schema}".taken_away RENAME TO lease')
+    store.close()
+    assert [record.getMessage() for record in caplog.records] == ['relation "lease" does not exist']
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_store_that_is_closed_says_nothing_of_what_it_ends(
+    open_one: Callable[..., PostgresStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "coordinator")
+    open_one().close()
+    assert caplog.text == ""
 
 
 def test_work_for_a_store_that_was_closed_is_refused_and_ended(open_one: Callable[..., PostgresStore]) -> None:
