@@ -17,7 +17,7 @@ from coordinator.store.segments import Segments
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import FileEntry
 
-from .assigning import assign, open_assignment
+from .assigning import assign
 from .crash_worker import begin
 
 CANARY = b"the update of one device" * 20
@@ -83,37 +83,6 @@ def test_an_erasure_that_fails_is_done_with_the_next(
 def left(folder: Path) -> bool:
     """Whether the update's bytes are anywhere."""
     return any(CANARY in path.read_bytes() for path in folder.rglob("*") if path.is_file())
-
-
-def test_what_a_device_knows_of_a_damaged_update_it_may_hand_in_again(store: SqliteStore) -> None:
-    update = accept(store)
-    store.updates.discard([DiscardedUpdate(update.assignment, "damaged")])
-    assert not store.updates.is_accepted(update.assignment), "it would never be offered again"
-    work = store.assignments.find(update.assignment)
-    assert work is not None
-    assert work.open
-    assert store.updates.accept([(update, CANARY)]) == {update.assignment}
-    assert store.updates.is_accepted(update.assignment)
-    assert store.updates.content(update.assignment) == CANARY
-
-
-def test_a_damaged_update_takes_no_other_work_away(store: SqliteStore) -> None:
-    update = accept(store)
-    newer = assign(store, "phone-0", 0, "small", 1.0)
-    store.updates.discard([DiscardedUpdate(update.assignment, "damaged")])
-    assert open_assignment(store, "phone-0") == newer
-
-
-@pytest.mark.parametrize("end", ["revoke", "withdraw"])
-def test_who_was_revoked_or_withdrawn_gets_no_work_and_hands_nothing_in(store: SqliteStore, end: str) -> None:
-    work = assign(store, "phone-0", 0, "small", 0.0)
-    getattr(store.devices, end)("phone-0", 1.0, by="anna")
-    record = UpdateRecord(work.id, "phone-0", 0, "small", FileEntry.of(CANARY), {"samples": 1}, 0.0)
-    with pytest.raises(StoreError, match="revoked or withdrawn"):
-        store.updates.accept([(record, CANARY)])
-    with pytest.raises(StoreError, match="phone-0 was revoked or withdrawn"):
-        assign(store, "phone-0", 0, "small", 2.0)
-    assert store.updates.buffered() == []
 
 
 def test_a_transaction_that_could_not_even_be_rolled_back_stops_no_later_one(store: SqliteStore) -> None:

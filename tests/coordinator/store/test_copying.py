@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from coordinator.cli.main import main
@@ -121,6 +124,37 @@ def test_a_damaged_file_is_no_part_of_a_copy(filled: SqliteStore, postgres_datab
     finally:
         database.close()
         filled.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("tokens", "NEW.note = 'another'", r"the table tokens came out different \(([0-9a-f]{16}), ([0-9a-f]{16})\)"),
+        ("contents", "NEW.content = 'another'", r"the accepted update of a\d{8} is damaged in the database"),
+    ],
+    ids=["a row", "an update"],
+)
+def test_a_copy_that_the_database_changed_is_not_to_be_used(
+    filled: SqliteStore, postgres_database: str, tmp_path: Path, table: str, change: str, words: str
+) -> None:
+    database = PostgresStore(Address(postgres_database), tmp_path.name, tmp_path / "machine")
+    statements = (
+        f"CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {change}; RETURN NEW; END $$",
+        f"CREATE TRIGGER change BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION change()",
+    )
+    before = filled.read_rows()
+    try:
+        for statement in statements:
+            database.database.transact(functools.partial(asyncpg.Connection.execute, query=statement))
+        with pytest.raises(StoreError, match=words) as raised:
+            copy_in(filled, database)
+        assert filled.read_rows() == before
+    finally:
+        database.close()
+        filled.close()
+    found = re.search(words, str(raised.value))
+    assert found is not None
+    assert len(set(found.groups())) == len(found.groups()), "the digest of each"
 
 
 @pytest.fixture

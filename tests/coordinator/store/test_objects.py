@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,7 @@ from coordinator.store.objects.open import open_objects
 from coordinator.store.postgres import Address, PostgresStore
 from coordinator.store.postgres.updates import LARGE_BYTES
 from coordinator.store.records import MergedUpdate
+from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from .filled import fill, update, version
 
@@ -110,3 +115,80 @@ def test_a_large_update_goes_to_s3_and_is_deleted_there_with_its_merge(
             objects.get(key)
     finally:
         store.close()
+
+
+def open_machine(database: str, run: str, folder: Path, objects: Objects, **options: Any) -> PostgresStore:
+    """A process on a machine of its own, with a disk of its own."""
+    return PostgresStore(Address(database), run, folder, objects, **options)
+
+
+def test_an_artifact_is_fetched_by_a_machine_that_has_no_copy_and_kept_there(
+    objects: Objects, postgres_database: str, tmp_path: Path
+) -> None:
+    with (
+        contextlib.closing(open_machine(postgres_database, tmp_path.name, tmp_path / "one", objects)) as leader,
+        contextlib.closing(
+            open_machine(postgres_database, tmp_path.name, tmp_path / "two", objects, leading=False)
+        ) as other,
+    ):
+        first, second = leader.artifacts.put(b"the first", b"the second")
+        for entry, find in ((first, other.artifacts.path), (second, other.artifacts.verified)):
+            path = find(entry.sha256)
+            assert path.is_relative_to(tmp_path / "two")
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256
+            objects.delete(f"artifacts/{entry.sha256}")
+            assert find(entry.sha256) == path, "from its own disk from then on"
+
+
+def test_a_copy_that_the_disk_damaged_is_fetched_again(
+    objects: Objects, postgres_database: str, tmp_path: Path
+) -> None:
+    with contextlib.closing(open_machine(postgres_database, tmp_path.name, tmp_path / "one", objects)) as store:
+        (entry,) = store.artifacts.put(b"weights")
+        store.artifacts.path(entry.sha256).write_bytes(b"damaged")
+        assert store.artifacts.verified(entry.sha256).read_bytes() == b"weights"
+        assert store.artifacts.path(entry.sha256).read_bytes() == b"weights"
+
+
+def test_an_artifact_that_is_damaged_or_missing_everywhere_is_named(
+    objects: Objects, postgres_database: str, tmp_path: Path
+) -> None:
+    missing, damaged = hashlib.sha256(b"missing").hexdigest(), hashlib.sha256(b"damaged").hexdigest()
+    objects.put_if_absent(f"artifacts/{damaged}", b"other bytes")
+    with contextlib.closing(open_machine(postgres_database, tmp_path.name, tmp_path / "one", objects)) as store:
+        for find in (store.artifacts.path, store.artifacts.verified):
+            with pytest.raises(
+                StoreError, match=f"the object artifacts/{damaged} is damaged: restore it from a backup"
+            ):
+                find(damaged)
+            with pytest.raises(StoreError, match=f"artifacts/{missing}"):
+                find(missing)
+    assert [path.name for path in (tmp_path / "one" / "artifacts").iterdir()] == []
+
+
+def test_a_copy_that_was_fetched_is_removed_once_no_row_wants_it_and_its_object_is_left_to_the_leader(
+    objects: Objects, postgres_database: str, tmp_path: Path
+) -> None:
+    with (
+        contextlib.closing(
+            open_machine(postgres_database, tmp_path.name, tmp_path / "one", objects, grace_seconds=0.0)
+        ) as leader,
+        contextlib.closing(
+            open_machine(postgres_database, tmp_path.name, tmp_path / "two", objects, leading=False)
+        ) as other,
+    ):
+        wanted, old = leader.artifacts.put(b"wanted", b"old")
+        fill(leader)
+        for entry, number in ((old, 1), (wanted, 2)):
+            ref = ArtifactRef(Sha256(entry.sha256), entry.size)
+            leader.versions.commit(dataclasses.replace(version(number), weights=(ref,)), [])
+        for entry in (wanted, old):
+            other.artifacts.verified(entry.sha256)
+        assert leader.versions.prune(lambda versions: {2}, since=9.0) == [0, 1]
+        assert other.collect() == 1
+        assert [path.name for path in (tmp_path / "two" / "artifacts").iterdir()] == [wanted.sha256]
+        assert objects.get(f"artifacts/{old.sha256}") == b"old"
+        assert leader.collect() == 1
+        with pytest.raises(StoreError, match=old.sha256):
+            objects.get(f"artifacts/{old.sha256}")
+        assert other.artifacts.verified(wanted.sha256).read_bytes() == b"wanted"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.errors import StoreError
+from coordinator.errors import Expelled, StoreError
 from coordinator.store.interface import DeviceOrder, Store
 from coordinator.store.records import (
     AssignmentRequest,
     DiscardedUpdate,
     MergedUpdate,
+    SetAside,
     TokenRecord,
     VersionRecord,
 )
@@ -156,6 +157,110 @@ def test_a_revoked_device_stays_out_and_its_work_is_closed(store: Store) -> None
     assert device is not None
     assert device.revoked_at == 2.0
     assert not store.devices.revoke("phone-2", 2.0, by="anna")
+
+
+def test_a_device_that_is_set_aside_has_no_open_work_and_may_ask_for_new(store: Store, place: Place) -> None:
+    store.devices.enrol("phone-2", b"t" * 32, 1.0)
+    closed, other = assign(store, "phone-1", 0, "small", 1.0), assign(store, "phone-2", 0, "small", 1.0)
+    aside = SetAside(9.0, "length", "an update is 1e+06 times as long")
+    store.devices.set_aside("phone-1", aside, 2.0)
+    assert store.assignments.open() == [other]
+    line = store.audit.entries()[-1]
+    assert (line.at, line.actor, line.action, line.details) == (
+        2.0,
+        "coordinator",
+        "set aside",
+        dataclasses.asdict(aside),
+    )
+    again = place.reopen()
+    assert [device.aside for device in again.devices.all()] == [aside, None]
+    found = again.assignments.find(closed.id)
+    assert found is not None
+    assert not found.open
+    assert assign(again, "phone-1", 0, "small", 9.0).open
+
+
+def test_who_is_no_device_cannot_be_set_aside(store: Store) -> None:
+    before = store.audit.entries(), store.devices.all()
+    store.devices.set_aside("nobody", SetAside(9.0, "length", "too long"), 2.0)
+    assert (store.audit.entries(), store.devices.all()) == before
+
+
+@pytest.mark.parametrize("end", ["revoke", "withdraw"])
+def test_who_was_revoked_or_withdrawn_gets_no_work_and_hands_nothing_in(store: Store, end: str) -> None:
+    given = update(store)
+    getattr(store.devices, end)("phone-1", 1.0, by="anna")
+    with pytest.raises(Expelled, match=f"the device of {given[0].assignment} was revoked or withdrawn"):
+        store.updates.accept([given])
+    with pytest.raises(Expelled, match="phone-1 was revoked or withdrawn"):
+        assign(store, "phone-1", 0, "small", 2.0)
+    assert store.updates.buffered() == []
+    assert store.assignments.open() == []
+
+
+def test_a_device_that_withdraws_is_forgotten_and_what_was_merged_stays(store: Store) -> None:
+    store.devices.enrol("phone-2", b"t" * 32, 1.0)
+    merged, waiting = update(store, b"merged"), update(store, b"waiting")
+    store.updates.accept([merged, waiting])
+    store.versions.commit(version(1), [MergedUpdate(merged[0].assignment, 0, 0.5)])
+    open_one, other = assign(store, "phone-1", 1, "small", 5.0), assign(store, "phone-2", 1, "small", 5.0)
+    assert store.devices.withdraw("phone-1", 6.0, by="anna") == [waiting[0].assignment]
+    assert store.devices.find("phone-1") is None
+    assert [device.id for device in store.devices.all()] == ["phone-2"]
+    assert store.assignments.open() == [other]
+    assert [store.assignments.find(name) for name in (waiting[0].assignment, open_one.id)] == [None, None]
+    assert store.updates.buffered() == []
+    with pytest.raises(StoreError, match=f"no update of {waiting[0].assignment} waits to be merged"):
+        store.updates.content(waiting[0].assignment)
+    assert store.updates.merged() == [MergedUpdate(merged[0].assignment, 0, 0.5)], "the history of the model stays"
+    assert [(trip.device, trip.report, trip.discarded) for trip in store.updates.trips(9)] == [
+        (None, {}, None),
+        (None, {}, "withdrawn"),
+    ]
+    assert store.updates.taken_in({("phone-1", merged[0].artifact.sha256)}) == set()
+    line = store.audit.entries()[-1]
+    assert (line.actor, line.action, line.details) == ("anna", "withdrawn", {"stopped": 1})
+    assert store.devices.withdraw("phone-1", 7.0, by="anna") is None
+    assert store.audit.entries()[-1] == line
+    assert store.devices.enrol("phone-1", b"u" * 32, 8.0) == "enrolled", "the name is free again"
+
+
+def test_an_update_that_the_disk_lost_may_be_handed_in_again(store: Store) -> None:
+    given = update(store)
+    store.updates.accept([given])
+    store.updates.discard([DiscardedUpdate(given[0].assignment, "damaged")])
+    assert not store.updates.is_accepted(given[0].assignment), "it would never be offered again"
+    work = store.assignments.find(given[0].assignment)
+    assert work is not None
+    assert work.open
+    assert store.updates.accept([given]) == {given[0].assignment}
+    assert store.updates.is_accepted(given[0].assignment)
+    assert store.updates.content(given[0].assignment) == b"content"
+
+
+def test_an_update_that_the_disk_lost_takes_no_other_work_away(store: Store) -> None:
+    given = update(store)
+    store.updates.accept([given])
+    newer = assign(store, "phone-1", 0, "small", 4.0)
+    store.updates.discard([DiscardedUpdate(given[0].assignment, "damaged")])
+    assert open_assignment(store, "phone-1") == newer
+
+
+def test_a_discarded_update_is_never_merged_and_its_work_stays_closed(store: Store) -> None:
+    given, other = update(store, b"an outlier"), update(store, b"other")
+    store.updates.accept([given, other])
+    store.updates.discard([DiscardedUpdate(given[0].assignment, "outlier")])
+    assert store.updates.buffered() == [other[0]]
+    assert store.updates.is_accepted(given[0].assignment)
+    assert open_assignment(store, "phone-1") is None
+    for end in (
+        lambda: store.versions.commit(version(1), [MergedUpdate(given[0].assignment, 0, 1.0)]),
+        lambda: store.updates.discard([DiscardedUpdate(name, "stale") for name in (other[0].assignment, "a00000099")]),
+    ):
+        with pytest.raises(StoreError, match="was merged before, or was never accepted"):
+            end()
+    assert store.versions.latest() == version(0)
+    assert store.updates.buffered() == [other[0]], "all of them are discarded, or none"
 
 
 @pytest.mark.parametrize(
