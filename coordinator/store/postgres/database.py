@@ -111,9 +111,7 @@ class Database:
     async def _shut_down(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(ended, Exception):
-                log.error("%s", translate(ended, self.address))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         # What another thread has asked for ends with an error, and not never.
         asked = asyncio.all_tasks() - {asyncio.current_task()}
         if asked:
@@ -259,8 +257,15 @@ class Database:
 
     async def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
+        task.add_done_callback(self._say_why)
         self._tasks.append(task)
         return task
+
+    def _say_why(self, ended: asyncio.Task[None]) -> None:
+        """Nobody waits for what runs beside everything else: the error that ends it is logged at once."""
+        error = None if ended.cancelled() else ended.exception()
+        if error is not None:
+            log.error("%s", translate(error, self.address))
 
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks, on something else than this database, without holding up the event loop."""

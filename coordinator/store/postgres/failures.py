@@ -7,10 +7,10 @@ import asyncpg
 from ...errors import StoreError, StoreUnavailable, Superseded
 from .address import Address
 
-__all__ = ["LOST", "REPEAT", "is_lost", "translate"]
+__all__ = ["REPEAT", "UNAVAILABLE", "is_lost", "translate"]
 
 # The connection is gone, or will be: whether a commit under way happened is not known.
-LOST: tuple[type[BaseException], ...] = (
+_LOST: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -28,6 +28,9 @@ _BUSY: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.TransactionRollbackError,
 )
 
+# It passes: the same may succeed later.
+UNAVAILABLE = (*_LOST, *_BUSY)
+
 # Nothing happened, and the same again may succeed.
 REPEAT: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.SerializationError,
@@ -40,7 +43,7 @@ _FENCED = "FT001"
 def is_lost(error: BaseException) -> bool:
     """Whether an error means that the connection is of no use any more."""
     # Errors of arguments are the driver's own as well, and values that cannot be sent.
-    return isinstance(error, LOST) and not isinstance(error, ValueError)
+    return isinstance(error, _LOST) and not isinstance(error, ValueError)
 
 
 def translate(error: BaseException, address: Address) -> BaseException:

@@ -16,7 +16,7 @@ import asyncpg
 
 from ...errors import LedElsewhere, StoreUnavailable
 from .database import Database
-from .failures import LOST, is_lost, translate
+from .failures import UNAVAILABLE, translate
 from .lease import LeaseRow, hold_guard, wait_for_guard
 
 __all__ = ["LEASE_SECONDS", "lead", "stop_leading"]
@@ -135,10 +135,11 @@ async def _renew(database: Database, lease: LeaseRow) -> None:
         try:
             renewed = await lease.renew_async(LEASE_SECONDS)
         except Exception as error:
-            if not is_lost(error):
+            passing = translate(error, database.address)
+            if not isinstance(passing, StoreUnavailable):
                 raise
             if not away:
-                log.error("%s; waiting for it", translate(error, database.address))
+                log.error("%s; waiting for it", passing)
                 away = True
             continue
         if not renewed:
@@ -153,7 +154,7 @@ async def _hold_guard(database: Database) -> None:
     """Hold the leader's lock, and take it again where its connection breaks, for as long as this process leads."""
     while not database.superseded:
         closed = asyncio.Event()
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*UNAVAILABLE):
             async with database.own_connection() as connection:
                 connection.add_termination_listener(lambda _, closed=closed: closed.set())
                 await hold_guard(connection)
@@ -167,7 +168,7 @@ async def _hold_guard(database: Database) -> None:
 async def _watch_guard(database: Database, wakened: threading.Event) -> None:
     """Set ``wakened`` whenever nobody holds the leader's lock, until cancelled."""
     while True:
-        with contextlib.suppress(*LOST):
+        with contextlib.suppress(*UNAVAILABLE):
             async with database.own_connection(lock_timeout=f"{GUARD_SECONDS:g}s") as connection:
                 while True:
                     with contextlib.suppress(asyncpg.exceptions.LockNotAvailableError):
@@ -180,6 +181,6 @@ async def _watch_guard(database: Database, wakened: threading.Event) -> None:
 async def _stay_warm(database: Database) -> None:
     """Keep connections open that a leader needs at once, until cancelled; a server that gives none is not urged."""
     while True:
-        with contextlib.suppress(*LOST, asyncpg.exceptions.InsufficientResourcesError):
+        with contextlib.suppress(*UNAVAILABLE):
             await database.warm_up()
         await asyncio.sleep(WARM_SECONDS)

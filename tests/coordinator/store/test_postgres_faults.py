@@ -24,6 +24,7 @@ import pytest
 from coordinator.errors import StoreError, StoreUnavailable
 from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.postgres import Address, PostgresStore
+from coordinator.store.postgres.lease import LeaseRow
 from coordinator.store.records import AssignmentRequest, MergedUpdate, UpdateRecord, VersionRecord
 from mobile_sdk.manifest import FileEntry
 
@@ -332,6 +333,50 @@ def test_a_leader_whose_connections_end_goes_on_leading_and_guards_its_lead_agai
         wait_until(lambda: guards(address) == (1, 0))
         assert store.lease.renew(60.0)
         assert not store.lease.lost
+
+
+def test_a_leader_waits_for_a_server_that_cannot_write_just_now_and_renews_its_lease_again(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connections end, and new ones may only read; whoever gave up renewing would lose the lead for nothing."""
+    monkeypatch.setattr("coordinator.store.postgres.leading.LEASE_SECONDS", 0.06)
+    monkeypatch.setattr("coordinator.store.postgres.leading.POLL_SECONDS", 0.01)
+    caplog.set_level(logging.INFO, "coordinator")
+    renew, refused = LeaseRow.renew_async, threading.Semaphore(0)
+
+    async def watched(lease: LeaseRow, seconds: float) -> bool:
+        try:
+            return await renew(lease, seconds)
+        except asyncpg.exceptions.ReadOnlySQLTransactionError:
+            refused.release()
+            raise
+
+    async def set_read_only(switch: str) -> None:
+        connection = await asyncpg.connect(address, server_settings={"default_transaction_read_only": "off"})
+        try:
+            (name,) = await connection.fetchrow("SELECT current_database()")
+            await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {switch}")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        finally:
+            await connection.close()
+
+    monkeypatch.setattr(LeaseRow, "renew_async", watched)
+    address = server.database()
+    with contextlib.closing(PostgresStore(Address(address), "digits", tmp_path / "state")) as store:
+        asyncio.run(set_read_only("on"))
+        for _ in range(3):
+            assert refused.acquire(timeout=60)
+        with said("is back") as back:
+            asyncio.run(set_read_only("off"))
+            assert back.wait(60)
+        lines = [record.getMessage() for record in caplog.records if record.name.endswith(".leading")]
+        assert lines[0].endswith("; waiting for it")
+        assert store.lease.renew(60.0)
+        assert not store.lease.lost
+    assert lines[1] == f"the database {Address(address)} is back"
 
 
 def test_whoever_asks_while_the_store_is_closed_is_told_so_and_waits_for_no_answer(

@@ -7,8 +7,10 @@ import dataclasses
 import functools
 import inspect
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import asyncpg
 import pytest
 from asyncpg.types import ServerVersion
 
-from coordinator.errors import ConfigError, StoreError, StoreUnavailable, Superseded
+from coordinator.errors import ConfigError, LedElsewhere, StoreError, StoreUnavailable, Superseded
 from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.postgres import Address, PostgresStore, database, leading, schema_name
 from coordinator.store.postgres.leader import LeaderAddress
@@ -185,6 +187,50 @@ def test_the_longest_names_of_runs_have_schemas_of_their_own() -> None:
     assert names[2] == "ftte_digits"
     assert len(set(names)) == 3
     assert max(map(len, names)) == 63
+
+
+def test_who_stands_by_says_once_who_leads_until_told_to_give_up(
+    open_one: Callable[..., PostgresStore], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leading, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(leading, "POLL_SECONDS", 0.01)
+    heard, giving_up = list[str](), threading.Event()
+
+    def stand_by() -> None:
+        heard.append("stands by")
+        giving_up.set()
+
+    open_one()
+    with pytest.raises(LedElsewhere, match=r"another coordinator \(.*, process \d+\) uses the run"):
+        open_one(standby=giving_up, waits=lambda: heard.append("waits"), stands_by=stand_by)
+    assert heard == ["waits", "stands by"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"another coordinator \(.*, process \d+\) leads the run .*: waiting to take over", line)
+
+
+def test_two_transactions_that_wait_for_each_other_both_happen_once(open_one: Callable[..., PostgresStore]) -> None:
+    store = open_one()
+    fill(store)
+    store.devices.enrol("phone-2", b"t" * 32, 1.0)
+    began, both = list[str](), asyncio.Event()
+
+    async def work(rows: Any, order: tuple[str, str]) -> None:
+        await rows.execute("SET LOCAL deadlock_timeout = '10ms'")
+        for device in order:
+            await rows.execute("UPDATE devices SET failures = failures + 1 WHERE id = $1", device)
+            if device == order[0]:
+                began.append(device)
+                if len(began) == 2:
+                    both.set()
+                await both.wait()
+
+    def transact(order: tuple[str, str]) -> None:
+        store.database.transact(lambda rows: work(rows, order))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(transact, [("phone-1", "phone-2"), ("phone-2", "phone-1")]))
+    assert [device.failures for device in store.devices.all()] == [2, 2]
+    assert len(began) == 3, "one of them began anew"
 
 
 # Refusals.
@@ -491,7 +537,7 @@ def test_a_server_that_does_not_answer_at_first_is_tried_again_for_a_while(
         assert len(refusals) == 1, "the first was the last"
 
 
-def test_a_leader_that_may_not_renew_its_lease_ends_renewing_and_says_why_when_it_is_closed(
+def test_a_leader_that_may_not_renew_its_lease_ends_renewing_and_says_why_at_once(
     open_one: Callable[..., PostgresStore],
     postgres_database: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -507,7 +553,7 @@ def test_a_leader_that_may_not_renew_its_lease_ends_renewing_and_says_why_when_i
         await asyncio.wait_for(asyncio.wait([renewing]), 60)
 
     store.database.run(ended())
-    assert caplog.text == ""
+    assert [record.getMessage() for record in caplog.records] == ['relation "lease" does not exist']
     query(postgres_database, f'ALTER TABLE "{store.database.schema}".taken_away RENAME TO lease')
     store.close()
     assert [record.getMessage() for record in caplog.records] == ['relation "lease" does not exist']

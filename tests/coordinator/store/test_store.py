@@ -122,6 +122,32 @@ def test_a_device_has_one_open_assignment(store: Store) -> None:
     assert open_assignment(store, "phone-1") is None
 
 
+def test_work_that_ended_without_an_update_is_forgotten_after_a_while_and_nothing_else(store: Store) -> None:
+    given, other = update(store), update(store, b"other")
+    store.updates.accept([given])
+    replaced = assign(store, "phone-1", 0, "small", 4.0)
+    late = assign(store, "phone-1", 0, "small", 6.0)
+    store.assignments.close(late.id)
+    store.devices.enrol("phone-2", b"t" * 32, 1.0)
+    at_work = assign(store, "phone-2", 0, "small", 1.0)
+    assert store.assignments.prune(6.0) == 2
+    names = [given[0].assignment, other[0].assignment, replaced.id, late.id, at_work.id]
+    assert [store.assignments.find(name) is not None for name in names] == [True, False, False, True, True]
+    assert store.assignments.prune(6.0) == 0
+
+
+def test_a_store_without_a_run_says_so(place: Place) -> None:
+    store = place.open()
+    assert store.run() is None
+    with pytest.raises(StoreError, match="holds no run: begin one first"):
+        store.versions.latest()
+
+
+def test_programs_are_signed_anew(store: Store, place: Place) -> None:
+    store.sign({"small": "11", "none of them": "22"})
+    assert place.reopen().tiers() == [dataclasses.replace(TIER, signature="11")]
+
+
 @pytest.mark.parametrize("name", ["a1", "a0000000x", "", "b00000001", "a00000002", "a" + "9" * 40, "1"])
 def test_only_the_name_that_was_given_out_finds_an_assignment(store: Store, name: str) -> None:
     assert assign(store, "phone-1", 0, "small", 1.0).id == "a00000001"
