@@ -69,14 +69,15 @@ class Upload:
         self._chunks: list[Bytes] = []
         self._spooled_at = now
         self._memory = memory
+        self._written = size > 0  # or tried to, which may have left something
         self._forgotten = False
         self._handed_over = False
         self._lock = threading.Lock()
 
     @property
     def on_disk(self) -> bool:
-        """Whether part of it is in the file."""
-        return self._in_file > 0
+        """Whether part of it is in the file, or may be."""
+        return self._written
 
     def append(self, data: Bytes) -> None:
         """Take the next chunk."""
@@ -94,6 +95,7 @@ class Upload:
         self._spooled_at = now
         with self._lock:
             if self._chunks and not self._forgotten and not self._handed_over:
+                self._written = True
                 with disk_available(), self._path().open("ab") as file:
                     file.truncate(self._in_file)
                     file.writelines(self._chunks)
@@ -136,11 +138,11 @@ class Upload:
     def drop(self) -> None:
         """Forget it. Blocks if part of it is in the file."""
         self.release()
-        if (self._in_file or self._forgotten) and not self._handed_over:
+        if (self._written or self._forgotten) and not self._handed_over:
             with disk_available():
                 self._path().unlink(missing_ok=True)
         self.size = self._in_file = 0
-        self.resumed = False
+        self._written = self.resumed = False
 
 
 class Uploads:
@@ -188,7 +190,7 @@ class Uploads:
             if os.access(f"{self._folder}/{name}", os.F_OK):  # of hardly any update
                 path = self._part(device, name)
                 size = path.stat().st_size
-                if size > ref.size:
+                if size > ref.size or size == 0:  # a disk that failed leaves empty ones
                     path.unlink()
                     size = 0
         path_of = functools.partial(self._part, device, name)

@@ -17,7 +17,7 @@ from .sweep import words
 # What seeds beyond those of every test run have found: a backup that was restored twice, a segment whose folder's sync
 # failed, a part that a power cut brought back, words of a refusal and a program's signature that a link had garbled, a
 # full disk of a device that was refused.
-FOUND = (3026, 6019, 6511, 10068, 31218, 102235)
+FOUND = (3026, 6019, 6511, 10068, 31218, 102235, 209323)
 
 # With gateways: those of every test run, and what they have found: a gateway that asked while its conductor ended, and
 # waited for ever; threads of a gateway that wait for one another.

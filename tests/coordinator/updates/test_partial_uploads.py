@@ -89,11 +89,13 @@ def test_what_an_older_connection_has_of_another_update_is_left_nowhere(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("kept", "resumes"), [(2999, 2999), (3000, 3000), (3001, 0)])
+@pytest.mark.parametrize(("kept", "resumes"), [(0, 0), (1, 1), (2999, 2999), (3000, 3000), (3001, 0)])
 def test_an_upload_goes_on_unless_there_is_more_than_there_should_be(tmp_path: Path, kept: int, resumes: int) -> None:
     (tmp_path / f"phone-1@{REF.sha256}").write_bytes(b"1" * kept)
     upload = Uploads(tmp_path).begin("phone-1", REF, 0.0)
     assert (upload.size, upload.resumed) == (resumes, resumes > 0)
+    upload.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_forgotten_while_it_is_being_written_leaves_nothing(tmp_path: Path) -> None:
@@ -161,6 +163,31 @@ def test_a_disk_that_fails_is_said_to_be_unavailable(tmp_path: Path, monkeypatch
     for step in (lambda: upload.spool(1.0), upload.drop, lambda: parts.forget("phone-1")):
         with pytest.raises(StoreUnavailable, match="Read-only file system"):
             step()
+
+
+@pytest.mark.parametrize("left", [0, 10])
+def test_what_a_failing_disk_has_left_of_a_part_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    parts = Uploads(tmp_path)
+    upload = parts.begin("phone-1", REF, 0.0)
+    upload.append(b"1" * 3000)
+    real = Path.open
+
+    def fails(path: Path, mode: str) -> None:
+        with real(path, mode) as file:
+            file.write(b"1" * left)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fails)
+        with pytest.raises(StoreUnavailable):
+            upload.spool(1.0)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert upload.on_disk
+    assert upload.content() == b"1" * 3000
+    upload.drop()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_uploads_together_have_256_megabytes_of_memory(tmp_path: Path) -> None:
