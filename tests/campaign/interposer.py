@@ -85,7 +85,9 @@ class Interposer:
 
     def opened(self, disk: Disk) -> int:
         """How many files and database connections the process of a machine has open."""
-        return len(self._opened[disk]) + len(self._files[disk]) + len(self._connections[disk])
+        # Of files that are closed some are still named by the error that they ended with.
+        files = sum(not file.closed for file in list(self._files[disk]))
+        return len(self._opened[disk]) + files + len(self._connections[disk])
 
     def end_process(self, disk: Disk) -> None:
         """Close what the process of a machine had open, as its system would."""
