@@ -111,15 +111,16 @@ def _report(
 ) -> None:
     tuning = trials_markdown(scores)
     print(tuning)
-    if "fedavg" not in done:
-        print("there is no run of FedAvg yet: nothing to compare with")
+    seeds = set.intersection(*({run["run"]["seed"] for run in done.get(name, [])} for name in ALGORITHMS))
+    if not seeds:
+        print("there is no seed yet that all three have run: nothing to compare")
         return
+    done = {name: [run for run in runs if run["run"]["seed"] in seeds] for name, runs in done.items()}
     target = target_of(done["fedavg"], paper.section["target"])
     table = algorithms(done, target)
     gain = gains(table)
     result = headline_markdown(table, gain, rates, target)
     print(result)
-    seeds = table["fedavg"]["seeds"]
     report = {
         "scenario_sha256": paper.sha256,
         "backbone_sha256": paper.backbone,

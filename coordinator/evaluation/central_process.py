@@ -79,13 +79,15 @@ class EvaluationProcess:
 
     def __call__(self, vector: Vector) -> dict[str, float]:
         """
-        Mean loss and metrics of a weight vector; nothing if evaluation fails, which a run survives.
+        Mean loss and metrics of a weight vector; nothing if evaluation fails or is closed, which a run survives.
 
         Args:
             vector: float32, shape ``(layout.size,)``.
 
         """
         with self._lock:
+            if self._closed:  # meanwhile: a process that is started now would be nobody's
+                return {}
             for _ in range(2):  # whoever ran out of memory once may not the second time
                 try:
                     return self._ask(vector)

@@ -163,6 +163,8 @@ class Preparations:
                         preparation.look(store)
                 except (FtteError, OSError) as error:  # whoever leads will say so, or it is over by then
                     log.info("the run %s cannot be prepared for a takeover just now: %s", name, error)
+                except Exception as error:  # the next look, and other runs, are not to suffer
+                    log.error("the run %s is not prepared for a takeover: %s: %s", name, type(error).__name__, error)
             self._ending.wait(LOOK_SECONDS)
 
     def close(self) -> None:

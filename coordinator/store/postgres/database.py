@@ -47,6 +47,17 @@ ATTEMPTS = 5
 RETRY_SECONDS = 0.25
 
 
+class _Remembered:
+    """
+    Answers of the database, by query and arguments.
+
+    A write puts other ``answers`` in their place: one that another thread has asked for before goes with the old ones.
+    """
+
+    def __init__(self, answers: dict[tuple[Any, ...], list[Any]]) -> None:
+        self.answers = answers
+
+
 class Database:
     """
     One schema of a database.
@@ -77,7 +88,7 @@ class Database:
         self.superseded = False
         self._slots: dict[Any, int] = {}
         self._settings: dict[str, str] = {}
-        self._remembered: dict[tuple[Any, ...], list[Any]] | None = None
+        self._remembered: _Remembered | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._giving_up = giving_up
         self._closing = threading.Event()
@@ -134,9 +145,10 @@ class Database:
         remembered = self._remembered
         if remembered is None or any(isinstance(argument, list) for argument in arguments):
             return self.run(self._rows(query, arguments))
-        known = remembered.get((query, *arguments))
+        answers = remembered.answers
+        known = answers.get((query, *arguments))
         if known is None:
-            known = remembered[query, *arguments] = self.run(self._rows(query, arguments))
+            known = answers[query, *arguments] = self.run(self._rows(query, arguments))
         return known
 
     @contextlib.contextmanager
@@ -151,7 +163,7 @@ class Database:
                 is busy: each answer waits for a processor several times.
 
         """
-        self._remembered = dict(zip(queries, self.run(self._all_rows(queries)), strict=True))
+        self._remembered = _Remembered(dict(zip(queries, self.run(self._all_rows(queries)), strict=True)))
         try:
             yield
         finally:
@@ -159,19 +171,18 @@ class Database:
 
     def read_once(self, query: str, read: Callable[[list[Any]], T]) -> T:
         """What ``read`` makes of a query's rows; made once within :meth:`remembering`, until this process writes."""
-        remembered = self._remembered
-        if remembered is None:
+        if (remembered := self._remembered) is None:
             return read(self.rows(query))
-        if (query, read) not in remembered:
-            made = read(self.rows(query))
-            remembered[query, read] = [made]
-        (found,) = remembered[query, read]
-        return cast(T, found)
+        answers = remembered.answers
+        known = answers.get((query, read))
+        if known is None:
+            known = answers[query, read] = [read(self.rows(query))]
+        return cast(T, known[0])
 
     def remember(self, rows: list[Any], query: str, *arguments: Any) -> None:
         """A query finds ``rows``, as another has shown; nothing happens unless within :meth:`remembering`."""
-        if self._remembered is not None:
-            self._remembered[query, *arguments] = rows
+        if (remembered := self._remembered) is not None:
+            remembered.answers[query, *arguments] = rows
 
     def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """
@@ -188,8 +199,8 @@ class Database:
         try:
             return self.run(self._transact(work))
         finally:
-            if self._remembered is not None:
-                self._remembered.clear()
+            if (remembered := self._remembered) is not None:
+                remembered.answers = {}
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """

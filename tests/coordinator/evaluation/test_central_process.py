@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from coordinator.evaluation.central_process import EvaluationProcess, SpareProcess, _receive
@@ -55,6 +56,7 @@ def test_nobody_waits_until_the_process_has_loaded_and_whoever_is_closed_starts_
         evaluation.start()
     evaluation.close()
     evaluation._prepare()
+    assert evaluation(np.zeros(1, np.float32)) == {}
     assert evaluation._running is None
 
 

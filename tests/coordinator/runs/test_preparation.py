@@ -16,7 +16,7 @@ import pytest
 from coordinator.config import Config
 from coordinator.errors import StoreError
 from coordinator.programs.export_workers import identify_task
-from coordinator.runs.preparation import Preparations
+from coordinator.runs.preparation import Preparation, Preparations
 from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.runs.service import Service
 from coordinator.store.interface import Store
@@ -191,12 +191,17 @@ def test_a_task_that_changes_while_a_process_stands_by_is_compared_before_it_lea
         standby.opened[0].result(60)
 
 
-def test_whoever_takes_over_the_first_run_takes_over_all(tmp_path: Path, postgres_server: PostgresServer) -> None:
-    store = {"postgres": postgres_server.database(), "objects": "shared"}
+def three_runs(tmp_path: Path, server: PostgresServer) -> tuple[list[SmallRun], list[Config]]:
+    """Runs of one database that this process leads, and their run files on another machine."""
+    store = {"postgres": server.database(), "objects": "shared"}
     led = [make_run(tmp_path, store=store)]
     for name in ("second", "third"):
         led.append(make_run(tmp_path / name, store=store, run={"name": name, "task": "a.b:c", "state": "state"}))
-    configs = [another(each.config, tmp_path / f"{each.config.run.name} elsewhere") for each in led]
+    return led, [another(each.config, tmp_path / f"{each.config.run.name} elsewhere") for each in led]
+
+
+def test_whoever_takes_over_the_first_run_takes_over_all(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    led, configs = three_runs(tmp_path, postgres_server)
 
     async def main() -> None:
         service, preparations = Service(configs[0].server), Preparations(configs)
@@ -216,11 +221,7 @@ def test_whoever_takes_over_the_first_run_takes_over_all(tmp_path: Path, postgre
 def test_of_runs_that_are_taken_over_at_once_none_is_led_where_one_cannot_be(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
-    store = {"postgres": postgres_server.database(), "objects": "shared"}
-    led = [make_run(tmp_path, store=store)]
-    for name in ("second", "third"):
-        led.append(make_run(tmp_path / name, store=store, run={"name": name, "task": "a.b:c", "state": "state"}))
-    configs = [another(each.config, tmp_path / f"{each.config.run.name} elsewhere") for each in led]
+    led, configs = three_runs(tmp_path, postgres_server)
     (configs[1].run.state / "run.key").unlink()
 
     async def main() -> None:
@@ -236,3 +237,28 @@ def test_of_runs_that_are_taken_over_at_once_none_is_led_where_one_cannot_be(
         await service.close()
 
     asyncio.run(main())
+
+
+def test_a_look_that_fails_in_an_unforeseen_way_is_said_and_the_other_runs_are_prepared(
+    tmp_path: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    led, configs = three_runs(tmp_path, postgres_server)
+    looked: list[str] = []
+    enough = threading.Event()
+
+    def look(preparation: Preparation, store: Store) -> None:
+        looked.append(preparation._config.run.name)
+        if len(looked) == len(led):
+            enough.set()
+        raise KeyError("odd")
+
+    monkeypatch.setattr(Preparation, "look", look)
+    preparations = Preparations(configs)
+    with caplog.at_level("ERROR"):
+        preparations.start()
+        assert enough.wait(30)
+        preparations.close()
+    assert looked == ["small", "second", "third"]
+    assert "the run small is not prepared for a takeover: KeyError: 'odd'" in caplog.messages
+    for each in led:
+        each.store.close()
