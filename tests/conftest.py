@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +16,11 @@ from .s3_server import S3Server, open_s3_server
 # The same examples in every run: what fails once fails again.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+# Tests import parts of the app. Unless told otherwise, Kivy takes over the process's log and its standard error then,
+# for all tests that come after. The app itself tells it the same.
+os.environ.setdefault("KIVY_LOG_MODE", "MIXED")
+os.environ.setdefault("KIVY_NO_ARGS", "1")
 
 # Tests of what only Linux has: /proc, libraries that are preloaded, limits on a process's memory.
 LINUX_ONLY = (
@@ -28,6 +35,25 @@ LINUX_ONLY = (
     "system/test_stopping.py",
 )
 collect_ignore = [] if sys.platform == "linux" else list(LINUX_ONLY)
+
+
+def logging_as_found() -> list[str]:
+    """What of the process's logging is not as a new process has it: tests that read the log rely on it."""
+    root = logging.getLogger()
+    found = [f"{root.level=}"] if root.level != logging.WARNING else []
+    found += [f"root has {handler}" for handler in root.handlers if not type(handler).__module__.startswith("_pytest.")]
+    for name in ("coordinator", "mobile_sdk", "exporters"):
+        logger = logging.getLogger(name)
+        as_new = (logger.level, logger.propagate, logger.handlers, logger.filters) == (logging.NOTSET, True, [], [])
+        found += [] if as_new else [f"{logger} has {logger.handlers}, {logger.filters}, {logger.propagate=}"]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays() -> Iterator[None]:
+    """No test, and nothing that it imports, leaves the process's log other than it was."""
+    yield
+    assert logging_as_found() == []
 
 
 @pytest.fixture(scope="session")
