@@ -7,7 +7,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,20 @@ def join(phone: Any, site: Site) -> None:
     phone.tap("Join")
 
 
-def trained(phone: Any, updates: int) -> dict[str, Any]:
-    """Wait until so many updates are merged; the status then."""
-    phone.tap_nav("Train")
+def told(phone: Any, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Wait for a status of the trainer that is ``done``; until it has told one, the app keeps the one before."""
     deadline = time.monotonic() + PATIENCE
-    while True:
-        status = phone.status()
-        if status["merged"] >= updates:
-            return status
+    while not done(status := phone.status()):
         assert status["phase"] != "failed", status["reason"]
         assert time.monotonic() < deadline, status
         phone.next_status()
+    return status
+
+
+def trained(phone: Any, updates: int) -> dict[str, Any]:
+    """Wait until so many updates are merged; the status then."""
+    phone.tap_nav("Train")
+    return told(phone, lambda status: status["merged"] >= updates)
 
 
 def wait_for_versions(site: Site, version: int) -> None:
@@ -122,7 +125,7 @@ def test_a_paused_phone_trains_nothing_until_it_goes_on(phone: Any, site: Site) 
     phone.tap("Start it")
     phone.wait("The training service is not running.", gone=True)
     phone.wait("Paused")
-    assert (phone.status()["phase"], phone.status()["updates"]) == ("paused", 0)
+    told(phone, lambda status: (status["phase"], status["updates"]) == ("paused", 0))
     phone.tap("Resume")
     assert trained(phone, updates=1)["phase"] != "paused"
 
