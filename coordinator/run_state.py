@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,14 +31,14 @@ from .status import DeviceStatus, RunStatus
 from .store.interface import Store
 from .store.records import DiscardedUpdate, MergedUpdate, SetAside, VersionRecord
 from .updates.buffer import Buffer, BufferedUpdate
-from .updates.buffer_size import AdaptiveSize
+from .updates.buffer_size import LOOKED_BACK_ON, AdaptiveSize
 from .updates.group_commit import GroupCommit
 from .updates.partial_uploads import Uploads
 from .updates.validation import parse_update
 from .versions.differences import Downlink
 from .versions.history import Versions
 
-__all__ = ["RunState"]
+__all__ = ["HISTORY", "RunState"]
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class RunState:
         self._packings: dict[tuple[int, str], Mapping[str, Any]] = {}
         self._devices: dict[str, DeviceStatus] = {}
         self._staleness: collections.Counter[int] = collections.Counter()
-        self._history: collections.deque[VersionRecord] = collections.deque(store.versions.all(), HISTORY)
+        self._history: collections.deque[VersionRecord] = collections.deque(store.versions.newest(HISTORY), HISTORY)
         self._recover()
 
     def _recover(self) -> None:
@@ -139,8 +138,9 @@ class RunState:
                 model=device.profile.get("model", ""),
                 self_check=device.profile.get("self_check", ""),
             )
-        for _, merge in itertools.groupby(self.store.updates.merged(), lambda update: update.into):
-            self.merged(list(merge))
+        history = self.store.updates.merge_history(LOOKED_BACK_ON)
+        self._staleness.update(history.stalenesses)
+        self.buffer_size.take_up(history.sizes, history.newest)
         for update in self.waiting_updates():
             self.buffer.add(update)
 

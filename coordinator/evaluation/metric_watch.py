@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from ..config import EvaluationSection
-from ..store.records import VersionRecord
+from ..store.records import VersionOutline, VersionRecord
 
 __all__ = ["MetricWatch"]
 
@@ -39,7 +39,7 @@ class MetricWatch:
 
     """
 
-    def __init__(self, section: EvaluationSection, versions: Iterable[VersionRecord]) -> None:
+    def __init__(self, section: EvaluationSection, versions: Iterable[VersionOutline | VersionRecord]) -> None:
         self._section = section
         self._best: _Best | None = None
         self._values: dict[int, float] = {}
@@ -61,7 +61,7 @@ class MetricWatch:
         """
         return None if self._best is None else self._best.version
 
-    def see(self, version: VersionRecord) -> None:
+    def see(self, version: VersionOutline | VersionRecord) -> None:
         """There is a new version."""
         if version.version == 0:
             self._first = version.metrics.get("accuracy")
@@ -114,7 +114,7 @@ class MetricWatch:
             return None
         return f"the {self._section.metric} {value:.4f} has reached {goal:g}"
 
-    def harm(self, version: VersionRecord) -> str | None:
+    def harm(self, version: VersionOutline | VersionRecord) -> str | None:
         """Why a version should be rolled back, if its merge has hurt."""
         if self._section.guard is None or version.kind != "merge":
             return None
@@ -171,7 +171,7 @@ class MetricWatch:
         """The operator is called; counting begins anew."""
         self._rollbacks = 0
 
-    def _value(self, version: VersionRecord) -> float | None:
+    def _value(self, version: VersionOutline | VersionRecord) -> float | None:
         """Larger is better."""
         value = version.metrics.get(self._section.metric)
         if value is None:

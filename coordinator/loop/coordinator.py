@@ -81,7 +81,7 @@ class Coordinator:
         clock = clock or SystemClock()
         self.state = RunState(config, store, key, tiers, clock=clock, offload=offload)
         self.dispatcher = Dispatcher(self.state, self._woken)
-        self.watch = MetricWatch(config.evaluation, store.versions.all())
+        self.watch = MetricWatch(config.evaluation, store.versions.outlines())
         self.version_maker = VersionMaker(self.state, config, self.dispatcher, self.watch, evaluate, self._published)
         self._config = config
         self._changed = asyncio.Event()

@@ -64,8 +64,7 @@ class VersionMaker:
         self._proposals = Proposals(run, self._merging, dispatcher, evaluate)
         self.screening = Screening(run, self._merging, self._proposals, watch, dispatcher)
         self._housekeeping = Housekeeping(run, config, watch)
-        merges = [record.version for record in run.store.versions.all() if record.kind == "merge"]
-        KeptMerges(config.run.state).forget_all_but(merges)
+        KeptMerges(config.run.state).forget_all_but(run.versions.merged())
 
     @contextlib.asynccontextmanager
     async def idle(self) -> AsyncIterator[None]:

@@ -21,15 +21,15 @@ def summarise(run: RunState) -> dict[str, Any]:
     down and all of it up per accepted update. Memory is in bytes and measured as in the manifest. ``wall_seconds`` goes
     from the first start to the end of the run, or until now: pauses and restarts are part of it.
     """
-    status = run.status()
+    status, first = run.status(), run.store.versions.get(0)
     dense = 2 * run.layout.nbytes
     devices = [_device(run, device, dense) for device in status.devices]
     return {
         "run": status.name,
         "accuracy": status.metrics.get("accuracy"),
-        "initial_accuracy": run.store.versions.all()[0].metrics.get("accuracy"),
+        "initial_accuracy": first.metrics.get("accuracy"),
         "metrics": dict(status.metrics),
-        "initial_metrics": dict(run.store.versions.all()[0].metrics),
+        "initial_metrics": dict(first.metrics),
         "watched": status.watched,
         **_personal(status.devices),
         "versions": status.version,

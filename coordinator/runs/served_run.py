@@ -25,10 +25,12 @@ from ..programs.export_workers import Progress
 from ..programs.run_key import RunKey
 from ..programs.signing import check_key
 from ..reports.summary import summarise
+from ..run_state import HISTORY
 from ..store.interface import Store
 from ..store.open import in_postgres, open_store
 from ..tracking.from_config import open_trackers
 from ..tracking.trackers import Trackers
+from ..updates.buffer_size import LOOKED_BACK_ON
 from ..updates.partial_uploads import Uploads
 from .preparation import Preparations, load_evaluator
 
@@ -261,7 +263,7 @@ def _open_run(
 
     store = open_store(config, standby=giving_up, waits=preparations.start, stands_by=forget_parts)
     try:
-        with store.read_ahead():
+        with store.read_ahead(versions=HISTORY, updates=LOOKED_BACK_ON):
             check_key(store, config.run.state)
             key = RunKey.load_or_create(config.run.state / "run.key")
             comparison = None if preparation is None else preparation.comparison

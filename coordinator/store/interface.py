@@ -25,6 +25,7 @@ from .records import (
     Enrolment,
     LeaseRecord,
     MergedUpdate,
+    MergeHistory,
     Phase,
     RunRecord,
     SetAside,
@@ -32,6 +33,7 @@ from .records import (
     TokenRecord,
     TripRecord,
     UpdateRecord,
+    VersionOutline,
     VersionPoint,
     VersionRecord,
 )
@@ -355,6 +357,10 @@ class UpdateStore(Protocol):
         """Every merged update, oldest first."""
         ...
 
+    def merge_history(self, newest: int) -> MergeHistory:
+        """What :meth:`merged` comes to, with the stalenesses of the ``newest`` updates; reads little of each."""
+        ...
+
     def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
         """
         The newest trips, oldest first.
@@ -397,6 +403,14 @@ class VersionStore(Protocol):
 
     def all(self) -> list[VersionRecord]:
         """Every version, oldest first."""
+        ...
+
+    def newest(self, count: int) -> list[VersionRecord]:
+        """The newest ``count`` versions, oldest first."""
+        ...
+
+    def outlines(self) -> list[VersionOutline]:
+        """Every version without its files, oldest first."""
         ...
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
@@ -555,11 +569,16 @@ class Store(Protocol):
         """Remove artifacts that no record names any more; how many."""
         ...
 
-    def read_ahead(self) -> contextlib.AbstractContextManager[None]:
+    def read_ahead(self, *, versions: int = 0, updates: int = 0) -> contextlib.AbstractContextManager[None]:
         """
         What a run needs to begin is read at once, and remembered while the context lasts or until something is written.
 
         Only for the process that leads.
+
+        Args:
+            versions: of which the newest so many are asked for, and
+            updates: the stalenesses of the newest so many that were merged.
+
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mobile_sdk.manifest import FileEntry
@@ -17,6 +17,7 @@ __all__ = [
     "DiscardedUpdate",
     "Enrolment",
     "LeaseRecord",
+    "MergeHistory",
     "MergedUpdate",
     "Phase",
     "RunRecord",
@@ -26,6 +27,7 @@ __all__ = [
     "TripRecord",
     "UpdateRecord",
     "VersionKind",
+    "VersionOutline",
     "VersionPoint",
     "VersionRecord",
 ]
@@ -216,6 +218,20 @@ class MergedUpdate:
 
 
 @dataclasses.dataclass(frozen=True)
+class MergeHistory:
+    """
+    What all merges of a run come to.
+
+    ``sizes`` are the merges' numbers of updates, oldest first; ``stalenesses`` how many updates had each staleness;
+    ``newest`` the stalenesses of the newest updates, in the order of merges, and of arrival within each.
+    """
+
+    sizes: Sequence[int]
+    stalenesses: Mapping[int, int]
+    newest: Sequence[int]
+
+
+@dataclasses.dataclass(frozen=True)
 class DiscardedUpdate:
     """
     An accepted update that became part of no version, and why.
@@ -244,6 +260,17 @@ class VersionRecord:
     kind: VersionKind = "merge"
     private: Mapping[str, ArtifactRef] = dataclasses.field(default_factory=dict)
     pruned: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VersionOutline:
+    """A version without its files, of which there may be many thousands."""
+
+    version: int
+    parent: int
+    kind: VersionKind
+    metrics: Mapping[str, float]
+    pruned: bool
 
 
 @dataclasses.dataclass(frozen=True)

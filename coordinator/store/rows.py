@@ -11,10 +11,11 @@ from typing import Any
 from mobile_sdk.manifest import FileEntry
 from mobile_sdk.protocol.messages import ArtifactRef
 
-from .records import DeviceRecord, SetAside, TierRecord, UpdateRecord, VersionRecord
+from .records import DeviceRecord, SetAside, TierRecord, UpdateRecord, VersionOutline, VersionRecord
 
 __all__ = [
     "DEVICE_COLUMNS",
+    "OUTLINE_COLUMNS",
     "TIER_COLUMNS",
     "UPDATE_COLUMNS",
     "VERSION_COLUMNS",
@@ -26,12 +27,14 @@ __all__ = [
     "tier_row",
     "update_record",
     "version_files",
+    "version_outline",
     "version_record",
     "version_row",
 ]
 
 TIER_COLUMNS = "name, serial, budget_bytes, manifest, signature, program, graph"
 VERSION_COLUMNS = "version, parent, weights, metrics, created_at, kind, private, pruned"
+OUTLINE_COLUMNS = "version, parent, kind, metrics, pruned"
 UPDATE_COLUMNS = "assignment, device, version, tier, sha256, size, report, received_at"
 DEVICE_COLUMNS = (
     "id, tier, bytes_up, bytes_down, updates, report, alias, token, enrolled_at, last_seen, failures, "
@@ -85,6 +88,12 @@ def version_record(row: Sequence[Any]) -> VersionRecord:
         {name: ArtifactRef(**item) for name, item in json.loads(private).items()},
         bool(pruned),
     )
+
+
+def version_outline(row: Sequence[Any]) -> VersionOutline:
+    """A version's outline from its ``OUTLINE_COLUMNS``."""
+    version, parent, kind, metrics, pruned = row
+    return VersionOutline(version, parent, kind, json.loads(metrics), bool(pruned))
 
 
 def version_files(version: VersionRecord) -> set[str]:

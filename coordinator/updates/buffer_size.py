@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from ..merge.stability import MAX_AGE, critical_gain
 
-__all__ = ["AdaptiveSize"]
+__all__ = ["LOOKED_BACK_ON", "AdaptiveSize"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,6 +39,8 @@ Floats = npt.NDArray[np.float64]
 WINDOW = 256
 # Sizes are looked for after as many updates at the least; that takes some milliseconds.
 EVERY = 32
+# Newest updates whose staleness matters: those that were looked at last, and those since.
+LOOKED_BACK_ON = WINDOW + EVERY
 # Sizes that are tried lie so far apart.
 STEP = 1.05
 # How many times larger than what the server's learning rate needs the critical gain is to be: below twice, what a merge
@@ -108,16 +110,41 @@ class AdaptiveSize:
             stalenesses: of the updates in it, in the order in which they came.
 
         """
+        self._merged(len(stalenesses), stalenesses)
+
+    def take_up(self, sizes: Sequence[int], newest: Sequence[int]) -> None:
+        """
+        There were these merges, and none before: as after :meth:`merged` of each.
+
+        Args:
+            sizes: how many updates were in each, oldest first.
+            newest: stalenesses of at least the last LOOKED_BACK_ON updates, or of all where there are fewer.
+
+        """
+        first, left = len(sizes), len(newest)
+        while left > 0 and first > 0:
+            first -= 1
+            left -= sizes[first]
+        for size in sizes[:first]:  # of these no age is looked at any more
+            self._new = 0 if self._new + size >= EVERY else self._new + size
+        self._sizes.extend(sizes[:first])
+        for size in sizes[first:]:
+            known = size + min(left, 0)  # of the first of them, the oldest updates may not be known
+            self._merged(size, newest[:known])
+            newest, left = newest[known:], 0
+
+    def _merged(self, size: int, stalenesses: Sequence[int]) -> None:
+        """There was a merge of ``size`` updates; the stalenesses of the last of them are known."""
         # Updates in the last n merges, as far back as these began: a run that is taken up again has many merges.
         last = itertools.islice(reversed(self._sizes), max(stalenesses, default=0))
         before = [0, *itertools.accumulate(last)]
-        for place, tau in enumerate(stalenesses):
+        for place, tau in enumerate(stalenesses, size - len(stalenesses)):
             known = before[min(tau, len(before) - 1)]
             # Its device began somewhere in the filling of a buffer; on average half of it had come.
-            self._ages.append(max(0.0, known + place - len(stalenesses) / 2))
+            self._ages.append(max(0.0, known + place - size / 2))
         self._stalenesses.extend(stalenesses)
-        self._sizes.append(len(stalenesses))
-        self._new += len(stalenesses)
+        self._sizes.append(size)
+        self._new += size
         if self._new >= EVERY:
             self._new = 0
             self._looked_at = np.array(self._ages)

@@ -25,7 +25,7 @@ from ..merge.optimisers import State
 from ..merge.regions import WeightRegion
 from ..merge.step_sizes import Ranges
 from ..store.interface import ArtifactStore, VersionStore
-from ..store.records import DiscardedUpdate, MergedUpdate, VersionRecord
+from ..store.records import DiscardedUpdate, MergedUpdate, VersionOutline, VersionRecord
 from .files import MASTER, OPTIMISER, RANGES, put_trained, trained_part
 from .lineage import Lineage
 
@@ -83,7 +83,7 @@ class Versions:
         self._lineage = Lineage()
         self._pruned: set[int] = set()
         self.merges = 0
-        for record in self._store.all():
+        for record in self._store.outlines():
             self._place(record)
             if record.pruned:
                 self._pruned.add(record.version)
@@ -277,6 +277,10 @@ class Versions:
         """Every version, its parent, and whether it was a rollback, from the first to the newest."""
         return self._lineage.placed()
 
+    def merged(self) -> list[int]:
+        """The numbers of all versions that are merges, oldest first."""
+        return [version for version, parent, is_rollback in self._lineage.placed() if parent >= 0 and not is_rollback]
+
     def is_ancestor(self, version: int, of: int | None = None) -> bool:
         """Whether the version ``of`` (by default the newest) came from ``version``, or is it."""
         return self._lineage.is_ancestor(version, of)
@@ -285,6 +289,6 @@ class Versions:
         self._place(record)
         self.newest, self.vector, self.state = record, vector, state
 
-    def _place(self, record: VersionRecord) -> None:
+    def _place(self, record: VersionOutline | VersionRecord) -> None:
         self.merges += record.kind == "merge"
         self._lineage.place(record.version, record.parent, is_rollback=record.kind == "rollback")

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,9 +148,15 @@ class Storm:
                 task.cancel()
             self._processes.kill_all()
 
-    async def takeovers(self, count: int) -> list[dict[str, float]]:
+    async def takeovers(
+        self, count: int, prepare: Callable[[str], None] = lambda address: None
+    ) -> list[dict[str, float]]:
         """
         Kill the leader so often, with a standby ready.
+
+        Args:
+            count: how often.
+            prepare: called with the database's address before anybody uses it.
 
         Returns:
             For each SIGKILL the seconds until each of :data:`STAGES`.
@@ -158,7 +164,7 @@ class Storm:
         """
         found = []
         try:
-            await self._begin()
+            await self._begin(prepare)
             for _ in range(count):
                 leader = await self._wait_for_standby()
                 await self._progress()
@@ -211,9 +217,10 @@ class Storm:
 
     # Processes.
 
-    async def _begin(self) -> None:
+    async def _begin(self, prepare: Callable[[str], None] = lambda address: None) -> None:
         command: list[str | Path] = [BIN / "ftte", "migrate", self._files[0]]
         await asyncio.to_thread(self._call, *command)
+        await asyncio.to_thread(prepare, self._address)
         from coordinator.programs.run_key import RunKey
 
         self._key = RunKey.load_or_create(self._states[0] / "run.key").public

@@ -29,8 +29,8 @@ from .kept_objects import GRACE_SECONDS, KeptObjects
 from .leading import lead, stop_leading
 from .lease import LeaseRow
 from .tokens import TokenTable
-from .updates import FIRST_OF_UPDATES, UpdateTable
-from .versions import FIRST_OF_VERSIONS, VersionTable, insert_version
+from .updates import UpdateTable, first_of_updates
+from .versions import VersionTable, first_of_versions, insert_version
 
 __all__ = ["PostgresStore"]
 
@@ -38,8 +38,8 @@ _RUN = "SELECT name, plans, evaluation, created_at FROM run"
 _TIERS = f"SELECT {TIER_COLUMNS} FROM tiers ORDER BY budget_bytes, name"
 _PHASE = "SELECT phase, reason FROM run"
 
-# What a run that begins or goes on asks for.
-_FIRST = ((_RUN,), (_TIERS,), (_PHASE,), *FIRST_OF_VERSIONS, *FIRST_OF_UPDATES, FIRST_OF_DEVICES, FIRST_OF_ASSIGNMENTS)
+# What a run that begins or goes on asks for, whatever it looks back on.
+_FIRST = ((_RUN,), (_TIERS,), (_PHASE,), FIRST_OF_DEVICES, FIRST_OF_ASSIGNMENTS)
 
 
 class PostgresStore:
@@ -129,8 +129,9 @@ class PostgresStore:
         return self._database
 
     @contextlib.contextmanager
-    def read_ahead(self) -> Iterator[None]:
-        with self.database.remembering(_FIRST):
+    def read_ahead(self, *, versions: int = 0, updates: int = 0) -> Iterator[None]:
+        first = (*_FIRST, *first_of_versions(versions), *first_of_updates(updates))
+        with self.database.remembering(first):
             self.updates.share_contents()
             yield
 

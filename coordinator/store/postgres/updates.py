@@ -11,13 +11,13 @@ from typing import Any
 
 from ...errors import Expelled, StoreError, StoreUnavailable
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
+from ..records import DiscardedUpdate, MergedUpdate, MergeHistory, TripRecord, UpdateRecord
 from ..rows import UPDATE_COLUMNS, assignment_number, update_record
 from .connection import Connection
 from .database import Database
 from .kept_objects import KeptObjects
 
-__all__ = ["FIRST_OF_UPDATES", "LARGE_BYTES", "WAITING", "UpdateTable", "discard_rows", "merge_rows", "object_key"]
+__all__ = ["LARGE_BYTES", "WAITING", "UpdateTable", "discard_rows", "first_of_updates", "merge_rows", "object_key"]
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,12 @@ _MERGED = (
     "SELECT assignment, staleness, weight, merged_into FROM updates WHERE merged_into IS NOT NULL "
     "ORDER BY merged_into, arrival"
 )
-
-# What a run that goes on asks for: each query with its arguments.
-FIRST_OF_UPDATES = ((_CONTENTS,), (_ARRIVED, 0), (_MERGED,))
+# Both at once, of which the other is null: the table is read once.
+_COUNTS = (
+    "SELECT merged_into, staleness, count(*) FROM updates WHERE merged_into IS NOT NULL "
+    "GROUP BY GROUPING SETS ((merged_into), (staleness)) ORDER BY merged_into"
+)
+_NEWEST = "SELECT staleness FROM updates WHERE merged_into IS NOT NULL ORDER BY merged_into DESC, arrival DESC LIMIT $1"
 
 _INSERTED = ("arrival", *UPDATE_COLUMNS.split(", "), "object")
 
@@ -138,7 +141,9 @@ class UpdateTable:
 
     def taken_in(self, artifacts: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         rows = self._database.rows(
-            f"SELECT device, sha256 FROM updates WHERE sha256 = ANY($1::text[]) AND {INTACT}",
+            "SELECT device, sha256 FROM updates WHERE device = ANY($1::text[]) AND sha256 = ANY($2::text[]) "
+            f"AND {INTACT}",
+            sorted({device for device, _ in artifacts}),
             sorted({sha256 for _, sha256 in artifacts}),
         )
         return set(artifacts).intersection(tuple(row) for row in rows)
@@ -198,6 +203,14 @@ class UpdateTable:
         rows = self._database.rows(_MERGED)
         return [MergedUpdate(*row) for row in rows]
 
+    def merge_history(self, newest: int) -> MergeHistory:
+        counts = [tuple(row) for row in self._database.rows(_COUNTS)]
+        return MergeHistory(
+            [count for version, _, count in counts if version is not None],
+            {staleness: count for version, staleness, count in counts if version is None},
+            [row[0] for row in self._database.rows(_NEWEST, newest)][::-1],
+        )
+
     def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
         rows = self._database.rows(
             "SELECT u.arrival, u.assignment, u.device, u.version, u.tier, u.size, a.issued_at, u.received_at, "
@@ -211,6 +224,11 @@ class UpdateTable:
             device,
         )
         return [TripRecord(*(*row[:8], json.loads(row[8]), *row[9:])) for row in map(tuple, rows)]
+
+
+def first_of_updates(newest: int) -> tuple[tuple[Any, ...], ...]:
+    """What a run that goes on asks for: each query with its arguments."""
+    return (_CONTENTS,), (_ARRIVED, 0), (_COUNTS,), (_NEWEST, newest)
 
 
 def object_key(assignment: str, sha256: str) -> str:

@@ -11,23 +11,29 @@ import asyncpg
 from ...errors import StoreError
 from ..artifacts import Artifacts
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, VersionPoint, VersionRecord
-from ..rows import VERSION_COLUMNS, assignment_number, version_files, version_record, version_row
+from ..records import DiscardedUpdate, MergedUpdate, VersionOutline, VersionPoint, VersionRecord
+from ..rows import (
+    OUTLINE_COLUMNS,
+    VERSION_COLUMNS,
+    assignment_number,
+    version_files,
+    version_outline,
+    version_record,
+    version_row,
+)
 from .artifacts import SharedArtifacts
 from .audit import write_audit
 from .connection import Connection
 from .database import Database
 from .updates import WAITING, UpdateTable, discard_rows, merge_rows
 
-__all__ = ["FIRST_OF_VERSIONS", "VersionTable", "insert_version"]
+__all__ = ["VersionTable", "first_of_versions", "insert_version"]
 
 _VERSIONS = f"SELECT {VERSION_COLUMNS} FROM versions"
-_ALL = f"{_VERSIONS} ORDER BY version"
+_OUTLINES = f"SELECT {OUTLINE_COLUMNS} FROM versions ORDER BY version"
 _LATEST = f"{_VERSIONS} ORDER BY version DESC LIMIT 1"
+_NEWEST = f"{_VERSIONS} ORDER BY version DESC LIMIT $1"
 _GET = f"{_VERSIONS} WHERE version = $1"
-
-# What a run that goes on asks for: each query with its arguments.
-FIRST_OF_VERSIONS = ((_ALL,), (_LATEST,), (_GET, 0))
 
 # So many new versions follow from the newest updates; for more, all updates are read.
 FEW_POINTS = 50
@@ -66,7 +72,13 @@ class VersionTable:
         return found[0]
 
     def all(self) -> list[VersionRecord]:
-        return list(self._database.read_once(_ALL, _records))
+        return self._select(f"{_VERSIONS} ORDER BY version")
+
+    def newest(self, count: int) -> list[VersionRecord]:
+        return self._select(_NEWEST, count)[::-1]
+
+    def outlines(self) -> list[VersionOutline]:
+        return list(self._database.read_once(_OUTLINES, _outlines))
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
         ((count, newest),) = self._database.rows(
@@ -88,7 +100,7 @@ class VersionTable:
         return [VersionPoint(*(*row[:4], json.loads(row[4]), *row[5:])) for row in map(tuple, rows)]
 
     def _select(self, query: str, *arguments: Any) -> list[VersionRecord]:
-        return _records(self._database.rows(query, *arguments))
+        return [version_record(row) for row in self._database.rows(query, *arguments)]
 
     def with_files(self) -> list[VersionRecord]:
         """The versions that are not pruned, oldest first."""
@@ -142,8 +154,13 @@ class VersionTable:
         return pruned
 
 
-def _records(rows: list[Any]) -> list[VersionRecord]:
-    return [version_record(row) for row in rows]
+def first_of_versions(newest: int) -> tuple[tuple[Any, ...], ...]:
+    """What a run that goes on asks for: each query with its arguments."""
+    return (_OUTLINES,), (_LATEST,), (_GET, 0), (_NEWEST, newest)
+
+
+def _outlines(rows: list[Any]) -> list[VersionOutline]:
+    return [version_outline(row) for row in rows]
 
 
 async def insert_version(rows: Connection, version: VersionRecord) -> None:

@@ -76,7 +76,7 @@ class SqliteStore:
         self._database.close()
         self._lock_file.close()
 
-    def read_ahead(self) -> contextlib.AbstractContextManager[None]:
+    def read_ahead(self, *, versions: int = 0, updates: int = 0) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()  # a question takes microseconds here
 
     def collect(self) -> int:

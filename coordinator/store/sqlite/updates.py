@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ...errors import Expelled, StoreError
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, TripRecord, UpdateRecord
+from ..records import DiscardedUpdate, MergedUpdate, MergeHistory, TripRecord, UpdateRecord
 from ..rows import UPDATE_COLUMNS, assignment_number, update_record
 from ..segments import Location, Segments
 from .database import Database, available, taking_part
@@ -126,6 +126,13 @@ class UpdateTable:
             "ORDER BY merged_into, arrival"
         )
         return [MergedUpdate(*row) for row in rows]
+
+    def merge_history(self, newest: int) -> MergeHistory:
+        merged = "FROM updates WHERE merged_into IS NOT NULL"
+        sizes = self._database.rows(f"SELECT count(*) {merged} GROUP BY merged_into ORDER BY merged_into")
+        stalenesses = self._database.rows(f"SELECT staleness, count(*) {merged} GROUP BY staleness")
+        last = self._database.rows(f"SELECT staleness {merged} ORDER BY merged_into DESC, arrival DESC LIMIT ?", newest)
+        return MergeHistory([size for (size,) in sizes], dict(stalenesses), [staleness for (staleness,) in last][::-1])
 
     def trips(self, limit: int, *, after: int = 0, device: str | None = None) -> list[TripRecord]:
         whose = "" if device is None else "AND u.device = ?"

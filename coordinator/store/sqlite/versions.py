@@ -10,8 +10,16 @@ from typing import Any
 from ...errors import StoreError
 from ..artifacts import Artifacts
 from ..crash_points import step
-from ..records import DiscardedUpdate, MergedUpdate, VersionPoint, VersionRecord
-from ..rows import VERSION_COLUMNS, assignment_number, version_files, version_record, version_row
+from ..records import DiscardedUpdate, MergedUpdate, VersionOutline, VersionPoint, VersionRecord
+from ..rows import (
+    OUTLINE_COLUMNS,
+    VERSION_COLUMNS,
+    assignment_number,
+    version_files,
+    version_outline,
+    version_record,
+    version_row,
+)
 from .audit import write_audit
 from .database import Database
 from .erasure import WAITING, Erasure
@@ -55,6 +63,13 @@ class VersionTable:
 
     def all(self) -> list[VersionRecord]:
         return self._select("ORDER BY version")
+
+    def newest(self, count: int) -> list[VersionRecord]:
+        return self._select("ORDER BY version DESC LIMIT ?", count)[::-1]
+
+    def outlines(self) -> list[VersionOutline]:
+        rows = self._database.rows(f"SELECT {OUTLINE_COLUMNS} FROM versions ORDER BY version")
+        return [version_outline(row) for row in rows]
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
         ((count, newest),) = self._database.rows("SELECT count(*), max(version) FROM versions WHERE version > ?", after)

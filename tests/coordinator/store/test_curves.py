@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from coordinator.store.interface import Store
 from coordinator.store.records import (
     DiscardedUpdate,
     MergedUpdate,
+    MergeHistory,
     RunRecord,
     TierRecord,
     UpdateRecord,
+    VersionOutline,
     VersionRecord,
 )
 from mobile_sdk.manifest import FileEntry
@@ -90,3 +94,25 @@ def test_the_newest_lines_of_the_audit_log_are_those_of_the_whole(store: Store) 
     assert store.audit.newest(3) == lines[-3:]
     assert store.audit.newest(100) == lines
     assert store.audit.newest(100, lines[-2].number) == lines[-1:]
+
+
+def test_what_a_run_goes_on_from_is_a_part_of_the_whole(store: Store) -> None:
+    first, late, third, gone = (hand_in(store, "phone-1", float(at)) for at in range(4, 8))
+    assert store.updates.merge_history(9) == MergeHistory([], {}, [])
+    store.versions.commit(version(1), [MergedUpdate(third, 0, 0.7), MergedUpdate(first, 2, 0.7)])
+    store.versions.commit(version(2), [MergedUpdate(late, 1, 0.7)], [DiscardedUpdate(gone, "outlier")])
+    store.versions.rollback(dataclasses.replace(version(3), parent=1, kind="rollback"), [], [], by="anna", why="")
+    store.versions.commit(version(4), [MergedUpdate(hand_in(store, "phone-2", 9.0), 0, 0.7)])
+    store.versions.prune(lambda versions: [2, 3, 4], since=100.0)
+    every = store.versions.all()
+    assert store.versions.newest(3) == every[-3:]
+    assert store.versions.newest(9) == every
+    assert store.versions.outlines() == [
+        VersionOutline(v.version, v.parent, v.kind, v.metrics, v.pruned) for v in every
+    ]
+    assert [outline.pruned for outline in store.versions.outlines()] == [True, True, False, False, False]
+    assert [update.staleness for update in store.updates.merged()] == [2, 0, 1, 0]
+    assert store.updates.merge_history(9) == MergeHistory([2, 1, 1], {0: 2, 1: 1, 2: 1}, [2, 0, 1, 0])
+    assert store.updates.merge_history(3).newest == [0, 1, 0]
+    store.devices.withdraw("phone-1", 20.0, by="anna")
+    assert store.updates.merge_history(3) == MergeHistory([2, 1, 1], {0: 2, 1: 1, 2: 1}, [0, 1, 0])

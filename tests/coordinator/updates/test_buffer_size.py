@@ -8,12 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coordinator.config import MergeSection
 from coordinator.merge.from_config import safe_gain
 from coordinator.merge.stability import critical_gain
 from coordinator.merge.staleness import Polynomial
-from coordinator.updates.buffer_size import MARGIN, MOST, AdaptiveSize, _grid, _means_around
+from coordinator.updates.buffer_size import LOOKED_BACK_ON, MARGIN, MOST, AdaptiveSize, _grid, _means_around
 
 
 def adaptive(gain: float = 1.0, least: int = 10) -> AdaptiveSize:
@@ -210,3 +212,26 @@ def test_the_margin_is_the_critical_gain_in_server_rates(gain: float) -> None:
     means = _means_around(ages)  # each age counts beside those of its time, at the newest ones' level
     now = ages / np.maximum(means, 1.0) * means[-1]
     assert size.margin == pytest.approx(size._critical(now, size.size) / gain)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 60), st.integers(1, 40), st.integers(0, 20), st.integers(0, 2**32 - 1))
+def test_a_run_that_is_taken_up_again_needs_the_newest_stalenesses_only(
+    count: int, most: int, oldest: int, seed: int
+) -> None:
+    """Also where the oldest that is known came in the middle of a merge, and when the run goes on."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, most, count, endpoint=True).tolist()
+    merges = [rng.integers(0, oldest, size, endpoint=True).tolist() for size in sizes]
+    whole, again = adaptive(), adaptive()
+    for merge in merges:
+        whole.merged(merge)
+    again.take_up(sizes, [tau for merge in merges for tau in merge][-LOOKED_BACK_ON:])
+    for _ in range(2):
+        assert (again.size, again.margin, again.concurrency) == (whole.size, whole.margin, whole.concurrency)
+        assert again.mean_staleness == whole.mean_staleness
+        # A size is found from many ages, and hardly changes with one.
+        assert (again._ages, again._sizes, again._new) == (whole._ages, whole._sizes, whole._new)
+        np.testing.assert_equal(again._looked_at, whole._looked_at)
+        for one in (again, whole):
+            one.merged([oldest, 0, 1] * 7)
