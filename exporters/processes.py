@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,8 +25,8 @@ __all__ = ["Workers", "stop_all"]
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
-# Fewer items are sooner done here than processes are started, each of which imports torch.
-_FEW = 4
+# What it takes until a process can work, most of which is importing torch and ExecuTorch.
+_START_UP_SECONDS = 5.0
 
 _context: Any = None
 _pools: set[concurrent.futures.ProcessPoolExecutor] = set()
@@ -35,15 +36,18 @@ class Workers:
     """
     A number of processes, started when there is enough to do and ended when it is done.
 
-    Few items, and what cannot be pickled (a task with a lambda for a loss, say), are worked through in this process.
+    Work begins in this process. Others are started once they would save more time than they take to start, judged by
+    the items done so far; never for what cannot be pickled (a task with a lambda for a loss, say).
 
     Args:
         count: processes; as many as there are processors where :obj:`None`.
+        start_up_seconds: what it takes until a process can work; 0 starts them at once.
 
     """
 
-    def __init__(self, count: int | None = None) -> None:
+    def __init__(self, count: int | None = None, start_up_seconds: float = _START_UP_SECONDS) -> None:
         self.count = count or os.cpu_count() or 1
+        self._start_up_seconds = start_up_seconds
 
     def map(
         self, function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]
@@ -57,11 +61,31 @@ class Workers:
             items: key -> item.
 
         """
-        count = min(self.count, len(items))
-        packed = _pickled((function, context)) if count > 1 and len(items) >= _FEW else None
+        left, took = dict(items), 0.0
+        for key, item in items.items():
+            if self._would_save_time(len(left), took):
+                break
+            began = time.perf_counter()
+            result = _here(function, context, item)
+            took = time.perf_counter() - began
+            del left[key]
+            yield key, result
+        if left:
+            yield from self._in_processes(function, context, left)
+
+    def _would_save_time(self, left: int, seconds: float) -> bool:
+        """Whether processes would be sooner done with items that take ``seconds`` each, their start included."""
+        count = min(self.count, left)
+        return count > 1 and left * seconds * (1 - 1 / count) >= self._start_up_seconds
+
+    def _in_processes(
+        self, function: Callable[[Any, Item], Any], context: Any, left: Mapping[Key, Item]
+    ) -> Iterator[tuple[Key, Any]]:
+        packed = _pickled((function, context))
         if packed is None:
-            yield from _here(function, context, items)
+            yield from ((key, _here(function, context, item)) for key, item in left.items())
             return
+        count = min(self.count, len(left))
         # In a file: arguments go through a pipe whose reading end is open here, too. If a process ends before it has
         # read them, whoever writes more than a pipe holds would wait for ever.
         with tempfile.TemporaryDirectory(prefix="ftte-") as folder:
@@ -70,7 +94,7 @@ class Workers:
             pool = concurrent.futures.ProcessPoolExecutor(count, SPAWN, _prepare, (str(file), list(sys.path)))
             _pools.add(pool)
             try:
-                waiting = {pool.submit(_work, item): key for key, item in items.items()}
+                waiting = {pool.submit(_work, item): key for key, item in left.items()}
                 for future in concurrent.futures.as_completed(waiting):
                     yield waiting[future], future.result()
             except BaseException:
@@ -92,14 +116,13 @@ def _kill(pool: concurrent.futures.ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _here(function: Callable[[Any, Item], Any], context: Any, items: Mapping[Key, Item]) -> Iterator[tuple[Key, Any]]:
+def _here(function: Callable[[Any, Item], Any], context: Any, item: Item) -> Any:
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same numbers as in a process of its own
     try:
-        for key, item in items.items():
-            yield key, function(context, item)
+        return function(context, item)
     finally:
         torch.set_num_threads(threads)
 

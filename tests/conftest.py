@@ -37,23 +37,26 @@ LINUX_ONLY = (
 collect_ignore = [] if sys.platform == "linux" else list(LINUX_ONLY)
 
 
-def logging_as_found() -> list[str]:
-    """What of the process's logging is not as a new process has it: tests that read the log rely on it."""
-    root = logging.getLogger()
-    found = [f"{root.level=}"] if root.level != logging.WARNING else []
-    found += [f"root has {handler}" for handler in root.handlers if not type(handler).__module__.startswith("_pytest.")]
-    for name in ("coordinator", "mobile_sdk", "exporters"):
-        logger = logging.getLogger(name)
-        as_new = (logger.level, logger.propagate, logger.handlers, logger.filters) == (logging.NOTSET, True, [], [])
-        found += [] if as_new else [f"{logger} has {logger.handlers}, {logger.filters}, {logger.propagate=}"]
-    return found
+def _logging() -> list[str]:
+    """How the process logs: tests that read the log rely on it."""
+    loggers = [logging.getLogger(name) for name in (None, "coordinator", "mobile_sdk", "exporters")]
+    own = [
+        (logger, [h for h in logger.handlers if not type(h).__module__.startswith("_pytest.")]) for logger in loggers
+    ]
+    return [f"{logger}: {handlers}, {logger.filters}, {logger.propagate=}" for logger, handlers in own]
+
+
+@pytest.fixture(scope="session")
+def logging_at_first() -> list[str]:
+    """How the process logs before the first test; ExecuTorch adds a handler where it is imported earlier."""
+    return _logging()
 
 
 @pytest.fixture(autouse=True)
-def _logging_stays() -> Iterator[None]:
+def _logging_stays(logging_at_first: list[str]) -> Iterator[None]:
     """No test, and nothing that it imports, leaves the process's log other than it was."""
     yield
-    assert logging_as_found() == []
+    assert _logging() == logging_at_first
 
 
 @pytest.fixture(scope="session")

@@ -35,8 +35,29 @@ def spawned() -> set[int]:
 
 
 def test_every_item_is_worked_through_with_the_same_context() -> None:
-    results = dict(Workers(2).map(length, b"x" * 1_000_000, {number: number for number in range(6)}))
+    results = dict(
+        Workers(2, start_up_seconds=0).map(length, b"x" * 1_000_000, {number: number for number in range(6)})
+    )
     assert results == {number: 1_000_000 + number for number in range(6)}
+
+
+def process(context: dict[int, float], item: int) -> int:
+    """Which process worked on it, for so many seconds of the context."""
+    time.sleep(context[item])  # the work itself: its length is what counts
+    return os.getpid()
+
+
+def test_other_processes_are_started_only_when_they_save_more_time_than_they_take_to_start() -> None:
+    items = {number: number for number in range(5)}
+    quick = dict.fromkeys(items, 0.001)
+    here = {os.getpid()}
+    assert set(dict(Workers(4, start_up_seconds=1).map(process, quick, items)).values()) == here
+    assert set(dict(Workers(1, start_up_seconds=0).map(process, quick, items)).values()) == here
+    # Four are left, of 0.1 s each by what the first took: two processes save 0.2 s.
+    slow = dict(Workers(2, start_up_seconds=0.15).map(process, quick | {0: 0.1}, items))
+    assert slow.pop(0) == os.getpid()
+    assert not here & set(slow.values())
+    assert set(dict(Workers(2, start_up_seconds=0.5).map(process, quick | {0: 0.1}, items)).values()) == here
 
 
 # Python's own pool counts its processes while another thread adds one: the error is in a thread that has done its work.
@@ -47,7 +68,7 @@ def test_workers_that_are_killed_before_they_have_read_their_data_hold_nobody_up
 
     def work() -> None:
         try:
-            list(Workers(2).map(length, b"x" * 1_000_000, {number: number for number in range(6)}))
+            list(Workers(2, start_up_seconds=0).map(length, b"x" * 1_000_000, {number: number for number in range(6)}))
         except BrokenProcessPool as error:
             ended.append(error)
 

@@ -132,7 +132,11 @@ def test_fine_tuning_moves_the_kept_channels_alone(task: Task) -> None:
 
 def test_processes_give_what_one_gives(task: Task, evidence: Evidence) -> None:
     parallel = Evidence(
-        Space(task), evidence.samples, fine_tuning=evidence.fine_tuning, workers=Workers(2), journal=Journal()
+        Space(task),
+        evidence.samples,
+        fine_tuning=evidence.fine_tuning,
+        workers=Workers(2, start_up_seconds=0),
+        journal=Journal(),
     )
     assert (SELECTORS["contribution"](parallel).gains == SELECTORS["contribution"](evidence).gains).all()
 
