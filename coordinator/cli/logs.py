@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 
-from aiohttp.http_exceptions import HttpProcessingError
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -28,6 +27,8 @@ class _JsonFormatter(logging.Formatter):
 
 def is_ours(record: logging.LogRecord) -> bool:
     """A logging filter: not the stack trace that a stranger's malformed request would be in the log."""
+    from aiohttp.http_exceptions import HttpProcessingError  # most commands serve nothing, and start sooner without
+
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 

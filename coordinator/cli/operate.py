@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import segno
 from rich.console import Console
 
 from exporters.cli.progress import StageProgress
@@ -299,6 +298,8 @@ def _tokens(options: argparse.Namespace, console: Console, client: AdminClient) 
 
 
 def _invite(options: argparse.Namespace, console: Console, client: AdminClient) -> int:
+    import segno
+
     body = {"uses": options.uses, "seconds": options.valid, "note": options.note, "url": options.url}
     made = client.post("runs", _only(options, client), "invite", **body)
     if options.json:

@@ -7,14 +7,16 @@ import collections
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from exporters.cli.progress import StageProgress
 
-from ..store.interface import Store
 from .backup import state_folder
+
+if TYPE_CHECKING:
+    from ..store.interface import Store
 
 __all__ = ["add_verify_command"]
 

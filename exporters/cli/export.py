@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mobile_sdk.payload import pack
 from mobile_sdk.sizes import format_bytes, format_count, parse_bytes
 
 from ..errors import ExportError
@@ -117,6 +116,8 @@ def _read(path: Path) -> str:
 
 def _costs(task: Task, program: Program, everything: int) -> dict[str, Any]:
     """What a program costs, as JSON values; ``everything`` is the memory of a step that trains all, in bytes."""
+    from mobile_sdk.payload import pack  # needs numpy, which other commands start sooner without
+
     manifest = program.manifest
     return {
         "task": task.name,

@@ -37,6 +37,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return run
 
 
+@pytest.fixture(scope="module")
+def imported() -> set[str]:
+    """The packages that every command has imported when it begins."""
+    code = "import coordinator.cli.main, sys; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    return {name.partition(".")[0] for name in names}
+
+
 def test_the_help_says_where_to_start_and_lists_every_command_once(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
@@ -53,6 +61,12 @@ def test_every_command_describes_itself(run: Run, command: str) -> None:
     usage, _, rest = out.partition("\n\n")
     assert usage.startswith(f"usage: ftte {command}")
     assert rest.partition("\n\n")[0].strip().endswith("."), "a sentence"
+
+
+@pytest.mark.parametrize("package", ["aiohttp", "executorch", "pydantic", "scipy", "segno", "sqlite3", "torch"])
+def test_a_command_starts_without_what_only_others_need(package: str, imported: set[str]) -> None:
+    """People wait for it at each command, and completion at each press of a key."""
+    assert package not in imported
 
 
 @pytest.mark.parametrize(
