@@ -11,6 +11,9 @@ norms and dot products by ``sdot``, the sum of directions by ``saxpy``.
 *Defended* is :class:`~coordinator.merge.defence.Defence` and the sum, as in a run: each update's length was taken when
 it arrived. *Lengths* is what that took, for all 32. The float peer has no arrivals, so its lengths are in.
 
+*Passes* is what a defended merge of such updates cannot do without: blocks of all updates are read as float64 and
+multiplied three times, for the sum, for the sum of directions, and with that one. Nothing is computed with the results.
+
 Times are processor time; methods take turns, so what disturbs one disturbs the others. Memory is that of the updates
 in the buffer, and what the merge allocates beside it.
 """
@@ -35,10 +38,11 @@ from scipy.linalg.blas import saxpy
 
 from coordinator.merge.contribution import Contribution
 from coordinator.merge.defence import AGAINST, CAP, CLIP, PULL, Defence
+from coordinator.merge.merger import Merger
 from coordinator.merge.regions import WeightRegion
 from coordinator.merge.rules import Direction, combine
 from coordinator.merge.squares import norm
-from coordinator.merge.sums import BLOCK, Elements, exact_values, largest_magnitude, to_steps
+from coordinator.merge.sums import BLOCK, BLOCK_OF_ALL, Elements, exact_values, largest_magnitude, read_rows, to_steps
 from mobile_sdk.layout import Vector
 from mobile_sdk.payload import SteppedVector, Steps
 from mobile_sdk.payload.steps import BITS
@@ -124,8 +128,21 @@ def _contributions(arrays: Sequence[Elements]) -> list[Contribution]:
 
 def _defended(updates: Sequence[Contribution]) -> Direction:
     """The whole merge, with the defence in front of it."""
-    judged = Defence().judge(updates, len(updates)).contributions
-    return combine(len(updates[0].region), judged, [1.0] * len(judged))
+    judgement = Defence().judge(updates, len(updates), Merger().weigh)
+    weights = [1.0] * len(judgement.contributions)
+    return combine(len(updates[0].region), judgement.contributions, weights, sums=judgement.sums)
+
+
+def _passes(arrays: Sequence[npt.NDArray[Any]]) -> None:
+    """What any defended merge of them does at least: one reading, and three products with float64 of it."""
+    size, block = len(arrays[0]), min(BLOCK_OF_ALL // len(arrays), len(arrays[0]))
+    room, row, column = np.empty(len(arrays) * block), np.ones(len(arrays)), np.ones(block)
+    sums = np.empty((2, block))
+    for start in range(0, size, block):
+        rows = read_rows(arrays, slice(start, min(start + block, size)), room)
+        for part in sums[:, : rows.shape[1]]:
+            np.matmul(row, rows, out=part)
+        rows @ column[: rows.shape[1]]
 
 
 def _lengths(arrays: Sequence[Elements]) -> list[float]:
@@ -164,6 +181,8 @@ def main() -> None:
         for name, arrays in buffers.items():
             methods[f"{name}, defended"] = functools.partial(_defended, _contributions(arrays))
             methods[f"{name}, lengths"] = functools.partial(_lengths, arrays)
+            raw = [array.integers if isinstance(array, SteppedVector) else array for array in arrays]
+            methods[f"{name}, passes"] = functools.partial(_passes, raw)
             methods[name] = functools.partial(exact_values, arrays, weights, bounds[name])
         rows = _measure(methods)
         report["sizes"][str(size)] = rows

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mobile_sdk.payload import SteppedVector
 
 from ..config import MergeSection
 from ..merge.contribution import Contribution
-from ..merge.defence import Defence, Judgement
+from ..merge.defence import Defence, Judgement, Weigh
 from ..merge.from_config import merger
 from ..merge.merger import MergeResult
 from ..merge.regions import WeightRegion
 from ..merge.step_sizes import Ranges, StepSizes, Vote, is_due, wanted_ranges
+from ..merge.sums import SumOnTheWay
 from ..programs.tiers import Tier
 from ..updates.buffer import BufferedUpdate
 from ..versions.history import Versions
@@ -58,12 +60,14 @@ class Merging:
     def merge(self, updates: Sequence[BufferedUpdate], working: int) -> MergeResult:
         """The next trained vector, while ``working`` devices are at work. Blocks: it is to be offloaded."""
         contributions: Sequence[Contribution]
+        sums: Mapping[bytes, SumOnTheWay] = {}
         if self._defence is None:
             contributions = self._contributions(updates)
         else:
-            contributions = self._judge(self._defence, updates, working)[1].contributions
+            judgement = self._judge(self._defence, updates, working, self._merger.weigh)[1]
+            contributions, sums = judgement.contributions, judgement.sums
         versions = self._versions
-        return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at)
+        return self._merger(versions.trained.gather(versions.vector), versions.state, contributions, versions.at, sums)
 
     def learn(self, updates: Sequence[BufferedUpdate], working: int) -> Mapping[str, tuple[str, str]]:
         """
@@ -84,11 +88,12 @@ class Merging:
         return self._defence.learn(contributions, judgement)
 
     def _judge(
-        self, defence: Defence, updates: Sequence[BufferedUpdate], working: int
+        self, defence: Defence, updates: Sequence[BufferedUpdate], working: int, weigh: Weigh | None = None
     ) -> tuple[list[Contribution], Judgement]:
         contributions = self._contributions(updates)
-        judgement = defence.judge(contributions, working)
-        self._judged = tuple(update.record.assignment for update in updates), contributions, judgement
+        judgement = defence.judge(contributions, working, weigh)
+        names = tuple(update.record.assignment for update in updates)
+        self._judged = names, contributions, dataclasses.replace(judgement, sums={})  # as large as the model
         return contributions, judgement
 
     def ranges(self, updates: Sequence[BufferedUpdate]) -> Mapping[str, Ranges]:

@@ -25,7 +25,7 @@ import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,8 +33,9 @@ import numpy as np
 from .contribution import Contribution
 from .directions import device_directions
 from .shares import Shares
+from .sums import SumOnTheWay
 
-__all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike"]
+__all__ = ["REASONS", "Defence", "Judgement", "Reason", "Strike", "Weigh"]
 
 MIN_DEVICES = 3
 
@@ -68,6 +69,10 @@ Reason = Literal["length", "direction", "nothing", "collapse"]
 REASONS: tuple[Reason, ...] = ("length", "direction", "nothing", "collapse")
 
 
+# The integers that a merge of these updates multiplies each with; none if that is not known beforehand.
+Weigh = Callable[[Sequence[Contribution]], Sequence[int] | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Strike:
     """A device was out of line in one merge: how much that counts, what it was, and a sentence."""
@@ -83,13 +88,15 @@ class Judgement:
     A buffer as it is to be merged.
 
     ``contributions`` are bounded, in the order of their ids; ``lengths`` are those of the updates as they came, by id;
-    ``shares`` are what each device has of the version; ``strikes`` says, by device, how it was out of line.
+    ``shares`` are what each device has of the version; ``strikes`` says, by device, how it was out of line. ``sums``
+    are those of the updates of a region, by its key, which a merge then need not take itself.
     """
 
     contributions: Sequence[Contribution]
     lengths: Mapping[str, float]
     shares: Mapping[str, float]
     strikes: Mapping[str, Strike]
+    sums: Mapping[bytes, SumOnTheWay] = dataclasses.field(default_factory=dict, compare=False)
 
 
 class Defence:
@@ -104,13 +111,15 @@ class Defence:
         self._strikes: dict[str, collections.deque[int]] = {}
         self._shares = Shares()
 
-    def judge(self, contributions: Sequence[Contribution], working: int = 0) -> Judgement:
+    def judge(self, contributions: Sequence[Contribution], working: int = 0, weigh: Weigh | None = None) -> Judgement:
         """
         Bound the updates of a buffer; changes nothing here.
 
         Args:
             contributions: at least one.
             working: devices at work, whose updates are still to come.
+            weigh: what a merge will multiply bounded updates with, if that is known: then their sums are taken while
+                their directions are looked at, which costs less than reading them again.
 
         """
         contributions = [c.measured() for c in sorted(contributions, key=lambda c: c.id)]
@@ -131,14 +140,21 @@ class Defence:
                 scale = np.float32(limit / length)
                 c = dataclasses.replace(c.times(scale), scale=float(scale))
             bounded.append(c.measured())
-        against = {device: found for device, found in _cosines(bounded).items() if found.cosine < AGAINST}
+        examples = self._bound_examples(bounded)
+        # As it will be if no device points against the others, which is the rule.
+        judged, shares = self._bound_shares(_bound_pulls(examples, ()), working)
+        weights = None if weigh is None else weigh(judged)
+        cosines, sums = _cosines(
+            bounded, {} if weights is None else {c.id: weight for c, weight in zip(judged, weights, strict=True)}
+        )
+        against = {device: found for device, found in cosines.items() if found.cosine < AGAINST}
         for device, found in against.items():
             if found.agreed and device not in strikes:
                 why = f"its updates point against all others' (cosine {found.cosine:.2f})"
                 strikes[device] = Strike(1, "direction", why)
-        bounded = _bound_pulls(self._bound_examples(bounded), against)
-        bounded, shares = self._bound_shares(bounded, working)
-        return Judgement(bounded, lengths, shares, strikes)
+        if against:
+            judged, shares = self._bound_shares(_bound_pulls(examples, against), working)
+        return Judgement(judged, lengths, shares, strikes, sums)
 
     def learn(self, contributions: Sequence[Contribution], judgement: Judgement) -> dict[str, tuple[Reason, str]]:
         """
@@ -253,23 +269,38 @@ class _Direction:
     agreed: bool
 
 
-def _cosines(contributions: Sequence[Contribution]) -> dict[str, _Direction]:
+def _cosines(
+    contributions: Sequence[Contribution], weights: Mapping[str, int]
+) -> tuple[dict[str, _Direction], dict[bytes, SumOnTheWay]]:
     """
     For each device, how its updates lie to those of all others that hold the same.
 
     Where it sent several kinds, the worst is told. Every device's sum is taken at length 1: else one long update would
     be the direction of "all others".
+
+    Args:
+        contributions: of the buffer.
+        weights: by id, what each is expected to be multiplied with; or empty.
+
+    Returns:
+        By device; and by region, the sums with these weights, of all updates that have a bound.
+
     """
     groups: dict[bytes, dict[str, list[Contribution]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for c in contributions:
         groups[c.region.key][c.device].append(c)
     cosines: dict[str, _Direction] = {}
-    for devices in groups.values():
+    sums: dict[bytes, SumOnTheWay] = {}
+    for key, devices in groups.items():
         if len(devices) <= MIN_DEVICES:
             continue
+        # What has no bound is still to be made multiples of a step.
+        bounded = [c for mine in devices.values() for c in mine if c.largest is not None and c.id in weights]
+        if bounded:
+            sums[key] = SumOnTheWay([c.delta for c in bounded], [weights[c.id] for c in bounded])
         agreed = max(AGREED, CHANCE / math.sqrt(len(devices) - 1)) * (len(devices) - 1)
-        for direction in device_directions(devices):
+        for direction in device_directions(devices, sums.get(key)):
             name, found = direction.device, _Direction(direction.cosine, direction.length >= agreed)
             if name not in cosines or found.cosine < cosines[name].cosine:
                 cosines[name] = found
-    return cosines
+    return cosines, sums

@@ -7,7 +7,8 @@ that of ``u`` and ``T - u``, and follows from the products ``<x, T>`` of its upd
 
 Updates are looked at once, block by block: their integers are added up to ``T`` there with integer weights, and then
 multiplied with a ``T`` that is rounded to so many bits that no sum of products exceeds ``2**53``. So BLAS computes
-integers that float64 holds, in whatever order, and an update of integers needs no floats of its own. The weights,
+integers that float64 holds, in whatever order, and an update of integers needs no floats of its own. Another sum of the
+same updates is taken along where somebody wants one (:class:`~coordinator.merge.sums.SumOnTheWay`). The weights,
 ``1 / length``, keep at least 20 bits: updates whose lengths differ by more than that allows are added in groups of
 their own.
 """
@@ -26,7 +27,7 @@ from mobile_sdk.payload import SteppedVector, Steps
 
 from .contribution import Contribution
 from .squares import PIECE, Squares
-from .sums import BLOCK_OF_ALL, largest_magnitude
+from .sums import BLOCK_OF_ALL, STEP, SumOnTheWay, largest_magnitude, read_rows
 
 __all__ = ["FAINT", "DeviceDirection", "device_directions"]
 
@@ -62,12 +63,16 @@ class DeviceDirection:
     length: float
 
 
-def device_directions(devices: Mapping[str, Sequence[Contribution]]) -> list[DeviceDirection]:
+def device_directions(
+    devices: Mapping[str, Sequence[Contribution]], taken: SumOnTheWay | None = None
+) -> list[DeviceDirection]:
     """
     The directions of devices whose updates hold the same parameters, by name; without those that move nothing.
 
     Args:
         devices: their updates, which are all of one region.
+        taken: a sum to which updates are added while they are looked at; none is looked at of a device whose updates
+            come to nothing.
 
     """
     names = sorted(devices)
@@ -80,7 +85,7 @@ def device_directions(devices: Mapping[str, Sequence[Contribution]]) -> list[Dev
             weights += [(c, 1.0 / length) for c in mine]
             owners += [name] * len(mine)
     along: dict[str, float] = dict.fromkeys(owners, 0.0)  # <u, T>
-    for owner, product in zip(owners, _products(weights), strict=True):
+    for owner, product in zip(owners, _products(weights, taken), strict=True):
         along[owner] += product
     square = sum(along.values())  # |T|^2
     found = []
@@ -91,26 +96,27 @@ def device_directions(devices: Mapping[str, Sequence[Contribution]]) -> list[Dev
     return found
 
 
-def _products(weighted: Sequence[tuple[Contribution, float]]) -> list[float]:
+def _products(weighted: Sequence[tuple[Contribution, float]], taken: SumOnTheWay | None) -> list[float]:
     """The products ``<w x, T>`` of every update x and its weight w, T being the sum of all ``w x``."""
     if not weighted:
         return []
     size = len(weighted[0][0].region)
-    groups = _groups(weighted)
+    groups = _groups(weighted, taken)
     block = max(min(2**BLOCK_BITS, BLOCK_OF_ALL // len(weighted)), 256)
-    rows = np.empty((len(weighted), min(block, size)))
+    room = np.empty(len(weighted) * min(block, size))
+    totals = np.empty((2, min(block, size)))
     for start in range(0, size, block):
         where = slice(start, min(start + block, size))
-        total = np.zeros(where.stop - start)
-        parts = []
+        total, part = totals[:, : where.stop - start]
         first = 0
         for group in groups:
-            part = rows[first : first + len(group), : len(total)]
-            first += len(group)
-            total += group.add(where, part)
-            parts.append(part)
-        for group, part in zip(groups, parts, strict=True):
-            group.multiply(where, part, total)
+            group.add(where, room[first:], part if first else total)
+            if first:
+                total += part
+            first += len(group) * len(total)
+        for group in groups:
+            np.copyto(part, total)
+            group.multiply(part)
     products = [0.0] * len(weighted)
     for group in groups:
         for index, product in zip(group.indices, group.products(), strict=True):
@@ -125,98 +131,108 @@ class _Group:
     Args:
         bits: of the integers' magnitudes.
         steps: of updates of integers.
+        taken: a sum that is taken on the way.
 
     """
 
-    def __init__(self, bits: int, steps: Steps | None) -> None:
+    def __init__(self, bits: int, steps: Steps | None, taken: SumOnTheWay | None) -> None:
         self.indices: list[int] = []
         self._bits = bits
         self._steps = steps
+        self._taken = taken
+        self._updates: list[Contribution] = []
         self._vectors: list[npt.NDArray[Any]] = []  # integers, or floats
-        self._scales: list[float] = []  # what makes integers of an update's elements
+        self._scales: list[float] = []  # what makes integers of an update's elements, a power of two
         self._weights: list[float] = []  # of these integers, on their steps
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def append(self, index: int, vector: npt.NDArray[Any], scale: float, weight: float) -> None:
+    def append(self, index: int, update: Contribution, scale: float, weight: float) -> None:
         self.indices.append(index)
-        self._vectors.append(vector)
+        self._updates.append(update)
+        self._vectors.append(update.delta.integers if isinstance(update.delta, SteppedVector) else update.delta)
         self._scales.append(scale)
         self._weights.append(weight)
 
     def prepare(self) -> None:
         """All are here: make integers of their weights."""
         room = EXACT_BITS - 1 - self._bits - (len(self) - 1).bit_length()
-        self._exponent = math.frexp(max(self._weights))[1] - room
-        self._integers = np.rint(np.array(self._weights) * math.ldexp(1.0, -self._exponent))
+        exponent = math.frexp(max(self._weights))[1] - room
+        integers = np.rint(np.array(self._weights) * math.ldexp(1.0, -exponent))
+        self._row = integers * math.ldexp(1.0, exponent)
         self._products = np.zeros(len(self))
+        # Multiples of STEP need no rounding if a step of theirs is one of the integers at least.
+        coarse = [self._steps is None and (c.largest is None or scale * STEP < 1) for c, scale in self._each()]
+        self._coarse = [k for k, rounded in enumerate(coarse) if rounded]
+        # Those stay as they are, which powers of two in their weights make up for: it is the same sum of integers.
+        self._factors = np.where(coarse, 1.0, self._scales)
+        self._weights_of_rows = self._row * self._factors
+        self._wanted = np.zeros(0) if self._taken is None else self._taken.row([c.delta for c in self._updates])
 
-    def add(self, where: slice, rows: Floats) -> Floats:
+    def _each(self) -> Iterator[tuple[Contribution, float]]:
+        return zip(self._updates, self._scales, strict=True)
+
+    def add(self, where: slice, room: Floats, part: Floats) -> None:
         """
-        What these updates are of ``T`` there.
+        Compute what these updates are of ``T`` there.
 
         Args:
             where: a slice of the region.
-            rows: float64, shape ``(len(self), n)``; filled with the integers of these updates.
-
-        Returns:
-            float64, shape ``(n,)``.
+            room: float64, of at least as many elements as all of them have there; kept for :meth:`multiply`.
+            part: float64, shape ``(n,)``: the result.
 
         """
-        for row, vector, scale in zip(rows, self._vectors, self._scales, strict=True):
-            if self._steps is not None:
-                np.copyto(row, vector[where])
-            else:
-                np.multiply(vector[where], scale, out=row)
-                np.rint(row, out=row)
-        total: Floats = self._integers @ rows
-        total *= self._sizes(where) * math.ldexp(1.0, self._exponent)
-        return total
+        self._rows = rows = read_rows(self._vectors, where, room)
+        self._sizes = None if self._steps is None else self._steps.sizes(where, np.float64)
+        if self._taken is not None:
+            self._taken.add(where, self._on_steps(np.matmul(self._wanted, rows, out=part)))
+        for k in self._coarse:
+            rows[k] *= self._scales[k]
+            np.rint(rows[k], out=rows[k])
+        self._on_steps(np.matmul(self._weights_of_rows, rows, out=part))
 
-    def multiply(self, where: slice, rows: Floats, total: Floats) -> None:
+    def _on_steps(self, values: Floats) -> Floats:
+        if self._sizes is not None:
+            values *= self._sizes
+        return values
+
+    def multiply(self, total: Floats) -> None:
         """
-        Add products with ``T`` there.
+        Add products with ``T`` where these updates were added last.
 
         Args:
-            where: a slice of the region.
-            rows: as :meth:`add` left them.
-            total: ``T``: float64, shape ``(n,)``.
+            total: ``T``: float64, shape ``(n,)``; is changed.
 
         """
-        factor = total * self._sizes(where)
+        factor = self._on_steps(total)
         largest = largest_magnitude(factor)
         if largest == 0:
             return
         exponent = math.frexp(largest)[1] - (EXACT_BITS - BLOCK_BITS - self._bits)
         factor *= math.ldexp(1.0, -exponent)
         np.rint(factor, out=factor)
-        self._products += (rows @ factor) * math.ldexp(1.0, exponent)
+        self._products += (self._rows @ factor) * math.ldexp(1.0, exponent)
 
     def products(self) -> list[float]:
         """The products with ``T``, in the order of ``indices``."""
-        weights = self._integers * math.ldexp(1.0, self._exponent)
-        products: list[float] = (self._products * weights).tolist()
+        products: list[float] = (self._products * self._weights_of_rows).tolist()
         return products
 
-    def _sizes(self, where: slice) -> npt.NDArray[np.float32] | float:
-        return 1.0 if self._steps is None else self._steps.sizes(where)
 
-
-def _groups(weighted: Sequence[tuple[Contribution, float]]) -> list[_Group]:
+def _groups(weighted: Sequence[tuple[Contribution, float]], taken: SumOnTheWay | None) -> list[_Group]:
     groups: dict[tuple[int, bytes, int], _Group] = {}
-    vector: npt.NDArray[Any]
     steps: Steps | None
     for index, (c, weight) in enumerate(weighted):
         if isinstance(c.delta, SteppedVector):
-            vector, bits, steps, scale = c.delta.integers, c.delta.bits, c.delta.steps, 1.0
+            bits, steps, scale = c.delta.bits, c.delta.steps, 1.0
         else:
-            vector, bits, steps = c.delta, FLOAT_BITS, None
+            bits, steps = FLOAT_BITS, None
             largest = largest_magnitude(c.delta) if c.largest is None else c.largest
             scale = math.ldexp(1.0, FLOAT_BITS - math.frexp(largest)[1])
         weight /= scale  # of an integer
         key = bits, b"" if steps is None else steps.key, math.frexp(weight)[1] // SPREAD_BITS
-        groups.setdefault(key, _Group(bits, steps)).append(index, vector, scale, weight)
+        groups.setdefault(key, _Group(bits, steps, taken)).append(index, c, scale, weight)
     for group in groups.values():
         group.prepare()
     return list(groups.values())

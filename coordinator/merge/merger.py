@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ from .robust import clip_norms, outliers
 from .robust_rules import RobustRule, centred_clipping, far_devices, trimmed_mean
 from .rules import RESOLUTION, Direction, Rule, combine, fixed_examples, fixed_weight
 from .squares import norm
-from .staleness import BufferView, Distance, Polynomial, StalenessPolicy
+from .staleness import BufferView, Constant, Distance, Exponential, Hinge, Polynomial, StalenessPolicy
+from .sums import SumOnTheWay
 from .votes import votes
 
 __all__ = ["Difference", "MergeResult", "Merger", "trained_region"]
@@ -75,12 +77,34 @@ class Merger:
         """Whether the weights of earlier versions are looked at."""
         return self.difference == "current" or isinstance(self.policy, Distance)
 
+    def weigh(self, contributions: Sequence[Contribution]) -> list[int] | None:
+        """
+        The integers that these updates will be multiplied with in one sum.
+
+        Args:
+            contributions: of the buffer, as they will be merged.
+
+        Returns:
+            None if that is not all that is done with them, or follows from more than their ages.
+
+        """
+        by_age = isinstance(self.policy, Constant | Exponential | Hinge | Polynomial)
+        alone = self.rule not in {"holders", "fixed-K"} or self.clip_norm is not None or self.difference == "current"
+        if alone or not by_age or self.outlier_factor is not None:
+            return None
+        weights = self.policy.weights(BufferView([c.staleness for c in contributions])).tolist()
+        return [
+            fixed_weight(weight * c.factor) * fixed_examples(c.examples)
+            for weight, c in zip(weights, contributions, strict=True)
+        ]
+
     def __call__(
         self,
         weights: Vector,
         state: State,
         contributions: Sequence[Contribution],
         at: Callable[[int], Vector],
+        sums: Mapping[bytes, SumOnTheWay] = MappingProxyType({}),
     ) -> MergeResult:
         """
         Merge.
@@ -90,6 +114,7 @@ class Merger:
             state: the optimiser's.
             contributions: at least one.
             at: gives the weights of an earlier version; called only where a setting needs it.
+            sums: see :func:`~coordinator.merge.rules.combine`.
 
         """
         kept = sorted(contributions, key=lambda c: c.id)
@@ -112,12 +137,18 @@ class Merger:
         taus = [c.staleness for c in kept]
         by_age = self.policy.weights(BufferView(taus, kept, len(weights), drift)).tolist()
         counts = [weight * c.factor for weight, c in zip(by_age, kept, strict=True)]
-        direction = self._combine(len(weights), kept, counts)
+        direction = self._combine(len(weights), kept, counts, sums)
         moved, new_state = self.optimiser.apply(weights, state, direction, sum(taus) / len(taus))
         counted = {c.id: fixed_weight(count) / RESOLUTION for c, count in zip(kept, counts, strict=True)}
         return MergeResult(moved, new_state, counted, out, contributions)
 
-    def _combine(self, size: int, kept: Sequence[Contribution], counts: Sequence[float]) -> Direction:
+    def _combine(
+        self,
+        size: int,
+        kept: Sequence[Contribution],
+        counts: Sequence[float],
+        sums: Mapping[bytes, SumOnTheWay],
+    ) -> Direction:
         match self.rule:
             case "trimmed-mean" | "median" | "multi-krum" | "centred-clipping":
                 weights = [fixed_weight(count) for count in counts]
@@ -135,6 +166,7 @@ class Merger:
                     rule="fixed-K" if self.rule == "fixed-K" else "holders",
                     min_holders=self.min_holders,
                     min_contributors=self.min_contributors,
+                    sums=sums,
                 )
 
 

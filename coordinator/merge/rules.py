@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy.typing as npt
 
 from .contribution import Contribution
 from .regions import WeightRegion
-from .sums import Elements, PartialSum, exact_sum, exact_values, stays_small
+from .sums import Elements, PartialSum, SumOnTheWay, exact_sum, exact_values, stays_small
 
 __all__ = ["MAX_EXAMPLES", "RESOLUTION", "Direction", "Rule", "combine", "fixed_examples", "fixed_weight"]
 
@@ -56,6 +57,7 @@ def combine(
     rule: Rule = "holders",
     min_holders: float = 0.0,
     min_contributors: int = 1,
+    sums: Mapping[bytes, SumOnTheWay] = MappingProxyType({}),
 ) -> Direction:
     """
     The direction of a buffer.
@@ -67,6 +69,7 @@ def combine(
         rule: how sums are normalised.
         min_holders: for ``holders``: coordinates with fewer (average) holders than this are damped; 0 damps none.
         min_contributors: coordinates with updates of fewer distinct devices than this are left out.
+        sums: by a region's key, a sum of its updates that was taken before, with the weights that were expected.
 
     """
     parts: dict[bytes, _Group] = {}
@@ -80,7 +83,7 @@ def combine(
     if len(groups) == 1 and len({c.device for c in groups[0].contributions}) >= min_contributors:
         # All hold the same: nothing to scatter, and one divisor.
         divisor = float(all_examples) if rule == "fixed-K" else max(float(groups[0].examples), min_holders * mean)
-        values = groups[0].values()
+        values = groups[0].values(sums)
         values /= divisor * RESOLUTION
         return Direction(groups[0].region, values)
     held = np.zeros(size, np.int64)
@@ -90,17 +93,17 @@ def combine(
     if min_contributors > 1:
         touched &= _contributors(size, contributions) >= min_contributors
     region = WeightRegion(np.flatnonzero(touched))
-    values = _add_groups(size, groups)[touched]
+    values = _add_groups(size, groups, sums)[touched]
     divisors = float(all_examples) if rule == "fixed-K" else np.maximum(held[touched], min_holders * mean)
     return Direction(region, values / (divisors * RESOLUTION))
 
 
-def _add_groups(size: int, groups: Sequence[_Group]) -> npt.NDArray[np.float64]:
+def _add_groups(size: int, groups: Sequence[_Group], sums: Mapping[bytes, SumOnTheWay]) -> npt.NDArray[np.float64]:
     """The sum of groups whose regions differ: float64, shape ``(size,)``; 0 where there is none."""
     if stays_small([w for group in groups for w in group.weights], [m for group in groups for m in group.largest]):
         total = np.zeros(size)
         for group in groups:
-            group.region.add(group.values(), total)
+            group.region.add(group.values(sums), total)
         return total
     high, low = np.zeros(size, np.int64), np.zeros(size, np.int64)
     for group in groups:
@@ -142,9 +145,11 @@ class _Group:
         """Of delta times staleness weight (in multiples of ``1 / RESOLUTION``) times example weight."""
         return exact_sum(self._elements(), self.weights, self.largest)
 
-    def values(self) -> npt.NDArray[np.float64]:
-        """The sum as float64."""
-        return exact_values(self._elements(), self.weights, self.largest)
+    def values(self, sums: Mapping[bytes, SumOnTheWay]) -> npt.NDArray[np.float64]:
+        """The sum as float64, which was perhaps taken before."""
+        taken = sums.get(self.region.key)
+        values = None if taken is None else taken.values(self._elements(), self.weights, self.largest)
+        return values if values is not None else exact_values(self._elements(), self.weights, self.largest)
 
     def _elements(self) -> list[Elements]:
         return [c.delta for c in self.contributions]

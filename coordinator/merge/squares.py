@@ -18,7 +18,8 @@ __all__ = ["PIECE", "Squares", "norm", "square_sum"]
 # BLAS adds them exactly, in whatever order.
 BITS = 20
 PIECE = 2**13
-# Elements of channels that are looked at together, each channel for itself: 512 KB as float64.
+LARGE = 2.0**120
+# Elements that are looked at together: 512 KB as float64.
 SIDE_BY_SIDE = 2**16  # pragma: no mutate
 
 
@@ -37,8 +38,8 @@ def square_sum(values: npt.NDArray[Any], largest: float | None = None) -> float:
     if largest is None:
         largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
     squares = Squares(largest)
-    for start in range(0, len(values), PIECE):
-        squares.add(values[start : start + PIECE])
+    for start in range(0, len(values), SIDE_BY_SIDE):
+        squares.add(values[start : start + SIDE_BY_SIDE])
     return squares.sum()
 
 
@@ -61,13 +62,16 @@ class Squares:
         Add values.
 
         Args:
-            piece: float32 or float64, shape ``(n,)``, n at most ``PIECE``.
+            piece: float32 or float64, shape ``(n,)``.
 
         """
-        integers = piece.astype(np.float64)  # a copy
-        integers *= self._scale
-        np.rint(integers, out=integers)
-        self._total += int(np.dot(integers, integers))
+        # Powers of two change no digit, of float32 either, which takes half the time, as long as it holds the power.
+        scale = piece.dtype.type(self._scale) if self._scale < LARGE else np.float64(self._scale)
+        scaled = piece * scale
+        integers = np.rint(scaled, out=scaled).astype(np.float64, copy=False)
+        for start in range(0, len(integers), PIECE):
+            part = integers[start : start + PIECE]
+            self._total += int(np.dot(part, part))
 
     def sum(self) -> float:
         """The sum so far."""

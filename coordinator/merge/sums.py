@@ -5,13 +5,15 @@ An element enters as an integer number of steps of ``STEP`` (``2**-26``, about 1
 integer. A sum of integers does not depend on who adds what first, so buffers can be added up in parts, by anybody, and
 the parts be written down (:class:`PartialSum`). What float32 holds above 0.25 are such multiples already.
 
-The additions are done by BLAS on float64 (``daxpy``), which is exact as long as no sum can exceed ``2**53`` steps:
-every intermediate result is an integer that float64 holds, whatever the order and whether multiplications are fused.
-Updates are taken as many at a time as that allows, and one that is too large by itself is added in integers.
+The additions are done by BLAS on float64, which is exact as long as no sum can exceed ``2**53`` steps: every
+intermediate result is an integer that float64 holds, whatever the order and whether multiplications are fused. Updates
+are taken as many at a time as that allows, and one that is too large by itself is added in integers.
 
-Updates of integers (:class:`~mobile_sdk.payload.SteppedVector`) are added as the integers that they are, block by
-block: those with the same steps share one product of a row of weights with their integers, which is exact by itself,
-and one multiplication by their steps at the end.
+What costs is reading the updates and making float64 of them. So a block of many updates is read at once, and added up
+as one product of a row of weights with it while the processor's caches hold it. Updates of integers
+(:class:`~mobile_sdk.payload.SteppedVector`) are added as the integers that they are: those with the same steps share
+one product, which is exact by itself, and one multiplication by their steps at the end. Whoever looks at all updates
+before their weights are certain can take the sum on the way (:class:`SumOnTheWay`).
 """
 
 from __future__ import annotations
@@ -23,10 +25,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import daxpy
 
 from mobile_sdk.layout import Vector
-from mobile_sdk.payload import SteppedVector
+from mobile_sdk.payload import SteppedVector, Steps
 from mobile_sdk.payload.steps import FINEST
 
 __all__ = [
@@ -36,14 +37,17 @@ __all__ = [
     "STEP",
     "Elements",
     "PartialSum",
+    "SumOnTheWay",
     "exact_sum",
     "exact_values",
     "largest_magnitude",
+    "read_rows",
     "stays_small",
     "to_steps",
 ]
 
 Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 # The elements of an update: float32, or integers on steps.
 Elements = Vector | SteppedVector
@@ -62,10 +66,10 @@ MAX_WEIGHT = 2**30
 BLOCK = 8192  # pragma: no mutate
 EXACT = 2**53
 
-# Elements of all vectors of integers that are added at a time: 4 MB as float64.
+# Elements of all vectors that are added at a time: 4 MB as float64.
 BLOCK_OF_ALL = 2**19  # pragma: no mutate
 # So many vectors are added at a time; of 15 bits and with the largest weights they stay below EXACT steps of theirs.
-MOST_STEPPED = 64
+MOST_TOGETHER = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +207,9 @@ def exact_sum(arrays: Sequence[Elements], weights: Sequence[int], largest: Seque
         total = np.zeros(len(arrays[0]))
         _add_floats(arrays, weights, chunk, total)
         sums.append(_parts(total / STEP, sum(weights[k] for k in chunk)))
-    for vectors, own in _alike(arrays, weights):
+    for steps, vectors, own in _alike(arrays, weights):
         total = np.zeros(len(arrays[0]))
-        _add_stepped(vectors, own, total)
+        _add(vectors, own, steps, total)
         sums.append(_parts(total / STEP, sum(own)))
     return functools.reduce(PartialSum.__add__, sums)
 
@@ -228,12 +232,80 @@ def exact_values(
     if not stays_small(weights, largest):
         return exact_sum(arrays, weights, largest).values()
     total = np.zeros(len(arrays[0]))
-    floats = [k for k, array in enumerate(arrays) if not isinstance(array, SteppedVector)]
-    if floats:
-        _add_floats(arrays, weights, floats, total)
-    for vectors, own in _alike(arrays, weights):
-        _add_stepped(vectors, own, total)
+    _add_all(arrays, weights, total)
     return total
+
+
+class SumOnTheWay:
+    """
+    The sum of ``weights[k] * arrays[k]``, taken by somebody who looks at the arrays anyway, block by block.
+
+    The weights are those that are expected. :meth:`values` corrects the sum for those that came out otherwise, and for
+    arrays that nobody looked at.
+
+    Args:
+        arrays: float32, multiples of ``STEP``, or integers on steps; all of one length n, at least one.
+        weights: as many integers, 0 to ``MAX_WEIGHT``.
+
+    """
+
+    def __init__(self, arrays: Sequence[Elements], weights: Sequence[int]) -> None:
+        self._arrays = arrays  # kept, so that no other array gets the id of one of them
+        self._expected = {id(array): weight for array, weight in zip(arrays, weights, strict=True)}
+        if len(self._expected) < len(arrays):
+            self._expected = {}  # one array has two weights
+        self._added: dict[int, int] = {}
+        self._total: Floats | None = np.zeros(len(arrays[0]))
+
+    def row(self, arrays: Sequence[Elements]) -> Floats:
+        """
+        The weights of arrays that are about to be added everywhere.
+
+        Args:
+            arrays: which of them; one that was not expected has the weight 0.
+
+        Returns:
+            float64, shape ``(len(arrays),)``.
+
+        """
+        self._added |= {id(array): self._expected[id(array)] for array in arrays if id(array) in self._expected}
+        return np.array([self._expected.get(id(array), 0) for array in arrays], np.float64)
+
+    def add(self, where: slice, part: Floats) -> None:
+        """
+        Add what some of the arrays come to there.
+
+        Args:
+            where: a slice of the elements, without a step.
+            part: float64, shape ``(n,)``.
+
+        """
+        if self._total is not None:
+            self._total[where] += part
+
+    def values(self, arrays: Sequence[Elements], weights: Sequence[int], largest: Sequence[float]) -> Floats | None:
+        """
+        As :func:`exact_values`, bit for bit; once.
+
+        Args:
+            arrays: float32, multiples of ``STEP``, or integers on steps; all of one length n.
+            weights: integers of at least 0.
+            largest: an upper bound of the magnitudes in each array.
+
+        Returns:
+            None if the sum is to be taken anew: too much of this one is another.
+
+        """
+        total, self._total = self._total, None
+        expected = [self._added.get(id(array), 0) for array in arrays]
+        other = [k for k, weight in enumerate(weights) if weight != expected[k]]
+        if total is None or not self._added.keys() <= {id(array) for array in arrays} or len(other) * 4 > len(arrays):
+            return None
+        if not stays_small([*weights, *expected], [*largest, *largest]):
+            return None  # a sum on the way from one to the other could be too large
+        if other:
+            _add_all([arrays[k] for k in other], [weights[k] - expected[k] for k in other], total)
+        return total
 
 
 def stays_small(weights: Sequence[int], largest: Sequence[float]) -> bool:
@@ -276,46 +348,64 @@ def _vector(array: Elements) -> Vector:
     return array.values() if isinstance(array, SteppedVector) else array
 
 
-def _add_floats(
-    arrays: Sequence[Elements], weights: Sequence[int], which: Sequence[int], total: npt.NDArray[np.float64]
-) -> None:
-    """Add arrays of floats whose sum stays below ``2**53`` steps. Each array is read once, block by block."""
-    double = np.empty(min(BLOCK, len(total)))
-    chosen = [(_vector(arrays[k]), float(weights[k])) for k in which]
-    for start in range(0, len(total), BLOCK):
-        block = total[start : start + BLOCK]
-        exact = double[: len(block)]
-        for array, weight in chosen:
-            np.copyto(exact, array[start : start + BLOCK])
-            daxpy(exact, block, len(block), weight)
+def _add_floats(arrays: Sequence[Elements], weights: Sequence[int], which: Sequence[int], total: Floats) -> None:
+    """Add those of the arrays, which are floats, or are made floats."""
+    for start in range(0, len(which), MOST_TOGETHER):
+        chosen = which[start : start + MOST_TOGETHER]
+        _add([_vector(arrays[k]) for k in chosen], [weights[k] for k in chosen], None, total)
 
 
-def _alike(arrays: Sequence[Elements], weights: Sequence[int]) -> Iterator[tuple[list[SteppedVector], list[int]]]:
-    """Vectors on the same steps, not too many, with their weights."""
-    groups: dict[tuple[int, bytes], tuple[list[SteppedVector], list[int]]] = {}
+def _add_all(arrays: Sequence[Elements], weights: Sequence[int], total: Floats) -> None:
+    """Add arrays whose sum stays below ``2**53`` steps."""
+    _add_floats(arrays, weights, [k for k, array in enumerate(arrays) if not isinstance(array, SteppedVector)], total)
+    for steps, vectors, own in _alike(arrays, weights):
+        _add(vectors, own, steps, total)
+
+
+def _alike(
+    arrays: Sequence[Elements], weights: Sequence[int]
+) -> Iterator[tuple[Steps, list[npt.NDArray[Any]], list[int]]]:
+    """Integers on the same steps, of not too many updates, with their weights."""
+    groups: dict[tuple[int, bytes], tuple[Steps, list[npt.NDArray[Any]], list[int]]] = {}
     for array, weight in zip(arrays, weights, strict=True):
         if isinstance(array, SteppedVector):
-            vectors, own = groups.setdefault((array.bits, array.steps.key), ([], []))
-            vectors.append(array)
+            _, vectors, own = groups.setdefault((array.bits, array.steps.key), (array.steps, [], []))
+            vectors.append(array.integers)
             own.append(weight)
-    for vectors, own in groups.values():
-        for start in range(0, len(vectors), MOST_STEPPED):
-            yield vectors[start : start + MOST_STEPPED], own[start : start + MOST_STEPPED]
+    for steps, vectors, own in groups.values():
+        for start in range(0, len(vectors), MOST_TOGETHER):
+            yield steps, vectors[start : start + MOST_TOGETHER], own[start : start + MOST_TOGETHER]
 
 
-def _add_stepped(vectors: Sequence[SteppedVector], weights: Sequence[int], total: npt.NDArray[np.float64]) -> None:
-    """Add vectors on the same steps to ``total``, exactly where both are below ``2**53`` of the finest steps."""
-    steps, row = vectors[0].steps, np.array(weights, np.float64)
+def _add(vectors: Sequence[npt.NDArray[Any]], weights: Sequence[int], steps: Steps | None, total: Floats) -> None:
+    """Add floats, or integers on the same steps, to ``total``, exactly where both are below ``2**53`` finest steps."""
+    row = np.array(weights, np.float64)
     block = BLOCK_OF_ALL // len(vectors)
-    matrix = np.empty((len(vectors), min(block, len(total))))
+    room = np.empty(len(vectors) * min(block, len(total)))
     for start in range(0, len(total), block):
         where = slice(start, min(start + block, len(total)))
-        integers = matrix[:, : where.stop - start]
-        for each, vector in zip(integers, vectors, strict=True):
-            np.copyto(each, vector.integers[where])
-        exact = row @ integers
-        exact *= steps.sizes(where)
+        exact = row @ read_rows(vectors, where, room)
+        if steps is not None:
+            exact *= steps.sizes(where)
         total[where] += exact
+
+
+def read_rows(vectors: Sequence[npt.NDArray[Any]], where: slice, room: Floats) -> Floats:
+    """
+    The same elements of several vectors, as they are.
+
+    Args:
+        vectors: float32 or integers, shape ``(size,)``, all of one dtype; at least one.
+        where: a slice of them, without a step.
+        room: float64, of at least as many elements; holds what is returned.
+
+    Returns:
+        float64, shape ``(len(vectors), n)``.
+
+    """
+    rows = room[: len(vectors) * (where.stop - where.start)]
+    np.concatenate([vector[where] for vector in vectors], out=rows)  # faster than a call for each of them
+    return rows.reshape(len(vectors), -1)
 
 
 def _parts(steps: npt.NDArray[np.float64], weight: int) -> PartialSum:

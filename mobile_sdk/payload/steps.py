@@ -18,6 +18,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ class Steps:
         self.shapes = tuple(shapes)
         self.exponents = exponents
         self._counts = _channels(self.shapes)
-        self._sizes: tuple[tuple[int, int], Vector] | None = None
+        self._sizes: tuple[tuple[int, int, type[Any]], npt.NDArray[Any]] | None = None
         if exponents.shape != (sum(self._counts),):
             raise PayloadError(f"there are {exponents.size} steps for {sum(self._counts)} channels")
         if not (((exponents >= FINEST) & (exponents <= COARSEST)) | (exponents == OPEN)).all():
@@ -94,27 +95,33 @@ class Steps:
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
         """The first element of each channel: int64, shape ``(channels,)``."""
-        return np.cumsum(self.lengths) - self.lengths
+        return self._stops - self.lengths
 
     @cached_property
-    def spread(self) -> Exponents:
-        """The exponent of every element: int8, shape ``(n,)``."""
-        spread: Exponents = np.repeat(self.exponents, self.lengths)
-        return spread
+    def _stops(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.lengths)
 
-    def sizes(self, where: slice) -> Vector:
+    def sizes(self, where: slice, dtype: type[np.float32 | np.float64] = np.float32) -> npt.NDArray[Any]:
         """
-        The steps themselves of some elements in a row: float32, not to be changed.
+        The steps themselves of some elements in a row, not to be changed.
 
         Args:
             where: a slice of the elements, without a step.
+            dtype: of the result.
 
         """
-        start, stop, _ = where.indices(int(self.lengths.sum()))
+        start, stop, _ = where.indices(int(self._stops[-1]) if len(self._stops) else 0)
         # Whoever looks at updates piece by piece asks for each piece once for every update.
         known = self._sizes
-        if known is None or known[0] != (start, stop):
-            known = (start, stop), np.ldexp(np.float32(1.0), self.spread[start:stop].astype(np.int32))
+        if known is None or known[0] != (start, stop, dtype):
+            known = (start, stop, dtype), np.empty(0, dtype)
+            if start < stop:
+                first, last = np.searchsorted(self._stops, (start, stop - 1), side="right").tolist()
+                lengths = self.lengths[first : last + 1].copy()
+                lengths[0] -= start - self.starts[first]
+                lengths[-1] -= self._stops[last] - stop
+                each = np.ldexp(dtype(1.0), self.exponents[first : last + 1].astype(np.int32))
+                known = (start, stop, dtype), np.repeat(each, lengths)
             self._sizes = known
         return known[1]
 

@@ -79,6 +79,15 @@ def digest(merger: Merger, buffer: Sequence[Contribution]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+def digest_defended(merger: Merger, buffer: Sequence[Contribution], order: int = 1) -> str:
+    """The same with the defence in front, which takes sums on the way."""
+    judgement = Defence().judge(buffer[::order], 0, merger.weigh)
+    judged = judgement.contributions[::order]
+    result = merger(weights, {}, judged, versions.__getitem__, judgement.sums)
+    assert result.weights.tobytes() == merger(weights, {}, judged, versions.__getitem__).weights.tobytes()
+    return digest(merger, judged)
+
+
 def digest_of_steps(buffer: Sequence[Contribution]) -> str:
     """Of what the steps of the next updates follow from."""
     sizes = StepSizes()
@@ -111,8 +120,8 @@ def main() -> None:
         digest(Merger(policy=Exponential(0.3), rule="fixed-K", optimiser=ServerMomentum(0.7, 0.9)), buffer),
         digest(Merger(policy=AgeVariance(), clip_norm=1.5, outlier_factor=3.0, optimiser=ServerAdam()), buffer),
         digest(Merger(policy=Distance(), min_holders=30.0, difference="current"), buffer),
-        digest(plain, Defence().judge(long).contributions),
-        digest(plain, Defence().judge(long[::-1]).contributions[::-1]),
+        digest_defended(plain, long),
+        digest_defended(plain, long, -1),
         *(
             digest(Merger(rule=rule, hostile=3), buffer)
             for rule in ("trimmed-mean", "median", "multi-krum", "centred-clipping")
@@ -123,7 +132,7 @@ def main() -> None:
         integers = with_integers(buffer, dtypes)
         directions.append(digest_of_directions(integers))
         found += [digest(plain, integers), digest(Merger(rule="median", hostile=3), integers)]
-        found += [digest(plain, Defence().judge(integers).contributions), digest_of_steps(integers)]
+        found += [digest_defended(plain, integers), digest_of_steps(integers)]
     print(json.dumps(found + directions))
 
 

@@ -225,6 +225,25 @@ def test_a_bounded_buffer_gives_the_same_version_in_any_order_of_arrival(order: 
     assert merged(known) == merged(sorted(shuffled, key=lambda c: c.id))
 
 
+@given(st.sampled_from([1.0, 30.0, 1e4]), st.sampled_from([1.0, -1.0, 0.0]), st.booleans())
+def test_the_sums_that_the_defence_takes_on_the_way_are_those_of_the_merge(
+    long: float, against: float, twice: bool
+) -> None:
+    """Of what it left as it was, and with what it bounded."""
+    buffer = [*fleet(9), update("mallory", scale=long), update("other", scale=against), *fleet(1, seed=2)[:twice]]
+    buffer = [dataclasses.replace(c.exact(), id=f"a{k}", staleness=k % 3) for k, c in enumerate(buffer)]
+    merger, weights = Merger(), np.linspace(-1, 1, SIZE).astype(np.float32)
+    judgement = Defence().judge(buffer, 0, merger.weigh)
+    without = Defence().judge(buffer)
+    assert [c.examples for c in judgement.contributions] == [c.examples for c in without.contributions]
+    assert (judgement.strikes, judgement.shares, without.sums) == (without.strikes, without.shares, {})
+    (known,) = judgement.sums.values()
+    with_sums = merger(weights, {}, judgement.contributions, lambda version: weights, judgement.sums)
+    anew = merger(weights, {}, judgement.contributions, lambda version: weights)
+    assert with_sums.weights.tobytes() == anew.weights.tobytes()
+    assert known.values([], [], []) is None, "the merge had it"
+
+
 def test_a_defended_merge_of_integers_never_has_all_updates_as_floats() -> None:
     size, count = 200_000, 48
     rng = np.random.default_rng(0)
@@ -243,7 +262,8 @@ def test_a_defended_merge_of_integers_never_has_all_updates_as_floats() -> None:
     weights = np.zeros(size, np.float32)
     tracemalloc.start()
     try:
-        Merger()(weights, {}, Defence().judge(buffer, count).contributions, lambda version: weights)
+        judgement = Defence().judge(buffer, count, Merger().weigh)
+        Merger()(weights, {}, judgement.contributions, lambda version: weights, judgement.sums)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

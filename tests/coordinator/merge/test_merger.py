@@ -212,6 +212,30 @@ def test_a_merger_asks_for_earlier_versions_where_a_setting_needs_them(merger: M
     assert merger.needs_base is needs_base  # or updates of versions that are gone would be discarded as stale
 
 
+@pytest.mark.parametrize(
+    ("merger", "known"),
+    [
+        (Merger(), True),
+        (Merger(rule="fixed-K", policy=Constant(), min_holders=2.0, optimiser=ServerAdam()), True),
+        (Merger(policy=AgeVariance()), False),
+        (Merger(policy=Distance()), False),
+        (Merger(rule="median"), False),
+        (Merger(clip_norm=1.0), False),
+        (Merger(outlier_factor=3.0), False),
+        (Merger(difference="current"), False),
+    ],
+)
+def test_the_weights_of_a_sum_are_known_beforehand_where_they_follow_from_ages_alone(
+    merger: Merger, known: bool
+) -> None:
+    assert (merger.weigh([contribution(1, [0], 1.0, 10, 3)]) is not None) is known
+
+
+def test_those_weights_are_staleness_weights_times_examples_in_1024ths() -> None:
+    late = dataclasses.replace(contribution(2, [0], 1.0, 7, 3), factor=0.5)
+    assert Merger().weigh([contribution(1, [0], 1.0, 10), late]) == [10 * 1024, 7 * 256]
+
+
 class ForgetsOne(Constant):
     """A policy with a weight too few."""
 

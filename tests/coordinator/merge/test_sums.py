@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from coordinator.merge.sums import (
     STEP,
     Elements,
     PartialSum,
+    SumOnTheWay,
     exact_sum,
     exact_values,
     largest_magnitude,
@@ -162,3 +164,42 @@ def test_what_is_no_partial_sum_is_refused(change: dict[str, np.ndarray | None],
     arrays = {name: array for name, array in arrays.items() if change.get(name, array) is not None}
     with pytest.raises(ValueError, match=said):
         PartialSum.from_arrays(arrays)
+
+
+@settings(deadline=None)
+@given(buffers(), st.lists(st.tuples(st.booleans(), weights), min_size=9, max_size=9))
+def test_a_sum_on_the_way_is_that_sum_or_none_whatever_was_looked_at_and_however_weights_came_out(
+    buffer: tuple[list[Elements], list[int]], came_out: list[tuple[bool, int]]
+) -> None:
+    arrays = [array if isinstance(array, SteppedVector) else to_steps(array) for array in buffer[0]]
+    taken = SumOnTheWay(arrays[1:], buffer[1][1:]) if len(arrays) > 1 else SumOnTheWay(arrays, buffer[1])
+    for array, (seen, _) in zip(arrays, came_out, strict=False):
+        if seen:
+            (weight,) = taken.row([array])
+            taken.add(slice(None), weight * floats(array).astype(np.float64))
+    wanted = [came_out[k][1] if k % 5 == 4 else weight for k, weight in enumerate(buffer[1])]
+    bounds = [largest_magnitude(array) for array in arrays]
+    found = taken.values(arrays, wanted, bounds)
+    assert found is None or found.tobytes() == exact_values(arrays, wanted, bounds).tobytes()
+    assert taken.values(arrays, wanted, bounds) is None, "it was handed out"
+
+
+def test_a_sum_on_the_way_is_corrected_for_a_few_and_not_for_many_nor_of_other_arrays() -> None:
+    rng = np.random.default_rng(4)
+    arrays: list[Elements] = [to_steps(rng.normal(0, 0.1, 50).astype(np.float32)) for _ in range(8)]
+    bounds = [largest_magnitude(array) for array in arrays]
+
+    def taken(looked_at: Sequence[Elements]) -> SumOnTheWay:
+        total = SumOnTheWay(arrays, [5] * 8)
+        total.add(slice(None), total.row(looked_at) @ np.array(looked_at, np.float64))
+        return total
+
+    for looked_at, wanted in ((arrays, [5] * 8), (arrays, [5] * 6 + [0, 7]), (arrays[1:], [5] * 7 + [9])):
+        found = taken(looked_at).values(arrays, wanted, bounds)
+        assert found is not None
+        assert found.tobytes() == exact_values(arrays, wanted, bounds).tobytes()
+    assert taken(arrays).values(arrays, [5] * 5 + [6] * 3, bounds) is None
+    assert taken(arrays).values(arrays[1:], [5] * 7, bounds[1:]) is None
+    assert taken(arrays).values(arrays, [5] * 8, [2.0**30] * 8) is None, "it could have been inexact"
+    twice = SumOnTheWay([arrays[0]] * 2, [5, 6])
+    assert twice.values([arrays[0]] * 2, [5, 6], bounds[:2]) is None

@@ -94,7 +94,9 @@ def test_what_lies_on_the_steps_comes_back_as_it_is(dtype: str, data: st.DataObj
     exponents = data.draw(hnp.arrays(np.int8, CHANNELS, elements=st.integers(FINEST, COARSEST - 8)))
     integers = data.draw(hnp.arrays(np.int16, SUBSET.size, elements=st.integers(-most, most)))
     steps = Steps(SHAPES, exponents)
-    values = np.ldexp(integers.astype(np.float32), steps.spread.astype(np.int32)).astype(np.float32)
+    values = np.ldexp(integers.astype(np.float32), np.repeat(steps.exponents, steps.lengths).astype(np.int32)).astype(
+        np.float32
+    )
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in SHAPES])[:-1]
     parts = {name: part.reshape(SUBSET.shape(name)) for name, part in zip(SUBSET, np.split(values, ends), strict=True)}
     vector, metadata = sent(parts, packing(dtype, steps), seed=data.draw(st.integers(0, 2**31)))
