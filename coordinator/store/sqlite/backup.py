@@ -128,7 +128,8 @@ def _write(state: Path, file: IO[bytes], progress: Progress) -> None:
                 "WHERE merged_into IS NULL AND discarded IS NULL ORDER BY arrival"
             ).fetchall()
         contents: dict[str, str] = {}
-        total = 1 + len(KEYS) + len(artifacts) + len(updates)
+        keys = [name for name in KEYS if (state / name).exists()]
+        total = 2 + len(keys) + len(artifacts) + len(updates)  # with the database and the list of contents
         with tarfile.open(fileobj=file, mode="w") as tar:
 
             def add(name: str, content: bytes) -> None:
@@ -139,9 +140,8 @@ def _write(state: Path, file: IO[bytes], progress: Progress) -> None:
                 progress(len(contents), total)
 
             add("state.sqlite", copy.read_bytes())
-            for name in KEYS:
-                if (state / name).exists():
-                    add(name, (state / name).read_bytes())
+            for name in keys:
+                add(name, (state / name).read_bytes())
             for sha256 in artifacts:
                 path = state / "artifacts" / sha256
                 if not path.exists() or hashlib.sha256(content := path.read_bytes()).hexdigest() != sha256:
@@ -152,8 +152,8 @@ def _write(state: Path, file: IO[bytes], progress: Progress) -> None:
                 content = segments.read(Location(segment, start, size))
                 if hashlib.sha256(content).hexdigest() == sha256:  # else the coordinator will find it damaged, too
                     add(f"updates/{assignment}", content)
-            progress(total, total)
             add("contents.json", json.dumps({"format": 1, "files": contents}).encode())
+        progress(total, total)  # also where an update was damaged
 
 
 def _named_artifacts(database: sqlite3.Connection) -> list[str]:

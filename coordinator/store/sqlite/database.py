@@ -115,11 +115,6 @@ class Database:
         with self._writing, self._reading, available():
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def copy(self, target: Path) -> None:
-        """A copy of the database as it is at this moment."""
-        with contextlib.closing(sqlite3.connect(target)) as copy, self._reading, available():
-            self._reader.backup(copy)
-
 
 def taking_part(database: sqlite3.Connection, devices: Iterable[str]) -> set[str]:
     """Those of ``devices`` that are in the run: neither unknown, withdrawn nor revoked."""

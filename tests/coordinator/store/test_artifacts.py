@@ -27,12 +27,14 @@ def test_a_file_is_collected_once_no_row_names_it_and_none_is_about_to(tmp_path:
 
 def test_a_file_that_is_forgotten_is_gone_and_no_other(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path)
-    artifacts.put(b"one", b"two")
-    artifacts.forget(digest(b"one"))
-    artifacts.forget(digest(b"was never here"))
-    assert artifacts.verified(digest(b"two")).read_bytes() == b"two"
+    first, middle, last = sorted((b"one", b"two", b"three"), key=digest)
+    artifacts.put(first, middle, last)
+    artifacts.forget(digest(middle))
+    artifacts.forget("0" * 64)
+    artifacts.forget("f" * 64)
+    assert [artifacts.verified(digest(content)).read_bytes() for content in (first, last)] == [first, last]
     with pytest.raises(StoreError, match="is missing"):
-        artifacts.path(digest(b"one"))
+        artifacts.path(digest(middle))
 
 
 def test_whatever_ails_a_disk_is_one_error() -> None:

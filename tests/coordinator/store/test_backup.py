@@ -34,6 +34,10 @@ def state_at(folder: Path, rounds: int) -> SqliteStore:
     return store
 
 
+def artifacts(state: Path) -> list[str]:
+    return sorted(path.name for path in (state / "artifacts").iterdir())
+
+
 def is_whole(store: SqliteStore) -> None:
     merged = [update.assignment for update in store.updates.merged()]
     weights = np.frombuffer(store.artifacts.verified(store.versions.latest().weights[0].sha256).read_bytes())
@@ -45,6 +49,7 @@ def is_whole(store: SqliteStore) -> None:
 def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: Path) -> None:
     store = state_at(tmp_path / "state", 4)
     backup(tmp_path / "state", tmp_path / "backup.tar")
+    files = artifacts(tmp_path / "state")
     then = (
         store.versions.all(),
         store.updates.buffered(),
@@ -59,7 +64,9 @@ def test_a_restored_run_is_what_it_was_and_never_uses_a_number_again(tmp_path: P
     store.close()
 
     restore(tmp_path / "backup.tar", tmp_path / "again", 10.0, by="anna")
+    assert artifacts(tmp_path / "again") == files
     assert stat.S_IMODE((tmp_path / "again").stat().st_mode) == 0o700  # it has the run's key
+    assert stat.S_IMODE((tmp_path / "backup.tar").stat().st_mode) == 0o600
     again = SqliteStore(tmp_path / "again")
     assert (again.versions.all(), again.updates.buffered(), again.updates.merged(), again.devices.all()) == then[:4]
     assert again.audit.entries()[:-1] == then[4]
@@ -86,6 +93,96 @@ def test_a_backup_that_is_restored_twice_uses_no_number_of_the_first_time_again(
         used.append({*work, *range(number, number + 500)})  # what it may have come to in a minute
         store.close()
     assert not used[0] & used[1]
+
+
+@pytest.mark.parametrize(("at", "seconds"), [(7.5, 3), (5.0, 0), (1.0, 0)], ids=["later", "at once", "by a slow clock"])
+def test_a_restored_run_skips_as_many_numbers_as_may_have_been_used_since(
+    tmp_path: Path, at: float, seconds: int
+) -> None:
+    store = state_at(tmp_path / "state", 0)
+    newest = assign(store, "phone-0", 0, "small", 2.0).number
+    store.set_phase("paused", "", 5.0, by="anna")
+    backup(tmp_path / "state", tmp_path / "backup.tar")
+    store.close()
+    restore(tmp_path / "backup.tar", tmp_path / "deep" / "again", at, by="anna")
+    with contextlib.closing(SqliteStore(tmp_path / "deep" / "again")) as again:
+        assert assign(again, "phone-0", 0, "small", 8.0).number == newest + 1_000_000 + 10_000 * seconds + 1
+        assert again.versions.next_number() == 1_000 + 10 * seconds
+        assert again.audit.entries()[-1].details == {"backup": "backup.tar", "version": 0}
+
+
+def test_a_backup_says_how_far_it_is_and_others_may_be_taken_meanwhile(tmp_path: Path) -> None:
+    store = state_at(tmp_path / "state", 1)
+    (tmp_path / "state" / "succession.json").write_bytes(b"{}")
+    accept(store)
+    told: list[tuple[int, int]] = []
+    others: list[Path] = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+        if not others:
+            others.append(tmp_path / "other.tar")
+            backup(tmp_path / "state", others[0])
+
+    size = backup(tmp_path / "state", tmp_path / "backup.tar", progress)
+    # Database, two keys, three artifacts, six updates, the list of contents; and that it is done.
+    assert told == [(done, 13) for done in (*range(1, 14), 13)]
+    assert (tmp_path / "backup.tar").stat().st_size == size == others[0].stat().st_size
+    told.clear()
+    restore(tmp_path / "backup.tar", tmp_path / "again", 1.0, by="anna", progress=progress)
+    with tarfile.open(tmp_path / "backup.tar") as tar:
+        assert told == [(entry.offset_data + entry.size, size) for entry in tar]
+    store.close()
+
+
+def test_a_backup_that_cannot_be_whole_is_none(tmp_path: Path) -> None:
+    store = state_at(tmp_path / "state", 1)
+    accept(store)
+    state, archive = tmp_path / "state", tmp_path / "backup.tar"
+    (segment,) = (state / "updates").iterdir()
+    whole = segment.read_bytes()
+    for number in range(4):
+        segment.write_bytes(whole[:-1] + bytes([number + 2]))
+        backup(state, tmp_path / f"{number}.tar")
+        with tarfile.open(tmp_path / f"{number}.tar") as tar:
+            updates = [name for name in tar.getnames() if name.startswith("updates/")]
+        assert updates == [f"updates/a0000000{name}" for name in range(1, 6)], "what is damaged here is in no backup"
+    program = state / "artifacts" / hashlib.sha256(b"program").hexdigest()
+    for damaged in (*(bytes([number]) for number in range(4)), None):
+        program.unlink()
+        if damaged is not None:
+            program.write_bytes(damaged)
+        with pytest.raises(StoreError, match=f"{program.name} is damaged or missing: this state cannot be backed up"):
+            backup(state, archive)
+    with pytest.raises(StoreError, match=r"cannot write the backup .*nowhere.*: No such file"):
+        backup(state, tmp_path / "nowhere" / "backup.tar")
+    store.close()
+    for schema in (3, 5):
+        with contextlib.closing(sqlite3.connect(state / "state.sqlite")) as database:
+            database.execute(f"PRAGMA user_version = {schema}")
+        with pytest.raises(StoreError, match=f"has schema {schema}, not 4: start its coordinator once first"):
+            backup(state, archive)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("backup.tar")] == []
+    assert list(state.glob(".backup-*")) == []
+
+
+def test_what_a_backup_left_that_was_killed_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    state_at(tmp_path / "state", 1).close()
+    (tmp_path / "state" / ".backup-x").mkdir()
+    (tmp_path / "state" / ".backup-x" / "state.sqlite").write_bytes(b"half a copy")
+    SqliteStore(tmp_path / "state").close()
+    assert not (tmp_path / "state" / ".backup-x").exists()
+
+
+def test_nothing_is_collected_during_a_backup(tmp_path: Path) -> None:
+    with contextlib.closing(state_at(tmp_path / "state", 0)) as store:
+        nobodys = tmp_path / "state" / "artifacts" / ("ab" * 32)
+        nobodys.write_bytes(b"nobody names it")
+        found: list[int] = []
+        backup(tmp_path / "state", tmp_path / "backup.tar", lambda done, total: found.append(store.collect()))
+        assert set(found) == {0}
+        assert nobodys.exists()
+        assert store.collect() == 1
 
 
 def test_a_backup_under_load_is_whole(tmp_path: Path) -> None:
@@ -134,7 +231,9 @@ def test_a_damaged_archive_restores_nothing(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith("again")] == []
 
 
-def forged(source: Path, target: Path, changes: dict[str, bytes | None], *, honest: bool = True) -> Path:
+def forged(
+    source: Path, target: Path, changes: dict[str, bytes | None], *, honest: bool = True, number: int = 1
+) -> Path:
     """A backup with other files, or without some; its list of contents fits, unless that is changed itself."""
     with tarfile.open(source) as tar:
         files = {entry.name: (tar.extractfile(entry) or io.BytesIO()).read() for entry in tar}
@@ -142,7 +241,7 @@ def forged(source: Path, target: Path, changes: dict[str, bytes | None], *, hone
     files = {name: content for name, content in (files | changes).items() if content is not None}
     if honest:
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        files["contents.json"] = json.dumps({"format": 1, "files": hashes}).encode()
+        files["contents.json"] = json.dumps({"format": number, "files": hashes}).encode()
     with tarfile.open(target, "w:") as tar:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
@@ -184,12 +283,23 @@ def test_a_backup_whose_parts_do_not_make_a_run_is_refused(tmp_path: Path) -> No
         ({artifact: b"another"}, "has another hash than its name"),
         ({"state.sqlite": database(source, tmp_path, "DELETE FROM versions")}, "holds no versions"),
         ({"state.sqlite": b"no database"}, "cannot restore"),
+        *(
+            (
+                {"state.sqlite": database(source, tmp_path, f"UPDATE versions SET weights = '{no_weights}'")},
+                "cannot rest",
+            )
+            for no_weights in ("?", "[{}]", "7")
+        ),
     ]
     for changes, words in cases:
         bad = forged(source, tmp_path / "bad.tar", changes)
         with pytest.raises(StoreError, match=words):
             restore(bad, tmp_path / "again", 10.0, by="anna")
         assert not (tmp_path / "again").exists()
+    for number in (0, 2):
+        with pytest.raises(StoreError, match=r"contents\.json lists no files of format 1"):
+            restore(forged(source, tmp_path / "bad.tar", {}, number=number), tmp_path / "again", 10.0, by="anna")
+    (tmp_path / "again").mkdir()
     restore(forged(source, tmp_path / "good.tar", {}), tmp_path / "again", 10.0, by="anna")
 
 
@@ -216,11 +326,25 @@ def test_an_archive_cannot_write_outside_the_state_directory(tmp_path: Path) -> 
     assert not (tmp_path / "escaped").exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_what_is_no_file_is_no_part_of_a_backup(tmp_path: Path, kind: bytes) -> None:
+    entry = tarfile.TarInfo("run.key")
+    entry.type, entry.linkname = kind, "/etc/passwd"
+    with tarfile.open(tmp_path / "bad.tar", "w:") as tar:
+        tar.addfile(entry)
+    with pytest.raises(StoreError, match=r"holds 'run\.key': it is not a backup of FTTE"):
+        restore(tmp_path / "bad.tar", tmp_path / "again", 1.0, by="anna")
+
+
 def test_a_restore_never_overwrites(tmp_path: Path) -> None:
     state_at(tmp_path / "state", 1).close()
     backup(tmp_path / "state", tmp_path / "backup.tar")
     with pytest.raises(StoreError, match="not empty"):
         restore(tmp_path / "backup.tar", tmp_path / "state", 1.0, by="anna")
+    (tmp_path / "again.restoring").mkdir()
+    with pytest.raises(StoreError, match=r"again\.restoring is left from a restore that broke off: remove it first"):
+        restore(tmp_path / "backup.tar", tmp_path / "again", 1.0, by="anna")
+    assert (tmp_path / "again.restoring").exists()
 
 
 def test_the_commands_save_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

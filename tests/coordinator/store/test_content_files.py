@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -33,10 +34,11 @@ def test_a_file_is_found_by_its_hash_and_what_is_not_there_is_said_to_be_missing
 def test_a_damaged_file_is_noticed_when_it_is_read(tmp_path: Path) -> None:
     files = ContentFiles(tmp_path)
     files.put([b"one"])
-    (tmp_path / digest(b"one")).write_bytes(b"One")
-    assert files.path(digest(b"one")).exists()
-    with pytest.raises(StoreError, match="is damaged: restore"):
-        files.verified(digest(b"one"))
+    for damaged in (b"One", b"on", b"", b"ones", b"one\0", b"eno", b"two", b"three"):  # of higher and lower hashes
+        (tmp_path / digest(b"one")).write_bytes(damaged)
+        assert files.path(digest(b"one")).exists()
+        with pytest.raises(StoreError, match="is damaged: restore"):
+            files.verified(digest(b"one"))
 
 
 def test_a_file_is_synced_and_then_its_name_even_if_it_was_there(
@@ -64,6 +66,18 @@ def test_a_full_disk_is_not_left_full_of_halves(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         ContentFiles(tmp_path).put([b"one"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_may_open_no_more_files_hears_so(tmp_path: Path) -> None:
+    files = ContentFiles(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "last").open("wb") as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                files.put([b"one"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(("alone", "left"), [(True, []), (False, ["young.new"])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_a_step_is_passed_as_often_as_what_it_is_about_happens(
     store.close()
     assert 1_000_000 - crash_points._left == PASSES[step]
     assert kills == []
+
+
+@pytest.mark.parametrize(("asked", "where"), [("", ("", 1)), ("a: b", ("a: b", 1)), ("a: b*3", ("a: b", 3))])
+def test_the_environment_names_a_step_and_maybe_which_of_its_passes(
+    monkeypatch: pytest.MonkeyPatch, asked: str, where: tuple[str, int]
+) -> None:
+    monkeypatch.setenv("FTTE_CRASH_AT", asked)
+    found = runpy.run_path(crash_points.__file__)
+    assert (found["_label"], found["_left"]) == where
 
 
 def test_the_process_is_killed_at_the_pass_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

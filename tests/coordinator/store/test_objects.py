@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import resource
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 import pytest
 
 from coordinator.errors import ConfigError, StoreError, StoreUnavailable
-from coordinator.store.objects import s3
+from coordinator.store.objects import folder, s3
+from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.objects.interface import Objects
 from coordinator.store.objects.open import open_objects
 from coordinator.store.postgres import Address, PostgresStore
@@ -55,6 +58,33 @@ def test_of_many_who_put_at_once_one_wins(objects: Objects) -> None:
     assert objects.get("updates/x") == bytes([number]) * 100_000
 
 
+def test_who_puts_an_object_while_another_does_so_hears_that_it_came_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects, other = FolderObjects(tmp_path), FolderObjects(tmp_path)
+
+    def sync(descriptor: int) -> None:
+        monkeypatch.undo()
+        assert other.put_if_absent("artifacts/a", b"the first")
+
+    monkeypatch.setattr(folder, "sync_file", sync)
+    assert not objects.put_if_absent("artifacts/a", b"the second")
+    assert objects.get("artifacts/a") == b"the first"
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == ["a"]
+
+
+def test_an_object_that_cannot_even_be_begun_is_refused_in_the_systems_words(tmp_path: Path) -> None:
+    objects = FolderObjects(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "last").open("wb") as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, before[1]))
+        try:
+            with pytest.raises(StoreUnavailable, match=r"cannot be used just now: .*Too many open files"):
+                objects.put_if_absent("artifacts/a", b"content")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_a_part_of_an_object_is_read_alone(objects: Objects) -> None:
     objects.put_if_absent("updates/x", bytes(range(100)))
     assert objects.range("updates/x", 10, 5) == bytes(range(10, 15))
@@ -81,6 +111,22 @@ def test_a_server_that_is_away_is_no_lost_object(
     with pytest.raises(StoreUnavailable, match=r"cannot be used just now: .*artifacts/a.*") as raised:
         objects.get("artifacts/a")
     assert "a secret of the bucket" not in str(raised.value)
+
+
+def test_what_a_server_says_is_cut_where_a_line_of_the_log_would_become_a_page() -> None:
+    assert s3._first_line(OSError("a" * 301 + "\nand more")) == "a" * 300
+    assert s3._first_line(OSError("short\nand more")) == "short"
+
+
+def test_what_s3_needs_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coordinator.store.objects.s3", None)
+    with pytest.raises(ConfigError, match=r"'s3://bucket/x' needs obstore: install it with `pip install 'ftte\[s3\]'`"):
+        open_objects("s3://bucket/x")
+
+
+def test_a_folder_is_named_by_its_path_or_by_its_url(tmp_path: Path) -> None:
+    open_objects(f"file://{tmp_path}/objects").put_if_absent("updates/x", b"content")
+    assert open_objects(str(tmp_path / "objects")).get("updates/x") == b"content"
 
 
 @pytest.fixture
@@ -153,16 +199,20 @@ def test_a_copy_that_the_disk_damaged_is_fetched_again(
 def test_an_artifact_that_is_damaged_or_missing_everywhere_is_named(
     objects: Objects, postgres_database: str, tmp_path: Path
 ) -> None:
-    missing, damaged = hashlib.sha256(b"missing").hexdigest(), hashlib.sha256(b"damaged").hexdigest()
-    objects.put_if_absent(f"artifacts/{damaged}", b"other bytes")
+    # Bytes of a lower hash in place of those of a higher one, and the other way around.
+    (low, missing, high) = sorted((b"one", b"two", b"three"), key=lambda content: hashlib.sha256(content).hexdigest())
+    low_hash, missing_hash, high_hash = (hashlib.sha256(content).hexdigest() for content in (low, missing, high))
+    objects.put_if_absent(f"artifacts/{low_hash}", high)
+    objects.put_if_absent(f"artifacts/{high_hash}", low)
     with contextlib.closing(open_machine(postgres_database, tmp_path.name, tmp_path / "one", objects)) as store:
         for find in (store.artifacts.path, store.artifacts.verified):
-            with pytest.raises(
-                StoreError, match=f"the object artifacts/{damaged} is damaged: restore it from a backup"
-            ):
-                find(damaged)
-            with pytest.raises(StoreError, match=f"artifacts/{missing}"):
-                find(missing)
+            for damaged in (low_hash, high_hash):
+                with pytest.raises(
+                    StoreError, match=f"the object artifacts/{damaged} is damaged: restore it from a backup"
+                ):
+                    find(damaged)
+            with pytest.raises(StoreError, match=f"artifacts/{missing_hash}"):
+                find(missing_hash)
     assert [path.name for path in (tmp_path / "one" / "artifacts").iterdir()] == []
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +13,7 @@ import pytest
 
 from coordinator.config import Config, parse_config
 from coordinator.errors import ConfigError, StoreError
-from coordinator.store.open import MOVED, in_postgres, mark_moved, open_postgres, open_store
+from coordinator.store.open import MOVED, find_leader, in_postgres, mark_moved, open_postgres, open_store
 
 
 def config(folder: Path, **store: Any) -> Config:
@@ -51,3 +55,41 @@ def test_a_variable_that_is_not_set_is_named(
     monkeypatch.delenv("FTTE_OBJECTS", raising=False)
     with pytest.raises(ConfigError, match=r"store\.objects = '\$FTTE_OBJECTS'"):
         open_store(there)
+
+
+def test_what_a_database_needs_is_named_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "coordinator.store.postgres", None)
+    with pytest.raises(ConfigError, match=r"store\.postgres needs asyncpg: install it with `pip install 'ftte\["):
+        open_store(config(tmp_path, postgres="postgresql://localhost/x"))
+
+
+def test_without_a_word_to_the_contrary_who_opens_a_store_leads_its_run(tmp_path: Path, postgres_database: str) -> None:
+    there = config(tmp_path, postgres=postgres_database, objects=str(tmp_path / "objects"))
+    for open_it in (open_store, open_postgres):
+        store = open_it(there)
+        assert store.lease.current() is not None
+        store.artifacts.put(b"content")
+        store.close()
+    assert len(list((tmp_path / "objects" / "artifacts").iterdir())) == 1
+
+
+def test_a_gateway_asks_the_database_that_the_run_file_names(tmp_path: Path, postgres_database: str) -> None:
+    there = config(tmp_path, postgres=postgres_database).model_copy(
+        update={"run": config(tmp_path).run.model_copy(update={"name": tmp_path.name})}
+    )
+    find = find_leader(there)
+    assert inspect.ismethod(find)
+
+    async def ask() -> str:
+        try:
+            return await find()
+        finally:
+            await find.__self__.close()
+
+    with contextlib.closing(open_store(there)) as store:
+        store.lease.announce("one:1")
+        assert asyncio.run(ask()) == "one:1"
+    with pytest.raises(ConfigError, match="the run file names no database"):
+        find_leader(config(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from coordinator.store.rows import (
     version_record,
     version_row,
 )
+from coordinator.store.tables import named_files
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from .filled import TIER, version
@@ -96,3 +98,19 @@ def test_a_line_of_the_audit_log_hangs_on_the_line_before_and_on_all_of_its_own_
         audit_hash("", 1.0, "anna", "revoked", "phone-1", "[]"),
     }
     assert len(others - {line}) == 6
+
+
+def test_the_files_that_rows_name_are_those_of_the_run_its_tiers_and_the_versions_that_have_theirs() -> None:
+    refs = [ArtifactRef(Sha256(f"{number:064x}"), number) for number in range(9)]
+    hashes = [ref.sha256 for ref in refs]
+    tier = dataclasses.replace(TIER, manifest=refs[1], program=refs[2], graph=refs[3])
+    bare = dataclasses.replace(TIER, manifest=refs[4], program=refs[2], graph=None)
+    first = dataclasses.replace(version(0), weights=(refs[5],), private={"momentum": refs[6]})
+    second = dataclasses.replace(version(1), weights=(refs[7], refs[8]))
+
+    def rows(evaluation: str, *pruned: int) -> dict[str, list[tuple[Any, ...]]]:
+        versions = [(*version_row(record), record.version in pruned) for record in (first, second)]
+        return {"run": [("digits", "{}", evaluation)], "tiers": [tier_row(tier), tier_row(bare)], "versions": versions}
+
+    assert named_files(rows(hashes[0])) == hashes
+    assert named_files(rows("", 0)) == [*hashes[1:5], *hashes[7:]]

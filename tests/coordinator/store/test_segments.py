@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,22 @@ def test_a_full_segment_is_followed_by_another(tmp_path: Path, monkeypatch: pyte
     assert segments.append([b"f"]) == [Location(2, 1, 1)]
 
 
-@pytest.mark.parametrize("punched", [True, False], ids=["by the file system", "by hand"])
-def test_what_is_erased_reads_as_zeros_and_the_rest_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, punched: bool
-) -> None:
-    if not punched:
-        monkeypatch.setattr(module, "_FALLOCATE", None)
-        monkeypatch.setattr(module, "_ZEROS", bytes(4))
+@pytest.fixture(params=["by the file system", "by hand", "where the file system refuses"])
+def erased(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How bytes are overwritten."""
+    if request.param == "by the file system":
+        # FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of linux/falloc.h.
+        with (tmp_path.with_suffix(".probe")).open("wb") as probe:
+            if module._FALLOCATE is None or module._FALLOCATE(probe.fileno(), 3, ctypes.c_int64(0), ctypes.c_int64(1)):
+                pytest.skip("this file system cannot")
+        monkeypatch.setattr(module, "_ZEROS", b"?")  # it writes none
+        return
+    monkeypatch.setattr(module, "_FALLOCATE", None if request.param == "by hand" else lambda *_: -1)
+    monkeypatch.setattr(module, "_ZEROS", bytes(4))
+
+
+@pytest.mark.usefixtures("erased")
+def test_what_is_erased_reads_as_zeros_and_the_rest_stays(tmp_path: Path) -> None:
     segments = Segments(tmp_path)
     places = segments.append([b"a" * 3, b"b" * 6, b"c" * 5, b"d" * 2])
     segments.named(places)
@@ -64,6 +74,26 @@ def test_what_is_erased_reads_as_zeros_and_the_rest_stays(
     segments.erase([places[3]], {})
     assert names(tmp_path) == []
     assert segments.append([b"e"]) == [Location(2, 0, 1)], "a number is not used again"
+
+
+@pytest.mark.usefixtures("erased")
+def test_ranges_that_lie_apart_are_erased_each(tmp_path: Path) -> None:
+    segments = Segments(tmp_path)
+    places = segments.append([b"aa", b"b", b"cc", b"d", b"eee", b"f", b"gg"])
+    segments.named(places)
+    segments.erase([places[number] for number in (6, 0, 3, 2)], {1: 3})
+    assert segments.path(1).read_bytes() == bytes(2) + b"b" + bytes(3) + b"eeef" + bytes(2)
+
+
+def test_of_segments_that_are_done_with_the_open_one_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 4)
+    segments = Segments(tmp_path)
+    old, new = segments.append([b"abcd"]) + segments.append([b"e"])
+    segments.named([old, new])
+    segments.erase([old], {})
+    assert segments.append([b"f"]) == [Location(2, 1, 1)]
 
 
 def test_whatever_was_done_one_file_is_open_at_the_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,18 +121,23 @@ def test_a_segment_with_what_no_row_names_yet_is_not_removed(tmp_path: Path) -> 
     assert segments.files() == []
 
 
+@pytest.mark.usefixtures("erased")
 def test_after_a_crash_all_is_erased_that_is_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT_BYTES", 8)
     segments = Segments(tmp_path)
-    old = segments.append([b"aa", b"bb", b"cc", b"dd"])
-    segments.append([b"ee"])
+    segments.append([b"nobody's"])
+    torn = segments.append([b"aa", b"b", b"ccc", b"dd"])
+    segments.append([b"nobody's"])
+    whole = segments.append([b"e", b"fffffff"])
+    segments.append([b"nobody's"])
     segments.close()
-    with segments.path(1).open("ab") as file:
+    with segments.path(2).open("ab") as file:
         file.write(b"torn")
     again = Segments(tmp_path)
-    again.erase_all_but([old[2], old[0]])
-    assert again.files() == [again.path(1)]
-    assert again.path(1).read_bytes() == b"aa" + bytes(2) + b"cc" + bytes(6)
+    again.erase_all_but([torn[2], whole[1], torn[0], whole[0]])
+    assert again.files() == [again.path(2), again.path(4)]
+    assert again.path(2).read_bytes() == b"aa" + bytes(1) + b"ccc" + bytes(6)
+    assert again.path(4).read_bytes() == b"efffffff"
 
 
 def fail(*arguments: object) -> None:
@@ -157,5 +192,7 @@ def test_what_is_removed_is_removed_over_a_power_cut(tmp_path: Path, monkeypatch
     assert synced == [tmp_path], "no file has gone"
     segments.erase([second], {})
     assert synced == [tmp_path] * 2
+    segments.erase([second], {})
+    assert synced == [tmp_path] * 2, "it had gone before"
     segments.erase_all_but([])
     assert synced == [tmp_path] * 3

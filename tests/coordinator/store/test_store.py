@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from coordinator.store.records import (
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
 from .assigning import assign, open_assignment
-from .filled import REF, RUN, TIER, update, version
+from .filled import REF, RUN, TIER, fill, update, version
 from .places import Place
 
 
@@ -122,6 +124,18 @@ def test_a_device_has_one_open_assignment(store: Store) -> None:
     assert open_assignment(store, "phone-1") is None
 
 
+def test_of_several_orders_at_once_for_one_device_the_last_is_open(store: Store) -> None:
+    store.devices.enrol("phone-2", b"t" * 32, 1.0)
+    names = ("phone-1", "phone-2", "phone-1")
+    first, other, last = store.assignments.assign(
+        [AssignmentRequest(name, 0, "small", at) for at, name in enumerate(names, 3)]
+    )
+    assert (last.number, last.device, last.issued_at) == (first.number + 2, "phone-1", 5.0)
+    assert store.assignments.open() == [other, last]
+    store.versions.commit(version(1), [])
+    assert store.versions.prune(lambda versions: {1}, since=4.5) == [], "the device was given version 0 after that"
+
+
 def test_work_that_ended_without_an_update_is_forgotten_after_a_while_and_nothing_else(store: Store) -> None:
     given, other = update(store), update(store, b"other")
     store.updates.accept([given])
@@ -160,15 +174,24 @@ def test_a_name_belongs_to_the_first_secret_that_took_it(store: Store) -> None:
     assert store.devices.secret("phone-1") == b"s" * 32
 
 
+def test_only_who_may_enrol_learns_that_a_name_is_taken(store: Store) -> None:
+    store.tokens.add(TokenRecord("t", "d" * 64, 1, None, 1.0), by="anna")
+    assert store.devices.enrol("phone-1", b"t" * 32, 2.0, token="e" * 64) == "token"
+    assert store.devices.enrol("phone-1", b"t" * 32, 2.0, token="d" * 64) == "taken"
+    assert store.tokens.all()[0].uses_left == 1, "that costs no use"
+
+
 def test_a_page_of_devices_may_be_limited_to_some_of_them(store: Store) -> None:
     for name in ("phone-2", "phone-3", "tablet-1"):
         store.devices.enrol(name, b"s" * 32, 1.0)
 
-    def page(search: str = "", among: set[str] | None = None) -> tuple[int, list[str]]:
-        total, found = store.devices.page(search, "id", descending=False, offset=0, limit=2, among=among)
+    def page(search: str = "", among: set[str] | None = None, offset: int = 0) -> tuple[int, list[str]]:
+        total, found = store.devices.page(search, "id", descending=False, offset=offset, limit=2, among=among)
         return total, [device.id for device in found]
 
     assert page() == (4, ["phone-1", "phone-2"])
+    assert page(offset=1) == (4, ["phone-2", "phone-3"])
+    assert page("p", {"phone-1", "phone-3"}, offset=1) == (2, ["phone-3"])
     assert page(among={"tablet-1", "phone-3", "nobody"}) == (2, ["phone-3", "tablet-1"])
     assert page("phone", among={"tablet-1", "phone-3"}) == (1, ["phone-3"])
     assert page(among=set()) == (0, [])
@@ -351,6 +374,25 @@ def test_pruned_versions_lose_their_files_but_not_those_that_devices_still_hold(
     assert store.versions.prune(lambda versions: {4}, since=4.0) == [2], "the device is not expected back"
 
 
+def test_every_file_that_a_run_names_stays_for_as_long_as_it_names_it(place: Place) -> None:
+    store = place.open()
+    names = ("evaluation", "manifest", "program", "graph", "weights", "optimiser", "weights of version 1")
+    refs = [ArtifactRef(Sha256(e.sha256), e.size) for e in store.artifacts.put(*(name.encode() for name in names))]
+    evaluation, manifest, program, graph, weights, optimiser, newer = refs
+    first = dataclasses.replace(version(0), weights=(weights,), private={"optimiser": optimiser})
+    tier = dataclasses.replace(TIER, manifest=manifest, program=program, graph=graph)
+    store.create(dataclasses.replace(RUN, evaluation=evaluation.sha256), [tier], first)
+    store.versions.commit(dataclasses.replace(version(1), weights=(newer,)), [])
+    assert store.collect() == 0
+    assert [store.artifacts.verified(ref.sha256).read_bytes().decode() for ref in refs] == list(names)
+    assert store.versions.prune(lambda versions: {1}, since=9.0) == [0]
+    assert store.collect() == 2
+    again = place.reopen()
+    gone = {weights, optimiser}
+    folder = again.artifacts.path(evaluation.sha256).parent
+    assert {ref for ref in refs if not (folder / ref.sha256).exists()} == gone
+
+
 def test_a_file_that_no_row_names_yet_is_not_collected(store: Store) -> None:
     (entry,) = store.artifacts.put(b"weights of the version that is being merged")
     assert store.collect() == 0
@@ -361,6 +403,36 @@ def test_a_run_begins_with_its_first_lines_in_the_audit_log(store: Store) -> Non
     lines = [(entry.actor, entry.action, entry.subject) for entry in store.audit.entries()]
     assert lines[:2] == [("coordinator", "created", RUN.name), ("coordinator", "signed", TIER.name)]
     assert [action for _, action, _ in lines[2:]] == ["enrolled"]
+
+
+def test_whatever_an_operator_does_is_a_line_and_what_changes_nothing_is_none(store: Store) -> None:
+    store.tokens.add(TokenRecord("t", "d" * 64, 2, 9.5, 2.0, note="for the lab"), by="anna")
+    store.devices.enrol("phone-2", b"t" * 32, 3.0, token="d" * 64)
+    assert store.tokens.revoke("t", 4.0, by="otto")
+    assert not store.tokens.revoke("no token", 4.0, by="otto")
+    store.set_phase("paused", "holiday", 5.0, by="anna")
+    store.devices.revoke("phone-2", 6.0, by="anna")
+    assert not store.devices.revoke("nobody", 6.0, by="anna")
+    rolled_back = VersionRecord(1, 0, (REF,), {}, 7.0, kind="rollback")
+    store.versions.rollback(rolled_back, [], [], by="anna", why="worse")
+    store.audit.write(8.0, "anna", "tested", "it", {"second": 2, "first": 1})
+    lines = store.audit.entries()
+    alias = {device.id: device.alias for device in store.devices.all()}
+    signed = {"serial": 1, "manifest": REF.sha256}
+    assert [(line.at, line.actor, line.action, line.subject, line.details) for line in lines] == [
+        (1.0, "coordinator", "created", "digits", {}),
+        (1.0, "coordinator", "signed", "small", signed),
+        (1.0, "open enrolment", "enrolled", alias["phone-1"], {}),
+        (2.0, "anna", "token created", "t", {"uses": 2, "expires_at": 9.5, "note": "for the lab"}),
+        (3.0, "t", "enrolled", alias["phone-2"], {}),
+        (4.0, "otto", "token revoked", "t", {}),
+        (5.0, "anna", "paused", "run", {"reason": "holiday"}),
+        (6.0, "anna", "revoked", alias["phone-2"], {}),
+        (7.0, "anna", "rolled back", "version 1", {"to": 0, "discarded": 0, "why": "worse"}),
+        (8.0, "anna", "tested", "it", {"first": 1, "second": 2}),
+    ]
+    assert [line.number for line in lines] == list(range(1, 11))
+    assert list(lines[-1].details) == ["first", "second"], "one way to write what the hash is of"
 
 
 def test_a_devices_alias_is_its_own_and_nothing_that_could_be_guessed(store: Store) -> None:
@@ -400,12 +472,14 @@ def test_arrivals_are_counted_and_asked_for_from_the_highest_that_was_seen(store
 
 
 def test_one_holder_at_a_time_has_the_lease(store: Store) -> None:
+    assert not store.lease.lost
     store.lease.release()
     assert store.lease.current() is None
     assert not store.lease.renew(60.0), "nobody has taken it"
     epoch = store.lease.take("one", 60.0)
     assert epoch is not None
-    assert store.lease.take("two", 60.0) is None
+    assert [store.lease.take(other, 60.0) for other in ("two", "a third")] == [None, None]
+    assert store.lease.take("one", 60.0) == epoch, "it may not have heard that it has it"
     store.lease.announce("one.example.org:8770")
     assert store.lease.renew(60.0)
     holder = store.lease.current()
@@ -447,3 +521,22 @@ def test_devices_are_found_and_sorted_alike_in_every_store(store: Store) -> None
     assert page("pixel") == ["Zeta"]
     assert page("", "last_seen") == ["alpha_1", "phone-1", "Émile", "alpha-2", "Zeta"]
     assert page("", "last_seen", descending=True) == ["Zeta", "alpha-2", "alpha_1", "phone-1", "Émile"]
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+def test_a_store_is_used_from_any_thread_and_nothing_is_left_of_it_once_it_is_closed(place: Place) -> None:
+    def use() -> tuple[set[threading.Thread], int]:
+        store = place.open()
+        if store.run() is None:
+            fill(store)
+        with ThreadPoolExecutor(2) as threads:
+            given = list(threads.map(lambda content: update(store, content), (b"one", b"two")))
+            threads.submit(store.updates.accept, given).result()
+            threads.submit(store.collect).result()
+        place.close()
+        return set(threading.enumerate()), open_files()
+
+    assert use() == use(), "the first time imports what there is"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from coordinator.store.objects.folder import FolderObjects
 from coordinator.store.records import MergedUpdate, RunRecord, TierRecord, UpdateRecord, VersionRecord
 from coordinator.store.sqlite import SqliteStore, backup, restore
 from mobile_sdk.manifest import FileEntry
@@ -22,12 +25,15 @@ class Disk:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.events: list[str] = []
+        self.sizes: dict[str, int] = {}
         for name in ("fsync", "fdatasync"):
             monkeypatch.setattr(os, name, self._recorded(getattr(os, name)))
 
     def _recorded(self, sync: Callable[[int], None]) -> Callable[[int], None]:
         def record(descriptor: int) -> None:
-            self.events.append(os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), self.folder))
+            name = os.path.relpath(Path(f"/proc/self/fd/{descriptor}").readlink(), self.folder)
+            self.events.append(name)
+            self.sizes[name] = os.fstat(descriptor).st_size
             sync(descriptor)
 
         return record
@@ -147,5 +153,21 @@ def test_a_restored_directory_is_on_the_disk_as_a_whole_before_it_has_its_name(
 
 def test_a_backup_is_on_the_disk_before_it_has_its_name(disk: Disk, store: SqliteStore, tmp_path: Path) -> None:
     disk.since()
-    backup(disk.folder, tmp_path / "backup.tar")
+    size = backup(disk.folder, tmp_path / "backup.tar")
     assert disk.since()[-2:] == ["../backup.tar.new", ".."]
+    assert disk.sizes["../backup.tar.new"] == size, "all of it"
+
+
+def test_an_object_is_on_the_disk_before_it_has_its_name_and_so_is_its_name_before_anyone_hears(
+    disk: Disk, tmp_path: Path
+) -> None:
+    objects = FolderObjects(tmp_path / "objects")
+    assert objects.put_if_absent("artifacts/a", b"content")
+    written, named = disk.since()
+    assert re.fullmatch(r"\.\./objects/artifacts/a\.[0-9a-f]{8}\.new", written)
+    assert disk.sizes[written] == len(b"content")
+    assert named == "../objects/artifacts"
+    assert not objects.put_if_absent("artifacts/a", b"other")
+    assert disk.since() == ["../objects/artifacts"], "whoever wrote it may not have come to this point"
+    assert [path.name for path in (tmp_path / "objects" / "artifacts").iterdir()] == ["a"]
+    assert stat.S_IMODE((tmp_path / "objects" / "artifacts").stat().st_mode) == 0o700
