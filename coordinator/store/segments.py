@@ -26,7 +26,7 @@ __all__ = ["Location", "Segments"]
 # A segment that has grown beyond this is followed by another: merged updates then leave as whole files, mostly.
 SEGMENT_BYTES = 16_000_000  # pragma: no mutate
 
-_ZEROS = bytes(1_000_000)
+_ZEROS = bytes(1_000_000)  # pragma: no mutate
 
 # Linux alone has it, and not for every file system.
 _FALLOCATE = getattr(ctypes.CDLL(None), "fallocate", None)

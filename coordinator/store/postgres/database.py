@@ -44,7 +44,7 @@ STATEMENT_SECONDS = 60.0
 # A transaction that failed because of another, or of a connection that had died before, is begun anew so often.
 ATTEMPTS = 5
 
-RETRY_SECONDS = 0.25
+RETRY_SECONDS = 0.25  # pragma: no mutate
 
 
 class _Remembered:

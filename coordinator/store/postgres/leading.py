@@ -29,10 +29,10 @@ LEASE_SECONDS = 2.5
 # A lease may be renewed just before its holder dies.
 PATIENCE_SECONDS = LEASE_SECONDS + 2.0
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1  # pragma: no mutate
 
 # How often it is looked after the leader's lock was let go, and for how long.
-AWAKE_POLL_SECONDS = 0.02
+AWAKE_POLL_SECONDS = 0.02  # pragma: no mutate
 AWAKE_SECONDS = 1.0
 
 # Connections that are not used are closed after 300 s: whoever stands by opens them again before.

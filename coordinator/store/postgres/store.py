@@ -171,8 +171,9 @@ class PostgresStore:
         return bool(copies)
 
     def run(self) -> RunRecord | None:
-        rows = self.database.rows(_RUN)
-        return RunRecord(rows[0][0], json.loads(rows[0][1]), rows[0][2], rows[0][3]) if rows else None
+        for name, plans, evaluation, at in self.database.rows(_RUN):
+            return RunRecord(name, json.loads(plans), evaluation, at)
+        return None
 
     def create(
         self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"

@@ -91,14 +91,13 @@ class UpdateTable:
 
     async def _accept(self, rows: Connection, given: dict[str, _Given], large: dict[str, str]) -> set[str]:
         found = await rows.fetch(_KNOWN, list(given), sorted({update.device for update, _ in given.values()}))
-        known = {name for kind, name in found if kind == "update"}
-        devices = {name for kind, name in found if kind == "device"}
-        new = {name: one for name, one in given.items() if name not in known}
+        known = {tuple(row) for row in found}
+        new = {name: one for name, one in given.items() if ("update", name) not in known}
         if not new:
             return set()
         for update, _ in new.values():
             # Whoever was revoked or withdrawn while its update was on its way is no device of this run any more.
-            if update.device not in devices:
+            if ("device", update.device) not in known:
                 raise Expelled(f"the device of {update.assignment} was revoked or withdrawn")
         # One group at a time, from here to the commit: arrivals become visible in their order.
         numbers = await rows.fetch(

@@ -35,8 +35,8 @@ _LATEST = f"{_VERSIONS} ORDER BY version DESC LIMIT 1"
 _NEWEST = f"{_VERSIONS} ORDER BY version DESC LIMIT $1"
 _GET = f"{_VERSIONS} WHERE version = $1"
 
-# So many new versions follow from the newest updates; for more, all updates are read.
-FEW_POINTS = 50
+# So many of the newest updates are looked at first.
+NEWEST_UPDATES = 5_000  # pragma: no mutate
 
 
 class VersionTable:
@@ -52,12 +52,9 @@ class VersionTable:
         self._updates = updates
 
     def latest(self) -> VersionRecord:
-        found = self._select(_LATEST)
-        if not found:
-            raise StoreError(
-                f"schema {self._database.schema} of {self._database.address} holds no run: begin one first"
-            )
-        return found[0]
+        for version in self._select(_LATEST):
+            return version
+        raise StoreError(f"schema {self._database.schema} of {self._database.address} holds no run: begin one first")
 
     def next_number(self) -> int:
         ((number,),) = self._database.rows(
@@ -66,10 +63,9 @@ class VersionTable:
         return int(number)
 
     def get(self, number: int) -> VersionRecord:
-        found = self._select(_GET, number)
-        if not found:
-            raise StoreError(f"the run has no version {number}")
-        return found[0]
+        for version in self._select(_GET, number):
+            return version
+        raise StoreError(f"the run has no version {number}")
 
     def all(self) -> list[VersionRecord]:
         return self._select(f"{_VERSIONS} ORDER BY version")
@@ -84,13 +80,15 @@ class VersionTable:
         ((count, newest),) = self._database.rows(
             "SELECT count(*), max(version) FROM versions WHERE version > $1", after
         )
-        # Updates have no index by version: of a few versions they are looked for among the newest.
-        few = "(SELECT * FROM updates ORDER BY arrival DESC LIMIT 5000)" if count <= FEW_POINTS and after >= 0 else ""
+        # Updates have no index by version: the newest are enough where they reach back to what is known already.
+        newest_updates = f"(SELECT * FROM updates ORDER BY arrival DESC LIMIT {NEWEST_UPDATES})"
+        known = self._database.rows(f"SELECT 1 FROM {newest_updates} AS u WHERE merged_into <= $1 LIMIT 1", after)
+        updates = newest_updates if known else "updates"
         rows = self._database.rows(
             "SELECT v.version, v.parent, v.kind, v.created_at, v.metrics, coalesce(u.merged, 0), u.staleness, "
             "u.weight, coalesce(u.bytes, 0) FROM versions AS v LEFT JOIN (SELECT merged_into, count(*) AS merged, "
             "avg(staleness)::float8 AS staleness, avg(weight) AS weight, sum(size)::bigint AS bytes "
-            f"FROM {few or 'updates'} AS chosen WHERE merged_into > $1 GROUP BY merged_into) AS u "
+            f"FROM {updates} AS chosen WHERE merged_into > $1 GROUP BY merged_into) AS u "
             "ON u.merged_into = v.version WHERE v.version > $1 AND (v.version % $2 = 0 OR v.version = $3) "
             "ORDER BY v.version",
             after,

@@ -34,8 +34,9 @@ class DeviceTable:
     def secret(self, device: str) -> bytes | None:
         if not is_text(device):
             return None
-        rows = self._database.rows("SELECT secret FROM devices WHERE id = ?", device)
-        return bytes(rows[0][0]) if rows else None
+        for (secret,) in self._database.rows("SELECT secret FROM devices WHERE id = ?", device):
+            return bytes(secret)
+        return None
 
     def enrol(self, device: str, secret: bytes, at: float, *, token: str | None = None) -> Enrolment:
         with self._database.transaction() as database:

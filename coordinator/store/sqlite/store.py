@@ -94,8 +94,9 @@ class SqliteStore:
             return self.artifacts.collect(wanted)
 
     def run(self) -> RunRecord | None:
-        rows = self._database.rows("SELECT name, plans, evaluation, created_at FROM run")
-        return RunRecord(rows[0][0], json.loads(rows[0][1]), *rows[0][2:]) if rows else None
+        for name, plans, evaluation, at in self._database.rows("SELECT name, plans, evaluation, created_at FROM run"):
+            return RunRecord(name, json.loads(plans), evaluation, at)
+        return None
 
     def create(
         self, run: RunRecord, tiers: Sequence[TierRecord], version: VersionRecord, *, by: str = "coordinator"

@@ -27,8 +27,8 @@ from .updates import discard_rows, merge_rows
 
 __all__ = ["VersionTable", "insert_version"]
 
-# So many new versions follow from the newest updates; for more, all updates are read.
-FEW_POINTS = 50
+# So many of the newest updates are looked at first.
+NEWEST_UPDATES = 5_000  # pragma: no mutate
 
 
 class VersionTable:
@@ -44,10 +44,9 @@ class VersionTable:
         self._erasure = erasure
 
     def latest(self) -> VersionRecord:
-        found = self._select("ORDER BY version DESC LIMIT 1")
-        if not found:
-            raise StoreError(f"{self._database.path} holds no run: begin one first")
-        return found[0]
+        for version in self._select("ORDER BY version DESC LIMIT 1"):
+            return version
+        raise StoreError(f"{self._database.path} holds no run: begin one first")
 
     def next_number(self) -> int:
         ((number,),) = self._database.rows(
@@ -56,10 +55,9 @@ class VersionTable:
         return int(number)
 
     def get(self, number: int) -> VersionRecord:
-        found = self._select("WHERE version = ?", number)
-        if not found:
-            raise StoreError(f"the run has no version {number}")
-        return found[0]
+        for version in self._select("WHERE version = ?", number):
+            return version
+        raise StoreError(f"the run has no version {number}")
 
     def all(self) -> list[VersionRecord]:
         return self._select("ORDER BY version")
@@ -73,13 +71,15 @@ class VersionTable:
 
     def points(self, after: int = -1, most: int = 2_000) -> list[VersionPoint]:
         ((count, newest),) = self._database.rows("SELECT count(*), max(version) FROM versions WHERE version > ?", after)
-        # Updates have no index by version: of a few versions they are looked for among the newest.
-        few = "(SELECT * FROM updates ORDER BY arrival DESC LIMIT 5000)" if count <= FEW_POINTS and after >= 0 else ""
+        # Updates have no index by version: the newest are enough where they reach back to what is known already.
+        newest_updates = f"(SELECT * FROM updates ORDER BY arrival DESC LIMIT {NEWEST_UPDATES})"
+        known = self._database.rows(f"SELECT 1 FROM {newest_updates} WHERE merged_into <= ? LIMIT 1", after)
+        updates = newest_updates if known else "updates"
         rows = self._database.rows(
             "SELECT v.version, v.parent, v.kind, v.created_at, v.metrics, coalesce(u.merged, 0), u.staleness, "
             "u.weight, coalesce(u.bytes, 0) FROM versions AS v LEFT JOIN (SELECT merged_into, count(*) AS merged, "
             "avg(staleness) AS staleness, avg(weight) AS weight, sum(size) AS bytes "
-            f"FROM {few or 'updates'} WHERE merged_into > ? GROUP BY merged_into) AS u ON u.merged_into = v.version "
+            f"FROM {updates} WHERE merged_into > ? GROUP BY merged_into) AS u ON u.merged_into = v.version "
             "WHERE v.version > ? AND (v.version % ? = 0 OR v.version = ?) ORDER BY v.version",
             *(after, after, -(-count // most) or 1, newest),
         )

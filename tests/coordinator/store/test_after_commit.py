@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from coordinator.errors import StoreError
+from coordinator.errors import StoreError, StoreUnavailable
 from coordinator.store.interface import Store
 from coordinator.store.records import DiscardedUpdate, MergedUpdate, UpdateRecord, VersionRecord
 from coordinator.store.segments import Segments
@@ -59,15 +59,23 @@ OPERATIONS: dict[str, Callable[[Store, UpdateRecord], Any]] = {
 }
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+FAILURES = {
+    "full": OSError(errno.ENOSPC, "injected"),
+    "broken": OSError(errno.EIO, "injected"),
+    "busy": StoreUnavailable("injected"),
+    "locked": sqlite3.OperationalError("injected"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_erasure_that_fails_is_done_with_the_next(
-    store: SqliteStore, name: str, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: SqliteStore, name: str, failure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     update = accept(store)
 
     def fail(*arguments: Any) -> None:
-        raise OSError(number, "injected")
+        raise FAILURES[failure]
 
     with monkeypatch.context() as patch:
         patch.setattr(Segments, "erase", fail)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,13 @@ from coordinator.cli.main import main
 from coordinator.config import load_config
 from coordinator.errors import StoreError
 from coordinator.programs.run_key import RunKey
+from coordinator.store import copying, postgres_backup
 from coordinator.store.copying import copy_in, copy_out
 from coordinator.store.interface import Store
 from coordinator.store.open import open_postgres, open_store
 from coordinator.store.postgres import Address, PostgresStore
 from coordinator.store.postgres.updates import LARGE_BYTES
+from coordinator.store.postgres_backup import backup_postgres
 from coordinator.store.records import SetAside, TokenRecord, UpdateRecord
 from coordinator.store.sqlite import SqliteStore
 from mobile_sdk.manifest import FileEntry
@@ -28,6 +34,7 @@ from mobile_sdk.manifest import FileEntry
 from ...postgres_server import PostgresServer
 from .assigning import assign
 from .crash_worker import accept, begin, merge
+from .filled import RUN, TIER, version
 
 LARGE = b"large" * (LARGE_BYTES // 4)
 
@@ -40,7 +47,9 @@ def fill_all(store: SqliteStore) -> None:
     for _ in range(3):
         accept(store)
         merge(store)
-    store.updates.accept([update_of(store, "phone-x", LARGE)])
+    for content in (LARGE, LARGE[:LARGE_BYTES]):
+        store.updates.accept([update_of(store, "phone-x", content)])
+    store.devices.seen("phone-x", 6.0, {"model": "Pixel 8"})
     store.devices.seen("phone-0", 7.0, {"model": "a\0b", "cores": 2})
     store.devices.set_aside("phone-1", SetAside(9.0, "norm", "too long"), 8.0)
     store.devices.revoke("phone-2", 8.0, by="anna")
@@ -92,11 +101,19 @@ def test_a_run_that_went_into_a_database_and_back_is_the_same(
     before = everything(filled)
     database = PostgresStore(Address(postgres_database), tmp_path.name, tmp_path / "machine")
     try:
-        rows = copy_in(filled, database)
+        said, steps = list[str](), ["copying artifacts", "copying rows", "comparing"]
+        rows = copy_in(filled, database, said.append)
+        assert said == steps
         assert everything(database) == before == everything(filled)
+        assert sorted(path.name for path in tmp_path.rglob("objects/updates/*")) == [
+            f"{name}.{digest}"
+            for name, digest in database.database.rows("SELECT assignment, sha256 FROM updates WHERE size > 262144")
+        ], "an update that is not larger is in a row"
+        assert database.devices.page("pixel 8", "id", descending=False, offset=0, limit=9)[0] == 1
         with pytest.raises(StoreError, match="holds a run already, and nothing is overwritten"):
             copy_in(filled, database)
-        assert copy_out(database, tmp_path / "back") == rows
+        assert copy_out(database, tmp_path / "back", said.append) == rows
+        assert said == steps * 2
         back = SqliteStore(tmp_path / "back")
         assert everything(back) == before
         used = []
@@ -129,10 +146,11 @@ def test_a_damaged_file_is_no_part_of_a_copy(filled: SqliteStore, postgres_datab
 @pytest.mark.parametrize(
     ("table", "change", "words"),
     [
-        ("tokens", "NEW.note = 'another'", r"the table tokens came out different \(([0-9a-f]{16}), ([0-9a-f]{16})\)"),
+        ("tokens", "NEW.note = 'b'", r"the table tokens came out different \(([0-9a-f]{16}), ([0-9a-f]{16})\)"),
+        ("tokens", "NEW.note = 'a'", r"the table tokens came out different \(([0-9a-f]{16}), ([0-9a-f]{16})\)"),
         ("contents", "NEW.content = 'another'", r"the accepted update of a\d{8} is damaged in the database"),
     ],
-    ids=["a row", "an update"],
+    ids=["a row", "another row", "an update"],
 )
 def test_a_copy_that_the_database_changed_is_not_to_be_used(
     filled: SqliteStore, postgres_database: str, tmp_path: Path, table: str, change: str, words: str
@@ -155,6 +173,116 @@ def test_a_copy_that_the_database_changed_is_not_to_be_used(
     found = re.search(words, str(raised.value))
     assert found is not None
     assert len(set(found.groups())) == len(found.groups()), "the digest of each"
+
+
+@pytest.fixture
+def copied(filled: SqliteStore, postgres_database: str, tmp_path: Path) -> Iterator[PostgresStore]:
+    """A database with all that ``filled`` has."""
+    address = Address(postgres_database)
+    with contextlib.closing(PostgresStore(address, tmp_path.name, tmp_path / "machine", grace_seconds=0.0)) as store:
+        with contextlib.closing(filled):
+            copy_in(filled, store)
+        yield store
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("artifacts/*", "is damaged: restore the state directory from a backup"),
+        ("updates/*", r"the accepted update of a\d{8} is damaged on the disk"),
+        ("state.sqlite", "the table run came out different"),
+    ],
+)
+def test_a_copy_that_the_disk_changed_is_not_to_be_used(
+    copied: PostgresStore, tmp_path: Path, what: str, words: str
+) -> None:
+    def damage(step: str) -> None:
+        if step == "comparing":
+            path = next((tmp_path / "back").glob(what))
+            if path.suffix == ".sqlite":
+                with sqlite3.connect(path) as database:
+                    database.execute("UPDATE run SET reason = 'another'")
+                database.close()
+            else:
+                path.write_bytes(b"?" + path.read_bytes()[1:])
+
+    with pytest.raises(StoreError, match=words):
+        copy_out(copied, tmp_path / "back", damage)
+
+
+def test_an_artifact_that_came_out_different_in_the_database_is_no_part_of_a_copy(
+    filled: SqliteStore, postgres_database: str, tmp_path: Path
+) -> None:
+    def damage(step: str) -> None:
+        if step == "comparing":
+            next((tmp_path / "machine" / "artifacts").iterdir()).write_bytes(b"?")
+
+    address = Address(postgres_database)
+    with (
+        contextlib.closing(PostgresStore(address, tmp_path.name, tmp_path / "machine")) as database,
+        contextlib.closing(filled),
+        pytest.raises(StoreError, match="is damaged: restore"),
+    ):
+        copy_in(filled, database, damage)
+
+
+def test_while_a_run_is_copied_nothing_that_it_names_goes_however_long_it_takes(
+    copied: PostgresStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobodys, synced, collected = tmp_path / "machine" / "artifacts" / ("ab" * 32), list[Path](), list[int]()
+    nobodys.write_bytes(b"nobody names it")
+
+    async def hurry() -> None:
+        async with copied.database.connection() as connection:  # the one that is used next
+            await connection.execute("SET idle_in_transaction_session_timeout = 50")
+
+    def say(step: str) -> None:
+        if step == "copying rows":
+            collected.append(copied.collect())
+            copied.database.rows("SELECT pg_sleep(0.1)")
+
+    monkeypatch.setattr(copying, "sync_folder", synced.append)
+    copied.database.run(hurry())
+    copy_out(copied, tmp_path / "back", say)
+    assert collected == [0]
+    assert synced == [tmp_path / "back"]
+    assert nobodys.exists()
+    assert copied.collect() == 1
+
+
+def test_where_there_is_no_run_none_is_copied_and_a_run_that_has_only_begun_is(
+    postgres_database: str, tmp_path: Path
+) -> None:
+    with (
+        contextlib.closing(PostgresStore(Address(postgres_database), tmp_path.name, tmp_path / "machine")) as database,
+        contextlib.closing(SqliteStore(tmp_path / "state")) as store,
+    ):
+        with pytest.raises(StoreError, match="the state directory holds no run: begin one first"):
+            copy_in(store, database)
+        with pytest.raises(StoreError, match=r"schema .* of .* holds no run: begin one first"):
+            copy_out(database, tmp_path / "back")
+        begin(store)
+        given = assign(store, "phone-0", 0, "small", 1.0)
+        copy_in(store, database)
+        assert database.assignments.open() == [given]
+        next_one = update_of(database, "phone-1")
+        database.updates.accept([next_one])
+        assert (next_one[0].assignment, database.updates.arrived(0)[0][0]) == ("a00000002", 1)
+
+
+def test_a_database_with_a_device_or_a_run_takes_no_other(postgres_database: str, tmp_path: Path) -> None:
+    with contextlib.closing(SqliteStore(tmp_path / "state")) as store:
+        begin(store)
+        for number, fill_a_little in enumerate((lambda to: to.devices.enrol("phone-1", b"s" * 32, 1.0), fill_the_run)):
+            address, run = Address(postgres_database), f"{tmp_path.name}-{number}"
+            with contextlib.closing(PostgresStore(address, run, tmp_path / str(number))) as database:
+                fill_a_little(database)
+                with pytest.raises(StoreError, match="holds a run already, and nothing is overwritten"):
+                    copy_in(store, database)
+
+
+def fill_the_run(store: Store) -> None:
+    store.create(RUN, [TIER], version(0))
 
 
 @pytest.fixture
@@ -196,16 +324,29 @@ def test_the_command_moves_a_run_there_and_back_and_the_old_state_is_not_served(
 
 
 def test_a_backup_of_a_database_is_taken_while_it_is_used_and_restores_into_either(
-    filled: SqliteStore, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    filled: SqliteStore,
+    run_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     filled.close()
+    with pytest.raises(StoreError, match=r"state has no run\.key: make the backup on a machine that has the run's key"):
+        backup_postgres(load_config(run_file), tmp_path / "backup.tar")
     RunKey.load_or_create(tmp_path / "state" / "run.key")
     assert main(["migrate", str(run_file)]) == 0
     store = open_postgres(load_config(run_file))
-    before = everything(store)
+    before, threads = everything(store), set(threading.enumerate())
     assert main(["backup", str(run_file), str(tmp_path / "backup.tar")]) == 0
+    assert set(threading.enumerate()) == threads, "what was begun is ended"
     assert main(["restore", str(tmp_path / "backup.tar"), str(run_file)]) == 1, "it is used, and has a key"
     store.close()
+    synced = list[list[str]]()
+
+    def sync(folder: Path) -> None:
+        synced.append([path.name for path in folder.glob("run.key")])
+
+    monkeypatch.setattr(postgres_backup, "sync_folder", sync)
 
     def same(opened: Callable[[], Any]) -> None:
         again = opened()
@@ -220,4 +361,9 @@ def test_a_backup_of_a_database_is_taken_while_it_is_used_and_restores_into_eith
     moved = tmp_path / "moved.toml"
     moved.write_text(run_file.read_text().replace('name = "digits"', 'name = "again"\nstate = "again"'))
     assert main(["restore", str(tmp_path / "backup.tar"), str(moved)]) == 0, capsys.readouterr().err
+    key = tmp_path / "again" / "run.key"
+    assert key.read_bytes() == (tmp_path / "state" / "run.key").read_bytes()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert synced == [["run.key"]], "a power cut takes no key"
+    assert sorted(path.name for path in (tmp_path / "again").glob(".*")) == []
     same(lambda: open_postgres(load_config(moved)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
@@ -57,6 +58,21 @@ def test_a_point_has_the_means_of_what_was_merged_into_its_version(store: Store)
     assert (two.updates, two.weight, two.metrics) == (0, None, {"accuracy": 0.2})
     assert store.versions.points(after=0) == [one, two]
     assert store.versions.points(after=2) == []
+
+
+@pytest.mark.parametrize("looked_at", [1, 2, 3, 4, 9])
+def test_a_point_has_all_of_its_updates_however_few_of_the_newest_are_looked_at_first(
+    store: Store, monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    monkeypatch.setattr(sys.modules[type(store.versions).__module__], "NEWEST_UPDATES", looked_at)
+    for number, count in ((1, 2), (2, 3)):
+        names = [hand_in(store, "phone-1", 4.0) for _ in range(count)]
+        store.versions.commit(version(number), [MergedUpdate(name, 0, 1.0) for name in names])
+    assert [[point.updates for point in store.versions.points(after)] for after in (-1, 0, 1)] == [
+        [0, 2, 3],
+        [2, 3],
+        [3],
+    ]
 
 
 def test_of_many_versions_every_nth_is_a_point_and_the_newest_always(store: Store) -> None:

@@ -74,6 +74,23 @@ def test_everything_of_the_release_before_is_there_after_the_migration(state: Pa
         store.close()
 
 
+def test_updates_that_lie_in_segments_already_stay_where_they_are(state: Path) -> None:
+    SqliteStore(state).close()
+    segments = {path.name: path.read_bytes() for path in (state / "updates").iterdir()}
+    with contextlib.closing(sqlite3.connect(state / "state.sqlite")) as database:  # back to schema 2
+        for table, column in (
+            ("tiers", "graph"),
+            ("devices", "aside_until"),
+            ("devices", "aside_reason"),
+            ("devices", "aside_why"),
+        ):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        database.execute("PRAGMA user_version = 2")
+    with contextlib.closing(SqliteStore(state)) as store:
+        assert [store.updates.content(update.assignment) for update in store.updates.buffered()] == CONTENTS[1:]
+        assert {path.name: path.read_bytes() for path in (state / "updates").iterdir()} == segments
+
+
 def test_updates_that_were_merged_before_are_erased(state: Path) -> None:
     SqliteStore(state).close()
     assert not (state / "artifacts" / digest(CONTENTS[0])).exists()

@@ -8,6 +8,8 @@ import hashlib
 import resource
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from coordinator.store.postgres.updates import LARGE_BYTES
 from coordinator.store.records import MergedUpdate
 from mobile_sdk.protocol.messages import ArtifactRef, Sha256
 
+from ...s3_server import S3Server
 from .filled import fill, update, version
 
 
@@ -127,6 +130,28 @@ def test_what_s3_needs_is_named_where_it_is_not_installed(monkeypatch: pytest.Mo
 def test_a_folder_is_named_by_its_path_or_by_its_url(tmp_path: Path) -> None:
     open_objects(f"file://{tmp_path}/objects").put_if_absent("updates/x", b"content")
     assert open_objects(str(tmp_path / "objects")).get("updates/x") == b"content"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_bucket_that_lets_nobody_in_says_which_variables_to_look_at(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refuses) as server, ThreadPoolExecutor() as threads:
+        answer = threads.submit(server.handle_request)
+        for name, value in s3_server.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StoreUnavailable, match=r"lets nobody in with these credentials: .*; see AWS_ACCESS_KEY_ID"):
+            open_objects("s3://bucket/runs").get("artifacts/a")
+        answer.result(60)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 from coordinator.config import Config, parse_config
 from coordinator.errors import ConfigError, StoreError
 from coordinator.store.open import MOVED, find_leader, in_postgres, mark_moved, open_postgres, open_store
+from coordinator.store.postgres.leader import LeaderAddress
 
 
 def config(folder: Path, **store: Any) -> Config:
@@ -80,9 +81,10 @@ def test_a_gateway_asks_the_database_that_the_run_file_names(tmp_path: Path, pos
         update={"run": config(tmp_path).run.model_copy(update={"name": tmp_path.name})}
     )
     find = find_leader(there)
-    assert inspect.ismethod(find)
 
     async def ask() -> str:
+        assert inspect.ismethod(find)
+        assert isinstance(find.__self__, LeaderAddress)
         try:
             return await find()
         finally:

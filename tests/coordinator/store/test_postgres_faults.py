@@ -194,12 +194,14 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.errors import Superseded
-from coordinator.store.postgres import Address, PostgresStore
+from coordinator.store.postgres import Address, PostgresStore, leading
 from tests.coordinator.store.crash_worker import accept, merge
 
+leading.LEASE_SECONDS = 0.5
 store = PostgresStore(Address(sys.argv[1]), "digits", Path(sys.argv[2]))
 
 async def stay_in_a_transaction(rows):
+    await rows.execute("SET idle_in_transaction_session_timeout = 0")  # the server would wait for ever
     await rows.execute("UPDATE run SET reason = 'by the one that was stopped'")
     print("in a transaction", flush=True)
     await store.database.in_thread(sys.stdin.readline)
@@ -296,6 +298,23 @@ def guards(address: str) -> tuple[int, int]:
     return asyncio.run(ask())
 
 
+def sessions(address: str) -> list[int]:
+    """How many connections each store has."""
+
+    async def ask() -> list[int]:
+        connection = await asyncpg.connect(address)
+        try:
+            rows = await connection.fetch(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'ftte %' "
+                "AND datname = current_database() GROUP BY application_name"
+            )
+            return [int(row[0]) for row in rows]
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
 def wait_until(reached: Callable[[], bool]) -> None:
     """Of another process, which says nothing: look until it is so."""
     deadline = time.monotonic() + 60
@@ -315,12 +334,18 @@ def test_the_death_of_a_leader_wakes_who_stands_by(
         opened = threads.submit(PostgresStore, Address(address), "digits", tmp_path / "two", standby=giving_up)
         try:
             wait_until(lambda: guards(address) == (1, 1))
+            # What it needs at once when it leads, and the one that waits for the lock.
+            wait_until(lambda: 7 in sessions(address))
             monkeypatch.setattr("coordinator.store.postgres.leading.POLL_SECONDS", 36_000.0)
             killed.kill()
             with contextlib.closing(opened.result(60)) as successor:
                 holder = successor.lease.current()
                 assert holder is not None
                 assert holder.epoch == 2
+                wait_until(lambda: guards(address) == (1, 0))
+                at_work = [task.get_coro() for task in successor.database._tasks if not task.done()]
+                assert [coroutine.__name__ for coroutine in at_work] == ["_renew", "_hold_guard"]  # type: ignore[union-attr]
+            wait_until(lambda: guards(address) == (0, 0))
         finally:
             giving_up.set()
 
@@ -387,6 +412,60 @@ def test_a_leader_waits_for_a_server_that_cannot_write_just_now_and_renews_its_l
     waits, back, *_ = [record.getMessage() for record in log.records if record.name.endswith(".leading")]
     assert waits.endswith("; waiting for it")
     assert back == f"the database {Address(address)} is back"
+
+
+def test_a_leader_whose_server_went_says_that_its_lease_runs_out_and_leads_no_run_on_a_standby(
+    server: PostgresServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, signal_file = Address(server.database()), server.folder / "data" / "standby.signal"
+    store = PostgresStore(address, "digits", tmp_path / "state")
+    server.stop()
+    store.close()
+    assert "the lease runs out by itself in 2.5 s: " in caplog.text
+    signal_file.touch()
+    try:
+        server.start()
+        with pytest.raises(StoreError, match="is a standby, which cannot be written: give the primary's address"):
+            PostgresStore(address, "digits", tmp_path / "state")
+        server.stop()
+    finally:
+        signal_file.unlink()
+        server.start()
+
+
+def test_a_server_that_does_not_wait_for_its_disk_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+    address = server.database()
+
+    async def set_fsync(switch: str) -> None:
+        connection = await asyncpg.connect(address)
+        await connection.execute(f"ALTER SYSTEM SET fsync = {switch}")
+        await connection.execute("SELECT pg_reload_conf()")
+        while await connection.fetchval("SHOW fsync") != switch:
+            pass  # at its next statement, once the server's first process has told it
+        await connection.close()
+
+    asyncio.run(set_fsync("off"))
+    try:
+        with pytest.raises(
+            StoreError, match=r"fsync = off: a power cut would lose .*; set fsync = on in postgresql\.conf"
+        ):
+            PostgresStore(Address(address), "digits", tmp_path / "state")
+    finally:
+        asyncio.run(set_fsync("on"))
+
+
+def test_connections_that_do_not_end_by_themselves_are_ended_with_the_store(
+    server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(pool: asyncpg.Pool) -> None:
+        await asyncio.sleep(3_600)
+
+    monkeypatch.setattr(asyncpg.pool.Pool, "close", never)
+    monkeypatch.setattr("coordinator.store.postgres.database.CLOSE_SECONDS", 0.01)
+    address = server.database()
+    store = PostgresStore(Address(address), "digits", tmp_path / "state", leading=False)
+    store.close()
+    wait_until(lambda: sessions(address) == [])
 
 
 def test_whoever_asks_while_the_store_is_closed_is_told_so_and_waits_for_no_answer(

@@ -40,6 +40,27 @@ def test_two_coordinators_cannot_use_one_state_directory(store: SqliteStore, tmp
         SqliteStore(tmp_path / "state")
 
 
+def test_a_directory_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"a file")
+    with pytest.raises(StoreError, match=r"cannot use the state directory .*state: (File exists|Not a directory)"):
+        SqliteStore(tmp_path / "state")
+
+
+def test_the_first_lease_of_a_process_is_the_first(store: SqliteStore) -> None:
+    assert store.lease.take("one", 60.0) == 1
+    assert not store.lease.lost
+
+
+def test_a_merge_does_not_write_the_whole_log_anew_and_a_withdrawal_does(store: SqliteStore, tmp_path: Path) -> None:
+    accepted = update(store)
+    store.updates.accept([accepted])
+    store.versions.commit(version(1), [MergedUpdate(accepted[0].assignment, 0, 1.0)])
+    log = tmp_path / "state" / "state.sqlite-wal"
+    assert log.stat().st_size > 0
+    store.devices.withdraw("phone-1", 6.0, by="anna")
+    assert log.stat().st_size == 0
+
+
 def test_a_file_that_is_not_a_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "state.sqlite").write_bytes(b"not a database" * 100)
@@ -93,10 +114,12 @@ def test_a_damaged_update_is_told_from_a_good_one(store: SqliteStore, tmp_path: 
     first, last = update(store, b"the first"), update(store, b"the last")
     store.updates.accept([first, last])
     (segment,) = (tmp_path / "state" / "updates").iterdir()
-    segment.write_bytes(segment.read_bytes()[:-3])
-    assert store.updates.content(first[0].assignment) == b"the first"
-    with pytest.raises(StoreError, match="damaged"):
-        store.updates.content(last[0].assignment)
+    whole = segment.read_bytes()
+    for end in (b"", b"a", b"asT", b"est", b"???", b"ass", b"xst", b"\0\0\0"):  # of higher and lower hashes
+        segment.write_bytes(whole[:-3] + end)
+        assert store.updates.content(first[0].assignment) == b"the first"
+        with pytest.raises(StoreError, match="damaged"):
+            store.updates.content(last[0].assignment)
 
 
 def test_what_a_crash_left_behind_the_last_row_is_erased_at_the_next_start(store: SqliteStore, tmp_path: Path) -> None:
@@ -134,9 +157,12 @@ def test_the_audit_log_cannot_be_changed_unnoticed(store: SqliteStore, tmp_path:
         for attack in ("UPDATE audit SET actor = 'eve'", "DELETE FROM audit"):
             with pytest.raises(sqlite3.IntegrityError, match="append-only"):
                 database.execute(attack)
-        database.executescript("DROP TRIGGER audit_is_not_changed; UPDATE audit SET actor = 'eve' WHERE number = 2;")
-    with pytest.raises(StoreError, match="line 2 of the audit log"):
-        store.audit.entries()
+        for name in ("eve", "mallory", "trudy", "oscar", "craig", "walter"):  # of higher and lower hashes
+            database.executescript(
+                f"DROP TRIGGER IF EXISTS audit_is_not_changed; UPDATE audit SET actor = '{name}' WHERE number = 2;"
+            )
+            with pytest.raises(StoreError, match="line 2 of the audit log"):
+                store.audit.entries()
 
 
 def test_a_checkpoint_is_verified_by_its_hash_when_read(store: SqliteStore) -> None:
