@@ -68,6 +68,24 @@ def test_a_full_disk_is_not_left_full_of_halves(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_processes_that_write_one_file_write_each_its_own_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        names.extend(path.name for path in tmp_path.glob("*.new"))
+        if len(names) == 1:
+            ContentFiles(tmp_path, alone=False).put([b"one"])
+
+    monkeypatch.setattr(module, "sync_file", sync)
+    ContentFiles(tmp_path, alone=False).put([b"one"])
+    assert len(names) == 3
+    assert len(set(names)) == 2
+    assert [len(name) for name in names] == [len(f"{digest(b'one')}.01234567.new")] * 3
+    assert [path.name for path in tmp_path.iterdir()] == [digest(b"one")]
+
+
 def test_a_process_that_may_open_no_more_files_hears_so(tmp_path: Path) -> None:
     files = ContentFiles(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

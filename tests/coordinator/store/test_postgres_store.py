@@ -50,6 +50,19 @@ def open_one(postgres_database: str, tmp_path: Path) -> Iterator[Callable[..., P
         store.close()
 
 
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long coroutines have slept; none of them for longer than a moment."""
+    sleep, slept = asyncio.sleep, list[float]()
+
+    async def nap(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(min(seconds, 0.01))
+
+    monkeypatch.setattr(asyncio, "sleep", nap)
+    return slept
+
+
 def query(address: str, *statements: str) -> None:
     """Run statements as an operator would with psql."""
 
@@ -658,10 +671,10 @@ def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
     open_one: Callable[..., PostgresStore],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    naps: list[float],
     happened: bool,
     away: int,
 ) -> None:
-    monkeypatch.setattr(database, "RETRY_SECONDS", 0.01)
     store = open_one()
     fill(store)
     accepted = update(store)
@@ -670,6 +683,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_forgotten_nor_repeated(
     tried = lose_a_commit(monkeypatch, [LOST] * away, happened=happened)
     assert store.updates.accept([accepted]) == {accepted[0].assignment}, "it is new, and its device hears so"
     assert tried == ["commit", *["ask"] * (away + 1)]
+    assert naps.count(database.RETRY_SECONDS) == away, "the server is not urged"
     waits = f"the database {store.database.address} cannot be used just now: {LOST}; waiting for it, to learn what"
     assert caplog.text.count(waits) == min(away, 1), "that it waits is said once"
     assert len(store.updates.buffered()) == 1
@@ -799,6 +813,7 @@ def test_a_server_that_does_not_answer_at_first_is_tried_again_for_a_while(
     open_one: Callable[..., PostgresStore],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    naps: list[float],
     seconds: float | None,
     says: float | None,
     opens: bool,
@@ -822,6 +837,7 @@ def test_a_server_that_does_not_answer_at_first_is_tried_again_for_a_while(
         again = [] if says is None else [f"{waits} (N s so far)"]
         heard = [re.sub(r"\(\d+ s so", "(N s so", record.getMessage()) for record in caplog.records]
         assert heard == [waits, *again, f"{place} is back"]
+        assert naps.count(database.RETRY_SECONDS) == 2
         assert refusals == []
     else:
         with pytest.raises(StoreUnavailable, match="cannot be used just now: nobody listens"):
