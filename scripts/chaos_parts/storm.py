@@ -24,7 +24,7 @@ from .processes import BIN, Processes, count_accepted, join_command
 from .remerge import read_kept_merge
 from .run_file import RUN_FILE
 
-__all__ = ["STAGES", "Database", "Storm"]
+__all__ = ["STAGES", "Database", "Storm", "stands_by"]
 
 CONDUCTORS = ("conductor-1", "conductor-2")
 GATEWAYS = ("gateway-1", "gateway-2", "gateway-3")
@@ -53,6 +53,10 @@ _NEWEST = "SELECT coalesce(max(arrival), 0) FROM ftte_digits.updates"
 # What a gateway's log and a device's say then.
 CONNECTED = "works for the conductor"
 JOINED = "connected as "
+# What a conductor prints first, and says when it stands by and when it leads after that.
+BEGINS = "starting a coordinator"
+WAITS = "waiting to take over"
+LEADS = "this process leads the run"
 # Beyond it, nobody's update being acknowledged is a finding. A stop takes 30 s, and two may overlap.
 PATIENCE_SECONDS = 300.0
 
@@ -71,6 +75,12 @@ def _changed_at(path: Path) -> int:
         return path.stat().st_ctime_ns
     except FileNotFoundError:
         return 0
+
+
+def stands_by(printed: str) -> bool:
+    """Whether a conductor that has printed this waits to take over, by what it said since it was started last."""
+    since = printed.rpartition(BEGINS)[2]
+    return WAITS in since and LEADS not in since
 
 
 class Database(Protocol):
@@ -372,8 +382,7 @@ class Storm:
         while True:
             leader = await self._leader()
             other = next((name for name in CONDUCTORS if name != leader), "")
-            last = self._processes.printed(other).rstrip().rpartition("\n")[2]
-            if leader is not None and "waiting to take over" in last:
+            if leader is not None and stands_by(self._processes.printed(other)):
                 return leader
             await asyncio.sleep(0.1)
 
