@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
@@ -44,8 +45,9 @@ class Task:
         example_y: the batch's targets, shape (n, ...); or a tuple or dict of such, which the loss gets as it is.
         name: what to call it; the model's class name where empty.
         metrics: name -> ``function(output, y)``: one number per sample, shape (n,), such as 1 where it was right.
-        held_out: gives the samples ``(x, y)`` that central evaluation uses.
-        proxy: gives samples of your own or public data, on which planning finds out what is worth training.
+        held_out: the samples ``(x, y)`` that central evaluation uses, or a function without arguments that gives them,
+            which reads them only when they are wanted.
+        proxy: the same of your own or public data, on which planning finds out what is worth training.
         micro_batch: samples per training step; the example's where :obj:`None`.
         range: closed interval of valid x, where that is one array.
         normalisation: how raw samples became x, in words.
@@ -69,8 +71,8 @@ class Task:
         *,
         name: str = "",
         metrics: Mapping[str, PerSample] | None = None,
-        held_out: Callable[[], Samples] | None = None,
-        proxy: Callable[[], Samples] | None = None,
+        held_out: Callable[[], Samples] | Samples | None = None,
+        proxy: Callable[[], Samples] | Samples | None = None,
         micro_batch: int | None = None,
         range: tuple[float, float] | None = None,
         normalisation: str = "",
@@ -91,8 +93,8 @@ class Task:
         self.model = model
         self.name = name or type(model).__name__
         self.metrics = dict(metrics or {})
-        self.held_out = held_out
-        self.proxy = proxy
+        self.held_out = _giving(held_out, "held_out")
+        self.proxy = _giving(proxy, "proxy")
         self._check_example()
         self.micro_batch = len(self.example_x) if micro_batch is None else micro_batch
         if self.micro_batch < 1:
@@ -245,6 +247,17 @@ class Task:
         """Names of what can be trained, in layout order: with ``requires_grad``, and influence on the loss."""
         trainable = {name for name, p in self.model.named_parameters() if p.requires_grad} - self._unused
         return [p.name for p in self.layout if p.name in trainable]
+
+
+def _giving(samples: Any, name: str) -> Callable[[], Samples] | None:
+    """A function that gives the samples, whichever way they were given."""
+    if samples is None:
+        return None
+    if callable(samples):
+        return cast(Callable[[], Samples], samples)
+    if isinstance(samples, (tuple, list)) and len(samples) == 2:
+        return functools.partial(tuple, samples)  # a process of its own can be sent this, and no lambda
+    raise TaskError(f"{name} is a {type(samples).__name__}; it must be samples (x, y), or a function that gives them")
 
 
 def _check_statistics(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from exporters.search.plan_files import load as load_plans
 from exporters.task import Task, load_samples, load_task
 from exporters.user_code import call_users
 from mobile_sdk.errors import FtteError
+from mobile_sdk.sizes import format_bytes
 
 from ..config import Config
 from .findings import Finding
@@ -128,5 +129,12 @@ def _planning(config: Config, task: Task) -> Iterator[Finding]:
         load_plans(planning.plans, task.layout, budgets[:1] if planning.mode == "common" else budgets)
         yield Finding("ok", f"the plans of all budgets are in {planning.plans}")
         return
-    check_budgets(task, budgets)
-    yield Finding("ok", "every budget has room for some plan")
+    enough = check_budgets(task, budgets)
+    if budgets[0] < enough:
+        yield Finding(
+            "warning",
+            f"no plan may fit the budget {format_bytes(budgets[0])}, which planning finds out: "
+            f"{format_bytes(enough)} are enough",
+        )
+    else:
+        yield Finding("ok", "every budget has room for some plan")

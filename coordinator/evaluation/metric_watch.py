@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 
 from ..config import EvaluationSection
@@ -43,6 +44,7 @@ class MetricWatch:
         self._section = section
         self._best: _Best | None = None
         self._values: dict[int, float] = {}
+        self._losses: dict[int, float] = {}
         self._parents: dict[int, int] = {}
         self._merges_since_best = 0
         self._rollbacks = 0
@@ -61,12 +63,19 @@ class MetricWatch:
         """
         return None if self._best is None else self._best.version
 
+    @property
+    def least_loss(self) -> float:
+        """The least loss on held-out data of a version that was not rolled back; infinite without such data."""
+        return min(self._losses.values(), default=math.inf)
+
     def see(self, version: VersionOutline | VersionRecord) -> None:
         """There is a new version."""
         if version.version == 0:
             self._first = version.metrics.get("accuracy")
             self._first_loss = version.metrics.get("loss")
         self._refused = 0
+        if "loss" in version.metrics:
+            self._losses[version.version] = version.metrics["loss"]
         value = self._value(version)
         self._parents[version.version] = version.parent
         if version.kind == "rollback":
@@ -94,6 +103,7 @@ class MetricWatch:
     def _forget_all_but(self, line: set[int]) -> None:
         """Versions off the line were rolled back: the best is found among the others."""
         self._values = {number: value for number, value in self._values.items() if number in line}
+        self._losses = {number: loss for number, loss in self._losses.items() if number in line}
         if self._best is not None and self._best.version not in line:
             found = max(self._values, key=lambda number: (self._values[number], -number), default=None)
             self._best = None if found is None else _Best(found, self._values[found])

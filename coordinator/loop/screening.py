@@ -64,7 +64,7 @@ class Screening:
         working = len(self._dispatcher.scheduler.working)
         strange = await self._run.offload(self._merging.learn, proposal.updates, working)
         for device, (reason, why) in strange.items():
-            if reason != "direction" or not await self._helps(device, proposal):
+            if reason != "direction" or await self._hinders(device, proposal):
                 await self.set_aside(device, reason, why)
 
     async def answer_collapse(
@@ -122,20 +122,22 @@ class Screening:
                 found.append((metrics.get("loss", 0.0) - metrics.get("accuracy", 0.0), device))
         return min(found)[1] if found else None
 
-    async def _helps(self, device: str, proposal: Proposal) -> bool:
+    async def _hinders(self, device: str, proposal: Proposal) -> bool:
         """
-        Whether held-out data say that a device whose updates point against all others' makes the version better.
+        Whether held-out data bear out that a device whose updates point against all others' hinders the model.
 
-        Its samples may be of a kind that nobody else has. Without held-out data nothing says so.
+        Without them the version must be better than with them, and better than every version before: where the model
+        learns nothing new the updates of a fleet cancel each other out, and a device whose samples are of a kind of
+        their own points against the others for good. Without held-out data the direction is all there is to go by.
         """
         alone = all(update.record.device == device for update in proposal.updates)
         if "loss" not in proposal.metrics or alone:
-            return False
-        without = (await self._without(device, proposal.updates)).metrics
-        helps = without.get("loss", math.inf) > proposal.metrics["loss"]
-        if helps:
-            log.info("updates of %s point against all others', but make the version better", device)
-        return helps
+            return True
+        without = (await self._without(device, proposal.updates)).metrics.get("loss", math.inf)
+        hinders = without < min(proposal.metrics["loss"], self._watch.least_loss)
+        if not hinders:
+            log.info("updates of %s point against all others', but the model is no better without them", device)
+        return hinders
 
     async def _without(self, device: str, updates: Sequence[BufferedUpdate]) -> Proposal:
         return await self._proposals.propose([update for update in updates if update.record.device != device])

@@ -5,6 +5,9 @@ Which rate a net learns with depends on its scale, and differs by two orders of 
 rate of a grid trains the model for as many steps from where it begins (a range test: Smith 2017,
 https://arxiv.org/abs/1506.01186, step by step instead of in one sweep), and half of the one that fits its samples best
 is taken: updates of devices are stale, and of uneven data.
+
+A rate that leaves a net which gives the same for every sample fits nothing, however small its loss: its units have died
+(of targets in the hundreds, say), and it has learned their mean, which is sooner done than to learn anything of them.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import time
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..batches import Batch, arguments, call, value_of
+from ..batches import Batch, arguments, call, tensors_of, value_of
 from ..probe import evaluating
 from ..task import Task
 
@@ -42,6 +46,8 @@ FEWEST_SAMPLES = 64
 MOST_OPERATIONS = 4e8
 # No run waits longer for a rate, whatever its model.
 LONGEST_SECONDS = 120.0
+# What float32 leaves of outputs that are the same, as a part of them.
+ROUNDING = 1e-6
 
 
 def find_learning_rate(
@@ -115,7 +121,7 @@ def _operations(task: Task, x: Batch) -> float:
 
 
 def _fit(task: Task, x: Batch, y: Batch, batch_size: int, optimiser: str, rate: float, momentum: float) -> float:
-    """The mean loss over the samples after some steps; infinite if it was lost on the way."""
+    """The mean loss over the samples after some steps; infinite if the net was lost on the way."""
     model = copy.deepcopy(task.model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     step = torch.optim.SGD(trained, rate, momentum) if optimiser == "sgd" else torch.optim.Adam(trained, rate)
@@ -132,7 +138,23 @@ def _fit(task: Task, x: Batch, y: Batch, batch_size: int, optimiser: str, rate: 
             return math.inf
         loss.backward()  # type: ignore[no-untyped-call]
         step.step()
-    return _loss(task, model, x, y)
+    return math.inf if _has_died(task, model, x) else _loss(task, model, x, y)
+
+
+def _has_died(task: Task, model: nn.Module, x: Batch) -> bool:
+    """Whether the net gives the same for samples that differ."""
+    x = x[:FEWEST_SAMPLES]
+    if not any(_differ(tensor) for tensor in tensors_of(x)):
+        return False
+    with torch.no_grad(), evaluating(model) if task.whole else contextlib.nullcontext():
+        outputs = [out for out in tree_leaves(call(model, x)) if isinstance(out, torch.Tensor) and len(out) == len(x)]
+    return bool(outputs) and not any(_differ(out) for out in outputs)
+
+
+def _differ(samples: torch.Tensor) -> bool:
+    """Whether they differ by more than rounding."""
+    spread = (samples.double() - samples[:1].double()).abs().max()
+    return bool(spread > ROUNDING * samples.double().abs().max())
 
 
 def _loss(task: Task, model: nn.Module, x: Batch, y: Batch) -> float:

@@ -19,25 +19,31 @@ __all__ = ["check_budgets", "check_least", "too_small"]
 _NEAR = 1.2
 
 
-def check_budgets(task: Task, budgets: Sequence[int]) -> None:
+def check_budgets(task: Task, budgets: Sequence[int]) -> int:
     """
     Refuse budgets that are too small for any plan: one program is exported and measured.
+
+    Returns:
+        Bytes that are enough for some plan; a budget that is a little smaller may be, too.
 
     Raises:
         BudgetError: if one is; it names the smallest budget that can be met.
         ExportError: if the model cannot be lowered.
 
     """
-    check_least(Evidence(Space(task)), budgets)
+    return check_least(Evidence(Space(task)), budgets)
 
 
-def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
+def check_least(evidence: Evidence, budgets: Sequence[int]) -> int:
     """
     The same check with a task's evidence at hand: its smallest plan is measured, or was.
 
     Args:
         evidence: what is known of the task.
         budgets: bytes.
+
+    Returns:
+        Bytes that are enough for some plan.
 
     Raises:
         BudgetError: if the smallest plan does not fit the smallest budget.
@@ -46,6 +52,11 @@ def check_least(evidence: Evidence, budgets: Sequence[int]) -> None:
     least = Measurements(evidence)(evidence.space.last(1), evidence.space.task.least_micro_batch)
     if min(budgets) * _NEAR < least:
         raise too_small(evidence.space.task, min(budgets), least)
+    return _enough(least)
+
+
+def _enough(least: int) -> int:
+    return math.ceil(least * 1.02 / 10_000) * 10_000
 
 
 def too_small(task: Task, budget: int, least: int) -> BudgetError:
@@ -58,7 +69,7 @@ def too_small(task: Task, budget: int, least: int) -> BudgetError:
         least: bytes of the smallest plan, as measured.
 
     """
-    least_bytes = math.ceil(least * 1.02 / 10_000) * 10_000
+    least_bytes = _enough(least)
     samples = "one sample" if task.least_micro_batch == 1 else f"{task.least_micro_batch} samples"
     return BudgetError(
         f"no plan of task {task.name!r} fits {format_bytes(budget)}: training its last layer, "

@@ -14,6 +14,7 @@ from ..plan import Plan
 from ..processes import Workers
 from ..space import Space
 from ..task import Samples, Task
+from ..user_code import call_users
 from .all_budgets import Mode, plan_tiers
 from .least_budget import check_least
 
@@ -110,7 +111,7 @@ def evidence_of(
 
     """
     if samples is None and task.proxy is not None:
-        samples = task.proxy()
+        samples = call_users(task.proxy, "proxy")
     return Evidence(
         Space(task),
         None if samples is None else _checked(task, samples),

@@ -42,6 +42,16 @@ def test_a_bad_task_is_refused(arguments: Any, message: str) -> None:
         Task(*arguments)
 
 
+@pytest.mark.parametrize("name", ["held_out", "proxy"])
+def test_samples_may_be_given_as_they_are_or_by_a_function(name: str) -> None:
+    for given in ((X, Y), [X, Y], lambda: (X, Y)):
+        task = Task(nn.Linear(6, 3), per_sample, X, Y, **{name: given})  # type: ignore[arg-type]
+        x, y = getattr(task, name)()
+        assert (x is X, y is Y) == (True, True)
+    with pytest.raises(TaskError, match=rf"^{name} is a dict; it must be samples \(x, y\), or a function that gives"):
+        Task(nn.Linear(6, 3), per_sample, X, Y, **{name: {"x": X}})  # type: ignore[arg-type]
+
+
 def test_a_metric_must_be_per_sample() -> None:
     with pytest.raises(TaskError, match="metric 'hits' must give one value per sample"):
         Task(nn.Linear(6, 3), per_sample, X, Y, metrics={"hits": lambda o, y: correct(o, y).sum()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from coordinator.checks.task import check_task
 from coordinator.config import EvaluationSection, parse_config
+from mobile_sdk.sizes import parse_bytes
 
 TASK = """\
 import numpy as np
@@ -119,6 +121,16 @@ def test_a_budget_that_nothing_fits_is_named_with_the_least_that_would_do(check:
     assert level == "error"
     assert "no plan of task 'Sequential' fits 1.00 KB" in sentence
     assert "set at least that" in sentence
+
+
+def test_a_budget_is_said_to_suffice_only_where_that_is_certain(check: Check) -> None:
+    """What a plan takes differs a little from one measurement to the next."""
+    ((_, refused),) = check(budget="1KB")
+    takes = parse_bytes(re.findall(r"takes (\S+ KB); set at least that", refused)[0])
+    assert check(budget=str(round(1.05 * takes))) == []
+    ((level, sentence),) = check(budget=str(round(takes / 1.1)))
+    assert level == "warning"
+    assert re.search(r"no plan may fit the budget .* which planning finds out: \S+ KB are enough$", sentence)
 
 
 def test_a_metric_of_an_untrained_head_decides_nothing_without_a_warning(check: Check) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import pytest
 
 from coordinator.config import EvaluationSection
 from coordinator.evaluation.metric_watch import MetricWatch
@@ -34,6 +37,14 @@ def test_a_version_that_was_rolled_back_is_never_the_best() -> None:
     assert seen.best == 6
     seen.see(version(7, 0.1, parent=0, kind="rollback"))
     assert seen.best == 0
+
+
+def test_the_least_loss_is_that_of_a_version_that_was_not_rolled_back() -> None:
+    seen = watch(0.1, 0.5, 0.8, None, 0.7)
+    assert seen.least_loss == pytest.approx(0.2)
+    seen.see(version(5, 0.5, parent=1, kind="rollback"))
+    assert seen.least_loss == pytest.approx(0.5)
+    assert watch(None).least_loss == math.inf
 
 
 def test_versions_that_are_read_again_have_the_same_best() -> None:

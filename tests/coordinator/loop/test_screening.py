@@ -79,11 +79,16 @@ def test_one_device_of_four_cannot_ruin_the_model_and_is_named(
     assert not any("honest" in message for message in caplog.messages)
 
 
-def test_who_points_against_all_others_stays_where_held_out_data_say_that_it_helps(tmp_path: Path) -> None:
+def test_who_points_against_all_others_stays_unless_held_out_data_say_that_it_hinders(tmp_path: Path) -> None:
     """Four devices pull one way, one the other: it has samples that nobody else has, or it is hostile."""
 
     def prefers(value: float) -> EvaluateWeights:
         return lambda vector: {"loss": float(np.mean((added(vector)[3:] - value) ** 2))}
+
+    def has_been_better(vector: Vector) -> dict[str, float]:
+        """The others' direction is the better one, and still no version is as good as the first two."""
+        change = added(vector)[3:]
+        return {"loss": float(np.mean((change - 10.0) ** 2)) + (500.0 if change.max() > 0.15 else 400.0)}
 
     async def main(folder: Path, evaluate: EvaluateWeights | None) -> set[str]:
         small = make_run(folder, merge={"buffer": 5, "defence": True})
@@ -103,6 +108,7 @@ def test_who_points_against_all_others_stays_where_held_out_data_say_that_it_hel
 
     assert run(main(tmp_path / "helps", prefers(-10.0))) == set()
     assert run(main(tmp_path / "harms", prefers(10.0))) == {"odd"}
+    assert run(main(tmp_path / "learns nothing new", has_been_better)) == set()
     assert run(main(tmp_path / "unknown", None)) == {"odd"}
 
 

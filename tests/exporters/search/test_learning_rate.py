@@ -66,6 +66,24 @@ def test_targets_that_nobody_has_scaled_get_a_rate_that_fits_them() -> None:
     assert fit(own, (x, y), rate) < 0.1 * 80**2
 
 
+def test_a_rate_at_which_a_net_learns_a_constant_fits_nothing() -> None:
+    """With small inputs and large targets the mean is learned first, at rates at which every hidden unit dies."""
+    torch.manual_seed(0)
+    x = 0.05 * torch.randn(100, 10)
+    y = 150 + 800 * x[:, :1] + 600 * x[:, 1:2].abs()
+    model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1))
+    own = Task(model, lambda output, y: ((output - y) ** 2).squeeze(1), x[:8], y[:8])
+    rate = find_learning_rate(own, (x, y), batch_size=8)
+    assert rate is not None
+    assert fit(own, (x, y), rate) < 0.9 * y.var().item()
+
+
+def test_samples_that_are_all_the_same_are_fitted_by_a_constant() -> None:
+    x, y = torch.zeros(100, 10), torch.full((100, 1), 3.0)
+    own = Task(nn.Linear(10, 1), lambda output, y: ((output - y) ** 2).squeeze(1), x[:8], y[:8])
+    assert find_learning_rate(own, (x, y), batch_size=8) is not None
+
+
 def test_adam_has_rates_of_its_own() -> None:
     rate = find_learning_rate(*task(), batch_size=16, optimiser="adam")
     assert rate is not None
