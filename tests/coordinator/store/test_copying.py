@@ -232,18 +232,20 @@ def test_while_a_run_is_copied_nothing_that_it_names_goes_however_long_it_takes(
     nobodys, synced, collected = tmp_path / "machine" / "artifacts" / ("ab" * 32), list[Path](), list[int]()
     nobodys.write_bytes(b"nobody names it")
 
-    async def hurry() -> None:
-        async with copied.database.connection() as connection:  # the one that is used next
-            await connection.execute("SET idle_in_transaction_session_timeout = 50")
+    execute, statements = asyncpg.Connection.execute, list[str]()
+
+    async def hear(connection: Any, statement: str, *arguments: Any, **options: Any) -> Any:
+        statements.append(statement)
+        return await execute(connection, statement, *arguments, **options)
 
     def say(step: str) -> None:
         if step == "copying rows":
             collected.append(copied.collect())
-            copied.database.rows("SELECT pg_sleep(0.1)")
 
+    monkeypatch.setattr(asyncpg.Connection, "execute", hear)
     monkeypatch.setattr(copying, "sync_folder", synced.append)
-    copied.database.run(hurry())
     copy_out(copied, tmp_path / "back", say)
+    assert "SET LOCAL idle_in_transaction_session_timeout = 0" in statements, "20 s otherwise"
     assert collected == [0]
     assert synced == [tmp_path / "back"]
     assert nobodys.exists()

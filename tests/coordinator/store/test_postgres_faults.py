@@ -343,8 +343,9 @@ def test_the_death_of_a_leader_wakes_who_stands_by(
                 assert holder is not None
                 assert holder.epoch == 2
                 wait_until(lambda: guards(address) == (1, 0))
-                at_work = [task.get_coro() for task in successor.database._tasks if not task.done()]
-                assert [coroutine.__name__ for coroutine in at_work] == ["_renew", "_hold_guard"]  # type: ignore[union-attr]
+                waits = successor.database._tasks[:2]
+                assert [task.get_coro().__name__ for task in waits] == ["_watch_guard", "_stay_warm"]  # type: ignore[union-attr]
+                wait_until(lambda: all(task.done() for task in waits))
             wait_until(lambda: guards(address) == (0, 0))
         finally:
             giving_up.set()

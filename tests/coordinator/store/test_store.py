@@ -528,7 +528,7 @@ def open_files() -> int:
 
 
 def test_a_store_is_used_from_any_thread_and_nothing_is_left_of_it_once_it_is_closed(place: Place) -> None:
-    def use() -> tuple[set[threading.Thread], int]:
+    def use() -> tuple[int, int]:
         store = place.open()
         if store.run() is None:
             fill(store)
@@ -537,6 +537,8 @@ def test_a_store_is_used_from_any_thread_and_nothing_is_left_of_it_once_it_is_cl
             threads.submit(store.updates.accept, given).result()
             threads.submit(store.collect).result()
         place.close()
-        return set(threading.enumerate()), open_files()
+        return threading.active_count(), open_files()
 
-    assert use() == use(), "the first time imports what there is"
+    # Of other servers in this process a thread or a connection may come or go meanwhile.
+    for first, second, third in zip(use(), use(), use(), strict=True):
+        assert not first < second < third
