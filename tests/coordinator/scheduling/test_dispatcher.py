@@ -360,10 +360,13 @@ def test_a_device_that_takes_nothing_at_once_is_told_of_its_work_while_others_ar
     run(main())
 
 
-def test_closing_stops_the_timer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_closing_stops_the_timer_and_there_is_one_alone(tmp_path: Path, leaves: bool) -> None:
     async def main() -> None:
         desk = Desk(make_run(tmp_path, scheduling={"deadline_seconds": 10}))
         await desk.ask("phone-1")
+        if leaves:
+            desk.dispatcher.left("phone-1")  # which sets it anew
         desk.dispatcher.close()
         await asyncio.sleep(100)
         assert desk.state.device("phone-1").failures == 0

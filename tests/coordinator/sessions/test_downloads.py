@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -132,6 +133,24 @@ def test_a_device_that_holds_the_last_version_gets_what_has_changed(
         assert whole.getvalue() == small.store.artifacts.path(way.target).read_bytes()
         monkeypatch.setattr(Downlink, "differences", None)  # known by now: nothing is made a second time
         assert await desk.downloads.allow(assign) == (way,)
+
+    run(main())
+
+
+def test_a_shorter_way_is_looked_for_before_the_work_is_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        desk = Desk(small)
+        desk.downloads.holds = [ref.sha256 for ref in desk.assign.weights]
+        versions = desk.state.versions
+        versions.commit(versions.with_trained(versions.trained.gather(versions.vector) + 1), {}, {}, [], [], 0.0)
+        assign = work(desk.state, small.tiers[1])
+        assert desk.downloads.allow_at_once(assign) is None
+        desk.downloads.expect(assign.weights)
+        await asyncio.gather(*desk.state.downlink._asked.values())
+        found = desk.downloads.allow_at_once(assign)
+        assert found is not None
+        assert [way.target for way in found] == [assign.weights[-1].sha256]
 
     run(main())
 

@@ -319,6 +319,25 @@ def test_a_full_buffer_lets_a_device_wait_and_sends_it_away_after_a_while(tmp_pa
     run(main())
 
 
+def test_an_update_that_is_here_whole_has_a_place_beyond_the_limit_and_waits_for_it_without_a_word(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        hand = Hand(make_run(tmp_path, merge={"buffer": 1, "limit": 1}))
+        content = update_bytes("small")
+        await hand.offer(content)
+        for _ in range(2):  # as many as have a place when the buffer's is taken
+            accept_update(hand.state, "phone-2")
+        sending = asyncio.create_task(hand.send(content, 0, len(content)))
+        await asyncio.sleep(1)
+        assert (hand.heard, hand.status.state, sending.done()) == ([], "uploading", False)
+        hand.state.buffer.remove(hand.state.buffer.all()[:1])
+        assert [type(message) for message in await sending] == [Accepted]
+        assert len(hand.state.buffer) == 2
+
+    run(main())
+
+
 def test_a_device_whose_update_has_to_wait_for_other_devices_is_told(tmp_path: Path) -> None:
     async def main() -> None:
         hand = Hand(make_run(tmp_path, merge={"buffer": 2, "limit": 2, "min_contributors": 2}))
