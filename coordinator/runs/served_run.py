@@ -135,10 +135,16 @@ class ServedRun:
                 state.stopped = f"stopped, because {_sentence(error)}"
                 raise
             except Exception as error:
+                passing = isinstance(error, StoreUnavailable)
+                if not passing and await asyncio.to_thread(self._is_led_elsewhere):
+                    # What a successor has merged is another's already: that is no error of this run.
+                    superseded = self._superseded()
+                    state.stopped = f"stopped, because {_sentence(superseded)}"
+                    raise superseded from error
                 if state.versions.merges > merges:
                     failures, merges = 0, state.versions.merges
                 # A disk that is full, or a database that is away, is waited for as long as it takes.
-                failures = min(failures, ATTEMPTS - 2) + 1 if isinstance(error, StoreUnavailable) else failures + 1
+                failures = min(failures, ATTEMPTS - 2) + 1 if passing else failures + 1
                 state.stopped = f"stopped, because {_sentence(error)}"
                 unforeseen = failures == 1 and not isinstance(error, FtteError)
                 log.error("the run %s has %s", self.name, state.stopped, exc_info=error if unforeseen else None)
@@ -160,12 +166,22 @@ class ServedRun:
         try:
             while not work.done():
                 if self.store.lease.lost:
-                    raise Superseded(f"another process leads the run {self.name} by now: this one stops")
+                    raise self._superseded()
                 await asyncio.wait([work], timeout=LOOK_SECONDS)
             return work.result()
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+
+    def _is_led_elsewhere(self) -> bool:
+        """Whether another process leads by now, as far as the store can say. Blocks."""
+        try:
+            return self.store.lease.look()
+        except StoreUnavailable:
+            return False
+
+    def _superseded(self) -> Superseded:
+        return Superseded(f"another process leads the run {self.name} by now: this one stops")
 
     async def update_summary(self) -> None:
         """Write ``summary.json`` again, if there is one: a device that was withdrawn is not to be found in it."""

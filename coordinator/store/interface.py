@@ -513,6 +513,10 @@ class LeaseStore(Protocol):
         """Whether another has taken the lease that this store had."""
         ...
 
+    def look(self) -> bool:
+        """Ask the database whether another has taken the lease that this store had; :attr:`lost` says so then."""
+        ...
+
     def current(self) -> LeaseRecord | None:
         """Who holds the lease; none where nobody does, or it has run out."""
         ...

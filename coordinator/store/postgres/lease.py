@@ -136,6 +136,13 @@ class LeaseRow:
     def lost(self) -> bool:
         return self._database.superseded
 
+    def look(self) -> bool:
+        own = self._database.epoch
+        if own is not None:
+            ((epoch,),) = self._database.rows("SELECT epoch FROM lease")
+            self._database.superseded |= epoch != own
+        return self.lost
+
     def current(self) -> LeaseRecord | None:
         ((holder, epoch, address, left),) = self._database.rows(
             "SELECT holder, epoch, address, CASE WHEN until > clock_timestamp() "

@@ -41,5 +41,8 @@ class FolderLease:
     def lost(self) -> bool:
         return False
 
+    def look(self) -> bool:
+        return self.lost
+
     def current(self) -> LeaseRecord | None:
         return LeaseRecord(self._holder, self._epoch, math.inf, self._address) if self._holder else None

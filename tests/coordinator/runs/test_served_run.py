@@ -18,6 +18,7 @@ from coordinator.programs.run_key import RunKey
 from coordinator.runs.served_run import ServedRun, open_run
 from coordinator.simulation.virtual_time import run
 from coordinator.store.postgres import Address, PostgresStore
+from coordinator.store.records import DiscardedUpdate
 from coordinator.store.sqlite.lease import FolderLease
 from mobile_sdk import safetensors
 
@@ -132,6 +133,30 @@ def test_a_run_that_another_process_leads_by_now_stops_at_once_and_writes_nothin
         await running.close()
 
     run(main())
+
+
+def test_an_update_that_a_successor_has_merged_is_no_error_of_the_run_that_it_took_over(
+    tmp_path: Path, postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A leader that was stopped wakes in the middle of a merge, and finds that its updates are gone."""
+    address = postgres_server.database()
+
+    async def main() -> None:
+        running = opened(tmp_path, merge={"buffer": 1, "keep_updates": True}, store={"postgres": address})
+        await running.coordinator.phases.enter("running", "started", by="anna")
+        update = accept_update(running.coordinator.state, "phone-1")
+        successor = PostgresStore(Address(address), "small", tmp_path / "other", leading=False)
+        # It may not end the connections of the one that was stopped.
+        successor.database.transact(lambda rows: rows.execute("UPDATE lease SET epoch = epoch + 1, sessions = 'other'"))
+        successor.updates.discard([DiscardedUpdate(update.record.assignment, "stale")])
+        running.start()
+        with pytest.raises(Superseded):
+            await running.ended()
+        successor.close()
+        await running.close()
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("coordinator.runs")] == []
 
 
 def test_a_run_that_has_nothing_to_merge_stops_as_well_when_another_process_leads(

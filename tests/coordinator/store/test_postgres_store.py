@@ -102,6 +102,7 @@ def test_a_leader_that_has_a_successor_writes_nothing(open_one: Callable[..., Po
     before = successor.audit.entries(), successor.versions.all(), successor.devices.all(), successor.assignments.open()
     with pytest.raises(Superseded, match="another process leads the run"):
         WRITES[name](stopped)
+    assert stopped.lease.look()
     assert stopped.lease.lost
     assert not successor.lease.lost
     assert not stopped.lease.renew(60.0)
