@@ -77,11 +77,11 @@ class Record:
     """
     How a device has dealt with what it was given.
 
-    ``returned`` counts tasks that it handed in, ``lost`` those since the last one that it did not. It gets nothing
-    before ``until``, a monotonic time.
+    ``returned``: whether it has handed any in; ``lost`` counts those since the last one that it did not. It gets
+    nothing before ``until``, a monotonic time.
     """
 
-    returned: int = 0
+    returned: bool = False
     lost: int = 0
     until: float = 0.0
 
@@ -261,7 +261,7 @@ class Scheduler:
             self._seconds += MEMORY * (now - task.since - self._seconds)
         if returned:
             record = self._records[device]
-            record.returned, record.lost, record.until = record.returned + 1, 0, 0.0
+            record.returned, record.lost, record.until = True, 0, 0.0
         elif task is not None:
             self._lose(task, now, answered=True)
 

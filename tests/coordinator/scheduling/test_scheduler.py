@@ -577,6 +577,16 @@ def test_who_is_of_a_full_cohort_may_train_its_version_again() -> None:
     assert d.ask("a") == ["a"]
 
 
+def test_whoever_begins_anew_trains_its_ranges_once() -> None:
+    d = desk(concurrency=2, coverage=2)
+    d.contributions["strong"] = 10
+    assert [d.ask("a", "large"), d.ask("a", "large"), d.ask("b")] == [["a"], ["a"], ["b"]]
+    d.ask("weak")
+    d.ask("strong", "large")
+    d.hand_in("b")
+    assert d.choose() == ["strong"]
+
+
 def test_a_range_that_two_tasks_are_to_train_is_not_covered_by_one() -> None:
     d = desk(concurrency=2, coverage=2)
     d.contributions["strong"] = 10
