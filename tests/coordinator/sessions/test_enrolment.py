@@ -71,6 +71,17 @@ def door(small: SmallRun, state: RunState, name: str = "phone-1", secret: bytes 
     return Door(Enrolment(state, ours, key), ours, theirs)
 
 
+def test_the_updates_of_a_device_that_enrols_anew_after_its_withdrawal_are_merged_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        small = make_run(tmp_path)
+        state = small.state()
+        state.withdrawn |= {"phone-1", "phone-2"}
+        assert await door(small, state).come_in() == "phone-1"
+        assert state.withdrawn == {"phone-2"}
+
+    run(main())
+
+
 def test_a_new_device_enrols_and_comes_back_with_its_secret_alone(tmp_path: Path) -> None:
     async def main() -> None:
         small = make_run(tmp_path)
