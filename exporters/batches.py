@@ -99,6 +99,8 @@ def _all_arrays(value: Sequence[Any]) -> bool:
 
 def _tensor(value: Any, name: str, notes: list[str]) -> Tensor:
     try:
+        if not isinstance(value, Tensor) and hasattr(value, "__array__"):
+            value = np.array(value)  # a table of pandas, say, whose own array may be read-only
         tensor = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TaskError(

@@ -56,6 +56,9 @@ def unwrap(model: nn.Module, notes: list[str]) -> nn.Module:
         TaskError: if there is none, or its parameters are not there yet.
 
     """
+    if not isinstance(model, nn.Module):
+        remedy = "; call it" if callable(model) else ""
+        raise TaskError(f"the model is a {type(model).__name__}, no torch.nn.Module{remedy}")
     while True:
         inner = getattr(model, "_orig_mod", None)
         if isinstance(inner, nn.Module):
@@ -158,9 +161,20 @@ def _values(function: Loss, name: str, output: Tensor, y: Batch) -> Tensor:
     n = len(output)
     if not isinstance(values, Tensor) or tuple(values.shape) != (n,):
         what = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-        hint = '; use reduction="none"' if name == "the loss" else ""
-        raise TaskError(f"{name} must give one value per sample, shape ({n},), not {what}{hint}")
+        raise TaskError(f"{name} must give one value per sample, shape ({n},), not {what}{_remedy(values, output, y)}")
     return values
+
+
+def _remedy(values: object, output: Tensor, y: Batch) -> str:
+    """What gives one value per sample, for the end of a sentence."""
+    if not isinstance(values, Tensor):
+        return ""
+    if values.dim() == 0:
+        return '; leave the mean out, as reduction="none" does'
+    if isinstance(y, Tensor) and output.shape != y.shape and output.squeeze().shape == y.squeeze().shape:
+        shapes = f"{tuple(output.shape)} and {tuple(y.shape)}"
+        return f": outputs and targets, of the shapes {shapes}, meet each with each; use output.reshape(y.shape)"
+    return "; take the mean over all axes but the first" if values.dim() > 1 else ""
 
 
 def _mixes(model: nn.Module, loss: Loss, x: Batch, y: Batch, plain: Callable[[], Any], training: Tensor | None) -> bool:

@@ -18,6 +18,10 @@ __all__ = ["LOG_FILE", "LocalDevice", "failed_devices", "local_devices", "run_wh
 # What a device prints, in its folder.
 LOG_FILE = "log.txt"
 
+# Devices that have imported torch take seconds to end, more where all end at once on a busy machine. One that has not
+# ended after this long hangs.
+ENDING_SECONDS = 60.0
+
 Processes = Mapping[str, asyncio.subprocess.Process]
 
 
@@ -104,6 +108,6 @@ async def run_while_any_lives(server: App, processes: Processes) -> list[dict[st
 async def failed_devices(processes: Processes) -> list[str]:
     """Names of devices that did not end well, once they had time to end."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(FAREWELL_SECONDS):
+        async with asyncio.timeout(ENDING_SECONDS):
             await asyncio.gather(*(process.wait() for process in processes.values()))
     return [name for name, process in processes.items() if process.returncode != 0]

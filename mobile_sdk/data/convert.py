@@ -49,5 +49,5 @@ def as_dataset(source: Any) -> Dataset:
 
 
 def _is_array(part: Any) -> bool:
-    """Whether it is an array, or a tensor that gives one."""
-    return isinstance(part, np.ndarray) or (hasattr(part, "__array__") and hasattr(part, "dtype"))
+    """Whether it is an array, or a tensor or table that gives one."""
+    return isinstance(part, np.ndarray) or (hasattr(part, "__array__") and hasattr(part, "shape"))

@@ -25,8 +25,16 @@ X, Y = torch.zeros(4, 6), torch.zeros(4, dtype=torch.int64)
     [
         (
             (nn.Linear(6, 3), nn.CrossEntropyLoss(), X, Y),
-            r"one value per sample, shape \(4,\), not shape \(\); use reduct",
+            r"one value per sample, shape \(4,\), not shape \(\); leave the mean out, as reduct",
         ),
+        (
+            (nn.Linear(6, 1), lambda o, y: (o - y) ** 2, X, Y.float()),
+            r"not shape \(4, 4\): outputs and targets, of the shapes \(4, 1\) and \(4,\), meet each with each; "
+            r"use output.reshape\(y.shape\)",
+        ),
+        ((nn.Linear(6, 3), lambda o, y: o**2, X, Y), r"not shape \(4, 3\); take the mean over all axes but the first"),
+        ((lambda: nn.Linear(6, 3), per_sample, X, Y), r"the model is a function, no torch.nn.Module; call it"),
+        (("net", per_sample, X, Y), r"the model is a str, no torch.nn.Module$"),
         ((nn.Linear(6, 3), per_sample, X, Y[:3]), "example_x has 4 samples and example_y 3"),
         ((nn.Linear(5, 3), per_sample, X, Y), "the model fails on the example batch: RuntimeError"),
         ((nn.Linear(6, 3), per_sample, X, Y.float()), "the loss fails on the example batch"),
@@ -50,6 +58,23 @@ def test_samples_may_be_given_as_they_are_or_by_a_function(name: str) -> None:
         assert (x is X, y is Y) == (True, True)
     with pytest.raises(TaskError, match=rf"^{name} is a dict; it must be samples \(x, y\), or a function that gives"):
         Task(nn.Linear(6, 3), per_sample, X, Y, **{name: {"x": X}})  # type: ignore[arg-type]
+
+
+def test_an_example_may_be_a_table() -> None:
+    """Anything that numpy makes an array of: pandas, say."""
+
+    class Table:
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return np.asarray(X.numpy(), dtype)
+
+        def __getitem__(self, column: str) -> Any:
+            raise KeyError(column)
+
+        def __len__(self) -> int:
+            return len(X)
+
+    task = Task(nn.Linear(6, 3), per_sample, Table(), Y)
+    assert torch.equal(task.example_x, X)
 
 
 def test_a_metric_must_be_per_sample() -> None:

@@ -42,6 +42,27 @@ def test_arrays_sequences_and_folders_give_the_same_samples(tmp_path: Path) -> N
         np.testing.assert_array_equal(got_y, y[[6, 0, 3]])
 
 
+def test_tables_are_arrays() -> None:
+    """As of pandas: they give an array, and are no sequence of samples."""
+
+    class Table:
+        def __init__(self, array: np.ndarray) -> None:
+            self._array, self.shape = array, array.shape
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            return np.asarray(self._array, dtype)
+
+        def __len__(self) -> int:
+            return len(self._array)
+
+        def __getitem__(self, column: str) -> Any:
+            raise KeyError(column)
+
+    x, y = samples(7)
+    for got, wanted in zip(all_of(as_dataset((Table(x), Table(y)))), (x, y), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_what_is_no_dataset_is_refused_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sequence of pairs"):
         as_dataset(3)
