@@ -38,7 +38,7 @@ def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--seed", type=int, default=0, help="fixes every draw (default: 0)")
     parser.add_argument("--steps", type=int, default=40, help="steps of each short fine-tuning (default: 40)")
     parser.add_argument("--learning-rate", type=float, default=0.02, help="of fine-tuning (default: 0.02)")
-    parser.add_argument("--processes", type=int, metavar="N", help="default: as many as there are processors")
+    parser.add_argument("--processes", type=int, metavar="N", help="at most (default: as many as there are processors)")
     parser.add_argument(
         "--no-shrink", action="store_false", dest="shrink", help="take no smaller micro-batches to train more"
     )

@@ -24,8 +24,8 @@ RUN: dict[str, Any] = {
 
 
 def begin(folder: Path, planning: dict[str, Any], **sections: Any) -> tuple[list[Tier], list[str]]:
-    """The tiers of a run with this ``[planning]``, and what was said on the way."""
-    config: Config = parse_config(RUN | {"planning": planning} | sections, folder)
+    """The tiers of a run with this ``[planning]``, and what was said on the way; nothing is searched for long."""
+    config: Config = parse_config(RUN | {"planning": {"shrink": False} | planning} | sections, folder)
     store = SqliteStore(config.run.state)
     said: list[str] = []
     try:
@@ -52,7 +52,7 @@ def test_a_common_run_has_one_program_sized_for_the_smallest_budget(tmp_path: Pa
 
 def test_a_learning_rate_is_found_when_a_run_begins_and_stays(tmp_path: Path) -> None:
     run = {"run": {"name": "digits", "task": "exporters.zoo.digits:task", "state": "state"}, "budgets": {"all": "2MB"}}
-    planning = {"planning": {"mode": "common", "selector": "last-layers"}}
+    planning = {"planning": {"mode": "common", "selector": "last-layers", "shrink": False}}
     config = parse_config(run | planning, tmp_path)
     rates: list[float] = []
     said: list[str] = []

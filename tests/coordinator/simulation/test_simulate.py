@@ -26,6 +26,7 @@ def digits(**changes: Mapping[str, Any]) -> Scenario:
     """The scenario of the repository, shortened and changed."""
     data = tomllib.loads(DIGITS.read_text())
     data["stop"] = {"versions": 6}
+    data["planning"] = {"shrink": False}  # a search of half the length
     data["simulation"] |= {"step_seconds": STEPS}
     for section, values in changes.items():
         data[section] = data.get(section, {}) | values
@@ -211,6 +212,8 @@ def test_the_command_says_what_to_expect(
         str(plans),
         "--seed",
         "5",
+        "--set",
+        "planning.shrink=false",
     ]
     assert main(command) == 0
     shown = capsys.readouterr().out
