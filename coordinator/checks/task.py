@@ -133,7 +133,7 @@ def _planning(config: Config, task: Task) -> Iterator[Finding]:
     if budgets[0] < enough:
         yield Finding(
             "warning",
-            f"no plan may fit the budget {format_bytes(budgets[0])}, which planning finds out: "
+            f"perhaps no plan fits the budget {format_bytes(budgets[0])}, which planning finds out: "
             f"{format_bytes(enough)} are enough",
         )
     else:

@@ -128,11 +128,12 @@ class Screening:
 
         Without them the version must be better than with them, and better than every version before: where the model
         learns nothing new the updates of a fleet cancel each other out, and a device whose samples are of a kind of
-        their own points against the others for good. Without held-out data the direction is all there is to go by.
+        their own points against the others for good. Without held-out data the direction is all there is to go by; an
+        evaluation that has failed bears nothing out.
         """
         alone = all(update.record.device == device for update in proposal.updates)
         if "loss" not in proposal.metrics or alone:
-            return True
+            return alone or self._watch.least_loss == math.inf
         without = (await self._without(device, proposal.updates)).metrics.get("loss", math.inf)
         hinders = without < min(proposal.metrics["loss"], self._watch.least_loss)
         if not hinders:

@@ -18,6 +18,7 @@ __all__ = ["PIECE", "Squares", "norm", "square_sum"]
 # BLAS adds them exactly, in whatever order.
 BITS = 20
 PIECE = 2**13
+# From here on a power of two may be more than float32 holds.
 LARGE = 2.0**120
 # Elements that are looked at together: 512 KB as float64.
 SIDE_BY_SIDE = 2**16  # pragma: no mutate

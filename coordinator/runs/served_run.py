@@ -17,7 +17,7 @@ from mobile_sdk.protocol.texts import printable
 
 from ..background import BackgroundTasks
 from ..config import Config
-from ..errors import StoreUnavailable, Superseded
+from ..errors import StoreError, StoreUnavailable, Superseded
 from ..evaluation.central_process import EvaluationProcess
 from ..loop.coordinator import Coordinator
 from ..programs.begin import begin_or_resume, with_found
@@ -177,7 +177,7 @@ class ServedRun:
         """Whether another process leads by now, as far as the store can say. Blocks."""
         try:
             return self.store.lease.look()
-        except StoreUnavailable:
+        except StoreError:
             return False
 
     def _superseded(self) -> Superseded:

@@ -63,7 +63,7 @@ def copy_in(source: SqliteStore, target: PostgresStore, say: Callable[[str], Non
     target.database.transact(lambda connection: _write(connection, rows, contents, keys, sequences))
     say("comparing")
     _compare(rows, target.database.run(_read_all(target)))
-    for name in contents:
+    for name in contents:  # what is read back is held against its hash
         target.updates.content(name)
     for sha256 in named_files(rows):
         target.artifacts.verified(sha256)

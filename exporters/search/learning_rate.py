@@ -20,7 +20,6 @@ import time
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..batches import Batch, arguments, call, tensors_of, value_of
@@ -147,14 +146,13 @@ def _has_died(task: Task, model: nn.Module, x: Batch) -> bool:
     if not any(_differ(tensor) for tensor in tensors_of(x)):
         return False
     with torch.no_grad(), evaluating(model) if task.whole else contextlib.nullcontext():
-        outputs = [out for out in tree_leaves(call(model, x)) if isinstance(out, torch.Tensor) and len(out) == len(x)]
-    return bool(outputs) and not any(_differ(out) for out in outputs)
+        return not _differ(call(model, x))
 
 
 def _differ(samples: torch.Tensor) -> bool:
     """Whether they differ by more than rounding."""
-    spread = (samples.double() - samples[:1].double()).abs().max()
-    return bool(spread > ROUNDING * samples.double().abs().max())
+    samples = samples.float()
+    return bool((samples - samples[:1]).abs().max() > ROUNDING * samples.abs().max())
 
 
 def _loss(task: Task, model: nn.Module, x: Batch, y: Batch) -> float:

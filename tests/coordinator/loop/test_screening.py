@@ -90,6 +90,9 @@ def test_who_points_against_all_others_stays_unless_held_out_data_say_that_it_hi
         change = added(vector)[3:]
         return {"loss": float(np.mean((change - 10.0) ** 2)) + (500.0 if change.max() > 0.15 else 400.0)}
 
+    def fails_later(vector: Vector) -> dict[str, float]:
+        return {"loss": 1.0} if added(vector)[3:].max() < 0.15 else {}
+
     async def main(folder: Path, evaluate: EvaluateWeights | None) -> set[str]:
         small = make_run(folder, merge={"buffer": 5, "defence": True})
         coordinator = small.coordinator(evaluate)
@@ -109,6 +112,7 @@ def test_who_points_against_all_others_stays_unless_held_out_data_say_that_it_hi
     assert run(main(tmp_path / "helps", prefers(-10.0))) == set()
     assert run(main(tmp_path / "harms", prefers(10.0))) == {"odd"}
     assert run(main(tmp_path / "learns nothing new", has_been_better)) == set()
+    assert run(main(tmp_path / "fails", fails_later)) == set()
     assert run(main(tmp_path / "unknown", None)) == {"odd"}
 
 
